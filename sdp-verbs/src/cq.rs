@@ -1,0 +1,77 @@
+//! Completion queues, and the two ways to wait for them: a thread of one's own, or a channel.
+
+use std::fmt::Debug;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::wr::WorkCompletion;
+
+/// The caller's name for a completion queue, reported by its channel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct CqToken(pub u64);
+
+/// Who is to be told of the next completion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArmFor {
+    /// A thread about to call [`CompletionQueue::wait`]. Any completion counts.
+    Waiter,
+    /// The channel; any completion counts.
+    Channel,
+    /// The channel; only solicited receives, and completions that are not successes, count.
+    ChannelSolicited,
+}
+
+/// What [`CompletionQueue::arm`] saw; [`CompletionQueue::wait`] returns at once if anything has
+/// happened since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ArmToken(pub u32);
+
+/// Why a wait ended. It may also end for no reason: look again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wake {
+    /// Something may have happened.
+    Event,
+    /// The time ran out.
+    TimedOut,
+    /// A signal handler ran (without `SA_RESTART`, or with a time-out).
+    Interrupted,
+}
+
+/// A completion queue.
+///
+/// The rule against lost wake-ups is that of ibverbs: arm, poll until empty, only then wait.
+/// Arming is one-shot. The arms are independent: arming the waiter does not disarm the channel.
+pub trait CompletionQueue: Debug + Send + Sync {
+    /// Moves up to `out.len()` completions into `out`, oldest first, and returns how many. On
+    /// providers whose adapter is the CPU this is where transfers are carried out: one call moves
+    /// at most one RDMA READ or WRITE. Never blocks. A call that finds another thread inside
+    /// returns 0.
+    fn poll(&self, out: &mut [WorkCompletion]) -> usize;
+
+    /// Asks for an event at the next completion.
+    fn arm(&self, who: ArmFor) -> ArmToken;
+
+    /// Cancels a request for channel events, so that completions cost the peer no system call.
+    fn disarm_channel(&self);
+
+    /// Sleeps until an event since `token`, a [`wake`](Self::wake), the time-out, or a signal.
+    /// `None` waits without limit, in a system call that the kernel restarts under `SA_RESTART`.
+    ///
+    /// # Errors
+    /// The system call failed for a reason other than time or a signal.
+    fn wait(&self, token: ArmToken, timeout: Option<Duration>) -> io::Result<Wake>;
+
+    /// Ends the waits of this process on this queue, now or, if none is under way, the next one
+    /// that began before this call.
+    fn wake(&self);
+}
+
+/// A source of events for many completion queues, with a descriptor for poll and epoll.
+pub trait CompChannel: Debug + Send + Sync {
+    /// Readable while [`poll`](Self::poll) has something to return.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// The next completion queue that has an event. `None` clears the descriptor's readiness.
+    fn poll(&self) -> Option<CqToken>;
+}

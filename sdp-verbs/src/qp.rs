@@ -1,0 +1,87 @@
+//! Queue pairs.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::cq::CompletionQueue;
+use crate::error::{PostError, VerbsError};
+use crate::memory::{RecvBuf, SendBuf};
+use crate::mr::{Binding, MemoryWindow};
+use crate::types::{QpNum, Rkey, WrId};
+use crate::wr::{SendFlags, SendWr};
+
+/// How to create a queue pair.
+#[derive(Clone, Debug)]
+pub struct QpAttr {
+    /// Where sends and receives complete. Several queue pairs may share it.
+    pub cq: Arc<dyn CompletionQueue>,
+    /// Send requests outstanding at once, at most `Limits::send_wr_max`.
+    pub send_wr_max: u32,
+    /// Receives posted at once, at most `Limits::recv_wr_max`.
+    pub recv_wr_max: u32,
+    /// Times a SEND that meets no receive is tried again; 7 means without end, as in the
+    /// InfiniBand specification.
+    pub rnr_retry: u8,
+}
+
+/// A reliable connected queue pair. Requests start in the order posted, and complete in it.
+pub trait QueuePair: Debug + Send + Sync {
+    /// Its number.
+    fn num(&self) -> QpNum;
+
+    /// Memory for one posted receive of up to `len` bytes.
+    ///
+    /// # Errors
+    /// [`VerbsError::Limit`] if no memory can be had.
+    fn alloc_recv(&self, len: usize) -> Result<RecvBuf, VerbsError>;
+
+    /// Posts a receive. The buffer belongs to the queue pair until the receive completes; its
+    /// bytes may then be read, as often as wanted, until it is posted again. Allowed before the
+    /// connection exists.
+    ///
+    /// # Errors
+    /// [`PostError`]; nothing was posted.
+    fn post_recv(&self, wr_id: WrId, buf: &RecvBuf) -> Result<(), PostError>;
+
+    /// A buffer for a message of up to `len` bytes, to be filled by the caller and posted as
+    /// [`SendData::Buf`](crate::SendData::Buf). Where the adapter is the CPU this may be the
+    /// peer's own posted receive, so that filling it is the only copy on this side.
+    ///
+    /// # Errors
+    /// [`PostError::QueueFull`] if no buffer is free, [`PostError::WrongState`],
+    /// [`PostError::TooLarge`].
+    fn reserve_send(&self, len: usize) -> Result<SendBuf, PostError>;
+
+    /// Gives a reserved buffer back unposted.
+    fn unreserve_send(&self, buf: SendBuf);
+
+    /// Posts a send request.
+    ///
+    /// # Errors
+    /// [`PostError`]; nothing was posted. A `SendBuf` in it is given back.
+    fn post_send(&self, wr: SendWr<'_>) -> Result<(), PostError>;
+
+    /// Posts a window bind. The key returned is valid for requests that follow on this queue pair,
+    /// so it may be sent to the peer at once.
+    ///
+    /// # Errors
+    /// [`PostError`]; nothing was posted and the window is as before.
+    fn bind(
+        &self,
+        wr_id: WrId,
+        flags: SendFlags,
+        window: &dyn MemoryWindow,
+        binding: Binding,
+    ) -> Result<Rkey, PostError>;
+
+    /// Whether the peer can reach memory that this provider did not allocate.
+    ///
+    /// # Errors
+    /// The reason why not, in words for an operator.
+    fn heap_reachable(&self) -> Result<(), String>;
+
+    /// Puts the queue pair into the error state: everything outstanding completes as
+    /// [`Flushed`](crate::WcStatus::Flushed), nothing of the peer's gets in any more, and every
+    /// key bound on it is dead when this returns.
+    fn set_error(&self);
+}
