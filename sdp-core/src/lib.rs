@@ -1,1 +1,28 @@
-//! Placeholder, replaced in this change.
+//! One connection of the *Sockets* Direct Protocol as a state machine: no I/O, no clock, no lock,
+//! no thread, no random numbers.
+//!
+//! [`Connection`] takes inputs (`handle_*`) and application calls, and gives out [`Action`]s (verb
+//! calls as plain values), [`Event`]s and the time it wants to be called again. Time is an
+//! argument. Memory is named by opaque ids: a posted receive [`BufferId`], a piece of private
+//! memory [`MemId`], a message being filled [`GrantId`], the caller's own memory by the id of the
+//! call that brought it. The engine never sees a payload byte.
+
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod call;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod stats;
+pub mod time;
+
+pub use action::{Action, CopyJob, CopyWhat, Payload, PostSend, ReadInto};
+pub use call::{CopySource, CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep};
+pub use config::{Config, ZcopyThreshold};
+pub use error::{CallError, ConnectionError};
+pub use event::{CmInput, Completion, Event, Received};
+pub use ids::{BufferId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
+pub use stats::{CopyReason, Stats};
+pub use time::Instant;

@@ -1,0 +1,173 @@
+//! What the engine wants done. Actions are carried out in the order they are polled.
+
+use sdp_wire::{HEAD_LEN_MAX, RemoteAddr, Rkey};
+use smallvec::SmallVec;
+
+use crate::ids::{BufferId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
+
+/// Private data for the connection manager (Hello or HelloAck).
+pub type PrivateData = SmallVec<[u8; 196]>;
+
+/// One thing to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// CM: send the connect request.
+    Connect(PrivateData),
+    /// CM: accept the request this connection was made from.
+    Accept(PrivateData),
+    /// CM: confirm the peer's response.
+    Establish,
+    /// CM: turn the request or response down.
+    Reject(PrivateData),
+    /// CM: disconnect; what was posted before is still delivered.
+    Disconnect,
+    /// Put the queue pair into error: abort. All work comes back flushed.
+    SetError,
+    /// Post a receive of `Config::recv_buffer_len` bytes. If the driver cannot allocate the
+    /// buffer it calls `buffer_unavailable`.
+    PostRecv(BufferId),
+    /// Post a SEND.
+    PostSend(PostSend),
+    /// Post an RDMA READ.
+    RdmaRead {
+        /// Completion.
+        work: WorkId,
+        /// From where, in the peer.
+        remote: RemoteAddr,
+        /// With the peer's key.
+        rkey: Rkey,
+        /// To where.
+        into: ReadInto,
+        /// Bytes, at least 1.
+        len: u32,
+    },
+    /// Give the peer a key for reading part of a send call's memory. Answered at once by
+    /// `handle_bound`, before the next action is polled.
+    BindKey {
+        /// The key's name.
+        key: KeyId,
+        /// Whose memory.
+        call: SendId,
+        /// Offset in it.
+        at: usize,
+        /// Bytes.
+        len: u32,
+    },
+    /// Kill a key (LOCAL_INV, or whatever does it on this device). The completion of `work` says
+    /// it is dead.
+    InvalidateKey {
+        /// The key.
+        key: KeyId,
+        /// Completion.
+        work: WorkId,
+    },
+    /// The key is dead by the peer's Send-with-Invalidate; the driver forgets it.
+    ForgetKey(KeyId),
+    /// Copy, without holding the connection's lock; answered by `handle_copied`.
+    Copy(CopyJob),
+    /// The private receive memory is not needed any more.
+    FreeMem(MemId),
+    /// A granted message buffer will not be posted; give it back.
+    DropGrant(GrantId),
+}
+
+/// A SEND: one SDP message, already stamped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PostSend {
+    /// Header bytes; the first `head_len` count.
+    pub head: [u8; HEAD_LEN_MAX],
+    /// Bytes of header.
+    pub head_len: usize,
+    /// Where the payload is.
+    pub payload: Payload,
+    /// SEND with invalidate of this key of the peer's.
+    pub invalidate: Option<Rkey>,
+    /// Raise a solicited event.
+    pub solicited: bool,
+    /// Signalled if set.
+    pub work: Option<WorkId>,
+}
+
+/// Where a message's payload is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payload {
+    /// There is none.
+    None,
+    /// In the granted message buffer, `len` bytes from offset `BSDH_LEN` on. The driver writes the
+    /// header in front and posts the buffer.
+    Grant {
+        /// The buffer.
+        grant: GrantId,
+        /// Bytes of payload.
+        len: u32,
+    },
+    /// A few bytes of the send call's own memory, copied at post (inline bytes of a SrcAvail).
+    Call {
+        /// Whose memory.
+        call: SendId,
+        /// Offset in it.
+        at: usize,
+        /// Bytes, at most `Config::inline_len`.
+        len: u32,
+    },
+}
+
+/// Target of an RDMA READ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadInto {
+    /// The receive call's own memory: zero copy.
+    Call {
+        /// Whose memory.
+        call: RecvId,
+        /// Offset in it. The range lies within one segment of the request.
+        at: usize,
+    },
+    /// Private memory: read-ahead.
+    Mem {
+        /// Which; allocated now, with `capacity` bytes, if unknown.
+        mem: MemId,
+        /// Offset in it.
+        at: usize,
+        /// Size of the whole piece.
+        capacity: usize,
+    },
+}
+
+/// A copy to be made without the lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyJob {
+    /// Its name.
+    pub id: JobId,
+    /// What.
+    pub what: CopyWhat,
+}
+
+/// What is to be copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CopyWhat {
+    /// The oldest `len` bytes of private send memory into a new message buffer at offset
+    /// `BSDH_LEN`; they leave the private memory.
+    Stage {
+        /// The new message buffer.
+        grant: GrantId,
+        /// Bytes.
+        len: u32,
+    },
+    /// Payload of a receive buffer into private receive memory, so that the buffer can be posted
+    /// again.
+    Compact {
+        /// From this buffer,
+        buf: BufferId,
+        /// from this offset on,
+        offset: u32,
+        /// that many bytes,
+        len: u32,
+        /// into this private memory (allocated with `capacity` if unknown),
+        mem: MemId,
+        /// at this offset.
+        at: usize,
+        /// Size of the whole piece.
+        capacity: usize,
+    },
+}

@@ -1,0 +1,86 @@
+//! Settings of one connection, with the project's defaults.
+
+use core::time::Duration;
+
+use sdp_wire::{HelloForm, Version};
+
+/// From which length on a send is advertised instead of copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ZcopyThreshold {
+    /// Never: always copy.
+    Off,
+    /// From this many bytes on.
+    Bytes(usize),
+}
+
+/// Settings. The ranges are checked by the socket layer.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// SO_SNDBUF: private send memory, bytes.
+    pub send_buffer_len: usize,
+    /// SO_RCVBUF: private receive memory, bytes.
+    pub recv_buffer_total: usize,
+    /// Length of one posted receive buffer, header included. SDP's LocalRcvSz.
+    pub recv_buffer_len: u32,
+    /// Receive buffers posted at first, at least 3.
+    pub recv_buffers_initial: u16,
+    /// Receive buffers posted at most.
+    pub recv_buffers_max: u16,
+    /// SrcAvail + SinkAvail the peer may have open towards us (MaxAdverts).
+    pub adverts_max: u16,
+    /// Bytes of one SrcAvail at most.
+    pub advert_len_max: u32,
+    /// Threshold of sends.
+    pub zcopy_threshold: ZcopyThreshold,
+    /// A receive of at least this many bytes reads an advert straight into the caller's memory.
+    pub read_direct_min: usize,
+    /// Bytes of one read-ahead at most.
+    pub read_ahead_len: usize,
+    /// Payload bytes that travel inside a SrcAvail in Combined mode, at least 1.
+    pub inline_len: u32,
+    /// Time without progress after which both ends buffer (architecture, policy 3).
+    pub rendezvous_wait: Duration,
+    /// How long a call that must end waits for the peer's answer to its cancel.
+    pub cancel_wait: Duration,
+    /// Close without progress is given up after this time.
+    pub close_wait: Duration,
+    /// TCP_NODELAY: do not coalesce small sends while credits are scarce.
+    pub nodelay: bool,
+    /// Send work requests the queue pair takes.
+    pub send_slots: u32,
+    /// RDMA READs outstanding at most (initiator depth).
+    pub read_depth: u32,
+    /// Both adapters invalidate keys by SEND with invalidate: announce INVALIDATE_CAP.
+    pub invalidate_cap: bool,
+    /// Version to call with.
+    pub version: Version,
+    /// Form of Hello the carrier takes.
+    pub hello_form: HelloForm,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            send_buffer_len: 4 << 20,
+            recv_buffer_total: 4 << 20,
+            recv_buffer_len: (32 << 10) + 64,
+            recv_buffers_initial: 4,
+            recv_buffers_max: 32,
+            adverts_max: 16,
+            advert_len_max: 1 << 20,
+            zcopy_threshold: ZcopyThreshold::Bytes(64 << 10),
+            read_direct_min: 16 << 10,
+            read_ahead_len: 256 << 10,
+            inline_len: 64,
+            rendezvous_wait: Duration::from_micros(200),
+            cancel_wait: Duration::from_secs(1),
+            close_wait: Duration::from_secs(60),
+            nodelay: false,
+            send_slots: 128,
+            read_depth: 4,
+            invalidate_cap: true,
+            version: Version::V2_2,
+            hello_form: HelloForm::Whole,
+        }
+    }
+}

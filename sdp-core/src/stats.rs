@@ -1,0 +1,81 @@
+//! Counters of one connection.
+
+use sdp_wire::Mid;
+
+/// Why bytes were copied instead of being read from the sender's own memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum CopyReason {
+    /// Shorter than the threshold.
+    BelowThreshold,
+    /// The threshold is off.
+    ThresholdOff,
+    /// The call must not wait.
+    NonBlocking,
+    /// The provider cannot show this memory to the peer.
+    MemoryUnreachable,
+    /// Registering or binding failed.
+    BindFailed,
+    /// The remainder of a larger send, shorter than the threshold.
+    Tail,
+    /// No reader for `rendezvous_wait`.
+    NoReader,
+    /// The peer answered SendSm.
+    PeerRefused,
+    /// The call ended early: time-out, signal, shutdown.
+    Cancelled,
+    /// The peer takes no adverts (Buffered mode, or another of ours was open).
+    NoAdvertAllowed,
+    /// Receiver: the receive was too small for a direct read.
+    SmallReceive,
+    /// Receiver: read ahead, since nobody was receiving.
+    ReadAhead,
+    /// Receiver: MSG_PEEK.
+    Peek,
+}
+
+impl CopyReason {
+    /// All of them, in the order of [`Stats::copies`].
+    pub const ALL: [Self; 13] = [
+        Self::BelowThreshold,
+        Self::ThresholdOff,
+        Self::NonBlocking,
+        Self::MemoryUnreachable,
+        Self::BindFailed,
+        Self::Tail,
+        Self::NoReader,
+        Self::PeerRefused,
+        Self::Cancelled,
+        Self::NoAdvertAllowed,
+        Self::SmallReceive,
+        Self::ReadAhead,
+        Self::Peek,
+    ];
+}
+
+/// Counters; they only grow.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    /// Payload bytes sent in Data.
+    pub tx_bytes_bcopy: u64,
+    /// Payload bytes sent inside SrcAvail.
+    pub tx_bytes_inline: u64,
+    /// Payload bytes the peer read from the caller's memory (by its RdmaRdCompl).
+    pub tx_bytes_zcopy: u64,
+    /// Payload bytes received in Data.
+    pub rx_bytes_bcopy: u64,
+    /// Payload bytes taken from inside SrcAvail.
+    pub rx_bytes_inline: u64,
+    /// Payload bytes read straight into the caller's memory.
+    pub rx_bytes_zcopy: u64,
+    /// Payload bytes read into private memory.
+    pub rx_bytes_read_ahead: u64,
+    /// Times a send had to wait for credits.
+    pub credit_stalls: u64,
+    /// Per [`CopyReason`], in the order of `ALL`: transfers and bytes.
+    pub copies: [(u64, u64); 13],
+    /// Messages sent, in the order of `Mid::ALL`.
+    pub sent: [u64; Mid::ALL.len()],
+    /// Messages received.
+    pub received: [u64; Mid::ALL.len()],
+}
