@@ -1,5 +1,6 @@
 //! Connection management, in the words of rdma_cm.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -84,7 +85,7 @@ pub struct BindRequest {
 }
 
 /// A queue of connection management events.
-pub trait EventChannel: Debug + Send + Sync {
+pub trait EventChannel: Any + Debug + Send + Sync {
     /// Readable when [`poll`](Self::poll) may return something.
     fn fd(&self) -> BorrowedFd<'_>;
     /// The next event; does what connection management has to do in the background. Never blocks.

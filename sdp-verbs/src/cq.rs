@@ -1,5 +1,6 @@
 //! Completion queues, and the two ways to wait for them: a thread of one's own, or a channel.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -42,7 +43,9 @@ pub enum Wake {
 ///
 /// The rule against lost wake-ups is that of ibverbs: arm, poll until empty, only then wait.
 /// Arming is one-shot. The arms are independent: arming the waiter does not disarm the channel.
-pub trait CompletionQueue: Debug + Send + Sync {
+///
+/// `Any` lets a provider find its own type behind the object it is handed.
+pub trait CompletionQueue: Any + Debug + Send + Sync {
     /// Moves up to `out.len()` completions into `out`, oldest first, and returns how many. On
     /// providers whose adapter is the CPU this is where transfers are carried out: one call moves
     /// at most one RDMA READ or WRITE. Never blocks. A call that finds another thread inside
@@ -68,7 +71,7 @@ pub trait CompletionQueue: Debug + Send + Sync {
 }
 
 /// A source of events for many completion queues, with a descriptor for poll and epoll.
-pub trait CompChannel: Debug + Send + Sync {
+pub trait CompChannel: Any + Debug + Send + Sync {
     /// Readable while [`poll`](Self::poll) has something to return.
     fn fd(&self) -> BorrowedFd<'_>;
 
