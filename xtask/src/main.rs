@@ -1,1 +1,50 @@
-fn main() {}
+//! `cargo xtask`: the tasks of this workspace.
+//!
+//! It depends on no other package of the workspace: it builds them and runs what comes out, so it
+//! still works, and still says what is wrong, when one of them does not compile.
+
+#![forbid(unsafe_code)]
+
+mod ci;
+mod cli;
+mod demo;
+mod libtest;
+mod loom;
+mod report;
+mod run;
+mod step;
+mod test_run;
+mod tidy;
+mod ui;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::ui::Ui;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let ui = Ui::new(cli.command.json());
+    match run(&cli.command, &ui) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            ui.error(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs one command; `Ok(true)` exactly when everything it checked holds.
+fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
+    let workspace = workspace::Workspace::load()?;
+    match command {
+        cli::Command::Demo(options) => demo::run(&workspace, ui, options),
+        cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
+        cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
+        cli::Command::Tidy => tidy::run(&workspace, ui),
+        cli::Command::Ci { json } => ci::run(&workspace, ui, json.as_ref()),
+    }
+}

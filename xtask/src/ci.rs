@@ -1,0 +1,93 @@
+//! `cargo xtask ci`: everything that a change must pass.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::run::Run;
+use crate::step::{Steps, Tally};
+use crate::ui::Ui;
+use crate::workspace::Workspace;
+use crate::{libtest, loom, test_run, tidy};
+
+/// A system without an operating system, for the packages that promise to need none.
+const BARE_TARGET: &str = "x86_64-unknown-none";
+
+/// Runs all steps and reports; `Ok(true)` exactly when none failed.
+///
+/// # Errors
+/// When the output or the report cannot be written.
+pub(crate) fn run(workspace: &Workspace, ui: &Ui, json: Option<&PathBuf>) -> anyhow::Result<bool> {
+    let mut steps = Steps::new(ui);
+    steps.tool("fmt", workspace.cargo(["fmt", "--all", "--check"]))?;
+    steps.step("tidy", |_| tidy::tally(workspace))?;
+    steps.tool(
+        "clippy",
+        workspace.cargo([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )?;
+    test_run::each_alone(workspace, &mut steps)?;
+    steps.step("workspace", |progress| {
+        // Once more with the features of all packages united. Doctests ran with each package.
+        let command = workspace.cargo([
+            "test",
+            "--workspace",
+            "--no-fail-fast",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--examples",
+        ]);
+        Ok(libtest::tally(
+            &Run::new(command).run(|line| progress.note(line))?,
+        ))
+    })?;
+    no_std(workspace, &mut steps)?;
+    loom::steps(workspace, &mut steps)?;
+    let mut docs = workspace.cargo(["doc", "--workspace", "--no-deps"]);
+    docs.env("RUSTDOCFLAGS", "-D warnings");
+    steps.tool("docs", docs)?;
+    deny(workspace, &mut steps)?;
+    steps.finish("ci", workspace, json)
+}
+
+/// sdp-wire and sdp-core build without the standard library.
+fn no_std(workspace: &Workspace, steps: &mut Steps<'_>) -> anyhow::Result<()> {
+    let mut probe = Command::new("rustc");
+    probe
+        .args(["--print", "target-libdir", "--target", BARE_TARGET])
+        .stderr(Stdio::null());
+    let installed = probe.output().is_ok_and(|output| {
+        let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        output.status.success() && PathBuf::from(path).is_dir()
+    });
+    if !installed {
+        let reason = format!("not installed: rustup target add {BARE_TARGET}");
+        return steps.step("no_std", |_| Ok(Tally::skipped("no_std", &reason)));
+    }
+    let arguments = [
+        "check",
+        "-p",
+        "sdp-wire",
+        "-p",
+        "sdp-core",
+        "--target",
+        BARE_TARGET,
+    ];
+    steps.tool("no_std", workspace.cargo(arguments))
+}
+
+/// Licences, advisories and sources of the dependencies, where the tool is there.
+fn deny(workspace: &Workspace, steps: &mut Steps<'_>) -> anyhow::Result<()> {
+    let probe = workspace.cargo(["deny", "--version"]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        let reason = "cargo-deny is not installed: cargo install cargo-deny --locked";
+        return steps.step("deny", |_| Ok(Tally::skipped("deny", reason)));
+    }
+    steps.tool("deny", workspace.cargo(["deny", "--all-features", "check"]))
+}

@@ -1,0 +1,106 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Tasks of the sdp workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One task.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Build the release program, prove that it carries bytes unchanged, then measure it beside TCP
+    ///
+    /// Server and client are separate processes on this machine; no adapter is needed. First a
+    /// verified pass (every byte checked) with ordinary and with registered memory, then TCP, Unix
+    /// sockets and SDP in turns, then one table and the checks. Takes under 90 seconds after the
+    /// build. Exits with 0 exactly when every check holds.
+    Demo(DemoOptions),
+
+    /// Run every test that needs no hardware: each package alone, doctests, loom
+    ///
+    /// Names each skipped test with its reason, prints the whole output of a package that fails,
+    /// and ends with a line `N passed, N failed, N skipped`.
+    Test {
+        /// Also write the report to FILE as JSON (`-`: standard output, text then goes to
+        /// standard error).
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+
+    /// Run the loom models: every interleaving of the hand-made synchronisation
+    ///
+    /// Tests named `loom_*` of sdp-verbs and sdp-socket, release build, under `--cfg loom`, in
+    /// `target/loom`. At most 2 preemptions per execution unless LOOM_MAX_PREEMPTIONS says otherwise.
+    Loom {
+        /// Also write the report to FILE as JSON (`-`: standard output).
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+
+    /// Check the rules of the house that no compiler checks
+    ///
+    /// File length, dependency direction, where the oldest compiler is stated, clocks and threads
+    /// and unsafe code out of place, loose ends in comments, trailing blanks, skipped tests without
+    /// a reason. Prints each violation as `file:line: what to do`.
+    Tidy,
+
+    /// Everything that a change must pass: formatting, tidy, clippy, tests, loom, docs
+    Ci {
+        /// Also write the report to FILE as JSON (`-`: standard output).
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoOptions {
+    /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
+    /// error).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// About how long the comparison may measure, in seconds (default: chosen by `sdp perf
+    /// compare`).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: Option<u32>,
+}
+
+impl Command {
+    /// Where the report goes, if one was asked for.
+    pub(crate) fn json(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Demo(options) => options.json.as_ref(),
+            Self::Test { json } | Self::Loom { json } | Self::Ci { json } => json.as_ref(),
+            Self::Tidy => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn json_is_found_on_every_reporting_command() {
+        for command in ["demo", "test", "loom", "ci"] {
+            let cli = Cli::try_parse_from(["xtask", command, "--json", "-"]).unwrap();
+            assert_eq!(cli.command.json(), Some(&PathBuf::from("-")), "{command}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Reading what Rust's test harness prints.
+
+use crate::report::Skipped;
+use crate::run::Outcome;
+use crate::step::Tally;
+
+/// Reason given to a skipped test that states none.
+const NO_REASON: &str = "no reason given: write #[ignore = \"why\"]";
+
+/// Counts the tests of one `cargo test` run.
+///
+/// A run that fails without a failed test (it does not build, or the harness died) counts as one
+/// failure; so does a harness that announced tests and never gave its result.
+pub(crate) fn tally(outcome: &Outcome) -> Tally {
+    let mut tally = Tally::default();
+    let mut ignored = 0;
+    let mut unfinished = 0usize;
+    for line in &outcome.lines {
+        if let Some(summary) = line.strip_prefix("test result: ") {
+            tally.passed += count(summary, "passed");
+            tally.failed += count(summary, "failed");
+            ignored += count(summary, "ignored");
+            unfinished = unfinished.saturating_sub(1);
+        } else if line.starts_with("running ") && line.trim_end().ends_with(['t', 's']) {
+            unfinished += usize::from(is_announcement(line));
+        } else if let Some(skipped) = skipped(line) {
+            tally.skipped.push(skipped);
+        }
+    }
+    // The summary is the authority; a test that hides its own line is still listed.
+    while tally.skipped.len() < ignored {
+        tally.skipped.push(Skipped {
+            name: "unnamed test".into(),
+            reason: NO_REASON.into(),
+        });
+    }
+    if tally.failed == 0 && (outcome.failure.is_some() || unfinished > 0) {
+        tally.failed = 1;
+    }
+    if tally.failed > 0 {
+        let why = outcome
+            .failure
+            .as_deref()
+            .unwrap_or("a test harness gave no result");
+        tally.output = format!("{}\n{why}", outcome.lines.join("\n"));
+    }
+    tally
+}
+
+/// Whether `line` is `running N tests`.
+fn is_announcement(line: &str) -> bool {
+    let mut words = line.split_whitespace().skip(1);
+    let number = words
+        .next()
+        .is_some_and(|word| word.parse::<usize>().is_ok());
+    number && matches!(words.next(), Some("test" | "tests")) && words.next().is_none()
+}
+
+/// The number before `word` in `ok. 2 passed; 0 failed; …`.
+fn count(summary: &str, word: &str) -> usize {
+    summary
+        .split([';', '.'])
+        .find_map(|part| part.trim().strip_suffix(word)?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// `test NAME ... ignored, REASON`.
+fn skipped(line: &str) -> Option<Skipped> {
+    let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let reason = match outcome.trim() {
+        "ignored" => NO_REASON,
+        other => other.strip_prefix("ignored, ")?,
+    };
+    Some(Skipped {
+        name: name.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(text: &str, failure: Option<&str>) -> Outcome {
+        let lines = text.lines().map(str::to_owned).collect();
+        Outcome {
+            lines,
+            failure: failure.map(str::to_owned),
+        }
+    }
+
+    const GREEN: &str = "\
+running 3 tests
+test a::one ... ok
+test a::two ... ok
+test hw::three ... ignored, needs an RDMA adapter
+
+test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+
+   Doc-tests sdp_wire
+
+running 1 test
+test src/lib.rs - f (line 3) ... ok
+
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s";
+
+    #[test]
+    fn sums_every_harness_and_keeps_reasons() {
+        let tally = tally(&outcome(GREEN, None));
+        assert_eq!((tally.passed, tally.failed), (3, 0));
+        let expected = Skipped {
+            name: "hw::three".to_owned(),
+            reason: "needs an RDMA adapter".to_owned(),
+        };
+        assert_eq!(tally.skipped, [expected]);
+        assert!(tally.output.is_empty());
+    }
+
+    #[test]
+    fn failed_tests_are_counted_and_the_output_is_kept() {
+        let text = "running 2 tests\ntest a ... FAILED\n\
+            test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
+        let tally = tally(&outcome(text, Some("exit status: 101")));
+        assert_eq!((tally.passed, tally.failed), (1, 1));
+        assert!(tally.output.contains("test a ... FAILED"));
+    }
+
+    #[test]
+    fn a_build_that_fails_is_a_failure() {
+        let tally = tally(&outcome(
+            "error: could not compile",
+            Some("exit status: 101"),
+        ));
+        assert_eq!(tally.failed, 1);
+    }
+
+    #[test]
+    fn a_harness_without_a_result_is_a_failure_even_with_exit_0() {
+        assert_eq!(
+            tally(&outcome("running 2 tests\ntest a ... ok", None)).failed,
+            1
+        );
+    }
+
+    #[test]
+    fn a_skip_without_reason_says_so() {
+        let text = "running 1 test\ntest a ... ignored\n\
+            test result: ok. 0 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out";
+        let tally = tally(&outcome(text, None));
+        assert_eq!(tally.skipped.len(), 1);
+        assert!(tally.skipped[0].reason.contains("no reason"));
+    }
+}

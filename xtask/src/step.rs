@@ -1,0 +1,267 @@
+//! A list of steps: each timed, counted, printed, and turned into a check of the report.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::report::{Check, Skipped, Started};
+use crate::run::Run;
+use crate::ui::{Progress, Ui};
+use crate::workspace::Workspace;
+
+/// What one step found.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Tests or tools that passed.
+    pub(crate) passed: usize,
+    /// Those that failed.
+    pub(crate) failed: usize,
+    /// Those not run, with reasons.
+    pub(crate) skipped: Vec<Skipped>,
+    /// What to show if something failed.
+    pub(crate) output: String,
+}
+
+impl Tally {
+    /// A step that did not run at all.
+    pub(crate) fn skipped(name: &str, reason: &str) -> Self {
+        let skipped = vec![Skipped {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        }];
+        Self {
+            skipped,
+            ..Self::default()
+        }
+    }
+
+    /// A step that failed as one.
+    pub(crate) fn failed(output: String) -> Self {
+        Self {
+            failed: 1,
+            output,
+            ..Self::default()
+        }
+    }
+}
+
+/// The steps of one command.
+#[derive(Debug)]
+pub(crate) struct Steps<'a> {
+    ui: &'a Ui,
+    started: Started,
+    done: Vec<Done>,
+}
+
+/// One finished step.
+#[derive(Debug)]
+struct Done {
+    name: String,
+    seconds: f64,
+    tally: Tally,
+}
+
+impl<'a> Steps<'a> {
+    /// No step yet; the clock of the report starts.
+    pub(crate) fn new(ui: &'a Ui) -> Self {
+        Self {
+            ui,
+            started: Started::now(),
+            done: Vec::new(),
+        }
+    }
+
+    /// Runs one step. A step that cannot run is a failed step: the ones after it still run.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub(crate) fn step(
+        &mut self,
+        name: &str,
+        body: impl FnOnce(&Progress) -> anyhow::Result<Tally>,
+    ) -> anyhow::Result<()> {
+        let began = Instant::now();
+        let progress = self.ui.progress(name)?;
+        let tally = body(&progress).unwrap_or_else(|error| Tally::failed(format!("{error:#}")));
+        drop(progress);
+        let done = Done {
+            name: name.to_owned(),
+            seconds: began.elapsed().as_secs_f64(),
+            tally,
+        };
+        if done.tally.failed > 0 {
+            self.ui.line(&done.tally.output)?;
+        }
+        self.ui.line(&done.summary())?;
+        for skipped in &done.tally.skipped {
+            self.ui.line(&format!(
+                "        skipped {}: {}",
+                skipped.name, skipped.reason
+            ))?;
+        }
+        self.done.push(done);
+        Ok(())
+    }
+
+    /// Runs a tool as a step: it passes exactly when it exits with 0.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub(crate) fn tool(&mut self, name: &str, command: Command) -> anyhow::Result<()> {
+        self.step(name, |progress| {
+            let outcome = Run::new(command).run(|line| progress.note(line))?;
+            Ok(match outcome.failure {
+                None => Tally {
+                    passed: 1,
+                    ..Tally::default()
+                },
+                Some(why) => Tally::failed(format!("{}\n{why}", outcome.lines.join("\n"))),
+            })
+        })
+    }
+
+    /// Writes the report, prints the closing line, and says whether everything passed.
+    ///
+    /// # Errors
+    /// When the report or the output cannot be written.
+    pub(crate) fn finish(
+        self,
+        command: &str,
+        workspace: &Workspace,
+        json: Option<&PathBuf>,
+    ) -> anyhow::Result<bool> {
+        let mut report = self.started.report(command, &workspace.root, None)?;
+        let mut totals = [0; 3];
+        for Done {
+            name,
+            seconds,
+            tally,
+        } in self.done
+        {
+            let Tally {
+                passed,
+                failed,
+                skipped,
+                ..
+            } = tally;
+            totals = [
+                totals[0] + passed,
+                totals[1] + failed,
+                totals[2] + skipped.len(),
+            ];
+            report
+                .results
+                .push(json!({ "name": name, "seconds": seconds, "passed": passed,
+                "failed": failed, "skipped": skipped.len() }));
+            if passed + failed > 0 {
+                report
+                    .checks
+                    .push(failures_check(format!("{command}.{name}"), failed));
+            }
+            report.skipped.extend(skipped);
+        }
+        report.write(json.map(PathBuf::as_path))?;
+        self.ui.line(&format!(
+            "{} passed, {} failed, {} skipped",
+            totals[0], totals[1], totals[2]
+        ))?;
+        Ok(report.passed())
+    }
+}
+
+/// The promise that nothing failed.
+fn failures_check(name: String, failed: usize) -> Check {
+    // Exact: no run has 2^53 failures.
+    let value = u32::try_from(failed).map_or(f64::INFINITY, f64::from);
+    Check {
+        name,
+        ok: failed == 0,
+        value: Some(value),
+        limit: Some(0.0),
+        unit: "failures".to_owned(),
+        detail: String::new(),
+    }
+}
+
+impl Done {
+    /// `ok    tidy   0.4 s   1 passed, 0 failed, 0 skipped`.
+    fn summary(&self) -> String {
+        let Tally {
+            passed,
+            failed,
+            skipped,
+            ..
+        } = &self.tally;
+        let word = match (passed, failed) {
+            (0, 0) if !skipped.is_empty() => "SKIP",
+            (_, 0) => "ok",
+            _ => "FAIL",
+        };
+        format!(
+            "{word:5} {:28} {:7.1} s   {passed} passed, {failed} failed, {} skipped",
+            self.name,
+            self.seconds,
+            skipped.len()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finish(body: impl FnOnce(&mut Steps<'_>)) -> (bool, serde_json::Value) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.json");
+        let ui = Ui::new(Some(&PathBuf::from("-")));
+        let mut steps = Steps::new(&ui);
+        body(&mut steps);
+        let ok = steps
+            .finish("test", &Workspace::load().unwrap(), Some(&path))
+            .unwrap();
+        (
+            ok,
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap(),
+        )
+    }
+
+    #[test]
+    fn one_failed_step_fails_the_run_and_the_later_steps_still_run() {
+        let (ok, report) = finish(|steps| {
+            steps.step("a", |_| anyhow::bail!("broken")).unwrap();
+            steps
+                .step("b", |_| {
+                    Ok(Tally {
+                        passed: 2,
+                        ..Tally::default()
+                    })
+                })
+                .unwrap();
+        });
+        assert!(!ok);
+        assert_eq!(report["checks"][0]["ok"], false);
+        assert_eq!(report["checks"][1]["ok"], true);
+        assert_eq!(report["results"][1]["passed"], 2);
+    }
+
+    #[test]
+    fn a_skipped_step_is_no_check_and_keeps_its_reason() {
+        let (ok, report) = finish(|steps| {
+            steps
+                .step("deny", |_| Ok(Tally::skipped("deny", "not installed")))
+                .unwrap();
+            steps.tool("true", Command::new("true")).unwrap();
+        });
+        assert!(ok);
+        assert_eq!(report["checks"].as_array().unwrap().len(), 1);
+        assert_eq!(report["skipped"][0]["reason"], "not installed");
+    }
+
+    #[test]
+    fn a_tool_passes_exactly_when_it_exits_with_0() {
+        assert!(finish(|steps| steps.tool("true", Command::new("true")).unwrap()).0);
+        assert!(!finish(|steps| steps.tool("false", Command::new("false")).unwrap()).0);
+    }
+}
