@@ -1,5 +1,6 @@
 //! Queue pairs.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ pub struct QpAttr {
 }
 
 /// A reliable connected queue pair. Requests start in the order posted, and complete in it.
-pub trait QueuePair: Debug + Send + Sync {
+pub trait QueuePair: Any + Debug + Send + Sync {
     /// Its number.
     fn num(&self) -> QpNum;
 

@@ -1,0 +1,13 @@
+//! The provider for two processes of one machine, or two threads: the adapter is the CPU.
+//!
+//! A [`HostProvider`] is one end point: it has a random tag, a table of remote keys, and links to
+//! other end points. A link is built once per pair of processes; queue pairs are slots in it.
+
+mod cm;
+mod fd;
+mod link;
+mod plane;
+mod provider;
+mod qp;
+
+pub use provider::HostProvider;
