@@ -24,7 +24,7 @@ pub(super) fn render(results: &[Value]) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL);
     let mut header = vec!["median".to_owned()];
-    header.extend(peers.iter().cloned());
+    header.extend(peers.iter().map(|peer| peer.replacen(' ', "\n", 1)));
     table.set_header(header);
     for wanted in &rows {
         let find = |peer_name: &str| {

@@ -27,14 +27,22 @@ pub(super) fn pass(
 ) -> anyhow::Result<(Vec<Value>, Check)> {
     let mut command = Command::new(&program.path);
     command
-        .args(["perf", "bw", "--verify", "--buffers", buffers])
+        .args([
+            "perf",
+            "bw",
+            "--verify",
+            "--conns",
+            "8",
+            "--buffers",
+            buffers,
+        ])
         .args(["--seconds", "1", "--json", "-"]);
-    let progress = ui.progress(&format!("verify {buffers} memory"))?;
+    ui.line(&format!("verifying every byte, {buffers} memory ..."))?;
+    // Progress comes on standard error, straight to the terminal.
     let outcome = Run::new(command)
         .show_stderr()
         .total_max(PASS_MAX)
         .run(|_| ())?;
-    drop(progress);
     Ok(judged(&outcome, buffers))
 }
 
