@@ -159,9 +159,9 @@ impl Hello {
     /// are MSeq and MSeqAck (numbering starts after the handshake) and all reserved fields.
     ///
     /// # Errors
-    /// The first broken rule, in the order of the fields: identifier, `Len` (92 on
-    /// [`Carrier::Whole`], 32 on [`Carrier::Compact`]), truncation, flags, Bufs, version, IP
-    /// version, capabilities, adverts, receive size.
+    /// The first broken rule, in this order: identifier, `Len` (92 on [`Carrier::Whole`], 32 on
+    /// [`Carrier::Compact`]), flags, truncation, version, IP version, capabilities, then those of
+    /// [`Hello::check`].
     pub fn decode(bytes: &[u8], carrier: Carrier) -> Result<Self, DecodeError> {
         let (bsdh, rest) = Bsdh::split(bytes)?;
         let form = HelloForm::from(carrier);

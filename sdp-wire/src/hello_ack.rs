@@ -75,8 +75,8 @@ impl HelloAck {
     /// MSeq and MSeqAck and all reserved fields.
     ///
     /// # Errors
-    /// The first broken rule, in the order of the fields: identifier, `Len` (196), truncation,
-    /// flags, version, Bufs, adverts, receive size.
+    /// The first broken rule, in this order: identifier, `Len` (196), flags, truncation, version,
+    /// then those of [`HelloAck::check`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (bsdh, rest) = Bsdh::split(bytes)?;
         bsdh.expect_cm(Mid::HelloAck, Mid::HelloAck.head_len_u8())?;

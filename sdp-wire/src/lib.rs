@@ -24,7 +24,14 @@
 //! ```
 //! use sdp_wire::{Body, Flags, HEAD_LEN_MAX, Head, Message};
 //!
-//! let head = Head { flags: Flags::empty(), bufs: 8, mseq: 1, mseq_ack: 0, body: Body::Data, payload_len: 5 };
+//! let head = Head {
+//!     flags: Flags::empty(),
+//!     bufs: 8,
+//!     mseq: 1,
+//!     mseq_ack: 0,
+//!     body: Body::Data,
+//!     payload_len: 5,
+//! };
 //! let mut bytes = [0; HEAD_LEN_MAX];
 //! let head_len = head.encode(&mut bytes);
 //! let mut message = bytes[..head_len].to_vec();
