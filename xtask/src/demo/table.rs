@@ -93,6 +93,9 @@ fn cell(result: &Value, tcp: Option<&Value>) -> String {
 /// The median of the ratios of each round, where the comparison gives it; else the ratio of the
 /// medians, marked with `~`.
 fn ratio(result: &Value, tcp: Option<&Value>, field: &str) -> String {
+    if result["peer"] == "tcp" {
+        return String::new();
+    }
     if let Some(value) = median(result, "ratio_to_tcp") {
         return format!("{value:.2} x TCP");
     }
@@ -148,8 +151,8 @@ mod tests {
         let text = rendered();
         for part in [
             "TCP",
-            "SDP registered",
-            "SDP bcopy",
+            "registered",
+            "bcopy",
             "bw 1 MiB",
             "8 conn",
             "lat 64 B",
