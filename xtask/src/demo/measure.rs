@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Program;
 use crate::report::Report;
-use crate::run::Run;
+use crate::run::{Outcome, Run};
 use crate::ui::Ui;
 
 /// A comparison that takes longer hangs. It is meant to take under 80 seconds.
@@ -33,11 +33,60 @@ pub(super) fn compare(
         .show_stderr()
         .total_max(limit)
         .run(|_| ())?;
-    let text = outcome.lines.join("\n");
-    Ok(
-        serde_json::from_str(&text).map_err(|error| match outcome.failure {
-            Some(why) => format!("sdp perf compare: {why}, and no report ({error})"),
-            None => format!("sdp perf compare gave no report: {error}"),
-        }),
-    )
+    Ok(judged(&outcome))
+}
+
+/// The report, unless the exit status says something that no check of it says.
+fn judged(outcome: &Outcome) -> Result<Report, String> {
+    let report: Result<Report, _> = serde_json::from_str(&outcome.lines.join("\n"));
+    match (report, &outcome.failure) {
+        (Ok(report), Some(why)) if report.passed() => {
+            let started = report.started;
+            Err(format!(
+                "sdp perf compare: {why}, though all checks of its report of {started} hold"
+            ))
+        }
+        (Ok(report), _) => Ok(report),
+        (Err(error), Some(why)) => Err(format!("sdp perf compare: {why}, and no report ({error})")),
+        (Err(error), None) => Err(format!("sdp perf compare gave no report: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::SAMPLE;
+    use super::*;
+
+    fn outcome(text: &str, failure: Option<&str>) -> Outcome {
+        let lines = text.lines().map(str::to_owned).collect();
+        Outcome {
+            lines,
+            failure: failure.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_report_with_broken_checks_is_a_report_whatever_the_status() {
+        let broken = SAMPLE.replace("\"ok\": true", "\"ok\": false");
+        assert_eq!(
+            judged(&outcome(&broken, Some("exit status: 1")))
+                .unwrap()
+                .checks
+                .len(),
+            1
+        );
+    }
+
+    #[test]
+    fn a_failure_that_no_check_explains_and_a_missing_report_are_told() {
+        assert!(judged(&outcome(SAMPLE, None)).is_ok());
+        let unexplained = judged(&outcome(SAMPLE, Some("signal: 11"))).unwrap_err();
+        assert!(unexplained.contains("signal: 11"));
+        assert!(
+            judged(&outcome("", Some("exit status: 2")))
+                .unwrap_err()
+                .contains("no report")
+        );
+        assert!(judged(&outcome("", None)).is_err());
+    }
 }
