@@ -27,6 +27,7 @@ pub mod caps;
 pub mod cm;
 pub mod cq;
 pub mod error;
+pub mod hook;
 pub mod host;
 pub mod memory;
 pub mod mr;
