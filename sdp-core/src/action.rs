@@ -5,8 +5,9 @@ use smallvec::SmallVec;
 
 use crate::ids::{BufferId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
 
-/// Private data for the connection manager (Hello or HelloAck).
-pub type PrivateData = SmallVec<[u8; 196]>;
+/// Private data for the connection manager (Hello or HelloAck). On the heap: it is there once per
+/// connection, and actions stay small.
+pub type PrivateData = SmallVec<[u8; 16]>;
 
 /// One thing to do.
 #[derive(Clone, PartialEq, Eq, Debug)]

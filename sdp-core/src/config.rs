@@ -50,6 +50,9 @@ pub struct Config {
     pub send_slots: u32,
     /// RDMA READs outstanding at most (initiator depth).
     pub read_depth: u32,
+    /// Reading an advert is no wait (the provider's reads are this CPU's own work), so that
+    /// non-blocking receives may do it.
+    pub read_nonblocking: bool,
     /// Both adapters invalidate keys by SEND with invalidate: announce INVALIDATE_CAP.
     pub invalidate_cap: bool,
     /// Version to call with.
@@ -78,6 +81,7 @@ impl Default for Config {
             nodelay: false,
             send_slots: 128,
             read_depth: 4,
+            read_nonblocking: false,
             invalidate_cap: true,
             version: Version::V2_2,
             hello_form: HelloForm::Whole,

@@ -12,6 +12,7 @@
 pub mod action;
 pub mod call;
 pub mod config;
+pub mod connection;
 pub mod error;
 pub mod event;
 pub mod ids;
@@ -21,6 +22,7 @@ pub mod time;
 pub use action::{Action, CopyJob, CopyWhat, Payload, PostSend, ReadInto};
 pub use call::{CopySource, CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep};
 pub use config::{Config, ZcopyThreshold};
+pub use connection::{Connection, PeerParams, Phase, Refusal};
 pub use error::{CallError, ConnectionError};
 pub use event::{CmInput, Completion, Event, Received};
 pub use ids::{BufferId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
