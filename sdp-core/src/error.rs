@@ -3,7 +3,7 @@
 use sdp_wire::DecodeError;
 
 /// Why the connection ended.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
     /// The peer broke a rule of the protocol; the text names it by its clause.
@@ -36,7 +36,7 @@ pub enum ConnectionError {
 }
 
 /// Why a call failed with nothing accepted or delivered.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
     /// Non-blocking, or its time-out ran out.
