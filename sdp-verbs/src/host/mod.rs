@@ -4,9 +4,15 @@
 //! other end points. A link is built once per pair of processes; queue pairs are slots in it.
 
 mod cm;
+mod control;
+mod descriptor;
 mod fd;
+mod identity;
 mod link;
+mod message;
+mod names;
 mod plane;
+mod ports;
 mod provider;
 mod qp;
 
