@@ -98,6 +98,15 @@ counters! {
     register_bytes = RegisterBytes,
 }
 
+impl std::ops::Add for TraceCounters {
+    type Output = Self;
+
+    /// Two wrappers' counts together.
+    fn add(self, other: Self) -> Self {
+        self.zip(other, u64::saturating_add)
+    }
+}
+
 impl std::ops::Sub for TraceCounters {
     type Output = Self;
 
