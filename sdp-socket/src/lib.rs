@@ -1,1 +1,60 @@
-//! Placeholder, replaced in this change.
+//! Stream sockets over RDMA with zero copy for plain `write` and `read`: the *Sockets* Direct
+//! Protocol (not Session Description).
+//!
+//! [`SdpStream`] and [`SdpListener`] are used as `std::net`'s TCP types. Between two processes of
+//! one machine they need no adapter and no privilege.
+//!
+//! ```no_run
+//! use std::io::{Read, Write};
+//! use sdp_socket::{SdpListener, SdpStream};
+//!
+//! let listener = SdpListener::bind("127.0.0.1:7000")?;
+//! let mut client = SdpStream::connect("127.0.0.1:7000")?;
+//! client.write_all(b"hello")?;
+//! let (mut server, _) = listener.accept()?;
+//! let mut hello = [0; 5];
+//! server.read_exact(&mut hello)?;
+//! # std::io::Result::Ok(())
+//! ```
+//!
+//! # Layers
+//!
+//! ```text
+//!   SdpStream, SdpListener, Builder, SdpBuffer      stream listener builder buffer options
+//!   connecting, listening                           connecting listener
+//!   driver: actions -> verbs, completions -> engine driver/
+//!   context: channels, timers, progress             context
+//!   park: clock, sleep, wake                        park/
+//! ```
+//!
+//! # Threads
+//!
+//! Every type may be shared. Reads and writes of one stream go on at once; writes take turns, so
+//! the bytes of two never mix. One thread of this library, `sdp-progress`, is started with the
+//! first connect or bind: it completes handshakes and answers peers of connections on which no
+//! thread is in a call. It sleeps while there is nothing to do.
+
+mod buffer;
+mod builder;
+mod connecting;
+mod context;
+mod driver;
+mod error;
+mod listener;
+mod options;
+mod park;
+mod provider;
+mod stats;
+mod stream;
+mod sync;
+
+pub use buffer::SdpBuffer;
+pub use builder::Builder;
+pub use context::Context;
+pub use listener::{Incoming, SdpListener};
+pub use options::ZcopyThreshold;
+pub use park::{Runtime, SpinPolicy, WaitWord};
+pub use provider::{ProviderKind, set_trace, verbs_counters};
+pub use sdp_verbs::hook::trace::TraceCounters as VerbsCounters;
+pub use stats::Stats;
+pub use stream::SdpStream;

@@ -1,0 +1,92 @@
+//! Registered buffers: memory that a peer on the same machine can read with one plain copy, and
+//! that an adapter needs no registration for.
+
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use sdp_verbs::MemoryRegion;
+
+use crate::context::Context;
+use crate::driver::{region_bytes, region_bytes_mut};
+use crate::error;
+use crate::provider::{choose, shared};
+
+/// Bytes registered for life with the process's default provider. Sends from it, or from any part
+/// of it, take the fastest way there is. It gives the peer no right by itself: only the bytes of
+/// a send in progress can be read, and only until that send returns.
+pub struct SdpBuffer {
+    region: Arc<dyn MemoryRegion>,
+    context: Arc<Context>,
+    len: usize,
+}
+
+impl SdpBuffer {
+    /// `len` zeroed bytes, page aligned.
+    ///
+    /// # Errors
+    /// Out of memory or descriptors, or a limit on file sizes or locked memory: the error names
+    /// it. A bad `SDP_PROVIDER`.
+    pub fn new(len: usize) -> io::Result<Self> {
+        Self::with_context(&shared(choose(None)?)?, len)
+    }
+
+    /// As [`new`](Self::new), with the provider of a context of one's own.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_context(context: &Arc<Context>, len: usize) -> io::Result<Self> {
+        let region = context
+            .provider()
+            .alloc_registered(len.max(1))
+            .map_err(error::verbs_error)?;
+        context.add_registered(&region);
+        Ok(Self {
+            region,
+            context: Arc::clone(context),
+            len,
+        })
+    }
+}
+
+impl Drop for SdpBuffer {
+    fn drop(&mut self) {
+        self.context
+            .remove_registered(self.region.addr().as_ptr() as usize);
+    }
+}
+
+impl Deref for SdpBuffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &region_bytes(&*self.region)[..self.len]
+    }
+}
+
+impl DerefMut for SdpBuffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut region_bytes_mut(&*self.region)[..self.len]
+    }
+}
+
+impl AsRef<[u8]> for SdpBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsMut<[u8]> for SdpBuffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl fmt::Debug for SdpBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SdpBuffer")
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}

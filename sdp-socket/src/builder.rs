@@ -1,0 +1,183 @@
+//! Sockets with options that must be set before they are made.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sdp_verbs::BindRequest;
+
+use crate::connecting;
+use crate::context::Context;
+use crate::listener::SdpListener;
+use crate::options::{Options, ZcopyThreshold};
+use crate::park::SpinPolicy;
+use crate::provider::{ProviderKind, choose, shared};
+use crate::stream::SdpStream;
+
+/// Makes [`SdpStream`]s and [`SdpListener`]s. Options of a listener are those its accepted
+/// connections start with.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    provider: Option<ProviderKind>,
+    context: Option<Arc<Context>>,
+    options: Options,
+    only_v6: bool,
+    reuse_port: bool,
+}
+
+impl Builder {
+    /// Defaults everywhere.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses the provider; otherwise `SDP_PROVIDER` does, otherwise it is `host`.
+    #[must_use]
+    pub fn provider(mut self, kind: ProviderKind) -> Self {
+        self.provider = Some(kind);
+        self
+    }
+
+    /// Uses a context of one's own instead of the process's.
+    #[must_use]
+    pub fn context(mut self, context: &Arc<Context>) -> Self {
+        self.context = Some(Arc::clone(context));
+        self
+    }
+
+    /// From which length on sends are not copied.
+    #[must_use]
+    pub fn zcopy_threshold(self, threshold: ZcopyThreshold) -> Self {
+        self.options.set_threshold(threshold);
+        self
+    }
+
+    /// SO_SNDBUF: bytes that sends may leave behind in private memory, 4 KiB to 64 MiB.
+    #[must_use]
+    pub fn send_buffer_size(mut self, len: usize) -> Self {
+        self.options.fixed.send_buffer_len = Some(len);
+        self
+    }
+
+    /// SO_RCVBUF: bytes that may wait in private memory to be received, 4 KiB to 64 MiB.
+    #[must_use]
+    pub fn recv_buffer_size(mut self, len: usize) -> Self {
+        self.options.fixed.recv_buffer_len = Some(len);
+        self
+    }
+
+    /// How waiting threads pass the time before they sleep.
+    #[must_use]
+    pub fn spin(mut self, policy: SpinPolicy) -> Self {
+        self.options.fixed.spin = policy;
+        self
+    }
+
+    /// How long a large send waits for a reader before both ends buffer. Zero: at once;
+    /// `Duration::MAX`: for ever.
+    #[must_use]
+    pub fn rendezvous_wait(mut self, wait: Duration) -> Self {
+        self.options.fixed.rendezvous_wait = Some(wait);
+        self
+    }
+
+    /// How long a call that must end waits for the peer to let go of its memory before the
+    /// connection is aborted.
+    #[must_use]
+    pub fn cancel_wait(mut self, wait: Duration) -> Self {
+        self.options.fixed.cancel_wait = Some(wait);
+        self
+    }
+
+    /// TCP_NODELAY.
+    #[must_use]
+    pub fn nodelay(self, on: bool) -> Self {
+        self.options.set_nodelay(on);
+        self
+    }
+
+    /// IPV6_V6ONLY, for listeners.
+    #[must_use]
+    pub fn only_v6(mut self, on: bool) -> Self {
+        self.only_v6 = on;
+        self
+    }
+
+    /// SO_REUSEPORT, for listeners.
+    #[must_use]
+    pub fn reuse_port(mut self, on: bool) -> Self {
+        self.reuse_port = on;
+        self
+    }
+
+    fn open_context(&self) -> io::Result<Arc<Context>> {
+        match &self.context {
+            Some(context) => Ok(Arc::clone(context)),
+            None => shared(choose(self.provider)?),
+        }
+    }
+
+    /// Connects to the first of the addresses that accepts.
+    ///
+    /// # Errors
+    /// As `connect(2)`; the error of the last address tried. `Unsupported` for a provider that is
+    /// not there.
+    pub fn connect(&self, addr: impl ToSocketAddrs) -> io::Result<SdpStream> {
+        let context = self.open_context()?;
+        each(addr, |addr| self.connect_one(&context, addr, None))
+    }
+
+    /// Connects, for a limited time.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); `TimedOut`; `InvalidInput` for a time of zero.
+    pub fn connect_timeout(&self, addr: &SocketAddr, timeout: Duration) -> io::Result<SdpStream> {
+        if timeout.is_zero() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a time-out of zero",
+            ));
+        }
+        self.connect_one(&self.open_context()?, *addr, Some(timeout))
+    }
+
+    fn connect_one(
+        &self,
+        context: &Arc<Context>,
+        addr: SocketAddr,
+        timeout: Option<Duration>,
+    ) -> io::Result<SdpStream> {
+        let options = self.options.inherited();
+        connecting::connect(context, addr, options, timeout).map(SdpStream::from_conn)
+    }
+
+    /// Listens on the first of the addresses that can be bound.
+    ///
+    /// # Errors
+    /// As `bind(2)` and `listen(2)`.
+    pub fn bind(&self, addr: impl ToSocketAddrs) -> io::Result<SdpListener> {
+        let context = self.open_context()?;
+        each(addr, |addr| {
+            let request = BindRequest {
+                addr,
+                only_v6: self.only_v6,
+                reuse_port: self.reuse_port,
+            };
+            SdpListener::open(&context, request, self.options.inherited())
+        })
+    }
+}
+
+/// Tries every address; the first success, else the last error.
+fn each<T>(addr: impl ToSocketAddrs, f: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+    let mut last = None;
+    for addr in addr.to_socket_addrs()? {
+        match f(addr) {
+            Ok(made) => return Ok(made),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no addresses given")))
+}

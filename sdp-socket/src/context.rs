@@ -1,0 +1,319 @@
+//! One provider, opened, with its event channels, its connections and its progress loop.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, Weak};
+
+use sdp_core::Instant;
+use sdp_verbs::{
+    CmEvent, CmEventKind, CmId, CmToken, CompChannel, CompletionQueue, CqToken, EventChannel,
+    MemoryRegion, Provider, VerbsError,
+};
+
+use crate::connecting::Connecting;
+use crate::driver::Conn;
+use crate::listener::Listening;
+use crate::park::Runtime;
+use crate::sync::lock;
+
+/// Events of connection management, or connections, handled in one round of progress.
+const ROUND_MAX: usize = 64;
+
+/// A provider with everything that hangs on it. Ordinary programs share one per provider and
+/// process ([`crate::ProviderKind`]); tests may make their own, on one thread or several.
+pub struct Context {
+    provider: Arc<dyn Provider>,
+    runtime: Arc<dyn Runtime>,
+    cm: Arc<dyn EventChannel>,
+    comp: Arc<dyn CompChannel>,
+    tokens: AtomicU64,
+    peers: Mutex<Peers>,
+    timers: Mutex<BinaryHeap<Reverse<(Instant, CqToken)>>>,
+    /// When the progress loop will look again by itself: nanoseconds.
+    sleeping_until: AtomicU64,
+    registered: RwLock<BTreeMap<usize, Weak<dyn MemoryRegion>>>,
+}
+
+/// Who gets which event.
+#[derive(Default)]
+struct Peers {
+    by_queue: HashMap<CqToken, Arc<Conn>>,
+    by_id: HashMap<CmToken, CqToken>,
+    connecting: HashMap<CmToken, Arc<Connecting>>,
+    listening: HashMap<CmToken, Weak<Listening>>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("provider", &self.provider.name())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Opens the channels of `provider`. The progress loop starts with the first connection or
+    /// listener.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn new(
+        provider: Arc<dyn Provider>,
+        runtime: Arc<dyn Runtime>,
+    ) -> Result<Arc<Self>, VerbsError> {
+        let cm = provider.create_event_channel()?;
+        let comp = provider.create_comp_channel()?;
+        Ok(Arc::new(Self {
+            provider,
+            runtime,
+            cm,
+            comp,
+            tokens: AtomicU64::new(1),
+            peers: Mutex::default(),
+            timers: Mutex::default(),
+            sleeping_until: AtomicU64::new(0),
+            registered: RwLock::default(),
+        }))
+    }
+
+    /// The provider.
+    pub fn provider(&self) -> &dyn Provider {
+        &*self.provider
+    }
+
+    pub(crate) fn runtime(&self) -> &dyn Runtime {
+        &*self.runtime
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+
+    pub(crate) fn cm_fd(&self) -> BorrowedFd<'_> {
+        self.cm.fd()
+    }
+
+    pub(crate) fn comp_fd(&self) -> BorrowedFd<'_> {
+        self.comp.fd()
+    }
+
+    pub(crate) fn start_progress(self: &Arc<Self>) -> std::io::Result<()> {
+        self.runtime.start_progress(self)
+    }
+
+    pub(crate) fn create_id(&self) -> Result<Arc<dyn CmId>, VerbsError> {
+        self.provider.create_id(&self.cm)
+    }
+
+    pub(crate) fn create_cq(
+        &self,
+        depth: u32,
+        token: CqToken,
+    ) -> Result<Arc<dyn CompletionQueue>, VerbsError> {
+        self.provider.create_cq(depth, &self.comp, token)
+    }
+
+    pub(crate) fn new_token(&self) -> CqToken {
+        CqToken(self.tokens.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn remember(&self, conn: &Arc<Conn>) {
+        let mut peers = lock(&self.peers);
+        peers.by_id.insert(conn.id.token(), conn.token);
+        peers.by_queue.insert(conn.token, Arc::clone(conn));
+    }
+
+    /// Lets go of a closed connection.
+    pub(crate) fn forget(&self, token: CqToken) {
+        let gone = {
+            let mut peers = lock(&self.peers);
+            let conn = peers.by_queue.remove(&token);
+            if let Some(conn) = &conn {
+                peers.by_id.remove(&conn.id.token());
+            }
+            conn
+        };
+        // Outside of the lock: dropping a connection drops its queue pair and id.
+        drop(gone);
+    }
+
+    fn conn(&self, token: CqToken) -> Option<Arc<Conn>> {
+        lock(&self.peers).by_queue.get(&token).cloned()
+    }
+
+    pub(crate) fn add_connecting(&self, token: CmToken, connecting: &Arc<Connecting>) {
+        lock(&self.peers)
+            .connecting
+            .insert(token, Arc::clone(connecting));
+    }
+
+    pub(crate) fn remove_connecting(&self, token: CmToken) {
+        let gone = lock(&self.peers).connecting.remove(&token);
+        drop(gone);
+    }
+
+    pub(crate) fn add_listening(&self, token: CmToken, listening: &Arc<Listening>) {
+        lock(&self.peers)
+            .listening
+            .insert(token, Arc::downgrade(listening));
+    }
+
+    pub(crate) fn remove_listening(&self, token: CmToken) {
+        lock(&self.peers).listening.remove(&token);
+    }
+
+    /// A connection's handshake is complete, or it is closed: the progress loop, or whoever saw
+    /// it, tells who waits. Called with the connection's lock held, so it only leaves a note.
+    pub(crate) fn settled(&self, token: CqToken) {
+        self.schedule(Instant::from_nanos(0), token);
+    }
+
+    /// Asks the progress loop to visit a connection at a time.
+    pub(crate) fn schedule(&self, at: Instant, token: CqToken) {
+        lock(&self.timers).push(Reverse((at, token)));
+        if at.as_nanos() < self.sleeping_until.load(Ordering::SeqCst) {
+            self.runtime.kick_progress();
+        }
+    }
+
+    /// One round of everything that must go on while no thread is in a call: connection
+    /// management, connections with events or timers. Returns when it wants to be called again;
+    /// an event on one of the channels is also a reason.
+    pub fn progress(&self) -> Option<Instant> {
+        self.sleeping_until.store(0, Ordering::SeqCst);
+        let mut busy = false;
+        for round in 0..ROUND_MAX {
+            let Some(event) = self.cm.poll() else { break };
+            self.manage(event);
+            busy |= round + 1 == ROUND_MAX;
+        }
+        for round in 0..ROUND_MAX {
+            let Some(token) = self.comp.poll() else { break };
+            self.visit(token);
+            busy |= round + 1 == ROUND_MAX;
+        }
+        busy |= self.run_timers();
+        let next = if busy {
+            Some(self.now())
+        } else {
+            self.next_timer()
+        };
+        // From here on whoever schedules something earlier kicks us. What was scheduled before
+        // that is found by looking once more.
+        self.sleeping_until
+            .store(next.map_or(u64::MAX, Instant::as_nanos), Ordering::SeqCst);
+        let again = self.next_timer();
+        match (next, again) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let conn = lock(&self.timers).peek().map(|Reverse((at, _))| *at);
+        let cm = self.cm.next_timeout().map(|d| self.now() + d);
+        match (conn, cm) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// True if there are more that are due.
+    fn run_timers(&self) -> bool {
+        for _ in 0..ROUND_MAX {
+            let now = self.now();
+            let token = {
+                let mut timers = lock(&self.timers);
+                match timers.peek() {
+                    Some(Reverse((at, _))) if *at <= now => timers.pop().map(|Reverse(t)| t.1),
+                    _ => return false,
+                }
+            };
+            if let Some(token) = token {
+                self.visit(token);
+            }
+        }
+        true
+    }
+
+    fn visit(&self, token: CqToken) {
+        let Some(conn) = self.conn(token) else { return };
+        if (conn.is_connected() || conn.is_closed())
+            && let Some(tell) = conn.take_on_settled()
+        {
+            tell(&conn);
+        }
+        conn.service();
+        if (conn.is_connected() || conn.is_closed())
+            && let Some(tell) = conn.take_on_settled()
+        {
+            tell(&conn);
+        }
+    }
+
+    fn manage(&self, event: CmEvent) {
+        let CmEvent { id, kind } = event;
+        if let CmEventKind::ConnectRequest {
+            id: child,
+            private_data,
+        } = kind
+        {
+            let listening = lock(&self.peers).listening.get(&id).and_then(Weak::upgrade);
+            match listening {
+                Some(listening) => listening.request(child, &private_data),
+                // Closed in the meantime: dropping the id turns the request down.
+                None => drop(child),
+            }
+            return;
+        }
+        let (connecting, token) = {
+            let peers = lock(&self.peers);
+            (
+                peers.connecting.get(&id).cloned(),
+                peers.by_id.get(&id).copied(),
+            )
+        };
+        if let Some(conn) = token.and_then(|t| self.conn(t)) {
+            conn.manage_event(kind);
+            self.visit(conn.token);
+        } else if let Some(connecting) = connecting {
+            connecting.manage_event(kind);
+        } else {
+            tracing::debug!(?id, "a connection management event for nobody: {kind:?}");
+        }
+    }
+
+    /// Remembers memory that the program got registered.
+    pub(crate) fn add_registered(&self, region: &Arc<dyn MemoryRegion>) {
+        let at = region.addr().as_ptr() as usize;
+        self.registered
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(at, Arc::downgrade(region));
+    }
+
+    pub(crate) fn remove_registered(&self, at: usize) {
+        self.registered
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(&at);
+    }
+
+    /// The registered region that holds all of `at..at + len`.
+    pub(crate) fn registered(&self, at: usize, len: usize) -> Option<Arc<dyn MemoryRegion>> {
+        let registered = self
+            .registered
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (start, region) = registered.range(..=at).next_back()?;
+        let region = region.upgrade()?;
+        (at + len <= start + region.len()).then_some(region)
+    }
+
+    pub(crate) fn is_registered(&self, at: usize, len: usize) -> bool {
+        self.registered(at, len).is_some()
+    }
+}

@@ -1,0 +1,362 @@
+//! Carrying out the engine's actions.
+
+use std::sync::Arc;
+
+use sdp_core::action::PrivateData;
+use sdp_core::{
+    Action, BufferId, CopyJob, CopyReason, CopyWhat, Instant, KeyId, Payload, PostSend, ReadInto,
+    SendId, WorkId,
+};
+use sdp_verbs::{
+    Access, Binding, PostError, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr, Sge,
+    VerbsError,
+};
+use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
+
+use super::regions::{PrivateMemory, copy_foreign};
+use super::{Conn, Inner, recv_wr_id, work_wr_id};
+
+/// Inline payload of a SrcAvail at most, so that header and payload fit a stack buffer.
+const INLINE_MAX: usize = 256;
+
+/// Whether a request could be posted. A refusal is our own miscount or a dead queue pair; either
+/// way the connection ends.
+type Outcome = Result<(), PostError>;
+
+impl Conn {
+    /// Polls and carries out actions until there are none, then tells of events. Copies are
+    /// collected in `inner.jobs`.
+    pub(super) fn drain(&self, inner: &mut Inner, now: Instant) {
+        while let Some(action) = inner.engine.poll_action() {
+            if let Err(error) = self.carry_out(inner, now, action) {
+                self.post_failed(inner, now, error);
+            }
+        }
+        self.tell(inner);
+    }
+
+    fn post_failed(&self, inner: &mut Inner, now: Instant, error: PostError) {
+        if inner.told_down {
+            return;
+        }
+        inner.told_down = true;
+        if error != PostError::WrongState {
+            tracing::error!(token = ?self.token, "a work request was refused: {error}");
+        }
+        inner.engine.handle_cm(now, sdp_core::CmInput::Disconnected);
+    }
+
+    fn carry_out(&self, inner: &mut Inner, now: Instant, action: Action) -> Outcome {
+        match action {
+            Action::PostRecv(buf) => self.post_recv(inner, now, buf),
+            Action::PostSend(send) => self.post_message(inner, send),
+            Action::RdmaRead {
+                work,
+                remote,
+                rkey,
+                into,
+                len,
+            } => self.post_read(inner, now, work, (remote, rkey), into, len as usize),
+            Action::BindKey { key, call, at, len } => {
+                let bound = self.bind_key(inner, key, call, at, len as usize);
+                inner.engine.handle_bound(now, key, bound);
+                Ok(())
+            }
+            Action::InvalidateKey { key, work } => self.invalidate_key(inner, now, key, work),
+            Action::ForgetKey(key) => {
+                inner.calls.forget_key(key);
+                Ok(())
+            }
+            Action::Copy(job) => {
+                inner.jobs.push(job);
+                Ok(())
+            }
+            Action::FreeMem(mem) => {
+                inner.read_ahead.remove(&mem);
+                Ok(())
+            }
+            Action::DropGrant(grant) => {
+                if let (Some(buf), Some(qp)) = (inner.grants.remove(&grant), self.qp.get()) {
+                    qp.unreserve_send(buf);
+                }
+                Ok(())
+            }
+            other => {
+                self.manage(inner, now, other);
+                Ok(())
+            }
+        }
+    }
+
+    /// Actions of connection management. Their failures end the connection.
+    fn manage(&self, inner: &mut Inner, now: Instant, action: Action) {
+        let result = match &action {
+            Action::Connect(data) => self.id.connect(data),
+            Action::Accept(data) => self.id.accept(data),
+            Action::Establish => self.id.establish(),
+            Action::Reject(data) => self.reject(data),
+            Action::Disconnect => {
+                self.id.disconnect();
+                Ok(())
+            }
+            Action::SetError => {
+                if let Some(qp) = self.qp.get() {
+                    qp.set_error();
+                }
+                inner.calls.forget_all_keys();
+                Ok(())
+            }
+            unknown => {
+                tracing::error!("the engine asked for {unknown:?}, which this driver cannot do");
+                Ok(())
+            }
+        };
+        if let Err(error) = result {
+            tracing::warn!(token = ?self.token, "{action:?}: {error}");
+            let errno = error.errno();
+            inner
+                .engine
+                .handle_cm(now, sdp_core::CmInput::Unreachable { errno });
+        }
+    }
+
+    fn reject(&self, data: &PrivateData) -> Result<(), VerbsError> {
+        self.id.reject(data)
+    }
+
+    fn qp(&self) -> Result<&Arc<dyn sdp_verbs::QueuePair>, PostError> {
+        self.qp.get().ok_or(PostError::WrongState)
+    }
+
+    fn post_recv(&self, inner: &mut Inner, now: Instant, buf: BufferId) -> Outcome {
+        let qp = self.qp()?;
+        let memory = match inner.recv_bufs.find(buf) {
+            Some(memory) => memory,
+            None => match qp.alloc_recv(self.recv_buffer_len) {
+                Ok(memory) => inner.recv_bufs.insert(buf, memory),
+                Err(error) => {
+                    tracing::warn!(token = ?self.token, "no receive buffer: {error}");
+                    inner.engine.buffer_unavailable(now, buf);
+                    return Ok(());
+                }
+            },
+        };
+        qp.post_recv(recv_wr_id(buf), memory)
+    }
+
+    fn post_message(&self, inner: &mut Inner, send: PostSend) -> Outcome {
+        let qp = self.qp()?;
+        let head = &send.head[..send.head_len];
+        let mut flags = SendFlags::empty();
+        flags.set(SendFlags::SIGNALED, send.work.is_some());
+        flags.set(SendFlags::SOLICITED, send.solicited);
+        inner.local_work |= send.work.is_some();
+        let mut bytes = [0; HEAD_LEN_MAX + INLINE_MAX];
+        let data = match send.payload {
+            Payload::Grant { grant, len } => {
+                let buf = inner.grants.remove(&grant).expect("a grant is posted once");
+                buf.mem().write(0, head);
+                SendData::Buf {
+                    buf,
+                    len: send.head_len + len as usize,
+                }
+            }
+            Payload::None => SendData::Inline(head),
+            Payload::Call { call, at, len } => {
+                let len = len as usize;
+                bytes[..head.len()].copy_from_slice(head);
+                inner
+                    .calls
+                    .copy_inline(call, at, &mut bytes[head.len()..head.len() + len]);
+                SendData::Inline(&bytes[..head.len() + len])
+            }
+        };
+        let invalidate = send.invalidate.map(|k| Rkey(k.0));
+        let op = SendOp::Send { data, invalidate };
+        qp.post_send(SendWr {
+            wr_id: work_wr_id(send.work),
+            op,
+            flags,
+        })
+    }
+
+    fn post_read(
+        &self,
+        inner: &mut Inner,
+        now: Instant,
+        work: WorkId,
+        (remote, rkey): (sdp_wire::RemoteAddr, sdp_wire::Rkey),
+        into: ReadInto,
+        len: usize,
+    ) -> Outcome {
+        let qp = self.qp()?;
+        let local = match self.read_target(inner, into, len) {
+            Ok(sge) => sge,
+            Err(error) => {
+                tracing::warn!(token = ?self.token, "no memory to read into: {error}");
+                inner
+                    .engine
+                    .handle_completion(now, work, sdp_core::Completion::LocalFault);
+                return Ok(());
+            }
+        };
+        inner.local_work = true;
+        qp.post_send(SendWr {
+            wr_id: work_wr_id(Some(work)),
+            op: SendOp::Read {
+                local: &[local],
+                remote: RemoteAddr(remote.0),
+                rkey: Rkey(rkey.0),
+            },
+            flags: SendFlags::SIGNALED,
+        })
+    }
+
+    fn read_target(
+        &self,
+        inner: &mut Inner,
+        into: ReadInto,
+        len: usize,
+    ) -> Result<Sge, VerbsError> {
+        match into {
+            ReadInto::Call { call, at } => {
+                let memory = inner.calls.recv_mut(call);
+                let access = Access::LOCAL_WRITE;
+                let (region, ptr) = memory.register(at, len, access, &self.context)?;
+                Ok(Sge {
+                    addr: ptr.as_ptr(),
+                    len,
+                    lkey: region.lkey(),
+                })
+            }
+            ReadInto::Mem { mem, at, capacity } => {
+                if inner.read_ahead.find(&mem).is_none() {
+                    let memory = PrivateMemory::new(capacity, self.context.provider())?;
+                    inner.read_ahead.insert(mem, Arc::new(memory));
+                }
+                let memory = inner.read_ahead.find(&mem).expect("inserted above");
+                Ok(memory.sge(at, len))
+            }
+        }
+    }
+
+    fn bind_key(
+        &self,
+        inner: &mut Inner,
+        key: KeyId,
+        call: SendId,
+        at: usize,
+        len: usize,
+    ) -> Result<(sdp_wire::Rkey, sdp_wire::RemoteAddr), CopyReason> {
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::warn!(token = ?self.token, "no key for a send, copying instead: {error}");
+            CopyReason::BindFailed
+        };
+        let qp = self.qp().map_err(|e| failed(&e))?;
+        let memory = inner.calls.send_mut(call);
+        let (region, addr) = memory
+            .register(at, len, Access::MW_BIND, &self.context)
+            .map_err(|e| failed(&e))?;
+        let window = match inner.calls.spare_window() {
+            Some(window) => window,
+            None => self
+                .context
+                .provider()
+                .alloc_window()
+                .map_err(|e| failed(&e))?,
+        };
+        let binding = Binding {
+            lkey: region.lkey(),
+            addr,
+            len,
+            access: Access::REMOTE_READ,
+        };
+        match qp.bind(work_wr_id(None), SendFlags::empty(), &*window, binding) {
+            Ok(rkey) => {
+                inner.calls.add_key(key, rkey, window, region);
+                Ok((
+                    sdp_wire::Rkey(rkey.0),
+                    sdp_wire::RemoteAddr(addr.as_ptr() as u64),
+                ))
+            }
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    fn invalidate_key(&self, inner: &mut Inner, now: Instant, key: KeyId, work: WorkId) -> Outcome {
+        let Some(rkey) = inner.calls.start_invalidate(key, work) else {
+            // The queue pair is in error: its keys died with it.
+            inner
+                .engine
+                .handle_completion(now, work, sdp_core::Completion::Flushed);
+            return Ok(());
+        };
+        inner.local_work = true;
+        self.qp()?.post_send(SendWr {
+            wr_id: work_wr_id(Some(work)),
+            op: SendOp::LocalInv { rkey },
+            flags: SendFlags::SIGNALED,
+        })
+    }
+
+    /// If `work` was the invalidation of a key, the key is dead: its window is free again.
+    pub(super) fn retire_key(&self, inner: &mut Inner, work: WorkId) {
+        inner.calls.finish_invalidate(work);
+    }
+
+    /// Carries a copy out without the lock. False: it could not be done.
+    pub(super) fn run_job(&self, job: &CopyJob) -> bool {
+        match job.what {
+            CopyWhat::Stage { grant, len } => self.stage(grant, len as usize),
+            CopyWhat::Compact {
+                buf,
+                offset,
+                len,
+                mem,
+                at,
+                capacity,
+            } => self.compact(buf, (offset as usize, len as usize), mem, (at, capacity)),
+        }
+    }
+
+    fn stage(&self, grant: sdp_core::GrantId, len: usize) -> bool {
+        let Ok(qp) = self.qp() else { return false };
+        let Ok(buf) = qp.reserve_send(BSDH_LEN + len) else {
+            return false;
+        };
+        let taken = self.lock().private.take(len);
+        let mut offset = BSDH_LEN;
+        for piece in &taken {
+            buf.mem().write(offset, piece);
+            offset += piece.len();
+        }
+        self.lock().grants.insert(grant, buf);
+        true
+    }
+
+    fn compact(
+        &self,
+        buf: BufferId,
+        (offset, len): (usize, usize),
+        mem: sdp_core::MemId,
+        (at, capacity): (usize, usize),
+    ) -> bool {
+        let (from, to) = {
+            let mut inner = self.lock();
+            if inner.read_ahead.find(&mem).is_none() {
+                match PrivateMemory::new(capacity, self.context.provider()) {
+                    Ok(memory) => inner.read_ahead.insert(mem, Arc::new(memory)),
+                    Err(error) => {
+                        tracing::warn!("no memory to buffer received bytes: {error}");
+                        return false;
+                    }
+                }
+            }
+            let from = inner.recv_bufs.find(buf).expect("a filled buffer exists");
+            let to = inner.read_ahead.find(&mem).expect("inserted above");
+            (Arc::clone(from), Arc::clone(to))
+        };
+        copy_foreign(from.mem(), offset, &to.mem(), at, len);
+        true
+    }
+}

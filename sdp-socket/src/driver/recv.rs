@@ -1,0 +1,115 @@
+//! The receive call.
+
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+
+use sdp_core::{CallError, CopySource, Instant, RecvId, RecvRequest, RecvStep};
+
+use super::regions::CallMemory;
+use super::{COPY_LOCKED_MAX, Conn, Inner};
+use crate::park::Spinner;
+
+/// How to receive.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct RecvFlags {
+    /// Take what is there (O_NONBLOCK, MSG_DONTWAIT).
+    pub(crate) nonblocking: bool,
+    /// Leave the bytes in the stream (MSG_PEEK).
+    pub(crate) peek: bool,
+    /// Return only when full (MSG_WAITALL).
+    pub(crate) wait_all: bool,
+}
+
+impl Conn {
+    /// Receives into `bufs`. 0 for a non-empty buffer is the end of the stream.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub(crate) fn recv(&self, bufs: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
+        let memory = CallMemory::of_recv(bufs);
+        let deadline = self.options.read_timeout().map(|t| self.context.now() + t);
+        let caller = self.enter();
+        let result = self.recv_loop(&memory, flags, deadline);
+        drop(caller);
+        result.map_err(|error| crate::error::call_error(&error))
+    }
+
+    fn recv_loop(
+        &self,
+        memory: &CallMemory,
+        flags: RecvFlags,
+        deadline: Option<Instant>,
+    ) -> Result<usize, CallError> {
+        let mut spinner = Spinner::new(self.options.spin());
+        let request = RecvRequest {
+            len: memory.len(),
+            segment_ends: memory.segment_ends(),
+            nonblocking: flags.nonblocking,
+            peek: flags.peek,
+            wait_all: flags.wait_all,
+            copy_reason: None,
+        };
+        self.pump();
+        let mut inner = self.lock();
+        let id = inner.engine.recv_start(self.context.now(), request);
+        inner.calls.add_recv(id, memory.clone());
+        loop {
+            let now = self.context.now();
+            match inner.engine.recv_poll(now, id) {
+                RecvStep::Copy { from, at, len } => {
+                    self.copy_for_recv(inner, id, memory, from, at, len);
+                }
+                RecvStep::Wait => {
+                    let seen = self.rx.seen();
+                    self.after(inner, now);
+                    if let Some(why) = self.wait(&self.rx, seen, deadline, &mut spinner) {
+                        self.with_engine(|engine, now| engine.recv_end(now, id, why));
+                    }
+                }
+                RecvStep::Done(result) => {
+                    inner.calls.remove_recv(id);
+                    self.after(inner, now);
+                    return result;
+                }
+            }
+            inner = self.lock();
+        }
+    }
+
+    fn copy_for_recv<'a>(
+        &'a self,
+        mut inner: std::sync::MutexGuard<'a, Inner>,
+        id: RecvId,
+        memory: &CallMemory,
+        from: CopySource,
+        at: usize,
+        len: usize,
+    ) {
+        match from {
+            CopySource::Buffer { buf, offset } => {
+                let source = inner.recv_bufs.find(buf).expect("a filled buffer exists");
+                if len <= COPY_LOCKED_MAX {
+                    memory.copy_in(at, len, source.mem(), offset as usize);
+                } else {
+                    let source = Arc::clone(source);
+                    drop(inner);
+                    memory.copy_in(at, len, source.mem(), offset as usize);
+                    inner = self.lock();
+                }
+            }
+            CopySource::Mem { mem, offset } => {
+                let source = inner
+                    .read_ahead
+                    .find(&mem)
+                    .expect("filled private memory exists");
+                let source = Arc::clone(source);
+                drop(inner);
+                memory.copy_in(at, len, &source.mem(), offset);
+                inner = self.lock();
+            }
+        }
+        let now = self.context.now();
+        inner.engine.recv_copied(now, id, len);
+        self.after(inner, now);
+    }
+}

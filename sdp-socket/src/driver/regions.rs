@@ -1,0 +1,373 @@
+//! The caller's memory while a call is in progress: the only unsafe code of this crate.
+//!
+//! A call's memory is named by raw pointers that are derived once from the caller's borrow. That
+//! borrow is not used again until the call has returned, and the call does not return (nor unwind:
+//! [`AbortOnUnwind`]) before no work request and no live key names the memory.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use sdp_core::{KeyId, RecvId, SendId, WorkId};
+use sdp_verbs::{
+    Access, ForeignSlice, MemoryRegion, MemoryWindow, Provider, Rkey, Sge, VerbsError,
+};
+use smallvec::SmallVec;
+
+use super::buffers::Few;
+use crate::context::Context;
+
+/// One contiguous piece of a call's memory.
+#[derive(Clone, Debug)]
+struct Piece {
+    ptr: NonNull<u8>,
+    start: usize,
+    end: usize,
+    region: Option<Arc<dyn MemoryRegion>>,
+}
+
+/// The memory of one call, as raw pointers.
+///
+/// Invariant, kept by the loops in `send.rs` and `recv.rs`: while a value of this
+/// type exists, the caller's borrow from which it was made is alive and unused.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CallMemory {
+    pieces: SmallVec<[Piece; 1]>,
+}
+
+// SAFETY: the pointers are names; the invariant above keeps them valid until the value is gone,
+// whichever thread carries a piece of the call's work out.
+unsafe impl Send for CallMemory {}
+// SAFETY: as for `Send`; the copies below go through `ForeignSlice` or an opaque copy only.
+unsafe impl Sync for CallMemory {}
+
+impl CallMemory {
+    /// The memory of a send.
+    pub(crate) fn of_send(bufs: &[IoSlice<'_>]) -> Self {
+        let mut memory = Self::default();
+        for buf in bufs {
+            memory.push(NonNull::from(&**buf).cast(), buf.len());
+        }
+        memory
+    }
+
+    /// The memory of a receive.
+    pub(crate) fn of_recv(bufs: &mut [IoSliceMut<'_>]) -> Self {
+        let mut memory = Self::default();
+        for buf in bufs {
+            let len = buf.len();
+            memory.push(NonNull::from(&mut **buf).cast(), len);
+        }
+        memory
+    }
+
+    fn push(&mut self, ptr: NonNull<u8>, len: usize) {
+        if len == 0 {
+            return;
+        }
+        let start = self.len();
+        self.pieces.push(Piece {
+            ptr,
+            start,
+            end: start + len,
+            region: None,
+        });
+    }
+
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.last().map_or(0, |p| p.end)
+    }
+
+    /// Where the contiguous pieces end.
+    pub(crate) fn segment_ends(&self) -> SmallVec<[usize; 2]> {
+        self.pieces.iter().map(|p| p.end).collect()
+    }
+
+    /// Address ranges of the pieces.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.pieces
+            .iter()
+            .map(|p| (p.ptr.as_ptr() as usize, p.end - p.start))
+    }
+
+    /// The parts of the pieces that cover `at..at + len`: pointer and length.
+    fn parts(&self, at: usize, len: usize) -> impl Iterator<Item = (NonNull<u8>, usize)> + '_ {
+        let end = at + len;
+        assert!(end <= self.len(), "a copy outside of the call's memory");
+        self.pieces
+            .iter()
+            .filter(move |p| p.start < end && at < p.end)
+            .map(move |p| {
+                let from = at.max(p.start);
+                // SAFETY: `from` lies within this piece.
+                let ptr = unsafe { p.ptr.add(from - p.start) };
+                (ptr, end.min(p.end) - from)
+            })
+    }
+
+    /// Copies `at..at + len` of a send's memory into a message buffer.
+    pub(crate) fn copy_out(&self, at: usize, len: usize, to: &ForeignSlice, mut offset: usize) {
+        for (ptr, n) in self.parts(at, len) {
+            // SAFETY: readable by the invariant of this type; a message buffer is the provider's
+            // own memory and overlaps no caller's.
+            unsafe { to.write_from(offset, ptr.as_ptr(), n) };
+            offset += n;
+        }
+    }
+
+    /// Copies `at..at + len` of a send's memory to the end of `to`.
+    pub(crate) fn append_to(&self, at: usize, len: usize, to: &mut impl Extend<u8>) {
+        for (ptr, n) in self.parts(at, len) {
+            // SAFETY: readable by the invariant of this type, and the bytes are the caller's own
+            // borrow, which nobody writes.
+            let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), n) };
+            to.extend(bytes.iter().copied());
+        }
+    }
+
+    /// Copies from a receive buffer to `at..at + len` of a receive's memory.
+    pub(crate) fn copy_in(&self, at: usize, len: usize, from: &ForeignSlice, mut offset: usize) {
+        for (ptr, n) in self.parts(at, len) {
+            // SAFETY: writable by the invariant of this type (made by `of_recv`).
+            unsafe { from.read_to(offset, ptr.as_ptr(), n) };
+            offset += n;
+        }
+    }
+
+    /// The one piece that holds `at..at + len`, registered with `access` if it is not yet.
+    ///
+    /// # Errors
+    /// The provider's.
+    pub(crate) fn register(
+        &mut self,
+        at: usize,
+        len: usize,
+        access: Access,
+        context: &Context,
+    ) -> Result<(Arc<dyn MemoryRegion>, NonNull<u8>), VerbsError> {
+        let piece = self
+            .pieces
+            .iter_mut()
+            .find(|p| p.start <= at && at + len <= p.end)
+            .expect("the engine respects segment ends");
+        // SAFETY: `at` lies within this piece.
+        let ptr = unsafe { piece.ptr.add(at - piece.start) };
+        if let Some(region) = &piece.region {
+            return Ok((Arc::clone(region), ptr));
+        }
+        let whole = piece.end - piece.start;
+        let region = match context.registered(piece.ptr.as_ptr() as usize, whole) {
+            Some(region) => region,
+            // SAFETY: the invariant of this type keeps the memory valid and unreferenced; the
+            // region goes with this value, and the call does not end before its requests and keys.
+            None => unsafe { context.provider().register(piece.ptr, whole, access) }?,
+        };
+        piece.region = Some(Arc::clone(&region));
+        Ok((region, ptr))
+    }
+}
+
+/// A key given to the peer.
+#[derive(Debug)]
+struct LiveKey {
+    rkey: Rkey,
+    window: Box<dyn MemoryWindow>,
+    invalidation: Option<WorkId>,
+    /// The window shows this region: it must not go first.
+    _region: Arc<dyn MemoryRegion>,
+}
+
+/// Calls in progress and the keys to their memory.
+#[derive(Debug, Default)]
+pub(crate) struct CallTable {
+    sends: Few<SendId, CallMemory>,
+    recvs: Few<RecvId, CallMemory>,
+    keys: Few<KeyId, LiveKey>,
+    spare: Vec<Box<dyn MemoryWindow>>,
+}
+
+impl CallTable {
+    pub(crate) fn add_send(&mut self, id: SendId, memory: CallMemory) {
+        self.sends.insert(id, memory);
+    }
+
+    pub(crate) fn remove_send(&mut self, id: SendId) {
+        self.sends.remove(&id);
+    }
+
+    pub(crate) fn send_mut(&mut self, id: SendId) -> &mut CallMemory {
+        self.sends
+            .find_mut(&id)
+            .expect("the engine names calls in progress")
+    }
+
+    pub(crate) fn add_recv(&mut self, id: RecvId, memory: CallMemory) {
+        self.recvs.insert(id, memory);
+    }
+
+    pub(crate) fn remove_recv(&mut self, id: RecvId) {
+        self.recvs.remove(&id);
+    }
+
+    pub(crate) fn recv_mut(&mut self, id: RecvId) -> &mut CallMemory {
+        self.recvs
+            .find_mut(&id)
+            .expect("the engine names calls in progress")
+    }
+
+    /// Copies a few bytes of a send call's memory.
+    pub(crate) fn copy_inline(&mut self, id: SendId, at: usize, out: &mut [u8]) {
+        let mut done = 0;
+        for (ptr, n) in self.send_mut(id).parts(at, out.len()) {
+            let to = out[done..done + n].as_mut_ptr();
+            // SAFETY: readable by the invariant of `CallMemory`; `to` is a live exclusive slice of
+            // `n` bytes on this thread's stack, so it does not overlap.
+            unsafe { ptr.as_ptr().copy_to_nonoverlapping(to, n) };
+            done += n;
+        }
+    }
+
+    pub(crate) fn spare_window(&mut self) -> Option<Box<dyn MemoryWindow>> {
+        self.spare.pop()
+    }
+
+    pub(crate) fn add_key(
+        &mut self,
+        key: KeyId,
+        rkey: Rkey,
+        window: Box<dyn MemoryWindow>,
+        region: Arc<dyn MemoryRegion>,
+    ) {
+        let live = LiveKey {
+            rkey,
+            window,
+            invalidation: None,
+            _region: region,
+        };
+        self.keys.insert(key, live);
+    }
+
+    /// The key is dead; its window may be bound again.
+    pub(crate) fn forget_key(&mut self, key: KeyId) {
+        if let Some(live) = self.keys.remove(&key) {
+            self.spare.push(live.window);
+        }
+    }
+
+    /// The queue pair is in error, so every key bound on it is dead.
+    pub(crate) fn forget_all_keys(&mut self) {
+        self.keys.drain().for_each(drop);
+        self.spare.clear();
+    }
+
+    /// Notes that `work` will kill the key.
+    pub(crate) fn start_invalidate(&mut self, key: KeyId, work: WorkId) -> Option<Rkey> {
+        let live = self.keys.find_mut(&key)?;
+        live.invalidation = Some(work);
+        Some(live.rkey)
+    }
+
+    /// If `work` killed a key, its window is spare again.
+    pub(crate) fn finish_invalidate(&mut self, work: WorkId) {
+        let killed = self
+            .keys
+            .key_where(|live| live.invalidation == Some(work))
+            .copied();
+        if let Some(key) = killed {
+            self.forget_key(key);
+        }
+    }
+}
+
+/// Private memory that RDMA READs land in: read-ahead.
+#[derive(Debug)]
+pub(crate) struct PrivateMemory {
+    region: Arc<dyn MemoryRegion>,
+    _heap: Box<[u8]>,
+}
+
+impl PrivateMemory {
+    /// Allocates and registers `len` bytes.
+    ///
+    /// # Errors
+    /// The provider's.
+    pub(crate) fn new(len: usize, provider: &dyn Provider) -> Result<Self, VerbsError> {
+        let mut heap = vec![0; len].into_boxed_slice();
+        let addr = NonNull::from(&mut *heap).cast();
+        // SAFETY: the box lives as long as the region beside it and is never touched through a
+        // reference again.
+        let region = unsafe { provider.register(addr, len, Access::LOCAL_WRITE) }?;
+        Ok(Self {
+            region,
+            _heap: heap,
+        })
+    }
+
+    /// Its bytes.
+    pub(crate) fn mem(&self) -> ForeignSlice {
+        // SAFETY: valid while `self` is; callers hold the `Arc` around `self` while they copy.
+        unsafe { ForeignSlice::new(self.region.addr(), self.region.len()) }
+    }
+
+    /// Scatter element for `at..at + len`.
+    pub(crate) fn sge(&self, at: usize, len: usize) -> Sge {
+        let whole = self.mem();
+        let part = whole
+            .slice(at, len)
+            .expect("the engine keeps to the capacity it asked for");
+        Sge {
+            addr: part.as_ptr(),
+            len,
+            lkey: self.region.lkey(),
+        }
+    }
+}
+
+/// Copies payload from a receive buffer into private memory.
+pub(crate) fn copy_foreign(
+    from: &ForeignSlice,
+    from_offset: usize,
+    to: &ForeignSlice,
+    to_offset: usize,
+    len: usize,
+) {
+    let target = to
+        .slice(to_offset, len)
+        .expect("the engine keeps to the capacity it asked for");
+    // SAFETY: `target` is valid for writes by its constructor's contract; private memory and
+    // receive buffers are distinct allocations.
+    unsafe { from.read_to(from_offset, target.as_ptr(), len) };
+}
+
+/// The bytes of a registered region, for its one owner.
+pub(crate) fn region_bytes(region: &dyn MemoryRegion) -> &[u8] {
+    // SAFETY: the region's memory is valid and initialised (zeroed) while the region exists, and
+    // nobody writes it but the owner of the exclusive handle through `region_bytes_mut`: peers see
+    // it read-only.
+    unsafe { std::slice::from_raw_parts(region.addr().as_ptr(), region.len()) }
+}
+
+/// The bytes of a registered region, for its one owner, for writing.
+#[expect(
+    clippy::mut_from_ref,
+    reason = "`&mut SdpBuffer`, the only caller, is the exclusive borrow"
+)]
+pub(crate) fn region_bytes_mut(region: &dyn MemoryRegion) -> &mut [u8] {
+    // SAFETY: as for `region_bytes`; `SdpBuffer` gives this out for `&mut self` only.
+    unsafe { std::slice::from_raw_parts_mut(region.addr().as_ptr(), region.len()) }
+}
+
+/// Ends the process if a panic unwinds through a call whose memory may be exposed: returning to
+/// the caller would let the peer read, or an adapter write, memory that is no longer the call's.
+#[derive(Debug)]
+pub(crate) struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("panic while memory of a call was exposed: aborting the process");
+            std::process::abort();
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Making connections: the active and the passive side.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use sdp_core::{Config, Connection};
+use sdp_verbs::{ArmFor, Caps, CmId, QpAttr, VerbsError};
+use sdp_wire::HelloForm;
+
+use super::{
+    CallTable, Conn, Grants, Inner, NEVER, OnSettled, PrivateSend, ReadAhead, RecvBuffers,
+};
+use crate::context::Context;
+use crate::options::Options;
+use crate::park::{Turn, WaitWord};
+
+/// Send work requests of one connection outstanding at once.
+const SEND_WR_MAX: u32 = 128;
+
+impl Conn {
+    /// Makes a connection around an id that is bound to a device, with the engine `make` builds.
+    /// It is known to the context from here on, and `on_settled` hears how the handshake ends.
+    ///
+    /// # Errors
+    /// Out of queues or memory.
+    pub(crate) fn open(
+        context: &Arc<Context>,
+        id: Arc<dyn CmId>,
+        options: Options,
+        engine: Connection,
+        config: &Config,
+        on_settled: OnSettled,
+    ) -> Result<Arc<Self>, VerbsError> {
+        let token = context.new_token();
+        let depth = SEND_WR_MAX + u32::from(config.recv_buffers_max);
+        let cq = context.create_cq(depth, token)?;
+        let attr = QpAttr {
+            cq: Arc::clone(&cq),
+            send_wr_max: SEND_WR_MAX,
+            recv_wr_max: u32::from(config.recv_buffers_max),
+            rnr_retry: 7,
+        };
+        let qp = id.create_qp(&attr)?;
+        let conn = Arc::new(Self {
+            context: Arc::clone(context),
+            token,
+            id,
+            options,
+            cq,
+            recv_buffer_len: config.recv_buffer_len as usize,
+            qp: OnceLock::from(qp),
+            turn: Turn::default(),
+            inner: Mutex::new(Inner {
+                engine,
+                recv_bufs: RecvBuffers::default(),
+                grants: Grants::default(),
+                private: PrivateSend::default(),
+                read_ahead: ReadAhead::default(),
+                calls: CallTable::default(),
+                jobs: Vec::new(),
+                local_work: false,
+                told_down: false,
+            }),
+            tx: WaitWord::default(),
+            rx: WaitWord::default(),
+            callers: AtomicU32::new(0),
+            followers: AtomicU32::new(0),
+            timeout: AtomicU64::new(NEVER),
+            scheduled: AtomicU64::new(NEVER),
+            transport_down: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+            on_settled: Mutex::new(Some(on_settled)),
+        });
+        context.remember(&conn);
+        conn.cq.arm(ArmFor::Channel);
+        conn.with_engine(|_, _| ());
+        conn.settle();
+        Ok(conn)
+    }
+
+    /// Takes out who wants to know how the handshake ended.
+    pub(crate) fn take_on_settled(&self) -> Option<OnSettled> {
+        crate::sync::lock(&self.on_settled).take()
+    }
+}
+
+/// The engine's settings for this provider and these options.
+pub(crate) fn config(context: &Context, options: &Options) -> Config {
+    let provider = context.provider();
+    let caps = provider.caps();
+    let same_host = caps.contains(Caps::SAME_HOST);
+    let hello_form = if provider.limits().connect_data_max >= sdp_wire::HELLO_LEN {
+        HelloForm::Whole
+    } else {
+        HelloForm::Compact
+    };
+    let mut config = Config {
+        send_slots: SEND_WR_MAX,
+        read_depth: provider.limits().read_depth_max.min(16),
+        invalidate_cap: caps.contains(Caps::SEND_WITH_INV),
+        hello_form,
+        read_nonblocking: same_host,
+        ..Config::default()
+    };
+    options.apply(&mut config, same_host);
+    config
+}

@@ -1,0 +1,128 @@
+//! From the errors of the lower layers to `io::Error`: the one table.
+
+use std::io;
+
+use sdp_core::{CallError, ConnectionError};
+use sdp_verbs::{RejectReason, VerbsError};
+
+/// A failed call.
+pub(crate) fn call_error(error: &CallError) -> io::Error {
+    match error {
+        CallError::WouldBlock => io::ErrorKind::WouldBlock.into(),
+        CallError::Interrupted => io::ErrorKind::Interrupted.into(),
+        CallError::BrokenPipe => errno(libc::EPIPE),
+        CallError::NotConnected => errno(libc::ENOTCONN),
+        CallError::Fault => errno(libc::EFAULT),
+        CallError::Connection(why) => connection_error(why),
+        other => io::Error::other(other.clone()),
+    }
+}
+
+/// Why a connection ended.
+pub(crate) fn connection_error(error: &ConnectionError) -> io::Error {
+    let kind = match error {
+        ConnectionError::PeerMisbehaved(_) | ConnectionError::Malformed(_) => {
+            io::ErrorKind::ConnectionAborted
+        }
+        ConnectionError::PeerIncompatible(_) | ConnectionError::Refused(_) => {
+            io::ErrorKind::ConnectionRefused
+        }
+        ConnectionError::Reset => return errno(libc::ECONNRESET),
+        ConnectionError::TimedOut(_) => io::ErrorKind::TimedOut,
+        ConnectionError::Transport(_) => io::ErrorKind::ConnectionReset,
+        ConnectionError::Unreachable(code) => return errno(*code),
+        ConnectionError::LocallyAborted => io::ErrorKind::ConnectionAborted,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error.clone())
+}
+
+/// A failed verb. Plain system errors keep their errno; the others keep their words.
+pub(crate) fn verbs_error(error: VerbsError) -> io::Error {
+    let kind = errno(error.errno()).kind();
+    match error {
+        VerbsError::Os { op: _, source } if source.raw_os_error().is_some() => source,
+        other => io::Error::new(kind, other),
+    }
+}
+
+/// A rejection in words.
+pub(crate) fn reject_reason(reason: RejectReason) -> &'static str {
+    match reason {
+        RejectReason::NoListener => "nobody listens there",
+        RejectReason::Backlog => "the listener's backlog is full",
+        RejectReason::Consumer => "the listening program turned it down",
+        RejectReason::NotPermitted => "the peer belongs to another user",
+        RejectReason::Incompatible => "the peer's version does not fit",
+        _ => "rejected",
+    }
+}
+
+fn errno(code: i32) -> io::Error {
+    io::Error::from_raw_os_error(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::ErrorKind;
+
+    /// Every reason gives the kind that a TCP program expects.
+    #[test]
+    fn kinds_are_those_of_tcp() {
+        let rows = [
+            (ConnectionError::Reset, ErrorKind::ConnectionReset),
+            (ConnectionError::Transport("x"), ErrorKind::ConnectionReset),
+            (ConnectionError::Refused("x"), ErrorKind::ConnectionRefused),
+            (
+                ConnectionError::PeerIncompatible("x"),
+                ErrorKind::ConnectionRefused,
+            ),
+            (ConnectionError::TimedOut("x"), ErrorKind::TimedOut),
+            (
+                ConnectionError::PeerMisbehaved("x"),
+                ErrorKind::ConnectionAborted,
+            ),
+            (
+                ConnectionError::Unreachable(libc::ENETUNREACH),
+                ErrorKind::NetworkUnreachable,
+            ),
+            (
+                ConnectionError::LocallyAborted,
+                ErrorKind::ConnectionAborted,
+            ),
+        ];
+        for (error, kind) in rows {
+            assert_eq!(connection_error(&error).kind(), kind, "{error:?}");
+        }
+        assert_eq!(
+            call_error(&CallError::BrokenPipe).kind(),
+            ErrorKind::BrokenPipe
+        );
+        assert_eq!(
+            call_error(&CallError::WouldBlock).kind(),
+            ErrorKind::WouldBlock
+        );
+        assert_eq!(
+            call_error(&CallError::NotConnected).kind(),
+            ErrorKind::NotConnected
+        );
+        assert_eq!(
+            call_error(&CallError::Fault).raw_os_error(),
+            Some(libc::EFAULT)
+        );
+    }
+
+    /// A limit says in words what to do about it.
+    #[test]
+    fn verbs_errors_keep_their_words() {
+        let limit = VerbsError::Limit {
+            what: "memfd",
+            limit: "RLIMIT_FSIZE=1".into(),
+            remedy: "raise it",
+        };
+        let error = verbs_error(limit);
+        assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+        assert!(error.to_string().contains("RLIMIT_FSIZE") && error.to_string().contains("raise"));
+    }
+}

@@ -1,0 +1,198 @@
+//! Options of one socket, shared by its clones.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sdp_core::{Config, ZcopyThreshold as CoreThreshold};
+
+use crate::park::SpinPolicy;
+
+/// From which length on a send is read by the peer out of the caller's own memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ZcopyThreshold {
+    /// The provider's default: 64 KiB on adapters; between processes of one machine 16 KiB from
+    /// [`SdpBuffer`](crate::SdpBuffer)s and never from other memory, where two copies through the
+    /// link are measured to be faster than one through the kernel.
+    #[default]
+    Auto,
+    /// Never: always copy.
+    Off,
+    /// From this many bytes on, whatever the memory.
+    Bytes(usize),
+}
+
+pub(crate) use ZcopyThreshold as Threshold;
+
+const AUTO_SAME_HOST: usize = 16 << 10;
+const AUTO_ADAPTER: usize = 64 << 10;
+/// Smallest threshold: below it an advert costs more than any copy.
+const THRESHOLD_MIN: usize = 4 << 10;
+/// Range of SO_SNDBUF and SO_RCVBUF.
+const BUFFER_MIN: usize = 4 << 10;
+const BUFFER_MAX: usize = 64 << 20;
+
+const THRESHOLD_AUTO: usize = usize::MAX;
+const THRESHOLD_OFF: usize = usize::MAX - 1;
+const NO_TIME: u64 = u64::MAX;
+
+/// Options; every clone of a stream sees the same ones.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    shared: Arc<Shared>,
+    pub(crate) fixed: Fixed,
+}
+
+/// Options that are set before the connection is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fixed {
+    pub(crate) send_buffer_len: Option<usize>,
+    pub(crate) recv_buffer_len: Option<usize>,
+    pub(crate) spin: SpinPolicy,
+    pub(crate) rendezvous_wait: Option<Duration>,
+    pub(crate) cancel_wait: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    read_timeout: AtomicU64,
+    write_timeout: AtomicU64,
+    linger: AtomicU64,
+    threshold: AtomicUsize,
+    nonblocking: AtomicBool,
+    nodelay: AtomicBool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                read_timeout: AtomicU64::new(NO_TIME),
+                write_timeout: AtomicU64::new(NO_TIME),
+                linger: AtomicU64::new(NO_TIME),
+                threshold: AtomicUsize::new(THRESHOLD_AUTO),
+                nonblocking: AtomicBool::new(false),
+                nodelay: AtomicBool::new(false),
+            }),
+            fixed: Fixed::default(),
+        }
+    }
+}
+
+fn store_time(cell: &AtomicU64, time: Option<Duration>) {
+    let nanos = time.map_or(NO_TIME, |t| {
+        u64::try_from(t.as_nanos()).unwrap_or(NO_TIME - 1)
+    });
+    cell.store(nanos, Ordering::Relaxed);
+}
+
+fn load_time(cell: &AtomicU64) -> Option<Duration> {
+    match cell.load(Ordering::Relaxed) {
+        NO_TIME => None,
+        nanos => Some(Duration::from_nanos(nanos)),
+    }
+}
+
+impl Options {
+    /// A copy that shares nothing: what an accepted connection inherits from its listener.
+    pub(crate) fn inherited(&self) -> Self {
+        let copy = Self {
+            shared: Self::default().shared,
+            fixed: self.fixed,
+        };
+        copy.set_threshold(self.threshold());
+        copy.set_nodelay(self.nodelay());
+        copy.set_linger(self.linger());
+        copy
+    }
+
+    pub(crate) fn read_timeout(&self) -> Option<Duration> {
+        load_time(&self.shared.read_timeout)
+    }
+
+    pub(crate) fn set_read_timeout(&self, time: Option<Duration>) {
+        store_time(&self.shared.read_timeout, time);
+    }
+
+    pub(crate) fn write_timeout(&self) -> Option<Duration> {
+        load_time(&self.shared.write_timeout)
+    }
+
+    pub(crate) fn set_write_timeout(&self, time: Option<Duration>) {
+        store_time(&self.shared.write_timeout, time);
+    }
+
+    pub(crate) fn linger(&self) -> Option<Duration> {
+        load_time(&self.shared.linger)
+    }
+
+    pub(crate) fn set_linger(&self, time: Option<Duration>) {
+        store_time(&self.shared.linger, time);
+    }
+
+    pub(crate) fn nonblocking(&self) -> bool {
+        self.shared.nonblocking.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_nonblocking(&self, on: bool) {
+        self.shared.nonblocking.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn nodelay(&self) -> bool {
+        self.shared.nodelay.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_nodelay(&self, on: bool) {
+        self.shared.nodelay.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn threshold(&self) -> ZcopyThreshold {
+        match self.shared.threshold.load(Ordering::Relaxed) {
+            THRESHOLD_AUTO => ZcopyThreshold::Auto,
+            THRESHOLD_OFF => ZcopyThreshold::Off,
+            bytes => ZcopyThreshold::Bytes(bytes),
+        }
+    }
+
+    pub(crate) fn set_threshold(&self, threshold: ZcopyThreshold) {
+        let stored = match threshold {
+            ZcopyThreshold::Auto => THRESHOLD_AUTO,
+            ZcopyThreshold::Off => THRESHOLD_OFF,
+            ZcopyThreshold::Bytes(bytes) => bytes.clamp(THRESHOLD_MIN, THRESHOLD_OFF - 1),
+        };
+        self.shared.threshold.store(stored, Ordering::Relaxed);
+    }
+
+    pub(crate) fn spin(&self) -> SpinPolicy {
+        self.fixed.spin
+    }
+
+    /// The engine's form of a threshold on this kind of provider.
+    pub(crate) fn engine_threshold(threshold: ZcopyThreshold, same_host: bool) -> CoreThreshold {
+        match threshold {
+            ZcopyThreshold::Auto if same_host => CoreThreshold::Bytes(AUTO_SAME_HOST),
+            ZcopyThreshold::Auto => CoreThreshold::Bytes(AUTO_ADAPTER),
+            ZcopyThreshold::Off => CoreThreshold::Off,
+            ZcopyThreshold::Bytes(bytes) => CoreThreshold::Bytes(bytes.max(THRESHOLD_MIN)),
+        }
+    }
+
+    /// Puts these options into the engine's settings.
+    pub(crate) fn apply(&self, config: &mut Config, same_host: bool) {
+        let clamp = |len: usize| len.clamp(BUFFER_MIN, BUFFER_MAX);
+        config.zcopy_threshold = Self::engine_threshold(self.threshold(), same_host);
+        config.nodelay = self.nodelay();
+        if let Some(len) = self.fixed.send_buffer_len {
+            config.send_buffer_len = clamp(len);
+        }
+        if let Some(len) = self.fixed.recv_buffer_len {
+            config.recv_buffer_total = clamp(len);
+        }
+        if let Some(wait) = self.fixed.rendezvous_wait {
+            config.rendezvous_wait = wait;
+        }
+        if let Some(wait) = self.fixed.cancel_wait {
+            config.cancel_wait = wait;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Time, sleeping and waking: the only place of this crate that knows threads and clocks.
+//!
+//! Everything above is written once, for threads and for a script that runs both ends on one
+//! thread: see [`Runtime`].
+
+mod eventcount;
+mod spin;
+mod threads;
+mod turn;
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+use sdp_core::Instant;
+use sdp_verbs::{ArmToken, CompletionQueue, Wake};
+
+pub(crate) use eventcount::EventCount;
+pub use spin::SpinPolicy;
+pub(crate) use spin::Spinner;
+pub(crate) use threads::ThreadRuntime;
+pub(crate) use turn::Turn;
+
+use crate::context::Context;
+
+/// Clock, sleep, wake and the progress loop of one [`Context`].
+pub trait Runtime: Debug + Send + Sync {
+    /// The time now.
+    fn now(&self) -> Instant;
+
+    /// Sleeps until `cq` has an event since `token`, or until a time, or a signal.
+    ///
+    /// # Errors
+    /// The system refused to wait.
+    fn wait_cq(
+        &self,
+        cq: &dyn CompletionQueue,
+        token: ArmToken,
+        until: Option<Instant>,
+    ) -> io::Result<Wake>;
+
+    /// Sleeps until `word` has moved on from `seen`, or until a time, or a signal.
+    ///
+    /// # Errors
+    /// The system refused to wait.
+    fn wait_word(&self, word: &WaitWord, seen: u32, until: Option<Instant>) -> io::Result<Wake>;
+
+    /// Sees to it that [`Context::progress`] is called whenever there is something for it to do.
+    ///
+    /// # Errors
+    /// No thread could be started.
+    fn start_progress(&self, context: &Arc<Context>) -> io::Result<()>;
+
+    /// Makes the progress loop look at its timers again, soon.
+    fn kick_progress(&self);
+
+    /// Whether a waiting thread may spin before it sleeps.
+    fn may_spin(&self) -> bool;
+}
+
+/// A word that waiters of this process sleep on.
+#[derive(Debug, Default)]
+pub struct WaitWord(EventCount);
+
+impl WaitWord {
+    /// Its present value; take it before looking at the state waited for.
+    #[must_use]
+    pub fn seen(&self) -> u32 {
+        self.0.seen()
+    }
+
+    /// Moves it on and wakes the sleepers.
+    pub fn signal(&self) {
+        self.0.signal();
+    }
+
+    pub(crate) fn count(&self) -> &EventCount {
+        &self.0
+    }
+}

@@ -1,0 +1,131 @@
+//! The runtime of ordinary programs: real threads, the monotonic clock, one progress thread.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, SigmaskHow};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use sdp_core::Instant;
+use sdp_verbs::{ArmToken, CompletionQueue, Wake};
+
+use super::{Runtime, WaitWord};
+use crate::context::Context;
+
+/// Threads.
+#[derive(Debug)]
+pub(crate) struct ThreadRuntime {
+    kick: OwnedFd,
+    started: OnceLock<()>,
+}
+
+impl ThreadRuntime {
+    /// # Errors
+    /// Out of descriptors.
+    pub(crate) fn new() -> io::Result<Self> {
+        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self {
+            kick,
+            started: OnceLock::new(),
+        })
+    }
+}
+
+impl Runtime for ThreadRuntime {
+    fn now(&self) -> Instant {
+        let t = clock_gettime(ClockId::Monotonic);
+        let secs = u64::try_from(t.tv_sec).unwrap_or(0);
+        let nanos = u64::try_from(t.tv_nsec).unwrap_or(0);
+        Instant::from_nanos(secs * 1_000_000_000 + nanos)
+    }
+
+    fn wait_cq(
+        &self,
+        cq: &dyn CompletionQueue,
+        token: ArmToken,
+        until: Option<Instant>,
+    ) -> io::Result<Wake> {
+        cq.wait(token, until.map(|t| t.since(self.now())))
+    }
+
+    fn wait_word(&self, word: &WaitWord, seen: u32, until: Option<Instant>) -> io::Result<Wake> {
+        word.count().wait(seen, until.map(|t| t.since(self.now())))
+    }
+
+    fn start_progress(&self, context: &Arc<Context>) -> io::Result<()> {
+        if self.started.set(()).is_err() {
+            return Ok(());
+        }
+        let poller = Poller {
+            context: Arc::downgrade(context),
+            kick: self.kick.try_clone()?,
+        };
+        // A signal handler of the program's must not run on this thread: block all signals while
+        // it is made, since a new thread inherits the mask.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let spawned = std::thread::Builder::new()
+            .name("sdp-progress".into())
+            .spawn(move || poller.run());
+        before.thread_set_mask()?;
+        spawned.map(drop)
+    }
+
+    fn kick_progress(&self) {
+        // A full counter means that a kick is pending already.
+        match rustix::io::write(&self.kick, &1u64.to_ne_bytes()) {
+            Ok(_) | Err(Errno::AGAIN) => {}
+            Err(e) => tracing::error!("cannot wake the progress thread: {e}"),
+        }
+    }
+
+    fn may_spin(&self) -> bool {
+        true
+    }
+}
+
+/// The progress thread's loop.
+#[derive(Debug)]
+struct Poller {
+    context: Weak<Context>,
+    kick: OwnedFd,
+}
+
+impl Poller {
+    fn run(self) {
+        while let Some(context) = self.context.upgrade() {
+            let deadline = context.progress();
+            let timeout = deadline.map(|t| t.since(context.now()));
+            if let Err(e) = self.sleep(&context, timeout) {
+                tracing::error!("the progress thread cannot poll: {e}");
+                return;
+            }
+        }
+    }
+
+    fn sleep(&self, context: &Context, timeout: Option<Duration>) -> io::Result<()> {
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.kick.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(context.cm_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(context.comp_fd(), PollFlags::IN),
+        ];
+        let timeout = timeout.map(|t| rustix::fs::Timespec {
+            tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(t.subsec_nanos()),
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if fds[0].revents().contains(PollFlags::IN) {
+            let mut count = [0; 8];
+            match rustix::io::read(&self.kick, &mut count) {
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Which provider, and the one context of each that a process shares.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use sdp_verbs::Provider;
+use sdp_verbs::hook::trace::{Trace, TraceCounters};
+use sdp_verbs::host::HostProvider;
+
+use crate::context::Context;
+use crate::error;
+use crate::park::ThreadRuntime;
+use crate::sync::lock;
+
+/// Environment variable that names the provider.
+const VARIABLE: &str = "SDP_PROVIDER";
+
+/// The implementations of verbs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum ProviderKind {
+    /// Two processes on one machine, on any Linux.
+    Host,
+    /// RDMA adapters, by libibverbs and librdmacm.
+    Rdma,
+    /// The deterministic simulator; it exists in tests only.
+    Sim,
+}
+
+impl fmt::Display for ProviderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Rdma => "rdma",
+            Self::Sim => "sim",
+        })
+    }
+}
+
+impl FromStr for ProviderKind {
+    type Err = io::Error;
+
+    fn from_str(name: &str) -> Result<Self, io::Error> {
+        match name {
+            "host" => Ok(Self::Host),
+            "rdma" => Ok(Self::Rdma),
+            "sim" => Ok(Self::Sim),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("unknown provider {name:?}: the choices are host, rdma, sim"),
+            )),
+        }
+    }
+}
+
+static TRACE: AtomicBool = AtomicBool::new(false);
+
+#[derive(Default)]
+struct Opened {
+    contexts: HashMap<ProviderKind, Arc<Context>>,
+    traces: Vec<Arc<Trace>>,
+}
+
+fn opened() -> &'static Mutex<Opened> {
+    static OPENED: OnceLock<Mutex<Opened>> = OnceLock::new();
+    OPENED.get_or_init(Mutex::default)
+}
+
+/// Switches on the wrapper that counts work requests below the engine, for contexts that are
+/// opened after this call. Costs a few nanoseconds per request.
+pub fn set_trace(on: bool) {
+    TRACE.store(on, Ordering::Relaxed);
+}
+
+/// What the counting wrappers of this process have counted, or `None` without [`set_trace`].
+#[must_use]
+pub fn verbs_counters() -> Option<TraceCounters> {
+    let opened = lock(opened());
+    let mut all = opened.traces.iter().map(|t| t.counters());
+    let first = all.next()?;
+    Some(all.fold(first, |sum, next| sum + next))
+}
+
+/// The provider to use: the caller's choice, else the environment's, else `host`.
+pub(crate) fn choose(chosen: Option<ProviderKind>) -> io::Result<ProviderKind> {
+    if let Some(kind) = chosen {
+        return Ok(kind);
+    }
+    match std::env::var(VARIABLE) {
+        Ok(name) => name
+            .parse()
+            .map_err(|e: io::Error| io::Error::new(e.kind(), format!("{VARIABLE}: {e}"))),
+        Err(std::env::VarError::NotPresent) => Ok(ProviderKind::Host),
+        Err(std::env::VarError::NotUnicode(name)) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "{VARIABLE}={}: the choices are host, rdma, sim",
+                name.to_string_lossy()
+            ),
+        )),
+    }
+}
+
+/// The process's context of a provider, opened at first use.
+pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
+    let mut opened = lock(opened());
+    if let Some(context) = opened.contexts.get(&kind) {
+        return Ok(Arc::clone(context));
+    }
+    let mut provider: Arc<dyn Provider> = match kind {
+        ProviderKind::Host => Arc::new(HostProvider::open().map_err(error::verbs_error)?),
+        ProviderKind::Rdma => return Err(absent(kind, "this build has no provider for adapters")),
+        ProviderKind::Sim => return Err(absent(kind, "the simulator exists in tests only")),
+    };
+    if TRACE.load(Ordering::Relaxed) {
+        let trace = Arc::new(Trace::new(provider));
+        opened.traces.push(Arc::clone(&trace));
+        provider = trace;
+    }
+    let runtime = Arc::new(ThreadRuntime::new()?);
+    let context = Context::new(provider, runtime).map_err(error::verbs_error)?;
+    opened.contexts.insert(kind, Arc::clone(&context));
+    Ok(context)
+}
+
+fn absent(kind: ProviderKind, why: &str) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("provider {kind}: {why}; use {VARIABLE}=host for peers on this machine"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An unknown name is refused with the choices; the known ones come back by name.
+    #[test]
+    fn names() {
+        for kind in [ProviderKind::Host, ProviderKind::Rdma, ProviderKind::Sim] {
+            assert_eq!(kind.to_string().parse::<ProviderKind>().unwrap(), kind);
+        }
+        let error = "infiniband"
+            .parse::<ProviderKind>()
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("infiniband") && error.contains("host, rdma, sim"));
+    }
+
+    /// A provider that is not in this build is an error that names it and a way out.
+    #[test]
+    fn absent_providers_say_so() {
+        let error = shared(ProviderKind::Rdma).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("rdma") && error.to_string().contains("host"));
+    }
+}

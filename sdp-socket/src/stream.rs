@@ -1,0 +1,347 @@
+//! Streams.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::builder::Builder;
+use crate::driver::{Conn, RecvFlags};
+use crate::options::{Options, ZcopyThreshold};
+use crate::stats::Stats;
+
+/// A connected stream, as [`std::net::TcpStream`]: dropping the last handle closes it, what was
+/// written before is delivered.
+///
+/// A write of at least the threshold's bytes is not copied: the peer reads it out of the caller's
+/// buffer, and the write returns when it has, or when nobody receives and what is left fits the
+/// socket buffers. Threads may read and write at once; two writes never interleave.
+#[derive(Debug)]
+pub struct SdpStream {
+    handle: Arc<Handle>,
+}
+
+/// Closes the connection when the last clone of a stream goes.
+#[derive(Debug)]
+struct Handle(Arc<Conn>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl SdpStream {
+    pub(crate) fn from_conn(conn: Arc<Conn>) -> Self {
+        Self {
+            handle: Arc::new(Handle(conn)),
+        }
+    }
+
+    fn conn(&self) -> &Conn {
+        &self.handle.0
+    }
+
+    /// Connects to the first of the addresses that accepts.
+    ///
+    /// # Errors
+    /// As `connect(2)`.
+    pub fn connect(addr: impl ToSocketAddrs) -> io::Result<Self> {
+        Builder::new().connect(addr)
+    }
+
+    /// Connects, for a limited time.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); `TimedOut`.
+    pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<Self> {
+        Builder::new().connect_timeout(addr, timeout)
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// `NotConnected` if it is unknown.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.conn()
+            .peer_addr()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// `NotConnected` if it is unknown.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.conn()
+            .local_addr()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Shuts down one or both directions. Threads in a read get the end of the stream, threads in
+    /// a write `BrokenPipe` or the count so far.
+    ///
+    /// # Errors
+    /// `NotConnected` after the connection has ended.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let conn = self.conn();
+        if conn.is_closed() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        conn.with_engine(|engine, now| {
+            if matches!(how, Shutdown::Read | Shutdown::Both) {
+                engine.shutdown_recv(now);
+            }
+            if matches!(how, Shutdown::Write | Shutdown::Both) {
+                engine.shutdown_send(now);
+            }
+        });
+        conn.settle();
+        Ok(())
+    }
+
+    /// Another handle to the same stream, sharing all options.
+    ///
+    /// # Errors
+    /// None.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            handle: Arc::clone(&self.handle),
+        })
+    }
+
+    /// Receives without taking the bytes out of the stream.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let flags = RecvFlags {
+            peek: true,
+            ..self.recv_flags()
+        };
+        self.conn().recv(&mut [IoSliceMut::new(buf)], flags)
+    }
+
+    /// Receives until `buf` is full or the stream ends, in one call (MSG_WAITALL).
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub fn read_waitall(&self, buf: &mut [u8]) -> io::Result<usize> {
+        let flags = RecvFlags {
+            wait_all: true,
+            ..self.recv_flags()
+        };
+        self.conn().recv(&mut [IoSliceMut::new(buf)], flags)
+    }
+
+    fn recv_flags(&self) -> RecvFlags {
+        RecvFlags {
+            nonblocking: self.options().nonblocking(),
+            ..RecvFlags::default()
+        }
+    }
+
+    fn options(&self) -> &Options {
+        &self.conn().options
+    }
+
+    /// SO_RCVTIMEO. `None` waits without limit.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time of zero.
+    pub fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.options().set_read_timeout(nonzero(time)?);
+        Ok(())
+    }
+
+    /// SO_SNDTIMEO. A write whose time runs out returns the count so far. A write that has shown
+    /// its memory to the peer waits for it to let go, at most `cancel_wait` longer.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a time of zero.
+    pub fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.options().set_write_timeout(nonzero(time)?);
+        Ok(())
+    }
+
+    /// See [`set_read_timeout`](Self::set_read_timeout).
+    ///
+    /// # Errors
+    /// None.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.options().read_timeout())
+    }
+
+    /// See [`set_write_timeout`](Self::set_write_timeout).
+    ///
+    /// # Errors
+    /// None.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.options().write_timeout())
+    }
+
+    /// TCP_NODELAY: small writes are not held back to be sent together while credits are scarce.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.options().set_nodelay(on);
+        self.conn().with_engine(|engine, _| engine.set_nodelay(on));
+        Ok(())
+    }
+
+    /// See [`set_nodelay`](Self::set_nodelay).
+    ///
+    /// # Errors
+    /// None.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        Ok(self.options().nodelay())
+    }
+
+    /// SO_LINGER. `Some(0)`: closing resets the connection; `Some(t)`: unsent bytes are given up
+    /// after `t`; `None`: after 60 s without progress.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
+        self.options().set_linger(time);
+        Ok(())
+    }
+
+    /// See [`set_linger`](Self::set_linger).
+    ///
+    /// # Errors
+    /// None.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        Ok(self.options().linger())
+    }
+
+    /// Makes reads and writes return at once with what can be had.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.options().set_nonblocking(on);
+        Ok(())
+    }
+
+    /// From which length on writes are not copied.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_zcopy_threshold(&self, threshold: ZcopyThreshold) -> io::Result<()> {
+        self.options().set_threshold(threshold);
+        let conn = self.conn();
+        let same_host = conn
+            .context
+            .provider()
+            .caps()
+            .contains(sdp_verbs::Caps::SAME_HOST);
+        let threshold = Options::engine_threshold(threshold, same_host);
+        conn.with_engine(|engine, _| engine.set_threshold(threshold));
+        Ok(())
+    }
+
+    /// See [`set_zcopy_threshold`](Self::set_zcopy_threshold).
+    ///
+    /// # Errors
+    /// None.
+    pub fn zcopy_threshold(&self) -> io::Result<ZcopyThreshold> {
+        Ok(self.options().threshold())
+    }
+
+    /// SO_SNDBUF.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_send_buffer_size(&self, len: usize) -> io::Result<()> {
+        self.conn()
+            .with_engine(|engine, _| engine.set_send_buffer_len(len));
+        Ok(())
+    }
+
+    /// SO_RCVBUF.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_recv_buffer_size(&self, len: usize) -> io::Result<()> {
+        self.conn()
+            .with_engine(|engine, _| engine.set_recv_buffer_total(len));
+        Ok(())
+    }
+
+    /// SO_ERROR: the error that ended the connection, once.
+    ///
+    /// # Errors
+    /// None.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(self.conn().take_error())
+    }
+
+    /// What this connection has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let conn = self.conn();
+        conn.pump();
+        Stats::from(conn.lock().engine.stats())
+    }
+}
+
+fn nonzero(time: Option<Duration>) -> io::Result<Option<Duration>> {
+    if time.is_some_and(|t| t.is_zero()) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a time-out of zero",
+        ));
+    }
+    Ok(time)
+}
+
+impl Read for &SdpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_vectored(&mut [IoSliceMut::new(buf)])
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.conn().recv(bufs, self.recv_flags())
+    }
+}
+
+impl Write for &SdpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.conn().send(bufs, self.options().nonblocking())
+    }
+
+    /// Nothing is held back by this library: a flush does nothing, as with TCP.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for SdpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
+}
+
+impl Write for SdpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
