@@ -1,0 +1,236 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::transport::{Buffers, Kind, Mode, Provider, Wait};
+
+/// Measure and look at Sockets Direct Protocol streams.
+///
+/// SDP carries plain send() and recv() over RDMA, or over shared memory between two processes of
+/// one machine, and moves large payloads straight from the sender's buffer into the receiver's.
+#[derive(Debug, Parser)]
+#[command(name = "sdp", version)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure throughput, latency and processor time.
+    Perf {
+        /// Which measurement.
+        #[command(subcommand)]
+        command: Perf,
+    },
+}
+
+/// The measurements.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Perf {
+    /// Serve tests until killed; prints the bound address as one line.
+    ///
+    /// The address is that of the control connection, plain TCP. The sockets that a test measures
+    /// are opened beside it, as the test asks. A server runs tests for anybody who reaches it: do
+    /// not expose it to a network you do not trust.
+    Server(ServerArgs),
+    /// One-way bulk throughput, with the processor time of both ends.
+    Bw(BwArgs),
+    /// Ping-pong latency: one way is half the round trip.
+    Lat(LatArgs),
+    /// TCP, Unix sockets, SDP and the floors of this machine, interleaved round by round.
+    ///
+    /// Peers take turns within every round, in reversed order every second round; ratios are
+    /// medians of the ratios of single rounds. So a machine whose processors change places
+    /// between rounds (virtual ones do) still gives a fair comparison.
+    Compare(CompareArgs),
+}
+
+/// Arguments of `sdp perf server`.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// Address and port to listen on; port 0 takes a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: SocketAddr,
+    /// Serve tests of this kind of socket only.
+    #[arg(long, value_enum)]
+    pub(crate) transport: Option<Kind>,
+    /// End after the first test.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Count verbs below the engine; tests that verify need it.
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// End when standard input ends.
+    #[arg(long, hide = true)]
+    pub(crate) until_eof: bool,
+}
+
+/// What bandwidth and latency tests have in common.
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    /// Control address of a running `sdp perf server`; without it a server of its own is started
+    /// on this machine.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) connect: Option<SocketAddr>,
+    /// Kind of socket.
+    #[arg(long, value_enum, default_value_t = Kind::Sdp)]
+    pub(crate) transport: Kind,
+    /// Verbs provider under SDP.
+    #[arg(long, value_enum, default_value_t = Provider::Host)]
+    pub(crate) provider: Provider,
+    /// How SDP moves the payload: by its own choice, always copied through private buffers, or
+    /// always straight between the buffers of the two programs.
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub(crate) mode: Mode,
+    /// Memory that the payload lives in.
+    #[arg(long, value_enum, default_value_t = Buffers::Heap)]
+    pub(crate) buffers: Buffers,
+    /// Connections, each with one blocking thread at either end.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) conns: u32,
+    /// How long to measure [default: 2].
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "bytes")]
+    pub(crate) seconds: Option<f64>,
+    /// How much to send in place of a time, in all, rounded up to whole messages; K, M and G are
+    /// powers of 1024.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub(crate) bytes: Option<u64>,
+    /// Compare every byte that arrives with what was sent; a difference is a failure that names
+    /// the first wrong offset.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Count verbs below the engine at both ends (always done with --verify).
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// How a thread waits. TCP and Unix sockets know only `spin` (non-blocking calls, repeated)
+    /// and the ordinary blocking call.
+    #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
+    pub(crate) wait: Wait,
+    /// Write the report as JSON to FILE (`-`: standard output) in place of a table.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Arguments of `sdp perf bw`.
+#[derive(Debug, Args)]
+pub(crate) struct BwArgs {
+    /// Bytes of one send; K, M and G are powers of 1024.
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "1M")]
+    pub(crate) size: usize,
+    /// The rest.
+    #[command(flatten)]
+    pub(crate) test: TestArgs,
+}
+
+/// Arguments of `sdp perf lat`.
+#[derive(Debug, Args)]
+pub(crate) struct LatArgs {
+    /// Bytes of one message each way; K, M and G are powers of 1024.
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "64")]
+    pub(crate) size: usize,
+    /// The rest.
+    #[command(flatten)]
+    pub(crate) test: TestArgs,
+}
+
+/// Arguments of `sdp perf compare`.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// Rounds; every peer runs every workload once in each.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
+    /// Length of one run of one peer, in milliseconds [default: 150].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub(crate) round_ms: Option<u64>,
+    /// About how long to measure in all; sets the length of one run.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "round_ms")]
+    pub(crate) seconds: Option<f64>,
+    /// Only these peers, by the names the table shows, separated by commas.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) peers: Option<Vec<String>>,
+    /// Verbs provider under SDP.
+    #[arg(long, value_enum, default_value_t = Provider::Host)]
+    pub(crate) provider: Provider,
+    /// Write the report as JSON to FILE (`-`: standard output) in place of a table.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Largest message: both ends hold one per connection.
+pub(crate) const SIZE_MAX: u64 = 1 << 30;
+
+/// Longest measurement, in seconds.
+const SECONDS_MAX: f64 = 86_400.0;
+
+fn parse_bytes(text: &str) -> Result<u64, String> {
+    let plain = text.trim_end_matches("iB").trim_end_matches('B');
+    let (digits, shift) = match plain.char_indices().last() {
+        Some((at, 'K' | 'k')) => (&plain[..at], 10),
+        Some((at, 'M' | 'm')) => (&plain[..at], 20),
+        Some((at, 'G' | 'g')) => (&plain[..at], 30),
+        _ => (plain, 0),
+    };
+    let count: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is not a number of bytes such as 65536, 64K or 1MiB"))?;
+    count
+        .checked_mul(1 << shift)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("`{text}` is out of range"))
+}
+
+fn parse_size(text: &str) -> Result<usize, String> {
+    let bytes = parse_bytes(text)?;
+    usize::try_from(bytes)
+        .ok()
+        .filter(|_| bytes <= SIZE_MAX)
+        .ok_or_else(|| format!("`{text}` is more than 1 GiB"))
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds| *seconds > 0.0 && *seconds <= SECONDS_MAX)
+        .ok_or_else(|| format!("`{text}` is not a number of seconds between 0 and {SECONDS_MAX}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_with_their_suffixes() {
+        for (text, bytes) in [
+            ("64", 64),
+            ("64K", 65_536),
+            ("1MiB", 1 << 20),
+            ("2g", 2 << 30),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "K", "0", "-1", "1.5M", "99999999999G", "1T"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+        assert!(parse_size("2G").is_err());
+    }
+
+    #[test]
+    fn seconds_are_positive_and_finite() {
+        assert_eq!(parse_seconds("0.5"), Ok(0.5));
+        for text in ["0", "-1", "nan", "inf", "x"] {
+            assert!(parse_seconds(text).is_err(), "{text}");
+        }
+    }
+}

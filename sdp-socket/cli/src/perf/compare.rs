@@ -1,0 +1,427 @@
+//! `sdp perf compare`: all peers, interleaved round by round.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Workload;
+use super::client::{Client, Limit};
+use super::control::Open;
+use super::marker::spin_us;
+use super::peers::{Runs, Sample, plain};
+use super::spawn::OwnServer;
+use crate::cli::CompareArgs;
+use crate::report::{Check, Figure, Report, Skipped, Started};
+use crate::table::size as size_name;
+use crate::transport::{Buffers, Endpoint, Kind, Mode, Provider, Wait, name};
+
+/// Length of one run if nothing else is asked for.
+const DEFAULT_RUN: Duration = Duration::from_millis(150);
+/// Length of the run that warms a new connection up, at most.
+const WARM_UP: Duration = Duration::from_millis(20);
+
+/// Bulk workloads: bytes of a message and connections.
+const BULK: [(usize, u32); 4] = [(64 << 10, 1), (64 << 10, 8), (1 << 20, 1), (1 << 20, 8)];
+/// The ping-pong: bytes of a message and connections.
+const PING_PONG: (usize, u32) = (64, 1);
+
+/// A peer: how its streams are opened, and for which workload.
+struct Peer {
+    name: String,
+    workload: Workload,
+    endpoint: Endpoint,
+    server: Option<OwnServer>,
+    failure: Option<String>,
+}
+
+/// One workload with one entry for each peer that runs it.
+struct Row {
+    workload: Workload,
+    size: usize,
+    conns: u32,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    /// Index of the peer.
+    peer: usize,
+    client: Option<Client>,
+    runs: Runs,
+}
+
+/// Measures and reports; whether every check holds.
+///
+/// # Errors
+/// When a server cannot be started, a peer is unknown, or the report cannot be written.
+pub(super) fn run(args: &CompareArgs) -> anyhow::Result<bool> {
+    let started = Started::now();
+    let all = peers(args.provider);
+    let mut skipped = Vec::new();
+    let mut peers = Vec::new();
+    if let Some(unknown) = args
+        .peers
+        .iter()
+        .flatten()
+        .find(|wanted| !knows(&all, wanted))
+    {
+        let names: Vec<_> = all.iter().map(|peer| peer.name.as_str()).collect();
+        bail!(
+            "no peer is called {unknown}; there are {}",
+            names.join(", ")
+        );
+    }
+    for peer in all {
+        let wanted = args.peers.as_ref();
+        if wanted.is_none_or(|wanted| wanted.contains(&peer.name)) {
+            peers.push(peer);
+        } else {
+            skipped.push(Skipped {
+                name: format!("{} {}", peer.workload.name(), peer.name),
+                reason: "left out by --peers".to_owned(),
+            });
+        }
+    }
+    let mut rows = rows(&peers);
+    let time = run_time(args, &rows);
+    let bar = progress(&rows, args.rounds);
+    open(&mut peers, &mut rows, time)?;
+    for round in 0..args.rounds {
+        for row in &mut rows {
+            measure(row, &mut peers, round, time, &bar);
+        }
+    }
+    bar.finish_and_clear();
+    let provider = peers
+        .iter()
+        .any(|peer| peer.endpoint.kind == Kind::Sdp)
+        .then(|| name(args.provider));
+    // The connections go before their servers.
+    for entry in rows.iter_mut().flat_map(|row| &mut row.entries) {
+        entry.client = None;
+    }
+    for peer in &mut peers {
+        peer.server = None;
+    }
+    let mut report = started.report("perf", provider)?;
+    report.skipped = skipped;
+    fill(&mut report, &peers, &rows);
+    report.write(args.json.as_deref())?;
+    Ok(report.passed())
+}
+
+fn knows(peers: &[Peer], wanted: &str) -> bool {
+    peers.iter().any(|peer| peer.name == *wanted)
+}
+
+/// All peers, in the order in which they are shown.
+fn peers(provider: Provider) -> Vec<Peer> {
+    let peer = |name: &str, workload, endpoint| Peer {
+        name: name.to_owned(),
+        workload,
+        endpoint,
+        server: None,
+        failure: None,
+    };
+    let sdp = |mode, buffers, wait| Endpoint {
+        kind: Kind::Sdp,
+        provider,
+        mode,
+        buffers,
+        wait,
+        size: 0,
+    };
+    let (heap, registered) = (Buffers::Heap, Buffers::Registered);
+    let (adaptive, sleep, spin) = (Wait::Adaptive, Wait::Sleep, Wait::Spin);
+    let (bw, lat) = (Workload::Bw, Workload::Lat);
+    vec![
+        peer("tcp", bw, plain(Kind::Tcp, sleep, 0)),
+        peer("uds", bw, plain(Kind::Uds, sleep, 0)),
+        peer("sdp-bcopy", bw, sdp(Mode::Bcopy, heap, adaptive)),
+        peer("sdp-auto", bw, sdp(Mode::Auto, heap, adaptive)),
+        peer("sdp-zcopy", bw, sdp(Mode::Zcopy, heap, adaptive)),
+        peer("sdp-registered", bw, sdp(Mode::Auto, registered, adaptive)),
+        peer("floor-ring", bw, plain(Kind::FloorRing, adaptive, 0)),
+        peer("floor-single", bw, plain(Kind::FloorSingle, adaptive, 0)),
+        peer("tcp", lat, plain(Kind::Tcp, sleep, 0)),
+        peer("tcp-spin", lat, plain(Kind::Tcp, spin, 0)),
+        peer("uds", lat, plain(Kind::Uds, sleep, 0)),
+        peer("uds-spin", lat, plain(Kind::Uds, spin, 0)),
+        peer("sdp-auto", lat, sdp(Mode::Auto, heap, adaptive)),
+        peer("sdp-spin", lat, sdp(Mode::Auto, heap, spin)),
+    ]
+}
+
+fn rows(peers: &[Peer]) -> Vec<Row> {
+    let bulk = BULK.map(|(size, conns)| (Workload::Bw, size, conns));
+    let lat = (Workload::Lat, PING_PONG.0, PING_PONG.1);
+    let shapes = bulk.into_iter().chain([lat]);
+    let row = |(workload, size, conns)| Row {
+        workload,
+        size,
+        conns,
+        entries: (0..peers.len())
+            .filter(|index| peers[*index].workload == workload)
+            .map(|peer| {
+                let endpoint = Endpoint {
+                    size,
+                    ..peers[peer].endpoint.clone()
+                };
+                Entry {
+                    peer,
+                    client: None,
+                    runs: Runs::new(workload, endpoint, conns),
+                }
+            })
+            .collect(),
+    };
+    shapes
+        .map(row)
+        .filter(|row| !row.entries.is_empty())
+        .collect()
+}
+
+fn entries(rows: &[Row]) -> usize {
+    rows.iter().map(|row| row.entries.len()).sum()
+}
+
+/// How long one run takes.
+fn run_time(args: &CompareArgs, rows: &[Row]) -> Duration {
+    let runs = entries(rows) as f64 * f64::from(args.rounds);
+    match (args.seconds, args.round_ms) {
+        (Some(seconds), _) => Duration::from_secs_f64((seconds / runs).max(1e-3)),
+        (None, Some(millis)) => Duration::from_millis(millis),
+        (None, None) => DEFAULT_RUN,
+    }
+}
+
+fn progress(rows: &[Row], rounds: u32) -> ProgressBar {
+    let bar = ProgressBar::new(entries(rows) as u64 * u64::from(rounds));
+    // Constant and valid; a plain bar serves as well.
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Starts a server for each peer, opens all its connections and warms them up.
+fn open(peers: &mut [Peer], rows: &mut [Row], time: Duration) -> anyhow::Result<()> {
+    for peer in peers.iter_mut() {
+        let server = OwnServer::start(false);
+        peer.server = Some(server.with_context(|| format!("no server for {}", peer.name))?);
+    }
+    for row in rows {
+        for entry in &mut row.entries {
+            let peer = &mut peers[entry.peer];
+            let (Some(server), None) = (&peer.server, &peer.failure) else {
+                continue;
+            };
+            let endpoint = Endpoint {
+                size: row.size,
+                ..peer.endpoint.clone()
+            };
+            let opened = Client::open(server.address, Open::new(row.workload, endpoint, row.conns));
+            let warmed = opened.and_then(|mut client| {
+                client.run(Limit::Time(time.min(WARM_UP)), &mut |_| {})?;
+                Ok(client)
+            });
+            match warmed {
+                Ok(client) => entry.client = Some(client),
+                Err(error) => peer.failure = Some(failure(row.size, row.conns, &error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn failure(size: usize, conns: u32, error: &anyhow::Error) -> String {
+    format!("{} x{conns}: {error:#}", size_name(size))
+}
+
+/// Runs every peer of a row once, in reversed order every second round.
+fn measure(row: &mut Row, peers: &mut [Peer], round: u32, time: Duration, bar: &ProgressBar) {
+    let marker = spin_us();
+    let count = row.entries.len();
+    for turn in 0..count {
+        let at = if round.is_multiple_of(2) {
+            turn
+        } else {
+            count - 1 - turn
+        };
+        let entry = &mut row.entries[at];
+        let peer = &mut peers[entry.peer];
+        let what = format!("{} {} x{}", peer.name, size_name(row.size), row.conns);
+        bar.set_message(what);
+        bar.inc(1);
+        let (Some(client), None) = (&mut entry.client, &peer.failure) else {
+            continue;
+        };
+        match client.run(Limit::Time(time), &mut |_| bar.tick()) {
+            Ok(outcome) => entry.runs.add(&outcome, marker),
+            Err(error) => peer.failure = Some(failure(row.size, row.conns, &error)),
+        }
+    }
+}
+
+/// Fills in results and checks.
+fn fill(report: &mut Report, peers: &[Peer], rows: &[Row]) {
+    for row in rows {
+        let tcp = tcp(row, peers);
+        for entry in &row.entries {
+            let mut result = entry.runs.measured();
+            result.ratio_to_tcp = tcp
+                .as_deref()
+                .and_then(|tcp| ratio(row.workload, entry.runs.samples(), tcp));
+            report.results.push(result);
+        }
+    }
+    for peer in peers {
+        if let Some(failure) = &peer.failure {
+            let name = format!("{}.{}.runs", peer.workload.name(), peer.name);
+            report.checks.push(Check::plain(name, false, failure));
+        }
+    }
+    let bulk = |size, conns| Cell {
+        rows,
+        peers,
+        workload: Workload::Bw,
+        size,
+        conns,
+    };
+    let (one, eight) = (bulk(1 << 20, 1), bulk(1 << 20, 8));
+    let lat = Cell {
+        workload: Workload::Lat,
+        size: PING_PONG.0,
+        conns: PING_PONG.1,
+        ..one
+    };
+    let best = ["sdp-bcopy", "sdp-auto", "sdp-zcopy", "sdp-registered"];
+    let promises = [
+        ("bw.1MiB.x8.sdp_best_vs_tcp", 2.5, eight, &best[..], "tcp"),
+        ("lat.64B.sdp_vs_tcp", 0.5, lat, &["sdp-spin"], "tcp"),
+        (
+            "bw.1MiB.x1.bcopy_vs_ring_floor",
+            0.5,
+            one,
+            &["sdp-bcopy"],
+            "floor-ring",
+        ),
+        (
+            "bw.1MiB.x8.bcopy_vs_ring_floor",
+            0.5,
+            eight,
+            &["sdp-bcopy"],
+            "floor-ring",
+        ),
+    ];
+    for (name, limit, cell, ours, theirs) in promises {
+        if let Some(left_out) = cell.left_out(ours, theirs) {
+            report.skipped.push(Skipped {
+                name: name.to_owned(),
+                reason: left_out,
+            });
+        } else {
+            report.checks.push(cell.check(name, limit, ours, theirs));
+        }
+    }
+}
+
+/// The figure that peers are compared by: throughput of bulk, median time of a ping-pong.
+fn judged(workload: Workload, sample: &Sample) -> f64 {
+    match workload {
+        Workload::Bw => sample.gb_per_s,
+        Workload::Lat => sample.us_p50,
+    }
+}
+
+/// TCP's figures of a row, round by round: of several variants the better one as a whole.
+fn tcp(row: &Row, peers: &[Peer]) -> Option<Vec<f64>> {
+    let variants = row.entries.iter().filter(|entry| {
+        peers[entry.peer].endpoint.kind == Kind::Tcp && !entry.runs.samples().is_empty()
+    });
+    let figures = variants.map(|entry| {
+        let samples = entry.runs.samples().iter();
+        samples.map(|sample| judged(row.workload, sample)).collect()
+    });
+    let middle = |figures: &Vec<f64>| Figure::of(figures).map_or(0.0, |figure| figure.median);
+    figures.min_by(|a: &Vec<f64>, b| match row.workload {
+        Workload::Bw => middle(b).total_cmp(&middle(a)),
+        Workload::Lat => middle(a).total_cmp(&middle(b)),
+    })
+}
+
+/// The ratios of single rounds.
+fn ratio(workload: Workload, ours: &[Sample], theirs: &[f64]) -> Option<Figure> {
+    let pairs = ours.iter().zip(theirs);
+    let ratios: Vec<_> = pairs
+        .map(|(ours, theirs)| judged(workload, ours) / theirs)
+        .collect();
+    Figure::of(&ratios)
+}
+
+/// One row of the comparison, to be judged.
+#[derive(Clone, Copy)]
+struct Cell<'a> {
+    rows: &'a [Row],
+    peers: &'a [Peer],
+    workload: Workload,
+    size: usize,
+    conns: u32,
+}
+
+impl Cell<'_> {
+    fn row(&self) -> Option<&Row> {
+        self.rows.iter().find(|row| {
+            (row.workload, row.size, row.conns) == (self.workload, self.size, self.conns)
+        })
+    }
+
+    fn samples(&self, name: &str) -> Option<&[Sample]> {
+        let mut entries = self.row()?.entries.iter();
+        let entry = entries.find(|entry| self.peers[entry.peer].name == name)?;
+        Some(entry.runs.samples())
+    }
+
+    /// Why the promise cannot be judged, if a peer was left out.
+    fn left_out(&self, ours: &[&str], theirs: &str) -> Option<String> {
+        let needed = ours.iter().chain([&theirs]);
+        let mut missing = needed.filter(|name| self.samples(name).is_none());
+        missing
+            .next()
+            .map(|name| format!("{name} was left out by --peers"))
+    }
+
+    /// Judges the best of `ours` against `theirs`.
+    fn check(&self, name: &str, limit: f64, ours: &[&str], theirs: &str) -> Check {
+        let base = match theirs {
+            "tcp" => self.row().and_then(|row| tcp(row, self.peers)),
+            other => self.samples(other).map(|samples| {
+                let each = samples.iter();
+                each.map(|sample| judged(self.workload, sample)).collect()
+            }),
+        };
+        let ratios = ours.iter().filter_map(|name| {
+            let figure = ratio(self.workload, self.samples(name)?, base.as_deref()?)?;
+            Some((figure.median, *name))
+        });
+        let best = match self.workload {
+            Workload::Bw => ratios.max_by(|a, b| a.0.total_cmp(&b.0)),
+            Workload::Lat => ratios.min_by(|a, b| a.0.total_cmp(&b.0)),
+        };
+        let value = best.map(|(value, _)| value);
+        Check {
+            name: name.to_owned(),
+            ok: value.is_some_and(|value| match self.workload {
+                Workload::Bw => value >= limit,
+                Workload::Lat => value <= limit,
+            }),
+            value,
+            limit: Some(limit),
+            unit: "ratio",
+            detail: best.map_or_else(
+                || "no run of these peers succeeded".to_owned(),
+                |(_, name)| format!("{name} to {theirs}, median of the rounds"),
+            ),
+        }
+    }
+}
