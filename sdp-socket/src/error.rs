@@ -14,7 +14,7 @@ pub(crate) fn call_error(error: &CallError) -> io::Error {
         CallError::NotConnected => errno(libc::ENOTCONN),
         CallError::Fault => errno(libc::EFAULT),
         CallError::Connection(why) => connection_error(why),
-        other => io::Error::other(other.clone()),
+        other => io::Error::other(*other),
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn connection_error(error: &ConnectionError) -> io::Error {
         ConnectionError::LocallyAborted => io::ErrorKind::ConnectionAborted,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, error.clone())
+    io::Error::new(kind, *error)
 }
 
 /// A failed verb. Plain system errors keep their errno; the others keep their words.

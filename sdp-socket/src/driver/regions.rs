@@ -2,7 +2,7 @@
 //!
 //! A call's memory is named by raw pointers that are derived once from the caller's borrow. That
 //! borrow is not used again until the call has returned, and the call does not return (nor unwind:
-//! [`AbortOnUnwind`]) before no work request and no live key names the memory.
+//! `park::AbortOnUnwind`) before no work request and no live key names the memory.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::ptr::NonNull;
@@ -356,18 +356,4 @@ pub(crate) fn region_bytes(region: &dyn MemoryRegion) -> &[u8] {
 pub(crate) fn region_bytes_mut(region: &dyn MemoryRegion) -> &mut [u8] {
     // SAFETY: as for `region_bytes`; `SdpBuffer` gives this out for `&mut self` only.
     unsafe { std::slice::from_raw_parts_mut(region.addr().as_ptr(), region.len()) }
-}
-
-/// Ends the process if a panic unwinds through a call whose memory may be exposed: returning to
-/// the caller would let the peer read, or an adapter write, memory that is no longer the call's.
-#[derive(Debug)]
-pub(crate) struct AbortOnUnwind;
-
-impl Drop for AbortOnUnwind {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            tracing::error!("panic while memory of a call was exposed: aborting the process");
-            std::process::abort();
-        }
-    }
 }

@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use sdp_core::{EndCall, Instant};
 use sdp_verbs::{ArmFor, Wake};
 
-use super::regions::AbortOnUnwind;
 use super::{Conn, NEVER};
-use crate::park::{Spinner, WaitWord};
+use crate::park::{AbortOnUnwind, Spinner, WaitWord};
 
 /// A thread in a call on a connection. When the last one leaves, the progress loop takes over.
 pub(super) struct Caller<'a> {

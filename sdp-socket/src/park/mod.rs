@@ -7,6 +7,7 @@ mod eventcount;
 mod spin;
 mod threads;
 mod turn;
+mod unwind;
 
 use std::fmt::Debug;
 use std::io;
@@ -20,6 +21,7 @@ pub use spin::SpinPolicy;
 pub(crate) use spin::Spinner;
 pub(crate) use threads::ThreadRuntime;
 pub(crate) use turn::Turn;
+pub(crate) use unwind::AbortOnUnwind;
 
 use crate::context::Context;
 

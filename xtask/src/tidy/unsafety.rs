@@ -35,6 +35,11 @@ const CONFINED: [Confined; 2] = [
             "sdp-verbs/src/rdma",
             "sdp-verbs/src/host",
             "sdp-verbs/src/memory",
+            // Names for memory, and wrappers that hand the contract of `register` through.
+            "sdp-verbs/src/types",
+            "sdp-verbs/src/mr",
+            "sdp-verbs/src/hook",
+            "sdp-verbs/src/conformance",
         ],
         contracts: true,
     },
