@@ -16,7 +16,7 @@ use sdp_verbs::{
 use crate::connecting::Connecting;
 use crate::driver::Conn;
 use crate::listener::Listening;
-use crate::park::Runtime;
+use crate::park::{Runtime, ThreadRuntime};
 use crate::sync::lock;
 
 /// Events of connection management, or connections, handled in one round of progress.
@@ -54,6 +54,13 @@ impl fmt::Debug for Context {
     }
 }
 
+impl Drop for Context {
+    fn drop(&mut self) {
+        // Whoever runs the progress loop notices that there is nothing left to do.
+        self.runtime.kick_progress();
+    }
+}
+
 impl Context {
     /// Opens the channels of `provider`. The progress loop starts with the first connection or
     /// listener.
@@ -79,6 +86,16 @@ impl Context {
         }))
     }
 
+    /// As [`new`](Self::new), on real threads: what ordinary programs get.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn threaded(provider: Arc<dyn Provider>) -> Result<Arc<Self>, VerbsError> {
+        let runtime =
+            ThreadRuntime::new().map_err(|e| VerbsError::os("opening the progress eventfd", e))?;
+        Self::new(provider, Arc::new(runtime))
+    }
+
     /// The provider.
     pub fn provider(&self) -> &dyn Provider {
         &*self.provider
@@ -92,12 +109,19 @@ impl Context {
         self.runtime.now()
     }
 
-    pub(crate) fn cm_fd(&self) -> BorrowedFd<'_> {
+    /// Readable when [`progress`](Self::progress) has connection management to do.
+    pub fn cm_fd(&self) -> BorrowedFd<'_> {
         self.cm.fd()
     }
 
-    pub(crate) fn comp_fd(&self) -> BorrowedFd<'_> {
+    /// Readable when [`progress`](Self::progress) has connections to look at.
+    pub fn comp_fd(&self) -> BorrowedFd<'_> {
         self.comp.fd()
+    }
+
+    /// What the progress loop sleeps on.
+    pub(crate) fn channels(&self) -> (Arc<dyn EventChannel>, Arc<dyn CompChannel>) {
+        (Arc::clone(&self.cm), Arc::clone(&self.comp))
     }
 
     pub(crate) fn start_progress(self: &Arc<Self>) -> std::io::Result<()> {

@@ -13,7 +13,6 @@ use sdp_verbs::host::HostProvider;
 
 use crate::context::Context;
 use crate::error;
-use crate::park::ThreadRuntime;
 use crate::sync::lock;
 
 /// Environment variable that names the provider.
@@ -121,8 +120,7 @@ pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
         opened.traces.push(Arc::clone(&trace));
         provider = trace;
     }
-    let runtime = Arc::new(ThreadRuntime::new()?);
-    let context = Context::new(provider, runtime).map_err(error::verbs_error)?;
+    let context = Context::threaded(provider).map_err(error::verbs_error)?;
     opened.contexts.insert(kind, Arc::clone(&context));
     Ok(context)
 }

@@ -34,7 +34,7 @@ impl Conn {
         self.callers.fetch_add(1, Ordering::SeqCst);
         Caller {
             conn: self,
-            _guard: AbortOnUnwind,
+            _guard: AbortOnUnwind::new(),
         }
     }
 

@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use sdp_core::Instant;
-use sdp_verbs::{ArmToken, CompletionQueue, Wake};
+use sdp_verbs::{ArmToken, CompChannel, CompletionQueue, EventChannel, Wake};
 
 use super::{Runtime, WaitWord};
 use crate::context::Context;
@@ -59,9 +59,12 @@ impl Runtime for ThreadRuntime {
         if self.started.set(()).is_err() {
             return Ok(());
         }
+        let (cm, comp) = context.channels();
         let poller = Poller {
             context: Arc::downgrade(context),
             kick: self.kick.try_clone()?,
+            cm,
+            comp,
         };
         // A signal handler of the program's must not run on this thread: block all signals while
         // it is made, since a new thread inherits the mask.
@@ -86,11 +89,14 @@ impl Runtime for ThreadRuntime {
     }
 }
 
-/// The progress thread's loop.
+/// The progress thread's loop. It holds the context only while it works, so that a context nobody
+/// uses any more goes, and this thread with it.
 #[derive(Debug)]
 struct Poller {
     context: Weak<Context>,
     kick: OwnedFd,
+    cm: Arc<dyn EventChannel>,
+    comp: Arc<dyn CompChannel>,
 }
 
 impl Poller {
@@ -98,18 +104,19 @@ impl Poller {
         while let Some(context) = self.context.upgrade() {
             let deadline = context.progress();
             let timeout = deadline.map(|t| t.since(context.now()));
-            if let Err(e) = self.sleep(&context, timeout) {
+            drop(context);
+            if let Err(e) = self.sleep(timeout) {
                 tracing::error!("the progress thread cannot poll: {e}");
                 return;
             }
         }
     }
 
-    fn sleep(&self, context: &Context, timeout: Option<Duration>) -> io::Result<()> {
+    fn sleep(&self, timeout: Option<Duration>) -> io::Result<()> {
         let mut fds = [
             PollFd::from_borrowed_fd(self.kick.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(context.cm_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(context.comp_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.cm.fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.comp.fd(), PollFlags::IN),
         ];
         let timeout = timeout.map(|t| rustix::fs::Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
