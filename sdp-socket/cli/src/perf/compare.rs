@@ -425,3 +425,124 @@ impl Cell<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::perf::client::Outcome;
+    use crate::perf::control::Done;
+    use crate::perf::lat::histogram;
+
+    /// A run of 1 s that moved so many GB, or took so many µs.
+    fn outcome(value: u64) -> Outcome {
+        let mut latency = histogram();
+        latency.record(value * 1000).unwrap();
+        Outcome {
+            elapsed: Duration::from_secs(1),
+            bytes: value * 1_000_000_000,
+            messages: 1,
+            cpu: Duration::from_secs(1),
+            latency,
+            engine: None,
+            verbs: None,
+            server: Done {
+                cpu_ns: 0,
+                conns: Vec::new(),
+                engine: None,
+                verbs: None,
+            },
+            wrong: Vec::new(),
+        }
+    }
+
+    /// A report in which every peer named has had these runs everywhere.
+    fn report(runs: &[(&str, &[u64])]) -> Report {
+        let peers: Vec<_> = peers(Provider::Host)
+            .into_iter()
+            .filter(|peer| runs.iter().any(|(name, _)| peer.name == *name))
+            .collect();
+        let mut rows = rows(&peers);
+        for entry in rows.iter_mut().flat_map(|row| &mut row.entries) {
+            let name = &peers[entry.peer].name;
+            let (_, values) = runs.iter().find(|(peer, _)| peer == name).unwrap();
+            for value in *values {
+                entry.runs.add(&outcome(*value), None);
+            }
+        }
+        let mut report = Started::now().report("perf", None).unwrap();
+        fill(&mut report, &peers, &rows);
+        report
+    }
+
+    fn check<'a>(report: &'a Report, name: &str) -> &'a Check {
+        report
+            .checks
+            .iter()
+            .find(|check| check.name == name)
+            .unwrap()
+    }
+
+    const ALL: [(&str, &[u64]); 8] = [
+        ("tcp", &[1, 10, 100]),
+        ("tcp-spin", &[2, 20, 200]),
+        ("sdp-bcopy", &[2, 20, 200]),
+        ("sdp-auto", &[2, 20, 200]),
+        ("sdp-zcopy", &[1, 1, 1]),
+        ("sdp-registered", &[3, 40, 500]),
+        ("sdp-spin", &[1, 2, 30]),
+        ("floor-ring", &[8, 40, 100]),
+    ];
+
+    #[test]
+    fn the_promises_are_medians_of_the_ratios_of_single_rounds() {
+        let report = report(&ALL);
+        let best = check(&report, "bw.1MiB.x8.sdp_best_vs_tcp");
+        assert_eq!((best.value, best.ok), (Some(4.0), true));
+        assert!(best.detail.contains("sdp-registered"), "{}", best.detail);
+        // 1/1, 2/10, 30/100 of the better variant of TCP, which is the blocking one here.
+        let lat = check(&report, "lat.64B.sdp_vs_tcp");
+        // A histogram keeps three digits.
+        let near = lat.value.is_some_and(|value| (value - 0.3).abs() < 1e-3);
+        assert!(near && lat.ok, "{lat:?}");
+        for name in [
+            "bw.1MiB.x1.bcopy_vs_ring_floor",
+            "bw.1MiB.x8.bcopy_vs_ring_floor",
+        ] {
+            let floor = check(&report, name);
+            assert_eq!((floor.value, floor.ok), (Some(0.5), true), "{name}");
+        }
+        assert!(report.passed());
+    }
+
+    #[test]
+    fn a_promise_is_broken_beyond_its_limit_and_without_a_run() {
+        let mut runs = ALL;
+        runs[5].1 = &[2, 24, 240];
+        runs[6].1 = &[1, 6, 60];
+        runs[7].1 = &[];
+        let report = report(&runs);
+        for check in &report.checks {
+            assert!(!check.ok, "{}", check.name);
+        }
+        assert_eq!(check(&report, "bw.1MiB.x1.bcopy_vs_ring_floor").value, None);
+    }
+
+    #[test]
+    fn a_promise_whose_peer_was_left_out_is_skipped_by_name() {
+        let report = report(&ALL[..3]);
+        let skipped = |name: &str| report.skipped.iter().any(|item| item.name == name);
+        assert!(skipped("bw.1MiB.x8.sdp_best_vs_tcp") && skipped("lat.64B.sdp_vs_tcp"));
+        assert!(report.checks.is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_broke_is_a_failed_check() {
+        let mut peers = peers(Provider::Host);
+        peers[3].failure = Some("1 MiB x8: connection reset".to_owned());
+        let rows = rows(&peers);
+        let mut report = Started::now().report("perf", None).unwrap();
+        fill(&mut report, &peers, &rows);
+        let check = check(&report, "bw.sdp-auto.runs");
+        assert!(!check.ok && check.detail.contains("connection reset"));
+    }
+}

@@ -113,3 +113,122 @@ impl<'a> Inflow<'a> {
         Ok(payload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::perf::{bw, lat};
+    use crate::transport::{Buffer, Counters, heap};
+    use std::sync::Mutex;
+
+    const SIZE: usize = 100;
+
+    /// Gives what it was made with in pieces of 7 bytes, and keeps what is written.
+    struct Script {
+        input: Mutex<Vec<u8>>,
+        output: Mutex<Vec<u8>>,
+    }
+
+    impl Script {
+        fn new(input: Vec<u8>) -> Self {
+            Self {
+                input: Mutex::new(input),
+                output: Mutex::default(),
+            }
+        }
+    }
+
+    impl Conn for Script {
+        fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+            let mut input = self.input.lock().unwrap();
+            let count = input.len().min(buf.len()).min(7);
+            buf[..count].copy_from_slice(&input[..count]);
+            input.drain(..count);
+            Ok(count)
+        }
+
+        fn write(&self, buf: &[u8]) -> io::Result<usize> {
+            self.output.lock().unwrap().extend_from_slice(buf);
+            Ok(buf.len())
+        }
+
+        fn set_nodelay(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn buffer(&self, len: usize) -> io::Result<Buffer> {
+            Ok(heap(len))
+        }
+
+        fn counters(&self) -> Option<Counters> {
+            None
+        }
+    }
+
+    /// Three messages and the trailer.
+    fn stream() -> Vec<u8> {
+        let mut bytes = vec![0; 3 * SIZE];
+        Pattern::of(0).fill(0, &mut bytes);
+        bytes.extend(TRAILER);
+        bytes
+    }
+
+    fn received(bytes: Vec<u8>, total: u64) -> super::super::control::ConnDone {
+        let total = AtomicU64::new(total);
+        let pattern = Some(Pattern::of(0));
+        bw::receive(&Script::new(bytes), &mut [0; SIZE], pattern, &total)
+    }
+
+    #[test]
+    fn a_run_ends_with_the_trailer_after_the_announced_total() {
+        let done = received(stream(), 300);
+        assert_eq!((done.received, done.wrong, done.error), (300, None, None));
+    }
+
+    #[test]
+    fn a_wrong_byte_is_named_and_the_run_goes_on_to_its_end() {
+        let mut bytes = stream();
+        bytes[123] ^= 1;
+        bytes[200] ^= 1;
+        let done = received(bytes, 300);
+        assert_eq!(done.wrong.map(|wrong| wrong.offset), Some(123));
+        assert_eq!((done.received, done.error), (300, None));
+    }
+
+    #[test]
+    fn lost_and_surplus_bytes_are_errors() {
+        let mut lost = stream();
+        lost.drain(40..41);
+        let error = received(lost, 300).error.unwrap();
+        assert!(error.contains("end of file"), "{error}");
+        let mut surplus = stream();
+        surplus.insert(40, 0);
+        let error = received(surplus, 300).error.unwrap();
+        assert!(error.contains("after the last of 300"), "{error}");
+    }
+
+    #[test]
+    fn a_ping_pong_sends_back_what_came_but_not_the_trailer() {
+        let script = Script::new(stream());
+        let total = AtomicU64::new(300);
+        let done = lat::echo(&script, &mut [0; SIZE], None, &total);
+        assert_eq!((done.received, done.error), (300, None));
+        assert_eq!(*script.output.lock().unwrap(), stream()[..300]);
+    }
+
+    #[test]
+    fn a_sender_ends_after_its_messages_or_when_told_to() {
+        let script = Script::new(Vec::new());
+        let flow = Flow::new(1, Some(3));
+        let pattern = Some(Pattern::of(0));
+        let sent = bw::send(&script, &mut [0; SIZE], pattern, &flow, 0).unwrap();
+        assert_eq!((sent, flow.messages()), (3, 3));
+        assert_eq!(*script.output.lock().unwrap(), stream()[..300]);
+        let stopped = Flow::new(1, None);
+        stopped.stop();
+        assert_eq!(
+            bw::send(&script, &mut [0; SIZE], None, &stopped, 0).unwrap(),
+            0
+        );
+    }
+}

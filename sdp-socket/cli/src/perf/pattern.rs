@@ -5,6 +5,7 @@
 //! run of some bytes makes certain.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -56,10 +57,15 @@ impl Pattern {
 
     /// Fills `buf` with what belongs at position `offset`.
     pub(crate) fn fill(self, offset: u64, buf: &mut [u8]) {
-        self.walk(offset, buf.len(), |range, expected| {
-            buf[range].copy_from_slice(expected);
-            None
-        });
+        let (head, index) = self.edge(offset, buf.len());
+        let (start, rest) = buf.split_at_mut(head.len());
+        start.copy_from_slice(head.bytes());
+        let (words, end) = rest.as_chunks_mut::<WORD>();
+        for (word, index) in words.iter_mut().zip(index..) {
+            *word = self.word(index);
+        }
+        let last = self.word(index + words.len() as u64);
+        end.copy_from_slice(&last[..end.len()]);
     }
 
     /// Compares `buf` with what belongs at position `offset`.
@@ -67,46 +73,65 @@ impl Pattern {
     /// # Errors
     /// The first byte that differs.
     pub(crate) fn check(self, offset: u64, buf: &[u8]) -> Result<(), Mismatch> {
-        let wrong = self.walk(offset, buf.len(), |range, expected| {
-            let found = &buf[range.clone()];
-            if found == expected {
-                return None;
+        let (head, index) = self.edge(offset, buf.len());
+        let (start, rest) = buf.split_at(head.len());
+        compare(offset, start, head.bytes())?;
+        let mut at = offset + head.len() as u64;
+        let (words, end) = rest.as_chunks::<WORD>();
+        for (word, index) in words.iter().zip(index..) {
+            let expected = self.word(index);
+            if *word != expected {
+                return compare(at, word, &expected);
             }
-            let pairs = found.iter().zip(expected).zip(range);
-            pairs
-                .filter(|((found, expected), _)| found != expected)
-                .map(|((found, expected), at)| Mismatch {
-                    offset: offset + at as u64,
-                    expected: *expected,
-                    found: *found,
-                })
-                .next()
-        });
-        wrong.map_or(Ok(()), Err)
+            at += WORD as u64;
+        }
+        let last = self.word(index + words.len() as u64);
+        compare(at, end, &last[..end.len()])
     }
 
-    /// Visits the pieces of `len` bytes at `offset`, each inside one word, until one gives a
-    /// mismatch.
-    fn walk(
-        self,
-        offset: u64,
-        len: usize,
-        mut visit: impl FnMut(std::ops::Range<usize>, &[u8]) -> Option<Mismatch>,
-    ) -> Option<Mismatch> {
-        let mut index = offset / WORD as u64;
+    /// What belongs in front of the first whole word of `len` bytes at `offset`, and the index of
+    /// that word.
+    fn edge(self, offset: u64, len: usize) -> (Edge, u64) {
+        let index = offset / WORD as u64;
         // Below 8.
-        let mut skip = usize::try_from(offset % WORD as u64).unwrap_or(0);
-        let mut at = 0;
-        while at < len {
-            let count = (WORD - skip).min(len - at);
-            let wrong = visit(at..at + count, &self.word(index)[skip..skip + count]);
-            if wrong.is_some() {
-                return wrong;
-            }
-            (index, skip, at) = (index + 1, 0, at + count);
+        let skip = usize::try_from(offset % WORD as u64).unwrap_or(0);
+        if skip == 0 {
+            let word = [0; WORD];
+            return (Edge { word, range: 0..0 }, index);
         }
-        None
+        let range = skip..WORD.min(skip + len);
+        let word = self.word(index);
+        (Edge { word, range }, index + 1)
     }
+}
+
+/// Some bytes of one word.
+struct Edge {
+    word: [u8; WORD],
+    range: Range<usize>,
+}
+
+impl Edge {
+    fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.word[self.range.clone()]
+    }
+}
+
+/// Finds the first difference between bytes at position `offset`.
+fn compare(offset: u64, found: &[u8], expected: &[u8]) -> Result<(), Mismatch> {
+    let pairs = found.iter().zip(expected).zip(offset..);
+    let mut wrong = pairs.filter(|((found, expected), _)| found != expected);
+    wrong.next().map_or(Ok(()), |((found, expected), offset)| {
+        Err(Mismatch {
+            offset,
+            expected: *expected,
+            found: *found,
+        })
+    })
 }
 
 /// A bijection that changes about half the bits for any change of one (the finisher of

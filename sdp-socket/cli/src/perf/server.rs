@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{process, thread};
 
 use anyhow::{Context, bail};
@@ -92,6 +92,17 @@ fn complain(message: &str) {
 }
 
 impl Server {
+    fn listeners(&self) -> MutexGuard<'_, BTreeMap<Endpoint, String>> {
+        // Each is changed in one step.
+        let listeners = self.listeners.lock();
+        listeners.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Session>>> {
+        let sessions = self.sessions.lock();
+        sessions.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Serves one control connection.
     fn serve(self: &Arc<Self>, stream: TcpStream) -> anyhow::Result<()> {
         let mut channel = Channel::new(stream)?;
@@ -114,8 +125,7 @@ impl Server {
         let address = self.address(&open.endpoint)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let session = Arc::new(Session::new(open));
-        let sessions = || self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions().insert(id, Arc::clone(&session));
+        self.sessions().insert(id, Arc::clone(&session));
         let ready = Reply::Ready {
             session: id,
             address,
@@ -123,7 +133,7 @@ impl Server {
         let outcome = channel
             .send(&ready)
             .and_then(|()| serve_session(channel, &session));
-        sessions().remove(&id);
+        self.sessions().remove(&id);
         session.close();
         outcome
     }
@@ -155,10 +165,7 @@ impl Server {
 
     /// The address of the listener for `endpoint`, which is made at its first use.
     fn address(self: &Arc<Self>, endpoint: &Endpoint) -> anyhow::Result<String> {
-        let mut listeners = self
-            .listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.listeners();
         if let Some(address) = listeners.get(endpoint) {
             return Ok(address.clone());
         }
@@ -166,10 +173,13 @@ impl Server {
         let listener = endpoint.transport().listen(self.near).with_context(what)?;
         let address = listener.address().with_context(what)?;
         let server = Arc::clone(self);
+        let key = endpoint.clone();
         spawn("accept", move || {
             if let Err(error) = server.accept(&*listener) {
                 complain(&format!("{error:#}"));
             }
+            // The next test gets a listener of its own.
+            server.listeners().remove(&key);
         })?;
         listeners.insert(endpoint.clone(), address.clone());
         Ok(address)
@@ -192,9 +202,7 @@ impl Server {
         let mut bytes = [0; Preface::LEN];
         read_full(&**conn, &mut bytes).context("a connection ended before its preface")?;
         let preface = Preface::decode(bytes).context("a connection without a preface")?;
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = sessions.get(&preface.session).map(Arc::clone);
-        drop(sessions);
+        let session = self.sessions().get(&preface.session).map(Arc::clone);
         session
             .context("a connection for a test that has ended")?
             .serve(preface.index, conn)
