@@ -151,7 +151,11 @@ pub(crate) struct CompareArgs {
     /// About how long to measure in all; sets the length of one run.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "round_ms")]
     pub(crate) seconds: Option<f64>,
-    /// Only these peers, by the names the table shows, separated by commas.
+    /// Only these peers, separated by commas.
+    ///
+    /// Bulk: tcp, uds, sdp-bcopy, sdp-auto, sdp-zcopy, sdp-registered, floor-ring, floor-single.
+    /// Ping-pong: tcp, tcp-spin, uds, uds-spin, sdp-auto, sdp-spin. A promise whose peers are left
+    /// out is skipped.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) peers: Option<Vec<String>>,
     /// Verbs provider under SDP.
