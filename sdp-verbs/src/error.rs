@@ -75,6 +75,43 @@ impl VerbsError {
         }
     }
 
+    /// The same error once more, for another who waited for the same thing. A system error keeps
+    /// its code; text of its own, which none of ours has, is lost.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Self::Unsupported { provider, op } => Self::Unsupported { provider, op },
+            Self::Unavailable { provider, reason } => Self::Unavailable {
+                provider,
+                reason: reason.clone(),
+            },
+            Self::Limit {
+                what,
+                limit,
+                remedy,
+            } => Self::Limit {
+                what,
+                limit: limit.clone(),
+                remedy,
+            },
+            Self::Os { op, source } => Self::Os {
+                op,
+                source: match source.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => source.kind().into(),
+                },
+            },
+            Self::Protocol { what, rule } => Self::Protocol {
+                what,
+                rule: rule.clone(),
+            },
+            Self::State { op, state } => Self::State { op, state },
+            Self::Argument { what, reason } => Self::Argument {
+                what,
+                reason: reason.clone(),
+            },
+        }
+    }
+
     /// The errno that says the same as nearly as errno can.
     #[must_use]
     pub fn errno(&self) -> i32 {

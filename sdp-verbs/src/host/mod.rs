@@ -6,14 +6,18 @@
 mod cm;
 mod control;
 mod descriptor;
+mod event_channel;
 mod fd;
+mod handshake;
 mod identity;
 mod link;
 mod message;
 mod names;
+mod options;
 mod plane;
 mod ports;
 mod provider;
 mod qp;
 
+pub use options::HostOptions;
 pub use provider::HostProvider;

@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::cm::Cm;
+use super::options::HostOptions;
 use super::plane::Plane;
 use crate::caps::{Caps, Limits};
 use crate::cm::{CmId, EventChannel};
@@ -28,8 +29,16 @@ impl HostProvider {
     /// [`VerbsError::Limit`] when out of memory or descriptors, [`VerbsError::Unavailable`] on a
     /// kernel that lacks memfd seals.
     pub fn open() -> Result<Self, VerbsError> {
+        Self::open_with(HostOptions::default())
+    }
+
+    /// Opens an instance that is not as usual.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(options: HostOptions) -> Result<Self, VerbsError> {
         let plane = Plane::new()?;
-        let cm = Cm::new(Arc::clone(&plane))?;
+        let cm = Cm::new(Arc::clone(&plane), options)?;
         Ok(Self { plane, cm })
     }
 }

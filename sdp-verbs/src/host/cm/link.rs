@@ -1,0 +1,453 @@
+//! Links: their control sockets, and their life.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+use rustix::io::Errno;
+use rustix::net::Shutdown;
+
+use super::Env;
+use super::state::{Phase, Source, State};
+use super::timer::Due;
+use crate::cm::CmEventKind;
+use crate::error::VerbsError;
+use crate::host::control::{self, Packet, Received, Sent};
+use crate::host::descriptor;
+use crate::host::handshake::Partner;
+use crate::host::link::{LinkEnd, PeerLink};
+use crate::host::message::{Message, broken};
+use crate::host::plane::{ControlOut, PlaneMsg};
+
+/// How long a link without connections is kept.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
+/// Longest time between two looks at a link whose connections are over and whose queue pairs are
+/// still held by the program.
+const IDLE_WAIT_MAX: Duration = Duration::from_secs(64);
+/// Packets taken from one link in one round, so that no peer keeps the others waiting.
+const PACKETS_MAX: usize = 64;
+/// Messages that may wait for a peer to read; one that lets more pile up has stopped reading while
+/// it goes on asking.
+const WAITING_MAX: usize = 1 << 14;
+/// With so many waiting, no new request is made.
+const CONGESTED: usize = 1 << 10;
+
+/// One link, as connection management sees it.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Its data plane.
+    pub(super) plane: Arc<PeerLink>,
+    /// Its control socket.
+    pub(super) out: Arc<Outbox>,
+    /// The peer's process image.
+    pub(super) tag: u128,
+    /// The peer's process id; 0 in another pid namespace.
+    pub(super) pid: i32,
+    /// Connections on it.
+    pub(super) ids: HashSet<u64>,
+    /// Our id of a connection by the peer's, for those the peer asked for.
+    pub(super) by_remote: HashMap<u64, u64>,
+    /// We have told the peer that we have no use for it: nothing new begins here.
+    pub(super) closing: bool,
+    /// The peer's process, and its epoll registration.
+    process: Option<(OwnedFd, u64)>,
+    idle_wait: Duration,
+}
+
+/// The sending side of a control socket. It has its own lock, taken under any other, and calls
+/// nothing.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    socket: OwnedFd,
+    epoll: Arc<OwnedFd>,
+    /// Epoll registration of the socket.
+    token: u64,
+    waiting: Mutex<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
+}
+
+impl Outbox {
+    /// Takes over a socket registered in `epoll` under `token`.
+    pub(super) fn new(socket: OwnedFd, epoll: &Arc<OwnedFd>, token: u64) -> Arc<Self> {
+        Arc::new(Self {
+            socket,
+            epoll: Arc::clone(epoll),
+            token,
+            waiting: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Vec<OwnedFd>)>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a message without descriptors. If it cannot be sent the link is ended, which shows
+    /// at its socket as if the peer had done it.
+    pub(super) fn post(&self, message: &Message) {
+        if let Err(error) = self.submit(message, &[]) {
+            tracing::warn!(%error, "host link: ended, its control socket cannot be written to");
+            self.hang_up();
+        }
+    }
+
+    /// Whether the peer is so far behind that nothing new should begin.
+    pub(super) fn is_congested(&self) -> bool {
+        self.lock().len() >= CONGESTED
+    }
+
+    /// Sends in order, or queues while the peer's queue is full.
+    fn submit(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), VerbsError> {
+        let bytes = message.encode();
+        let mut waiting = self.lock();
+        if waiting.is_empty() {
+            match control::send(&self.socket, &bytes, fds, false)? {
+                // The end of the socket is reported where it is read.
+                Sent::Done | Sent::Closed => return Ok(()),
+                Sent::Full => self.listen_for(epoll::EventFlags::IN | epoll::EventFlags::OUT)?,
+            }
+        }
+        if waiting.len() >= WAITING_MAX {
+            return Err(broken(format!(
+                "the peer has left {WAITING_MAX} messages unread"
+            )));
+        }
+        let fds = fds
+            .iter()
+            .map(descriptor::share)
+            .collect::<Result<Vec<_>, _>>()?;
+        waiting.push_back((bytes, fds));
+        Ok(())
+    }
+
+    /// The socket can be written to: sends what waits.
+    fn flush(&self) -> Result<(), VerbsError> {
+        let mut waiting = self.lock();
+        while let Some((bytes, fds)) = waiting.front() {
+            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+            match control::send(&self.socket, bytes, &fds, false)? {
+                Sent::Done => {}
+                Sent::Full => return Ok(()),
+                Sent::Closed => break,
+            }
+            waiting.pop_front();
+        }
+        waiting.clear();
+        self.listen_for(epoll::EventFlags::IN)
+    }
+
+    fn listen_for(&self, flags: epoll::EventFlags) -> Result<(), VerbsError> {
+        let data = epoll::EventData::new_u64(self.token);
+        epoll::modify(&*self.epoll, &self.socket, data, flags)
+            .map_err(|e| VerbsError::os("epoll_ctl of a control socket", e))
+    }
+
+    /// The same, as the data plane knows it.
+    pub(super) fn for_plane(this: &Arc<Self>) -> Arc<dyn ControlOut> {
+        Arc::<Self>::clone(this)
+    }
+
+    /// The link could not be made: takes the socket out of the set and ends it.
+    pub(super) fn abandon(&self) {
+        // Taking a descriptor out of the set fails only if it is not in it.
+        let _ = epoll::delete(&*self.epoll, &self.socket);
+        self.hang_up();
+    }
+
+    /// Ends the socket for both sides, also where a forked child holds it open.
+    fn hang_up(&self) {
+        // It fails only if it has been done, or the peer has done it.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+}
+
+impl ControlOut for Outbox {
+    fn send(&self, msg: PlaneMsg, fds: &[BorrowedFd<'_>]) -> Result<(), VerbsError> {
+        let message = match msg {
+            PlaneMsg::Chunk { id, len } => Message::Chunk { id, len },
+            PlaneMsg::Region { id, len } => Message::Region { id, len },
+            PlaneMsg::RegionGone { id } => Message::RegionGone { id },
+        };
+        self.submit(&message, fds)
+    }
+}
+
+impl State {
+    /// Takes a finished link in. Its socket is already registered, under the outbox's number.
+    ///
+    /// # Errors
+    /// [`VerbsError::Os`] for lack of kernel memory; the link is not taken in.
+    pub(super) fn add_link(
+        &mut self,
+        env: &Env,
+        plane: Arc<PeerLink>,
+        out: Arc<Outbox>,
+        partner: Partner,
+    ) -> Result<u64, VerbsError> {
+        let token = self.number();
+        let mut process = None;
+        if let Some(pidfd) = partner.pidfd {
+            let watch = self.watch(Source::Process(token));
+            let data = epoll::EventData::new_u64(watch);
+            if let Err(e) = epoll::add(&*env.epoll, &pidfd, data, epoll::EventFlags::IN) {
+                self.unwatch(watch);
+                return Err(VerbsError::os("epoll_ctl of a pidfd", e));
+            }
+            process = Some((pidfd, watch));
+        }
+        self.rewatch(out.token, Source::Link(token));
+        // With two links to one peer, made when both called at once, the first stays preferred.
+        self.by_tag.entry(partner.tag).or_insert(token);
+        let link = Link {
+            plane,
+            out,
+            tag: partner.tag,
+            pid: partner.credentials.pid,
+            ids: HashSet::new(),
+            by_remote: HashMap::new(),
+            closing: false,
+            process,
+            idle_wait: IDLE_WAIT,
+        };
+        self.links.insert(token, link);
+        self.timers
+            .set(Due::Link(token), Instant::now() + IDLE_WAIT);
+        Ok(token)
+    }
+
+    /// A link gets a connection.
+    pub(super) fn join_link(&mut self, link: u64, id: u64) {
+        self.timers.clear(Due::Link(link));
+        if let Some(link) = self.links.get_mut(&link) {
+            link.ids.insert(id);
+            link.idle_wait = IDLE_WAIT;
+        }
+    }
+
+    /// A connection of a link is over.
+    pub(super) fn leave_link(&mut self, _env: &Env, token: u64, id: u64, remote: u64) {
+        let Some(link) = self.links.get_mut(&token) else {
+            return;
+        };
+        link.ids.remove(&id);
+        if link.by_remote.get(&remote) == Some(&id) {
+            link.by_remote.remove(&remote);
+        }
+        if link.ids.is_empty() {
+            let at = Instant::now() + link.idle_wait;
+            self.timers.set(Due::Link(token), at);
+        }
+    }
+
+    /// A link has been idle for its time: asks the peer to let it go.
+    pub(super) fn on_link_idle(&mut self, _env: &Env, token: u64) {
+        let Some(link) = self.links.get_mut(&token) else {
+            return;
+        };
+        if !link.ids.is_empty() {
+            return;
+        }
+        if link.plane.qp_count() > 0 {
+            link.idle_wait = (link.idle_wait * 2).min(IDLE_WAIT_MAX);
+            let at = Instant::now() + link.idle_wait;
+            self.timers.set(Due::Link(token), at);
+            return;
+        }
+        link.closing = true;
+        link.out.post(&Message::Idle);
+        self.forget_routes(token);
+    }
+
+    /// Nothing new begins on this link.
+    fn forget_routes(&mut self, token: u64) {
+        self.routes.retain(|_, route| route.link != token);
+        self.by_tag.retain(|_, link| *link != token);
+    }
+
+    /// The peer has no use for a link.
+    fn on_idle(&mut self, env: &Env, token: u64) {
+        let Some(link) = self.links.get(&token) else {
+            return;
+        };
+        if link.ids.is_empty() && link.plane.qp_count() == 0 {
+            link.out.post(&Message::IdleToo);
+            self.end_link(env, token, LinkEnd::Idle);
+        } else {
+            link.out.post(&Message::Stay);
+        }
+    }
+
+    /// The peer needs a link that we wanted to end. It will ask itself when it is done.
+    fn on_stay(&mut self, token: u64) {
+        if let Some(link) = self.links.get_mut(&token) {
+            link.closing = false;
+            let tag = link.tag;
+            self.by_tag.entry(tag).or_insert(token);
+        }
+    }
+
+    /// Packets, or the end, have come.
+    pub(super) fn on_link_readable(&mut self, env: &Env, token: u64) {
+        for _ in 0..PACKETS_MAX {
+            if !self.take_packet(env, token) {
+                return;
+            }
+        }
+    }
+
+    /// Takes in everything that has arrived on a link so far.
+    pub(super) fn drain_link(&mut self, env: &Env, token: u64) {
+        while self.take_packet(env, token) {}
+    }
+
+    /// Takes one packet; false if there was none.
+    fn take_packet(&mut self, env: &Env, token: u64) -> bool {
+        let Some(link) = self.links.get(&token) else {
+            return false;
+        };
+        match control::receive(&link.out.socket) {
+            Ok(Received::Empty) => false,
+            Ok(Received::Closed) => {
+                self.end_link(env, token, LinkEnd::PeerGone);
+                false
+            }
+            Ok(Received::Packet(packet)) => {
+                if let Err(error) = self.on_packet(env, token, packet) {
+                    self.end_link(env, token, LinkEnd::Protocol(error.to_string()));
+                }
+                true
+            }
+            Err(error) => {
+                self.end_link(env, token, LinkEnd::Protocol(error.to_string()));
+                false
+            }
+        }
+    }
+
+    /// # Errors
+    /// The peer broke a rule: the link must end.
+    fn on_packet(&mut self, env: &Env, token: u64, packet: Packet) -> Result<(), VerbsError> {
+        let Some(link) = self.links.get(&token) else {
+            return Ok(());
+        };
+        if packet.credentials.pid != link.pid {
+            return Err(broken(format!(
+                "process {} sent on the link of process {}",
+                packet.credentials.pid, link.pid
+            )));
+        }
+        match packet.message {
+            Message::Request(request) => self.on_request(env, token, *request),
+            Message::Response { from, to, qp, data } => {
+                self.on_response(env, token, (from, to), qp, data);
+                Ok(())
+            }
+            Message::Ready { to } => {
+                self.on_ready(token, to);
+                Ok(())
+            }
+            Message::Reject { to, reason, data } => {
+                self.on_reject(env, token, to, reason, data);
+                Ok(())
+            }
+            Message::Disconnect { from, to } => self.on_disconnect(env, token, from, to),
+            Message::Disconnected { to } => {
+                self.on_disconnected(env, token, to);
+                Ok(())
+            }
+            Message::Unlisten(name) => {
+                self.routes
+                    .retain(|_, route| route.link != token || route.name != name);
+                Ok(())
+            }
+            Message::Idle => {
+                self.on_idle(env, token);
+                Ok(())
+            }
+            Message::IdleToo => {
+                self.end_link(env, token, LinkEnd::Idle);
+                Ok(())
+            }
+            Message::Stay => {
+                self.on_stay(token);
+                Ok(())
+            }
+            Message::Chunk { id, len } => link.plane.attach_chunk(id, only(packet.fds)?, len),
+            Message::Region { id, len } => link.plane.attach_region(id, only(packet.fds)?, len),
+            Message::RegionGone { id } => link.plane.detach_region(id),
+            Message::Hello(_) | Message::Refuse { .. } | Message::Setup(_) => {
+                Err(broken("a handshake on a finished link".into()))
+            }
+        }
+    }
+
+    /// A link's socket can be written to again.
+    pub(super) fn on_link_writable(&mut self, token: u64) {
+        if let Some(link) = self.links.get(&token)
+            && let Err(error) = link.out.flush()
+        {
+            tracing::warn!(%error, "host link: ended, its control socket cannot be written to");
+            link.out.hang_up();
+        }
+    }
+
+    /// A link's peer process has ended. What it sent before still counts.
+    pub(super) fn on_peer_ended(&mut self, env: &Env, token: u64) {
+        self.drain_link(env, token);
+        self.end_link(env, token, LinkEnd::PeerGone);
+    }
+
+    /// Takes a link down, with the connections on it.
+    pub(super) fn end_link(&mut self, env: &Env, token: u64, end: LinkEnd) {
+        let ids = self.ids_on(token);
+        let Some(link) = self.links.remove(&token) else {
+            return;
+        };
+        if let LinkEnd::Protocol(rule) = &end {
+            tracing::warn!(pid = link.pid, rule, "host link: the peer broke a rule");
+        }
+        self.timers.clear(Due::Link(token));
+        self.forget_routes(token);
+        self.unwatch(link.out.token);
+        link.out.abandon();
+        if let Some((pidfd, watch)) = &link.process {
+            self.unwatch(*watch);
+            // Taking a descriptor out of the set fails only if it is not in it.
+            let _ = epoll::delete(&*env.epoll, pidfd);
+        }
+        link.plane.broken(end);
+        for id in ids {
+            self.on_link_ended(env, id);
+        }
+        // Another link to the same peer may serve from now on.
+        let other = self
+            .links
+            .iter()
+            .find(|(_, other)| other.tag == link.tag && !other.closing);
+        if let Some((other, _)) = other {
+            self.by_tag.entry(link.tag).or_insert(*other);
+        }
+    }
+
+    fn on_link_ended(&mut self, env: &Env, id: u64) {
+        let connecting = self.ids.get(&id).is_some_and(|id| {
+            matches!(id.phase, Phase::Resolved { .. } | Phase::Connecting { .. })
+        });
+        if connecting {
+            let error = VerbsError::os(
+                "host connect: the listener's process ended or closed the link",
+                Errno::CONNRESET,
+            );
+            self.fail(env, id, error);
+        } else {
+            self.finish(env, id, CmEventKind::Disconnected);
+        }
+    }
+}
+
+/// The one descriptor of a message that has one, which receiving has made sure of.
+fn only(fds: impl IntoIterator<Item = OwnedFd>) -> Result<OwnedFd, VerbsError> {
+    fds.into_iter()
+        .next()
+        .ok_or_else(|| broken("a message came without its descriptor".into()))
+}
