@@ -1,7 +1,7 @@
 //! The receive call.
 
 use std::io::{self, IoSliceMut};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
 use sdp_core::{CallError, CopySource, Instant, RecvId, RecvRequest, RecvStep};
 
@@ -56,8 +56,13 @@ impl Conn {
         loop {
             let now = self.context.now();
             match inner.engine.recv_poll(now, id) {
+                RecvStep::Copy { from, at, len } if len <= COPY_LOCKED_MAX => {
+                    copy_locked(&inner, memory, from, at, len);
+                    inner.engine.recv_copied(now, id, len);
+                    continue;
+                }
                 RecvStep::Copy { from, at, len } => {
-                    self.copy_for_recv(inner, id, memory, from, at, len);
+                    self.copy_unlocked(inner, id, memory, from, (at, len));
                 }
                 RecvStep::Wait => {
                     let seen = self.rx.seen();
@@ -76,40 +81,42 @@ impl Conn {
         }
     }
 
-    fn copy_for_recv<'a>(
+    fn copy_unlocked<'a>(
         &'a self,
-        mut inner: std::sync::MutexGuard<'a, Inner>,
+        inner: MutexGuard<'a, Inner>,
         id: RecvId,
         memory: &CallMemory,
         from: CopySource,
-        at: usize,
-        len: usize,
+        (at, len): (usize, usize),
     ) {
         match from {
             CopySource::Buffer { buf, offset } => {
-                let source = inner.recv_bufs.find(buf).expect("a filled buffer exists");
-                if len <= COPY_LOCKED_MAX {
-                    memory.copy_in(at, len, source.mem(), offset as usize);
-                } else {
-                    let source = Arc::clone(source);
-                    drop(inner);
-                    memory.copy_in(at, len, source.mem(), offset as usize);
-                    inner = self.lock();
-                }
+                let source = Arc::clone(inner.recv_bufs.find(buf).expect(FILLED));
+                drop(inner);
+                memory.copy_in(at, len, source.mem(), offset as usize);
             }
             CopySource::Mem { mem, offset } => {
-                let source = inner
-                    .read_ahead
-                    .find(&mem)
-                    .expect("filled private memory exists");
-                let source = Arc::clone(source);
+                let source = Arc::clone(inner.read_ahead.find(&mem).expect(FILLED));
                 drop(inner);
                 memory.copy_in(at, len, &source.mem(), offset);
-                inner = self.lock();
             }
         }
-        let now = self.context.now();
-        inner.engine.recv_copied(now, id, len);
-        self.after(inner, now);
+        self.with_engine(|engine, now| engine.recv_copied(now, id, len));
+    }
+}
+
+const FILLED: &str = "the engine names filled buffers only";
+
+/// A small copy: letting go of the lock would cost more.
+fn copy_locked(inner: &Inner, memory: &CallMemory, from: CopySource, at: usize, len: usize) {
+    match from {
+        CopySource::Buffer { buf, offset } => {
+            let source = inner.recv_bufs.find(buf).expect(FILLED);
+            memory.copy_in(at, len, source.mem(), offset as usize);
+        }
+        CopySource::Mem { mem, offset } => {
+            let source = inner.read_ahead.find(&mem).expect(FILLED);
+            memory.copy_in(at, len, &source.mem(), offset);
+        }
     }
 }

@@ -10,7 +10,7 @@ use sdp_verbs::Caps;
 use sdp_wire::BSDH_LEN;
 
 use super::regions::CallMemory;
-use super::{COPY_LOCKED_MAX, Conn};
+use super::{COPY_LOCKED_MAX, Conn, Inner};
 use crate::options::Threshold;
 use crate::park::Spinner;
 
@@ -47,9 +47,13 @@ impl Conn {
         loop {
             let now = self.context.now();
             match inner.engine.send_poll(now, id) {
+                SendStep::Copy { at, len, to } if len <= COPY_LOCKED_MAX => {
+                    self.copy_locked(&mut inner, now, id, memory, (at, len), to);
+                    continue;
+                }
                 SendStep::Copy { at, len, to } => {
                     drop(inner);
-                    self.copy_for_send(id, memory, at, len, to);
+                    self.copy_unlocked(id, memory, (at, len), to);
                 }
                 SendStep::Wait => {
                     let seen = self.tx.seen();
@@ -68,51 +72,63 @@ impl Conn {
         }
     }
 
-    fn copy_for_send(
+    /// A small copy: letting go of the lock would cost more. What the engine wants done because
+    /// of it is carried out when the call waits or ends.
+    fn copy_locked(
         &self,
+        inner: &mut Inner,
+        now: Instant,
         id: SendId,
         memory: &CallMemory,
-        at: usize,
-        len: usize,
+        (at, len): (usize, usize),
         to: CopyTarget,
     ) {
         let copied = match to {
-            CopyTarget::Message(grant) => self.fill_message(grant, memory, at, len),
+            CopyTarget::Message(grant) => match self.filled(memory, at, len) {
+                Some(buf) => {
+                    inner.grants.insert(grant, buf);
+                    true
+                }
+                None => false,
+            },
             CopyTarget::Private => {
-                self.fill_private(memory, at, len);
+                inner.private.append(memory, at, len);
                 true
             }
         };
-        self.with_engine(|engine, now| {
-            if copied {
-                engine.send_copied(now, id, len, to);
-            } else {
-                engine.send_copy_failed(now, id, to);
+        tell_copied(&mut inner.engine, now, id, len, to, copied);
+    }
+
+    fn copy_unlocked(
+        &self,
+        id: SendId,
+        memory: &CallMemory,
+        (at, len): (usize, usize),
+        to: CopyTarget,
+    ) {
+        let copied = match to {
+            CopyTarget::Message(grant) => match self.filled(memory, at, len) {
+                Some(buf) => {
+                    self.lock().grants.insert(grant, buf);
+                    true
+                }
+                None => false,
+            },
+            CopyTarget::Private => {
+                let mut chunk = BytesMut::with_capacity(len);
+                memory.append_to(at, len, &mut chunk);
+                self.lock().private.push(chunk.freeze());
+                true
             }
-        });
+        };
+        self.with_engine(|engine, now| tell_copied(engine, now, id, len, to, copied));
     }
 
-    fn fill_message(&self, grant: GrantId, memory: &CallMemory, at: usize, len: usize) -> bool {
-        let Some(qp) = self.qp.get() else {
-            return false;
-        };
-        let Ok(buf) = qp.reserve_send(BSDH_LEN + len) else {
-            return false;
-        };
+    /// A new message buffer with `at..at + len` of the call's memory as its payload.
+    fn filled(&self, memory: &CallMemory, at: usize, len: usize) -> Option<SendBuf> {
+        let buf = self.qp.get()?.reserve_send(BSDH_LEN + len).ok()?;
         memory.copy_out(at, len, buf.mem(), BSDH_LEN);
-        self.lock().grants.insert(grant, buf);
-        true
-    }
-
-    fn fill_private(&self, memory: &CallMemory, at: usize, len: usize) {
-        if len <= COPY_LOCKED_MAX {
-            self.lock().private.append(memory, at, len);
-            return;
-        }
-        let mut chunk = BytesMut::with_capacity(len);
-        memory.append_to(at, len, &mut chunk);
-        let chunk: Bytes = chunk.freeze();
-        self.lock().private.push(chunk);
+        Some(buf)
     }
 
     /// Why this memory may not be shown to the peer, if so.
@@ -143,5 +159,20 @@ impl Conn {
             .ranges()
             .all(|(at, len)| self.context.is_registered(at, len))
             || self.qp.get().is_some_and(|qp| qp.heap_reachable().is_ok())
+    }
+}
+
+fn tell_copied(
+    engine: &mut Connection,
+    now: Instant,
+    id: SendId,
+    len: usize,
+    to: CopyTarget,
+    copied: bool,
+) {
+    if copied {
+        engine.send_copied(now, id, len, to);
+    } else {
+        engine.send_copy_failed(now, id, to);
     }
 }
