@@ -1,6 +1,13 @@
 //! What the tests of the host provider's connection management share.
 
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
+#![allow(
+    unreachable_pub,
+    reason = "shared by test binaries, not a crate's interface"
+)]
+
+pub mod child;
+pub mod stranger;
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
