@@ -25,6 +25,7 @@ compile_error!("sdp-verbs needs Linux 5.4 or newer: it relies on memfd seals, pi
 
 pub mod caps;
 pub mod cm;
+pub mod conformance;
 pub mod cq;
 pub mod error;
 pub mod hook;

@@ -1,0 +1,11 @@
+//! Connection management.
+
+mod address;
+mod handshake;
+mod many;
+mod refusal;
+
+pub(super) use address::*;
+pub(super) use handshake::*;
+pub(super) use many::*;
+pub(super) use refusal::*;

@@ -1,0 +1,145 @@
+//! Queue pairs in error.
+
+use super::report::{Verdict, ensure, ensure_eq};
+use super::rig::{Link, Options, Rig};
+use crate::caps::Caps;
+use crate::error::PostError;
+use crate::types::{RemoteAddr, Rkey};
+use crate::wr::{SendFlags, WcStatus};
+
+pub(super) fn set_error_flushes_everything_once(rig: &Rig<'_>) -> Verdict {
+    rig.need(Caps::RNR_RETRY)?;
+    let link = rig.link(&Options {
+        recvs: 0,
+        ..Options::default()
+    })?;
+    let (mut recvs, mut sends) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        recvs.push(link.active.post_recv(64)?);
+    }
+    // None of these can go out: the peer has posted no receive.
+    for number in 0..6 {
+        sends.push(link.active.post_message(&[number], SendFlags::SIGNALED)?);
+    }
+    link.active.qp().set_error();
+    link.active.qp().set_error();
+    for id in sends {
+        ensure_eq!(
+            link.active.failed(id)?,
+            WcStatus::Flushed,
+            "status of {id:?}"
+        );
+    }
+    for id in recvs {
+        let wc = link.active.next_received()?;
+        ensure_eq!((wc.wr_id, wc.status), (id, WcStatus::Flushed), "{wc:?}");
+    }
+    link.lab.settle();
+    let rest = (link.active.sent_now(), link.active.received_now());
+    ensure_eq!(rest, (None, None), "a second time");
+    Ok(())
+}
+
+pub(super) fn posting_after_an_error_is_refused(rig: &Rig<'_>) -> Verdict {
+    let link = rig.plain_link()?;
+    link.active.qp().set_error();
+    let late = link.active.post_message(b"late", SendFlags::SIGNALED);
+    ensure_eq!(late, Err(PostError::WrongState), "posting in error");
+    let late = link.active.qp().reserve_send(10).map(drop);
+    ensure_eq!(late, Err(PostError::WrongState), "reserving in error");
+    for _ in 0..Options::default().recvs {
+        let wc = link.active.next_received()?;
+        ensure_eq!(wc.status, WcStatus::Flushed, "{wc:?}");
+    }
+    // A receive may be refused, or come back at once.
+    match link.active.try_post_recv(64)? {
+        Err(error) => ensure_eq!(error, PostError::WrongState, "posting a receive in error"),
+        Ok(id) => {
+            let wc = link.active.next_received()?;
+            ensure_eq!((wc.wr_id, wc.status), (id, WcStatus::Flushed), "{wc:?}");
+        }
+    }
+    ensure_eq!(link.passive.received_now(), None, "completion for the peer");
+    Ok(())
+}
+
+pub(super) fn one_failure_flushes_the_rest(rig: &Rig<'_>) -> Verdict {
+    rig.need(Caps::RDMA_READ)?;
+    let link = rig.plain_link()?;
+    let near = link.active.mem(4096)?;
+    let nobody = (RemoteAddr(4096), Rkey(0xFFFF_FFFE));
+    let before = link.active.post_message(b"before", SendFlags::SIGNALED)?;
+    let bad = link
+        .active
+        .post_read(&[near.sge(0, 64)], nobody.0, nobody.1)?;
+    let mut behind = Vec::new();
+    for _ in 0..3 {
+        match link
+            .active
+            .post_message(b"behind", SendFlags::SIGNALED | SendFlags::FENCE)
+        {
+            Ok(id) => behind.push(id),
+            // It may have failed by now.
+            Err(error) => ensure_eq!(error, PostError::WrongState, "posting behind a failure"),
+        }
+    }
+    let wc = link.active.next_sent()?;
+    ensure_eq!((wc.wr_id, wc.status), (before, WcStatus::Success), "{wc:?}");
+    ensure_eq!(
+        link.active.failed(bad)?,
+        WcStatus::RemoteAccess,
+        "status of the read"
+    );
+    for id in behind {
+        ensure_eq!(
+            link.active.failed(id)?,
+            WcStatus::Flushed,
+            "status of {id:?}"
+        );
+    }
+    for _ in 0..Options::default().recvs {
+        let wc = link.active.next_received()?;
+        ensure_eq!(wc.status, WcStatus::Flushed, "{wc:?}");
+    }
+    link.lab.settle();
+    let rest = (link.active.sent_now(), link.active.received_now());
+    ensure_eq!(rest, (None, None), "a second time");
+    Ok(())
+}
+
+pub(super) fn the_peer_notices_a_dropped_connection(rig: &Rig<'_>) -> Verdict {
+    let Link {
+        active, passive, ..
+    } = rig.plain_link()?;
+    drop(active);
+    for _ in 0..Options::default().recvs {
+        let wc = passive.next_received()?;
+        ensure_eq!(wc.status, WcStatus::Flushed, "{wc:?}");
+    }
+    passive.disconnected()?;
+    match passive.post_message(b"anybody?", SendFlags::SIGNALED) {
+        Err(error) => ensure_eq!(error, PostError::WrongState, "posting to nobody"),
+        Ok(id) => ensure!(
+            passive.failed(id)? != WcStatus::Success,
+            "a message to nobody was delivered"
+        ),
+    }
+    Ok(())
+}
+
+pub(super) fn no_receive_for_too_long(rig: &Rig<'_>) -> Verdict {
+    let link = rig.link(&Options {
+        rnr_retry: 0,
+        recvs: 0,
+        ..Options::default()
+    })?;
+    let id = link
+        .active
+        .post_message(b"nobody waits", SendFlags::SIGNALED)?;
+    ensure_eq!(
+        link.active.failed(id)?,
+        WcStatus::RnrRetryExceeded,
+        "status of the send"
+    );
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! The conformance suite on the host provider, within one process.
+
+use std::sync::Arc;
+
+use sdp_verbs::VerbsError;
+use sdp_verbs::conformance::{Fixture, Poller, Sides};
+use sdp_verbs::host::HostProvider;
+
+#[derive(Debug)]
+struct Host {
+    two_instances: bool,
+    poller: Poller,
+}
+
+impl Fixture for Host {
+    fn name(&self) -> String {
+        let count = if self.two_instances {
+            "two instances"
+        } else {
+            "one instance"
+        };
+        format!("host, {count}, polled by {:?}", self.poller)
+    }
+
+    fn open(&self) -> Result<Sides, VerbsError> {
+        let active = Arc::new(HostProvider::open()?);
+        let passive = match self.two_instances {
+            true => Arc::new(HostProvider::open()?),
+            false => Arc::clone(&active),
+        };
+        Ok(Sides { active, passive })
+    }
+
+    fn poller(&self) -> Poller {
+        self.poller
+    }
+}
+
+/// One instance, connected to itself.
+mod one_instance {
+    use super::*;
+
+    fn fixture() -> Host {
+        Host {
+            two_instances: false,
+            poller: Poller::Caller,
+        }
+    }
+
+    sdp_verbs::conformance_tests!(fixture, skips: ["cm::ipv6_loopback?", "read::from_heap_memory?"]);
+}
+
+/// Two instances, as in two processes, each completion queue polled by a thread of its own.
+mod two_instances_with_threads {
+    use super::*;
+
+    fn fixture() -> Host {
+        Host {
+            two_instances: true,
+            poller: Poller::Threads,
+        }
+    }
+
+    sdp_verbs::conformance_tests!(fixture, skips: ["cm::ipv6_loopback?", "read::from_heap_memory?"]);
+}
