@@ -1,5 +1,7 @@
 //! Connection management of the host provider, within one process: connecting, refusing, ending.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod host_support;
 
 use std::net::SocketAddr;

@@ -1,5 +1,7 @@
 //! Connection management of the host provider between processes: identity, death, descriptors.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod host_support;
 
 use std::collections::HashMap;
@@ -193,7 +195,7 @@ fn a_killed_peer_is_noticed_on_every_connection() {
 fn a_stopped_listener_times_out_and_answers_again_when_continued() {
     let (peer, dst) = server("server");
     let side = Side::new();
-    peer.signal(Signal::STOP);
+    peer.stop();
     let id = side.id();
     id.resolve(dst, Duration::from_millis(50)).unwrap();
     let (_, event) = next_event(&[&side.channel]);
@@ -218,7 +220,7 @@ fn a_peer_that_dies_between_request_and_answer_is_noticed() {
     let id = side.resolve(dst);
     next_event(&[&side.channel]);
     let _qp = id.create_qp(&side.attr()).unwrap();
-    peer.signal(Signal::STOP);
+    peer.stop();
     id.connect(&[]).unwrap();
     assert!(event_within(&[&side.channel], Duration::ZERO).is_none());
     peer.signal(Signal::KILL);
@@ -232,6 +234,48 @@ fn a_peer_that_dies_between_request_and_answer_is_noticed() {
         }
     }
     assert!(failed);
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_not_overrun() {
+    const MANY: usize = 2000;
+    let (peer, dst) = server("server");
+    let side = Side::new();
+    let _first = connect_to(&side, dst);
+    peer.stop();
+    let mut kept = HashMap::new();
+    let mut put_off = 0;
+    for _ in 0..MANY {
+        let id = side.resolve(dst);
+        let (_, event) = next_event(&[&side.channel]);
+        event_is!(event, id.token(), CmEventKind::Resolved => ());
+        let qp = id.create_qp(&side.attr()).unwrap();
+        match id.connect(&[7; 512]) {
+            Ok(()) => drop(kept.insert(id.token(), (id, qp))),
+            Err(error) => {
+                assert_eq!(error.errno(), libc::EAGAIN, "{error}");
+                put_off += 1;
+            }
+        }
+    }
+    assert!(put_off > 0, "{MANY} requests to a stopped process");
+    assert!(
+        kept.len() > 100,
+        "{} requests to a stopped process",
+        kept.len()
+    );
+    // What was taken arrives once the peer reads again, in order.
+    peer.signal(Signal::CONT);
+    for _ in 0..kept.len() {
+        let (_, event) = next_event(&[&side.channel]);
+        let (id, _) = &kept[&event.id];
+        assert!(
+            matches!(event.kind, CmEventKind::ConnectResponse { .. }),
+            "{event:?}"
+        );
+        id.establish().unwrap();
+    }
+    peer.finish();
 }
 
 #[test]
@@ -308,7 +352,11 @@ fn another_user_counts_as_no_listener_unless_both_sides_allow_it() {
     }
     let (closed, closed_addr) = server("server");
     let (open, open_addr) = server("open server");
-    let as_user = |role: &str, uid: u32| Peer::start(role, |c| drop(c.uid(uid).gid(uid)));
+    let as_user = |role: &str, uid: u32| {
+        Peer::start(role, |c| {
+            c.uid(uid).gid(uid);
+        })
+    };
     for (role, uid, addr, expected) in [
         ("client", SOMEBODY, closed_addr, "another user"),
         ("client", NOBODY, closed_addr, "another user"),
@@ -344,7 +392,9 @@ fn another_users_claim_on_a_name_does_not_hide_the_listener_behind_it() {
     let port = listener.local_addr().unwrap().port();
     // The exact address comes before the wildcard, and its port is not free: but abstract names
     // have no owner.
-    let mut squatter = Peer::start("squatter", |c| drop(c.uid(SOMEBODY).gid(SOMEBODY)));
+    let mut squatter = Peer::start("squatter", |c| {
+        c.uid(SOMEBODY).gid(SOMEBODY);
+    });
     squatter.tell(&format!("sdp-host/1/4/127.0.0.1/{port}/0"));
     assert_eq!(squatter.hear(), "listening");
     let dst = format!("127.0.0.1:{port}").parse().unwrap();

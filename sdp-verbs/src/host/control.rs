@@ -129,7 +129,9 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Received, VerbsError> {
     };
     if raw.truncated {
         return Err(broken(format!(
-            "a packet has more than {MESSAGE_MAX} bytes or {DESCRIPTORS_MAX} descriptors"
+            "a packet has more than {MESSAGE_MAX} bytes or {DESCRIPTORS_MAX} descriptors, or this \
+             process has no room for them (RLIMIT_NOFILE {})",
+            descriptor::open_limit()
         )));
     }
     let message = Message::decode(bytes.get(..raw.len).unwrap_or_default())?;
@@ -214,10 +216,7 @@ fn take_control(header: &libc::msghdr, raw: &mut Raw) {
         let data = unsafe { libc::CMSG_DATA(at) };
         // SAFETY: plain arithmetic on a length.
         let head = unsafe { libc::CMSG_LEN(0) };
-        #[expect(
-            clippy::unnecessary_cast,
-            reason = "the C libraries disagree about this field's type"
-        )]
+        // The C libraries disagree about these types; both hold a small length.
         let len = (cmsg.cmsg_len as usize).saturating_sub(head as usize);
         match (cmsg.cmsg_level, cmsg.cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {

@@ -146,7 +146,7 @@ fn page_size() -> u32 {
 }
 
 fn word_size() -> u8 {
-    const { (usize::BITS / 8) as u8 }
+    u8::try_from(size_of::<usize>()).unwrap_or(u8::MAX)
 }
 
 #[cfg(test)]

@@ -66,6 +66,16 @@ impl Peer {
         rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
+    /// Stops it, and sees to it that it stands still.
+    pub fn stop(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let options = rustix::process::WaitOptions::UNTRACED;
+        let (_, status) = rustix::process::waitpid(Some(self.pid()), options)
+            .unwrap()
+            .unwrap();
+        assert!(status.stopped(), "{status:?}");
+    }
+
     /// Waits for its end, which must be a success.
     pub fn finish(mut self) {
         drop(self.input.take());

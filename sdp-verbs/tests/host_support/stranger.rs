@@ -46,7 +46,7 @@ pub fn hello(major: u16) -> Vec<u8> {
     bytes.extend_from_slice(b"SDPHOST\n");
     bytes.extend_from_slice(&major.to_le_bytes());
     bytes.extend_from_slice(&0_u16.to_le_bytes());
-    bytes.extend_from_slice(&[size_of::<usize>() as u8, 0, 1, 0]);
+    bytes.extend_from_slice(&[u8::try_from(size_of::<usize>()).unwrap(), 0, 1, 0]);
     bytes.extend_from_slice(
         &u32::try_from(rustix::param::page_size())
             .unwrap()

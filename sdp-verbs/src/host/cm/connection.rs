@@ -100,7 +100,7 @@ impl State {
         if let Err(error) = qp.connect_to(&peer) {
             qp.peer_refused();
             self.turn_down(token, RejectReason::Incompatible, &[]);
-            self.release(env, token);
+            self.release(token);
             return Err(error);
         }
         let to = id.remote;
@@ -150,7 +150,7 @@ impl State {
             _ => return Err(wrong_state(OP, id)),
         }
         self.turn_down(token, RejectReason::Consumer, data);
-        self.release(env, token);
+        self.release(token);
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl State {
         };
         match id.phase {
             Phase::Connecting { .. } | Phase::Responded | Phase::Accepted | Phase::Connected => {
-                self.end_connection(env, token);
+                self.end_connection(token);
                 if let Some(id) = self.ids.get_mut(&token) {
                     id.phase = Phase::Disconnecting;
                 }
@@ -169,13 +169,13 @@ impl State {
             }
             Phase::Requested { .. } => {
                 self.turn_down(token, RejectReason::Consumer, &[]);
-                self.release(env, token);
+                self.release(token);
             }
             Phase::Resolving { dst } => {
                 self.leave_dial(env, token, dst);
-                self.release(env, token);
+                self.release(token);
             }
-            Phase::Resolved { .. } => self.release(env, token),
+            Phase::Resolved { .. } => self.release(token),
             Phase::New | Phase::Listening(_) | Phase::Disconnecting | Phase::Ended => {}
         }
     }
@@ -183,7 +183,7 @@ impl State {
     /// An id is dropped: it ends what it has begun, and is forgotten.
     pub(super) fn forget(&mut self, env: &Env, token: u64) {
         self.disconnect(env, token);
-        self.release(env, token);
+        self.release(token);
         self.timers.clear(Due::Listener(token));
         if let Some(id) = self.ids.remove(&token)
             && let Phase::Listening(listener) = &id.phase
@@ -193,7 +193,7 @@ impl State {
     }
 
     /// Ends the queue pair in order and tells the peer.
-    pub(super) fn end_connection(&mut self, _env: &Env, token: u64) {
+    pub(super) fn end_connection(&self, token: u64) {
         let Some(id) = self.ids.get(&token) else {
             return;
         };
@@ -294,8 +294,8 @@ impl State {
         };
         self.ids.insert(token, id);
         self.join_link(link, token);
+        self.reopen_link(link);
         if let Some(link) = self.links.get_mut(&link) {
-            link.closing = false;
             link.by_remote.insert(request.from, token);
         }
         let id = Arc::new(HostCmId::new(cm, CmToken(token)));
@@ -323,10 +323,15 @@ impl State {
         let Some(id) = self.on_link(link, to) else {
             return;
         };
-        if !matches!(id.phase, Phase::Connecting { .. }) {
-            return;
+        match id.phase {
+            Phase::Connecting { .. } => id.remote = from,
+            // It crosses our withdrawal. The peer goes by this name from here on.
+            Phase::Disconnecting => {
+                id.remote = from;
+                return;
+            }
+            _ => return,
         }
-        id.remote = from;
         let connected = queue_pair("connect", id).and_then(|qp| qp.connect_to(&peer));
         match connected {
             Ok(()) => {
@@ -336,8 +341,8 @@ impl State {
                 self.emit(to, CmEventKind::ConnectResponse { private_data });
             }
             Err(error) => {
-                self.end_connection(env, to);
-                self.fail(env, to, error);
+                self.end_connection(to);
+                self.fail(to, error);
             }
         }
     }
@@ -379,13 +384,13 @@ impl State {
                     reason,
                     private_data,
                 };
-                self.finish(env, to, kind);
+                self.finish(to, kind);
             }
             Phase::Accepted | Phase::Disconnecting => {
                 if let Some(qp) = qp {
                     qp.disconnect();
                 }
-                self.finish(env, to, CmEventKind::Disconnected);
+                self.finish(to, CmEventKind::Disconnected);
             }
             _ => {}
         }
@@ -424,7 +429,7 @@ impl State {
         if let Some(qp) = id.qp.as_ref().and_then(std::sync::Weak::upgrade) {
             qp.disconnect();
         }
-        self.finish(env, to, CmEventKind::Disconnected);
+        self.finish(to, CmEventKind::Disconnected);
         Ok(())
     }
 
@@ -433,7 +438,7 @@ impl State {
         if let Some(id) = self.on_link(link, to)
             && matches!(id.phase, Phase::Disconnecting)
         {
-            self.finish(env, to, CmEventKind::Disconnected);
+            self.finish(to, CmEventKind::Disconnected);
         }
     }
 }

@@ -164,9 +164,7 @@ impl State {
         socket: OwnedFd,
         name: Name,
     ) -> Result<(), VerbsError> {
-        // A link that is being let go is of no use, and the peer may not know yet.
-        let fresh = self.dials.get(&dst).is_some_and(|dial| dial.fresh)
-            || self.links.values().any(|link| link.closing);
+        let fresh = self.dials.get(&dst).is_some_and(|dial| dial.fresh);
         let wish = if fresh { Wish::FreshLink } else { Wish::Link };
         let hello = handshake::hello(env.plane.tag(), wish).encode();
         if control::send(&socket, &hello, &[], true)? != Sent::Done {
@@ -300,7 +298,7 @@ impl State {
                 self.reached(env, dst, Route { link, name, source });
                 Ok(())
             }
-            // It has ended here in the meantime. Once is chance, twice is a rule broken.
+            // It has ended here in the meantime, or is being let go. Once is chance, twice is a rule broken.
             _ if dial.fresh => Err(broken("the peer insists on a link that is gone".into())),
             _ => {
                 dial.fresh = true;
@@ -380,7 +378,7 @@ impl State {
         self.timers.clear(Due::Dial(dst));
         let waiters = self.dials.remove(&dst).map(|dial| dial.waiters);
         for token in waiters.unwrap_or_default() {
-            self.fail(env, token, error.duplicate());
+            self.fail(token, error.duplicate());
         }
     }
 
@@ -415,7 +413,7 @@ impl State {
                     local.set_port(port);
                     id.ephemeral = Some((port, dst));
                 }
-                Err(error) => return self.fail(env, token, error),
+                Err(error) => return self.fail(token, error),
             }
         }
         id.local = Some(local);

@@ -225,7 +225,7 @@ impl State {
     }
 
     /// A connection of a link is over.
-    pub(super) fn leave_link(&mut self, _env: &Env, token: u64, id: u64, remote: u64) {
+    pub(super) fn leave_link(&mut self, token: u64, id: u64, remote: u64) {
         let Some(link) = self.links.get_mut(&token) else {
             return;
         };
@@ -240,7 +240,7 @@ impl State {
     }
 
     /// A link has been idle for its time: asks the peer to let it go.
-    pub(super) fn on_link_idle(&mut self, _env: &Env, token: u64) {
+    pub(super) fn on_link_idle(&mut self, token: u64) {
         let Some(link) = self.links.get_mut(&token) else {
             return;
         };
@@ -277,9 +277,11 @@ impl State {
         }
     }
 
-    /// The peer needs a link that we wanted to end. It will ask itself when it is done.
-    fn on_stay(&mut self, token: u64) {
-        if let Some(link) = self.links.get_mut(&token) {
+    /// The peer needs a link that we may have wanted to end. It will ask itself when it is done.
+    pub(super) fn reopen_link(&mut self, token: u64) {
+        if let Some(link) = self.links.get_mut(&token)
+            && link.closing
+        {
             link.closing = false;
             let tag = link.tag;
             self.by_tag.entry(tag).or_insert(token);
@@ -369,7 +371,7 @@ impl State {
                 Ok(())
             }
             Message::Stay => {
-                self.on_stay(token);
+                self.reopen_link(token);
                 Ok(())
             }
             Message::Chunk { id, len } => link.plane.attach_chunk(id, only(packet.fds)?, len),
@@ -404,7 +406,7 @@ impl State {
             return;
         };
         if let LinkEnd::Protocol(rule) = &end {
-            tracing::warn!(pid = link.pid, rule, "host link: the peer broke a rule");
+            tracing::warn!(pid = link.pid, rule, "host link: ended");
         }
         self.timers.clear(Due::Link(token));
         self.forget_routes(token);
@@ -438,9 +440,9 @@ impl State {
                 "host connect: the listener's process ended or closed the link",
                 Errno::CONNRESET,
             );
-            self.fail(env, id, error);
+            self.fail(id, error);
         } else {
-            self.finish(env, id, CmEventKind::Disconnected);
+            self.finish(id, CmEventKind::Disconnected);
         }
     }
 }

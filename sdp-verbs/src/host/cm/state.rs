@@ -262,7 +262,7 @@ impl State {
             Due::Id(token) => self.on_id_due(env, token),
             Due::Guest(guest) => self.dismiss(env, guest, "it did not shake hands in time"),
             Due::Dial(dst) => self.dial(env, dst),
-            Due::Link(link) => self.on_link_idle(env, link),
+            Due::Link(link) => self.on_link_idle(link),
             Due::Listener(id) => self.reopen(env, id),
         }
     }
@@ -274,33 +274,33 @@ impl State {
         match id.phase {
             Phase::Resolving { dst } => {
                 self.leave_dial(env, token, dst);
-                self.fail(env, token, timed_out());
+                self.fail(token, timed_out());
             }
             Phase::Connecting { .. } => {
-                self.end_connection(env, token);
-                self.fail(env, token, timed_out());
+                self.end_connection(token);
+                self.fail(token, timed_out());
             }
             Phase::Accepted => {
-                self.end_connection(env, token);
-                self.finish(env, token, CmEventKind::Disconnected);
+                self.end_connection(token);
+                self.finish(token, CmEventKind::Disconnected);
             }
             _ => {}
         }
     }
 
     /// An id is of no further use, and its owner is told why.
-    pub(super) fn fail(&mut self, env: &Env, token: u64, error: VerbsError) {
-        self.finish(env, token, CmEventKind::Failed(error));
+    pub(super) fn fail(&mut self, token: u64, error: VerbsError) {
+        self.finish(token, CmEventKind::Failed(error));
     }
 
     /// An id's connection is over, and its owner is told.
-    pub(super) fn finish(&mut self, env: &Env, token: u64, kind: CmEventKind) {
-        self.release(env, token);
+    pub(super) fn finish(&mut self, token: u64, kind: CmEventKind) {
+        self.release(token);
         self.emit(token, kind);
     }
 
     /// An id's connection is over: it gives back what it used. A listener has none.
-    pub(super) fn release(&mut self, env: &Env, token: u64) {
+    pub(super) fn release(&mut self, token: u64) {
         self.timers.clear(Due::Id(token));
         let Some(id) = self.ids.get_mut(&token) else {
             return;
@@ -318,7 +318,7 @@ impl State {
             self.answered(listener, token);
         }
         if let Some(link) = link {
-            self.leave_link(env, link, token, remote);
+            self.leave_link(link, token, remote);
         }
     }
 

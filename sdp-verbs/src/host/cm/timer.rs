@@ -41,11 +41,6 @@ impl Timers {
         }
     }
 
-    /// Whether the owner has a timer.
-    pub(super) fn is_set(&self, due: Due) -> bool {
-        self.at.contains_key(&due)
-    }
-
     /// The earliest.
     pub(super) fn next(&self) -> Option<Instant> {
         self.order.first().map(|(at, _)| *at)
@@ -80,7 +75,6 @@ mod tests {
         assert_eq!(timers.next(), Some(at(2)));
         assert_eq!(timers.take_due(at(1)), None);
         assert_eq!(timers.take_due(at(9)), Some(Due::Id(2)));
-        assert!(timers.is_set(Due::Id(1)));
         assert_eq!(timers.take_due(at(9)), Some(Due::Id(1)));
         assert_eq!(timers.take_due(at(9)), None);
         assert_eq!(timers.next(), None);
