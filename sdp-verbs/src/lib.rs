@@ -34,6 +34,7 @@ pub mod memory;
 pub mod mr;
 pub mod provider;
 pub mod qp;
+mod sync;
 pub mod types;
 pub mod wr;
 

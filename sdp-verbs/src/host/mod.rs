@@ -3,21 +3,37 @@
 //! A [`HostProvider`] is one end point: it has a random tag, a table of remote keys, and links to
 //! other end points. A link is built once per pair of processes; queue pairs are slots in it.
 
+mod cells;
+mod channel;
 mod cm;
 mod control;
+mod cq;
 mod descriptor;
+mod event;
 mod event_channel;
 mod fd;
 mod handshake;
 mod identity;
+mod keys;
+mod layout;
 mod link;
 mod message;
 mod names;
 mod options;
 mod plane;
+mod pool;
 mod ports;
 mod provider;
 mod qp;
+mod region;
+mod ring;
+mod shm;
+mod wait;
+mod words;
+mod xmem;
 
 pub use options::HostOptions;
 pub use provider::HostProvider;
+
+#[cfg(all(test, not(loom)))]
+mod tests;

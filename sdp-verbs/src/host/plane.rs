@@ -1,8 +1,18 @@
 //! The data plane of one provider instance, and what it exchanges with the control plane.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
+use rustix::event::EventfdFlags;
+
+use super::channel::HostChannel;
+use super::fd;
+use super::keys::{KeyTable, TABLE_LEN};
+use super::link::PeerLink;
+use super::pool::LocalPool;
+use super::region::Regions;
 use crate::error::VerbsError;
 
 /// Numbers of the handshake that the data plane supplies and reads.
@@ -41,12 +51,6 @@ pub(crate) struct PeerHello {
     pub(crate) key_table: Option<OwnedFd>,
 }
 
-/// Our half of a link that is being made.
-#[derive(Debug)]
-pub(crate) struct LocalSide {
-    plane: Arc<Plane>,
-}
-
 /// A message of the data plane on the control socket. It must arrive in order with all others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PlaneMsg {
@@ -60,54 +64,195 @@ pub(crate) enum PlaneMsg {
 
 /// The control socket, as the data plane sees it.
 pub(crate) trait ControlOut: std::fmt::Debug + Send + Sync {
-    /// Sends a message; the descriptors stay the caller's. Must not call back into the data plane.
+    /// Sends a message; the descriptors stay the caller's. Must not block, and must not call back
+    /// into the data plane: the caller holds locks.
+    ///
+    /// # Errors
+    /// The link is broken or its socket full.
     fn send(&self, msg: PlaneMsg, fds: &[BorrowedFd<'_>]) -> Result<(), VerbsError>;
+}
+
+/// What links and channels need of each other.
+#[derive(Debug, Default)]
+struct Bells {
+    links: HashMap<u64, Weak<PeerLink>>,
+    channels: Vec<Weak<HostChannel>>,
 }
 
 /// The data plane of one provider instance.
 #[derive(Debug)]
-pub(crate) struct Plane {}
+pub(crate) struct Plane {
+    tag: u128,
+    keys: Arc<KeyTable>,
+    regions: Regions,
+    bells: RwLock<Bells>,
+    last_qp: AtomicU32,
+    last_link: AtomicU64,
+    /// Serialises link set-up against channel set-up, so that each channel hears each link.
+    setup: Mutex<()>,
+}
 
 impl Plane {
     /// A new instance with its own tag and key table.
+    ///
+    /// # Errors
+    /// [`VerbsError::Limit`] or [`VerbsError::Unavailable`].
     pub(crate) fn new() -> Result<Arc<Self>, VerbsError> {
-        unimplemented!()
+        let mut tag = [0; 16];
+        getrandom::fill(&mut tag).map_err(|e| VerbsError::Unavailable {
+            provider: "host",
+            reason: format!("no random numbers: {e}"),
+        })?;
+        let tag = u128::from_ne_bytes(tag);
+        Ok(Arc::new(Self {
+            tag,
+            keys: Arc::new(KeyTable::new(tag)?),
+            regions: Regions::default(),
+            bells: RwLock::default(),
+            last_qp: AtomicU32::new(0),
+            last_link: AtomicU64::new(0),
+            setup: Mutex::default(),
+        }))
     }
 
     /// Our name in handshakes.
     pub(crate) fn tag(&self) -> u128 {
-        unimplemented!()
+        self.tag
+    }
+
+    /// Our remote keys.
+    pub(crate) fn keys(&self) -> &Arc<KeyTable> {
+        &self.keys
+    }
+
+    /// Our registered memory.
+    pub(crate) fn regions(&self) -> &Regions {
+        &self.regions
     }
 
     /// Makes our half of a link: its doorbell and base chunk.
+    ///
+    /// # Errors
+    /// [`VerbsError::Limit`], or [`VerbsError::Os`] when out of descriptors.
     pub(crate) fn open_side(self: &Arc<Self>) -> Result<LocalSide, VerbsError> {
-        unimplemented!()
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let doorbell =
+            rustix::event::eventfd(0, flags).map_err(|e| VerbsError::os("eventfd", e))?;
+        let (pool, base) = LocalPool::new()?;
+        Ok(LocalSide {
+            plane: Arc::clone(self),
+            doorbell: fd::hide(doorbell),
+            base,
+            pool: Arc::new(pool),
+        })
     }
+
+    /// A number for a queue pair that none had before (it wraps after 2^32).
+    pub(crate) fn next_qp(&self) -> u32 {
+        self.last_qp.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// A number for a link; 0 is never one.
+    pub(crate) fn next_link(&self) -> u64 {
+        self.last_link.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Makes every channel hear a new link's doorbell.
+    pub(crate) fn add_link(&self, link: &Arc<PeerLink>) -> Result<(), VerbsError> {
+        let _setup = self.setup.lock().expect("nothing panics under this lock");
+        for channel in self.channels() {
+            link.ring_into(&channel)?;
+        }
+        let mut bells = self.bells.write().expect("nothing panics under this lock");
+        bells.links.insert(link.id(), Arc::downgrade(link));
+        Ok(())
+    }
+
+    /// Makes a new channel hear every link's doorbell.
+    pub(crate) fn add_channel(&self, channel: &Arc<HostChannel>) -> Result<(), VerbsError> {
+        let _setup = self.setup.lock().expect("nothing panics under this lock");
+        for link in self.links() {
+            link.ring_into(channel)?;
+        }
+        let mut bells = self.bells.write().expect("nothing panics under this lock");
+        bells.channels.retain(|c| c.strong_count() > 0);
+        bells.channels.push(Arc::downgrade(channel));
+        Ok(())
+    }
+
+    /// Forgets a link. It was taken out of the channels before.
+    pub(crate) fn remove_link(&self, id: u64) {
+        let mut bells = self.bells.write().expect("nothing panics under this lock");
+        bells.links.remove(&id);
+    }
+
+    /// Channels alive now.
+    pub(crate) fn channels(&self) -> Vec<Arc<HostChannel>> {
+        let bells = self.bells.read().expect("nothing panics under this lock");
+        bells.channels.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// The link of this number.
+    pub(crate) fn link(&self, id: u64) -> Option<Arc<PeerLink>> {
+        let bells = self.bells.read().expect("nothing panics under this lock");
+        bells.links.get(&id)?.upgrade()
+    }
+
+    fn links(&self) -> Vec<Arc<PeerLink>> {
+        let bells = self.bells.read().expect("nothing panics under this lock");
+        bells.links.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// A region of ours was deregistered: peers that mapped it unmap it.
+    pub(crate) fn region_gone(&self, id: u32) {
+        for link in self.links() {
+            link.hide_region(id);
+        }
+    }
+}
+
+/// Our half of a link that is being made.
+#[derive(Debug)]
+pub(crate) struct LocalSide {
+    plane: Arc<Plane>,
+    doorbell: OwnedFd,
+    base: OwnedFd,
+    pool: Arc<LocalPool>,
 }
 
 impl LocalSide {
     /// What to put into the handshake message.
     pub(crate) fn facts(&self) -> HelloFacts {
-        unimplemented!()
+        HelloFacts {
+            tag: self.plane.tag,
+            key_table_addr: self.plane.keys.addr(),
+            key_table_len: TABLE_LEN as u64,
+            base_len: self.pool.base_len(),
+        }
     }
 
     /// To be passed to the peer.
     pub(crate) fn doorbell(&self) -> BorrowedFd<'_> {
-        unimplemented!()
+        self.doorbell.as_fd()
     }
 
     /// To be passed to the peer.
     pub(crate) fn base(&self) -> BorrowedFd<'_> {
-        unimplemented!()
+        self.base.as_fd()
     }
 
     /// To be passed to the peer if it runs as our own user.
     pub(crate) fn key_table(&self) -> BorrowedFd<'_> {
-        unimplemented!()
+        self.plane.keys.fd()
     }
 
     /// The instance.
     pub(crate) fn plane(&self) -> &Arc<Plane> {
         &self.plane
+    }
+
+    /// Taken apart by the link.
+    pub(crate) fn into_parts(self) -> (Arc<Plane>, OwnedFd, Arc<LocalPool>) {
+        (self.plane, self.doorbell, self.pool)
     }
 }

@@ -1,11 +1,15 @@
 //! The entry to the host provider.
 
+use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::channel::HostChannel;
 use super::cm::Cm;
+use super::cq::HostCq;
 use super::options::HostOptions;
 use super::plane::Plane;
+use super::region::{HostRegion, HostWindow};
 use crate::caps::{Caps, Limits};
 use crate::cm::{CmId, EventChannel};
 use crate::cq::{CompChannel, CompletionQueue, CqToken};
@@ -13,6 +17,19 @@ use crate::error::VerbsError;
 use crate::mr::{MemoryRegion, MemoryWindow};
 use crate::provider::Provider;
 use crate::types::Access;
+
+/// What every instance guarantees.
+pub(crate) const LIMITS: Limits = Limits {
+    send_wr_max: 4096,
+    recv_wr_max: 4096,
+    sge_max: 16,
+    rdma_len_max: 16 << 20,
+    recv_len_max: 1 << 20,
+    read_depth_max: 4096,
+    connect_data_max: 512,
+    accept_data_max: 512,
+    reject_data_max: 512,
+};
 
 /// Verbs between processes of one machine. One instance is one end point; several may live in one
 /// process. Dropping it ends what its links carry once their last queue pair is gone.
@@ -49,11 +66,19 @@ impl Provider for HostProvider {
     }
 
     fn caps(&self) -> Caps {
-        unimplemented!()
+        Caps::RDMA_READ
+            | Caps::RDMA_WRITE
+            | Caps::MEMORY_WINDOW
+            | Caps::LOCAL_INV
+            | Caps::SEND_WITH_INV
+            | Caps::RNR_RETRY
+            | Caps::SOLICITED
+            | Caps::HEAP_WINDOW
+            | Caps::SAME_HOST
     }
 
     fn limits(&self) -> Limits {
-        unimplemented!()
+        LIMITS
     }
 
     fn create_event_channel(&self) -> Result<Arc<dyn EventChannel>, VerbsError> {
@@ -61,8 +86,7 @@ impl Provider for HostProvider {
     }
 
     fn create_comp_channel(&self) -> Result<Arc<dyn CompChannel>, VerbsError> {
-        let _ = &self.plane;
-        unimplemented!()
+        Ok(HostChannel::new(&self.plane)?)
     }
 
     fn create_cq(
@@ -71,8 +95,16 @@ impl Provider for HostProvider {
         channel: &Arc<dyn CompChannel>,
         token: CqToken,
     ) -> Result<Arc<dyn CompletionQueue>, VerbsError> {
-        let _ = (depth, channel, token);
-        unimplemented!()
+        let any: Arc<dyn Any + Send + Sync> = Arc::clone(channel) as _;
+        let channel = any
+            .downcast::<HostChannel>()
+            .ok()
+            .filter(|channel| channel.belongs_to(&self.plane))
+            .ok_or_else(|| VerbsError::Argument {
+                what: "completion channel",
+                reason: "it is not of this provider instance".to_owned(),
+            })?;
+        Ok(HostCq::new(&self.plane, depth, channel, token))
     }
 
     fn create_id(&self, channel: &Arc<dyn EventChannel>) -> Result<Arc<dyn CmId>, VerbsError> {
@@ -85,16 +117,19 @@ impl Provider for HostProvider {
         len: usize,
         access: Access,
     ) -> Result<Arc<dyn MemoryRegion>, VerbsError> {
-        let _ = (addr, len, access);
-        unimplemented!()
+        Ok(Arc::new(HostRegion::over_heap(
+            &self.plane,
+            addr,
+            len,
+            access,
+        )?))
     }
 
     fn alloc_registered(&self, len: usize) -> Result<Arc<dyn MemoryRegion>, VerbsError> {
-        let _ = len;
-        unimplemented!()
+        Ok(Arc::new(HostRegion::allocate(&self.plane, len)?))
     }
 
     fn alloc_window(&self) -> Result<Box<dyn MemoryWindow>, VerbsError> {
-        unimplemented!()
+        Ok(Box::new(HostWindow::new(&self.plane)))
     }
 }

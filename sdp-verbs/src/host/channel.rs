@@ -1,0 +1,150 @@
+//! Completion channels: one descriptor for the events of many queues.
+//!
+//! The descriptor is an epoll set of the channel's own eventfd (events raised in this process) and
+//! the doorbells of all links (events raised by peers). A doorbell wakes every channel; whichever
+//! answers it first sorts the events to the channels they belong to.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, Weak};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec};
+use rustix::io::Errno;
+
+use super::cq::HostCq;
+use super::fd;
+use super::plane::Plane;
+use crate::cq::{CompChannel, CqToken};
+use crate::error::VerbsError;
+
+/// The name of the channel's own eventfd in its epoll set; links count from 1.
+const OWN: u64 = 0;
+
+/// Doorbells answered by one call.
+const BATCH: usize = 16;
+
+/// A completion channel.
+#[derive(Debug)]
+pub(crate) struct HostChannel {
+    plane: Arc<Plane>,
+    epoll: OwnedFd,
+    bell: OwnedFd,
+    queue: Mutex<VecDeque<Weak<HostCq>>>,
+}
+
+impl HostChannel {
+    /// A channel that hears every link of the instance.
+    pub(crate) fn new(plane: &Arc<Plane>) -> Result<Arc<Self>, VerbsError> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|e| VerbsError::os("epoll_create", e))?;
+        let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| VerbsError::os("eventfd", e))?;
+        let (epoll, bell) = (fd::hide(epoll), fd::hide(bell));
+        epoll::add(&epoll, &bell, EventData::new_u64(OWN), EventFlags::IN)
+            .map_err(|e| VerbsError::os("epoll_ctl", e))?;
+        let channel = Arc::new(Self {
+            plane: Arc::clone(plane),
+            epoll,
+            bell,
+            queue: Mutex::default(),
+        });
+        plane.add_channel(&channel)?;
+        Ok(channel)
+    }
+
+    /// Whether it is of this instance.
+    pub(crate) fn belongs_to(&self, plane: &Arc<Plane>) -> bool {
+        Arc::ptr_eq(&self.plane, plane)
+    }
+
+    /// Listens to a link's doorbell.
+    pub(crate) fn hear(&self, link: u64, doorbell: BorrowedFd<'_>) -> Result<(), VerbsError> {
+        epoll::add(
+            &self.epoll,
+            doorbell,
+            EventData::new_u64(link),
+            EventFlags::IN,
+        )
+        .map_err(|e| VerbsError::os("epoll_ctl", e))
+    }
+
+    /// Stops listening. Must be done before our descriptor is closed: the peer holds another of
+    /// the same open file, which would keep the registration alive.
+    pub(crate) fn forget(&self, doorbell: BorrowedFd<'_>) {
+        // It was never heard if this channel is younger than the link's end.
+        let forgotten = epoll::delete(&self.epoll, doorbell);
+        debug_assert!(matches!(forgotten, Ok(()) | Err(Errno::NOENT)));
+    }
+
+    /// Queues an event. The queue's own mark says that it is queued.
+    pub(crate) fn push(&self, cq: Weak<HostCq>) {
+        let mut queue = self.queue.lock().expect("nothing panics under this lock");
+        let first = queue.is_empty();
+        queue.push_back(cq);
+        drop(queue);
+        if first {
+            ring(self.bell.as_fd());
+        }
+    }
+
+    fn pop(&self) -> Option<CqToken> {
+        let mut queue = self.queue.lock().expect("nothing panics under this lock");
+        loop {
+            // A queue that is gone has nothing to say.
+            if let Some(cq) = queue.pop_front()?.upgrade() {
+                cq.event_taken();
+                return Some(cq.token());
+            }
+        }
+    }
+
+    /// Answers what has rung. True if there may be more.
+    fn answer(&self) -> bool {
+        let mut events = Vec::with_capacity(BATCH);
+        let none = Timespec::default();
+        if epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&none)).is_err() {
+            // EINTR only: the descriptor stays readable and the caller comes again.
+            return false;
+        }
+        for event in &events {
+            match event.data.u64() {
+                OWN => silence(self.bell.as_fd()),
+                link => {
+                    if let Some(link) = self.plane.link(link) {
+                        link.answer_doorbell();
+                    }
+                }
+            }
+        }
+        events.len() == BATCH
+    }
+}
+
+impl CompChannel for HostChannel {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn poll(&self) -> Option<CqToken> {
+        if let Some(token) = self.pop() {
+            return Some(token);
+        }
+        while self.answer() {}
+        self.pop()
+    }
+}
+
+/// Makes an eventfd readable. A full one is readable already.
+pub(crate) fn ring(bell: BorrowedFd<'_>) {
+    let rung = rustix::io::write(bell, &1u64.to_ne_bytes());
+    debug_assert!(matches!(rung, Ok(8) | Err(Errno::AGAIN | Errno::INTR)));
+}
+
+/// Makes an eventfd not readable.
+pub(crate) fn silence(bell: BorrowedFd<'_>) {
+    let mut count = [0; 8];
+    let read = rustix::io::read(bell, &mut count);
+    debug_assert!(matches!(read, Ok(8) | Err(Errno::AGAIN | Errno::INTR)));
+}

@@ -1,0 +1,407 @@
+//! Completion queues: where transfers are carried out, and where threads sleep.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::channel::HostChannel;
+use super::event;
+use super::layout::{ARM_ANY, ARM_NONE, ARM_SOLICITED, Block};
+use super::link::PeerLink;
+use super::plane::Plane;
+use super::pool::WaitCell;
+use super::qp::HostQp;
+use super::wait::{self, SLEEP_WORDS_MAX, Scope, SleepOn};
+use super::words::PrivateSleepWord;
+use crate::cq::{ArmFor, ArmToken, CompletionQueue, CqToken, Wake};
+use crate::error::VerbsError;
+use crate::sync::{Ordering, SleepWord, fence};
+use crate::types::QpNum;
+use crate::wr::{WcOpcode, WorkCompletion};
+
+/// What one call of [`CompletionQueue::poll`] may still do, and what it leaves.
+#[derive(Debug)]
+pub(crate) struct Work {
+    /// A READ or a peer's WRITE may be carried out.
+    pub(crate) transfer: bool,
+    /// Something is left that a further call could do at once.
+    pub(crate) more: bool,
+}
+
+/// The polling thread's own copy of the list of queue pairs.
+#[derive(Debug, Default)]
+struct Polling {
+    version: u64,
+    qps: Vec<Weak<HostQp>>,
+    first: usize,
+}
+
+/// A queue pair that completes here. Whoever holds the list's lock must not hold the last `Arc`
+/// of a queue pair, whose drop takes that lock; so what is needed under it is here.
+#[derive(Debug)]
+struct Member {
+    number: u32,
+    link: u64,
+    block: Block,
+    qp: Weak<HostQp>,
+}
+
+/// A completion queue.
+#[derive(Debug)]
+pub(crate) struct HostCq {
+    me: Weak<Self>,
+    plane: Arc<Plane>,
+    channel: Arc<HostChannel>,
+    token: CqToken,
+    /// Completions that need no look at a ring. Taken after a queue pair's lock.
+    local: Mutex<VecDeque<WorkCompletion>>,
+    qps: Mutex<Vec<Member>>,
+    /// Counts changes of `qps`.
+    version: AtomicU64,
+    /// Held by the thread inside `poll`.
+    polling: Mutex<Polling>,
+    /// What this process's own events are told to.
+    own: PrivateSleepWord,
+    /// What peers tell theirs to: one word per link.
+    cells: RwLock<SmallVec<[(u64, Arc<WaitCell>); 1]>>,
+    /// One of the `ARM_` values.
+    arm: AtomicU8,
+    /// Whether the channel has it in its queue.
+    queued: AtomicBool,
+}
+
+const NONE: u8 = ARM_NONE as u8;
+const ANY: u8 = ARM_ANY as u8;
+const SOLICITED: u8 = ARM_SOLICITED as u8;
+
+impl HostCq {
+    /// A queue whose events go to `channel`, which must be of the same instance.
+    pub(crate) fn new(
+        plane: &Arc<Plane>,
+        depth: u32,
+        channel: Arc<HostChannel>,
+        token: CqToken,
+    ) -> Arc<Self> {
+        // The depth is a hint here: what is queued is bounded by the queue pairs' own limits.
+        let capacity = usize::try_from(depth.min(64)).unwrap_or(0);
+        Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            plane: Arc::clone(plane),
+            channel,
+            token,
+            local: Mutex::new(VecDeque::with_capacity(capacity)),
+            qps: Mutex::default(),
+            version: AtomicU64::new(0),
+            polling: Mutex::default(),
+            own: PrivateSleepWord::default(),
+            cells: RwLock::default(),
+            arm: AtomicU8::new(NONE),
+            queued: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether it is of this instance.
+    pub(crate) fn belongs_to(&self, plane: &Arc<Plane>) -> bool {
+        Arc::ptr_eq(&self.plane, plane)
+    }
+
+    /// The caller's name for it.
+    pub(crate) fn token(&self) -> CqToken {
+        self.token
+    }
+
+    /// The word that peers of this link wake our waiters by.
+    ///
+    /// # Errors
+    /// [`VerbsError::Limit`].
+    pub(crate) fn cell_for(&self, link: &PeerLink) -> Result<Arc<WaitCell>, VerbsError> {
+        let mut cells = self.cells.write().expect("nothing panics under this lock");
+        if let Some((_, cell)) = cells.iter().find(|(id, _)| *id == link.id()) {
+            return Ok(Arc::clone(cell));
+        }
+        if cells.len() + 1 >= SLEEP_WORDS_MAX {
+            return Err(VerbsError::Limit {
+                what: "peers of one completion queue",
+                limit: (SLEEP_WORDS_MAX - 1).to_string(),
+                remedy: "use more completion queues",
+            });
+        }
+        let cell = Arc::new(WaitCell::new(link.pool())?);
+        cells.push((link.id(), Arc::clone(&cell)));
+        drop(cells);
+        // Whoever waits already does not wait for the new word.
+        self.event(true);
+        Ok(cell)
+    }
+
+    /// A queue pair completes here from now on.
+    pub(crate) fn add_qp(&self, qp: &Arc<HostQp>) {
+        let mut qps = self.qps();
+        qp.block()
+            .set_arm(u64::from(self.arm.load(Ordering::SeqCst)));
+        qps.push(Member {
+            number: qp.number(),
+            link: qp.link().id(),
+            block: qp.block().clone(),
+            qp: Arc::downgrade(qp),
+        });
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// A queue pair is gone, and what it left behind with it.
+    pub(crate) fn remove_qp(&self, qp: u32, link: u64) {
+        let mut qps = self.qps();
+        qps.retain(|member| member.number != qp);
+        let link_used = qps.iter().any(|member| member.link == link);
+        drop(qps);
+        self.version.fetch_add(1, Ordering::Release);
+        self.local().retain(|wc| wc.qp != QpNum(qp));
+        if !link_used {
+            let mut cells = self.cells.write().expect("nothing panics under this lock");
+            let gone: SmallVec<[_; 1]> = cells.drain_filter_link(link);
+            drop(cells);
+            drop(gone);
+            self.event(true);
+        }
+    }
+
+    fn qps(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.qps.lock().expect("nothing panics under this lock")
+    }
+
+    fn local(&self) -> MutexGuard<'_, VecDeque<WorkCompletion>> {
+        self.local.lock().expect("nothing panics under this lock")
+    }
+
+    /// Queues a completion; an [`event`](Self::event) must follow once locks are given back.
+    pub(crate) fn push(&self, wc: WorkCompletion) {
+        self.local().push_back(wc);
+    }
+
+    /// Tells whoever armed that there is something to poll. `solicited`: it counts for a channel
+    /// that asked for solicited events only.
+    pub(crate) fn event(&self, solicited: bool) {
+        fence(Ordering::SeqCst);
+        self.signal_words();
+        let arm = self.arm.load(Ordering::Relaxed);
+        if arm == ANY || (arm == SOLICITED && solicited) {
+            self.raise();
+        }
+    }
+
+    /// Arming arms our own word first and the links' after it, and peers signal only theirs: if
+    /// ours is not armed, no sleeper is.
+    fn signal_words(&self) {
+        if !event::signal(&self.own) {
+            return;
+        }
+        for (_, cell) in &*self.cells.read().expect("nothing panics under this lock") {
+            event::signal(cell.word());
+        }
+    }
+
+    fn raise(&self) {
+        if self.arm.swap(NONE, Ordering::AcqRel) != NONE
+            && !self.queued.swap(true, Ordering::AcqRel)
+        {
+            self.channel.push(Weak::clone(&self.me));
+        }
+    }
+
+    /// A peer took the arm of one of the queue pairs and rang.
+    pub(crate) fn doorbell(&self) {
+        if self.arm.load(Ordering::Relaxed) != NONE {
+            self.set_arms(NONE);
+            if !self.queued.swap(true, Ordering::AcqRel) {
+                self.channel.push(Weak::clone(&self.me));
+            }
+        }
+    }
+
+    /// The channel took it out of its queue.
+    pub(crate) fn event_taken(&self) {
+        self.queued.store(false, Ordering::Release);
+    }
+
+    fn set_arms(&self, arm: u8) {
+        let qps = self.qps();
+        self.arm.store(arm, Ordering::SeqCst);
+        for member in &*qps {
+            member.block.set_arm(u64::from(arm));
+        }
+        drop(qps);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Moves what needs no look at a ring.
+    fn take_local(&self, out: &mut [WorkCompletion], polling: &Polling) -> usize {
+        let mut local = self.local();
+        let count = out.len().min(local.len());
+        for (to, wc) in out.iter_mut().zip(local.drain(..count)) {
+            *to = wc;
+        }
+        drop(local);
+        for wc in out.iter().take(count) {
+            if wc.opcode != WcOpcode::Recv {
+                polling.send_taken(wc.qp);
+            }
+        }
+        count
+    }
+
+    fn refresh(&self, polling: &mut Polling) {
+        let version = self.version.load(Ordering::Acquire);
+        if polling.version != version {
+            polling.version = version;
+            polling.qps = self.qps().iter().map(|m| Weak::clone(&m.qp)).collect();
+        }
+    }
+
+    /// The earliest time at which a queue pair gives up waiting for a receive.
+    fn rnr_deadline(&self) -> Option<Instant> {
+        let qps: SmallVec<[Arc<HostQp>; 2]> =
+            self.qps().iter().filter_map(|m| m.qp.upgrade()).collect();
+        qps.iter().filter_map(|qp| qp.rnr_deadline()).min()
+    }
+}
+
+impl Polling {
+    fn send_taken(&self, number: QpNum) {
+        for qp in &self.qps {
+            if let Some(qp) = qp.upgrade()
+                && qp.number() == number.0
+            {
+                qp.send_taken();
+                return;
+            }
+        }
+    }
+}
+
+/// Takes the cells of one link out of the list.
+trait DrainLink {
+    fn drain_filter_link(&mut self, link: u64) -> SmallVec<[(u64, Arc<WaitCell>); 1]>;
+}
+
+impl DrainLink for SmallVec<[(u64, Arc<WaitCell>); 1]> {
+    fn drain_filter_link(&mut self, link: u64) -> Self {
+        let (gone, kept) = std::mem::take(self)
+            .into_iter()
+            .partition(|(id, _)| *id == link);
+        *self = kept;
+        gone
+    }
+}
+
+impl CompletionQueue for HostCq {
+    fn poll(&self, out: &mut [WorkCompletion]) -> usize {
+        let Ok(mut polling) = self.polling.try_lock() else {
+            return 0;
+        };
+        self.refresh(&mut polling);
+        let mut filled = self.take_local(out, &polling);
+        let mut work = Work {
+            transfer: true,
+            more: false,
+        };
+        let count = polling.qps.len();
+        let first = polling.first;
+        for step in 0..count {
+            let Some(qp) = polling.qps[(first + step) % count].upgrade() else {
+                continue;
+            };
+            filled += qp.poll(&mut out[filled..], &mut work);
+        }
+        polling.first = if count == 0 { 0 } else { (first + 1) % count };
+        if filled < out.len() {
+            filled += self.take_local(&mut out[filled..], &polling);
+        }
+        drop(polling);
+        if work.more && filled < out.len() {
+            // The caller may take a short answer for an empty queue and sleep.
+            self.event(true);
+        }
+        filled
+    }
+
+    fn arm(&self, who: ArmFor) -> ArmToken {
+        match who {
+            ArmFor::Waiter => {
+                let cells = self.cells.read().expect("nothing panics under this lock");
+                let mut sum = event::arm(&self.own);
+                for (_, cell) in &*cells {
+                    sum = sum.wrapping_add(event::arm(cell.word()));
+                }
+                return ArmToken(sum);
+            }
+            ArmFor::Channel => self.set_arms(ANY),
+            ArmFor::ChannelSolicited => self.set_arms(SOLICITED),
+        }
+        ArmToken(self.own.load(Ordering::Acquire))
+    }
+
+    fn disarm_channel(&self) {
+        self.set_arms(NONE);
+    }
+
+    fn wait(&self, token: ArmToken, timeout: Option<Duration>) -> io::Result<Wake> {
+        let cells: SmallVec<[Arc<WaitCell>; 1]> = {
+            let cells = self.cells.read().expect("nothing panics under this lock");
+            cells.iter().map(|(_, cell)| Arc::clone(cell)).collect()
+        };
+        let own = SleepOn {
+            word: self.own.atomic(),
+            value: self.own.load(Ordering::Acquire),
+            scope: Scope::Private,
+        };
+        let mut words: SmallVec<[SleepOn<'_>; 2]> = cells
+            .iter()
+            .map(|cell| SleepOn {
+                word: cell.word().atomic(),
+                value: cell.word().load(Ordering::Acquire),
+                scope: Scope::Shared,
+            })
+            .collect();
+        words.push(own);
+        let sum = words
+            .iter()
+            .fold(0u32, |sum, on| sum.wrapping_add(on.value));
+        if sum != token.0 {
+            return Ok(Wake::Event);
+        }
+        let rnr = self
+            .rnr_deadline()
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        if let Some(rnr) = rnr
+            && timeout.is_none_or(|t| rnr < t)
+        {
+            let wake = sleep_on(&words, Some(rnr))?;
+            // Time for the queue pair to give up is an event to poll for.
+            return Ok(if wake == Wake::TimedOut {
+                Wake::Event
+            } else {
+                wake
+            });
+        }
+        sleep_on(&words, timeout)
+    }
+
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        self.signal_words();
+    }
+}
+
+/// Sleeps on all words; a limited sleep for one link, on that link's word alone: local events are
+/// told to it too, and only a single word has the system call that every signal ends. The
+/// unlimited one includes our own word, which no peer can scribble on.
+fn sleep_on(words: &[SleepOn<'_>], timeout: Option<Duration>) -> io::Result<Wake> {
+    match words {
+        [link, _own] if timeout.is_some() => wait::sleep(std::slice::from_ref(link), timeout),
+        _ => wait::sleep(words, timeout),
+    }
+}

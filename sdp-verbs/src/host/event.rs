@@ -1,0 +1,101 @@
+//! The event word: how a publisher learns, for one load, that nobody sleeps.
+//!
+//! Bit 0 says that somebody is about to sleep; the rest counts events seen by sleepers. A sleeper
+//! arms, looks once more for work, and sleeps while the word is what arming made it. A publisher
+//! publishes, looks at bit 0, and only if it is set counts up (which clears it) and wakes. Both
+//! sides put a full fence between their store and their load, so at least one sees the other.
+
+use crate::sync::{Ordering, SleepWord, fence};
+
+/// Somebody is about to sleep.
+const ARMED: u32 = 1;
+
+/// Rounds a publisher fights for the word. An honest word settles in a few; a scribbled one may
+/// never.
+const SIGNAL_TRIES: u32 = 16;
+
+/// Announces a sleeper. Sleep only while the word equals what is returned.
+pub(crate) fn arm(word: &impl SleepWord) -> u32 {
+    let token = word.fetch_or(ARMED, Ordering::SeqCst) | ARMED;
+    fence(Ordering::SeqCst);
+    token
+}
+
+/// Wakes whoever armed since the last signal. The caller has published before and has put
+/// `fence(SeqCst)` between. Returns whether there was anybody.
+pub(crate) fn signal(word: &impl SleepWord) -> bool {
+    for _ in 0..SIGNAL_TRIES {
+        let value = word.load(Ordering::Relaxed);
+        if value & ARMED == 0 {
+            return false;
+        }
+        if word.replace(value, value.wrapping_add(1)) {
+            word.wake_all();
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::Words;
+    use crate::sync::model::{LoomSleepWord, LoomWords};
+    use loom::thread;
+    use std::sync::Arc;
+
+    /// Would deadlock, which loom reports, if a publication could slip between look and sleep.
+    #[test]
+    fn a_sleeper_never_misses_a_publication() {
+        loom::model(|| {
+            let word = Arc::new(LoomSleepWord::new());
+            let data = LoomWords::new(1);
+            let publisher = {
+                let (word, data) = (Arc::clone(&word), data.clone());
+                thread::spawn(move || {
+                    data.store(0, 1, Ordering::Release);
+                    fence(Ordering::SeqCst);
+                    signal(&*word);
+                })
+            };
+            while data.load(0, Ordering::Acquire) == 0 {
+                let token = arm(&*word);
+                if data.load(0, Ordering::Acquire) != 0 {
+                    break;
+                }
+                word.sleep(token);
+            }
+            publisher.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn two_publishers_wake_one_sleeper_for_both() {
+        loom::model(|| {
+            let word = Arc::new(LoomSleepWord::new());
+            let data = LoomWords::new(2);
+            let publishers: Vec<_> = (0..2)
+                .map(|at| {
+                    let (word, data) = (Arc::clone(&word), data.clone());
+                    thread::spawn(move || {
+                        data.store(at, 1, Ordering::Release);
+                        fence(Ordering::SeqCst);
+                        signal(&*word);
+                    })
+                })
+                .collect();
+            let both = || (0..2).all(|at| data.load(at, Ordering::Acquire) != 0);
+            while !both() {
+                let token = arm(&*word);
+                if both() {
+                    break;
+                }
+                word.sleep(token);
+            }
+            for publisher in publishers {
+                publisher.join().unwrap();
+            }
+        });
+    }
+}

@@ -1,0 +1,89 @@
+//! The peer's half of a queue pair, as we see it.
+
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::QpDescriptor;
+use crate::error::VerbsError;
+use crate::host::event;
+use crate::host::layout::{Block, QpPlace};
+use crate::host::link::PeerLink;
+use crate::host::words::MappedSleepWord;
+use crate::sync::fence;
+use std::sync::atomic::Ordering;
+
+/// The peer's half. Whoever may still touch the peer's memory for this queue pair's sake holds an
+/// `Arc` of it; when the last is dropped the peer is told that it may use the memory again.
+#[derive(Debug)]
+pub(super) struct Remote {
+    block: Block,
+    cell: MappedSleepWord,
+    ready: u16,
+    qp: u32,
+}
+
+impl Remote {
+    /// Checks a descriptor.
+    pub(super) fn new(link: &PeerLink, descriptor: &QpDescriptor) -> Result<Self, VerbsError> {
+        let broken = |rule: &str| VerbsError::Protocol {
+            what: "queue pair of the peer",
+            rule: rule.to_owned(),
+        };
+        let place = QpPlace::read_from_bytes(&descriptor.0)
+            .map_err(|_| broken("its descriptor has another length"))?;
+        if place.reserved.get() != 0 {
+            return Err(broken("its descriptor has bits set that must be zero"));
+        }
+        let chunk = link
+            .peer_chunk(place.block_chunk.get())
+            .ok_or_else(|| broken("its block is in a chunk that was not passed"))?;
+        let block = usize::try_from(place.block_offset.get())
+            .ok()
+            .and_then(|at| Block::new(&chunk, at, place.in_log, place.recv_log))
+            .ok_or_else(|| broken("its block does not lie within its chunk"))?;
+        let chunk = link
+            .peer_chunk(place.cell_chunk.get())
+            .ok_or_else(|| broken("its wait word is in a chunk that was not passed"))?;
+        let cell = usize::try_from(place.cell_offset.get())
+            .ok()
+            .and_then(|at| MappedSleepWord::new(&chunk, at))
+            .ok_or_else(|| broken("its wait word does not lie within its chunk"))?;
+        Ok(Self {
+            block,
+            cell,
+            ready: place.ready.get(),
+            qp: place.qp.get(),
+        })
+    }
+
+    /// The peer's block.
+    pub(super) fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// The peer's number of the queue pair.
+    pub(super) fn qp(&self) -> u32 {
+        self.qp
+    }
+
+    /// Wakes whoever of the peer's wants to know of what was published before.
+    pub(super) fn notify(&self, link: &PeerLink, solicited: bool) {
+        fence(Ordering::SeqCst);
+        event::signal(&self.cell);
+        if self.block.take_arm(solicited) {
+            link.ring_peer(self.ready);
+        }
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.block.say_gone();
+    }
+}
+
+/// Puts a place into the form that goes over the control socket.
+pub(super) fn describe(place: &QpPlace) -> QpDescriptor {
+    let mut bytes = [0; super::QP_DESCRIPTOR_LEN];
+    bytes.copy_from_slice(place.as_bytes());
+    QpDescriptor(bytes)
+}

@@ -1,0 +1,315 @@
+//! The receiving half of a queue pair: posted receives, and what came into them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::remote::Remote;
+use crate::error::{PostError, VerbsError};
+use crate::host::layout::{Block, IN_WORDS, Inbound, PostedSlot, RECV_WORDS};
+use crate::host::pool::{Area, LocalPool, Retired, WaitCell};
+use crate::host::ring::{RingReader, RingWriter};
+use crate::host::words::MappedWords;
+use crate::memory::{ForeignSlice, RecvBuf};
+use crate::types::WrId;
+
+/// A receive buffer's state.
+#[derive(Debug)]
+enum Slot {
+    /// The number is free.
+    Free,
+    /// The program has it.
+    Held { area: Area, len: usize },
+    /// The peer may fill it.
+    Posted {
+        area: Area,
+        len: usize,
+        wr_id: WrId,
+        order: u64,
+        /// The program dropped it meanwhile.
+        dropped: bool,
+    },
+    /// Its receive was flushed: the peer may still write into it, so the memory rests until the
+    /// peer says that it is done.
+    Resting { area: Area },
+}
+
+#[derive(Debug)]
+pub(super) struct Rx {
+    ring: RingReader<MappedWords, IN_WORDS>,
+    posted: RingWriter<MappedWords, RECV_WORDS>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    posted_count: u32,
+    posted_ever: u64,
+    /// Receives may be posted and messages come in.
+    pub(super) open: bool,
+    /// Set while connected.
+    pub(super) remote: Option<Arc<Remote>>,
+}
+
+/// A message that has come into a posted receive.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    pub(super) wr_id: WrId,
+    /// Bytes of the receive.
+    pub(super) len: usize,
+}
+
+/// The receiving half and its memory. It lives until the queue pair and every buffer allocated
+/// from it are gone.
+#[derive(Debug)]
+pub(super) struct RxCore {
+    rx: Mutex<Rx>,
+    block: Block,
+    block_area: Area,
+    cell: Arc<WaitCell>,
+    pool: Arc<LocalPool>,
+    /// The peer has been told of the block and may use it.
+    exposed: AtomicBool,
+}
+
+/// Keeps one buffer's memory.
+#[derive(Debug)]
+struct SlotKeep {
+    core: Arc<RxCore>,
+    slot: u32,
+}
+
+impl Drop for SlotKeep {
+    fn drop(&mut self) {
+        self.core.let_go(self.slot);
+    }
+}
+
+impl RxCore {
+    /// The memory of a queue pair with room for `recv_max` posted receives.
+    pub(super) fn new(
+        pool: &Arc<LocalPool>,
+        cell: Arc<WaitCell>,
+        in_log: u8,
+        recv_log: u8,
+    ) -> Result<Self, VerbsError> {
+        let block_area = pool.alloc(Block::len(in_log, recv_log))?;
+        let block = Block::new(&block_area.map, block_area.offset, in_log, recv_log)
+            .expect("an area of a block's length holds one");
+        block.clear();
+        let (in_words, in_log) = block.in_ring();
+        let (recv_words, recv_log) = block.recv_ring();
+        let rx = Rx {
+            ring: RingReader::new(in_words, in_log),
+            posted: RingWriter::new(recv_words, recv_log),
+            slots: Vec::new(),
+            free: Vec::new(),
+            posted_count: 0,
+            posted_ever: 0,
+            open: true,
+            remote: None,
+        };
+        Ok(Self {
+            rx: Mutex::new(rx),
+            block,
+            block_area,
+            cell,
+            pool: Arc::clone(pool),
+            exposed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Rx> {
+        self.rx.lock().expect("nothing panics under this lock")
+    }
+
+    /// Our block.
+    pub(super) fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// Where our block and our wait word are. From now on the peer may touch them.
+    pub(super) fn expose(&self) -> (&Area, &Area) {
+        self.exposed.store(true, Ordering::Release);
+        (&self.block_area, self.cell.area())
+    }
+
+    /// The peer never will touch them.
+    pub(super) fn unexpose(&self) {
+        self.exposed.store(false, Ordering::Release);
+    }
+
+    /// Memory for a receive of up to `len` bytes.
+    pub(super) fn alloc(self: &Arc<Self>, qp: u32, len: usize) -> Result<RecvBuf, VerbsError> {
+        let area = self.pool.alloc(len)?;
+        let mem = slice_of(&area, len);
+        let mut rx = self.lock();
+        let slot = match rx.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = u32::try_from(rx.slots.len()).map_err(|_| VerbsError::Limit {
+                    what: "receive buffers of a queue pair",
+                    limit: u32::MAX.to_string(),
+                    remedy: "drop some",
+                })?;
+                rx.slots.push(Slot::Free);
+                slot
+            }
+        };
+        *rx.slot_mut(slot).expect("it was just taken") = Slot::Held { area, len };
+        drop(rx);
+        let keep = Arc::new(SlotKeep {
+            core: Arc::clone(self),
+            slot,
+        });
+        Ok(RecvBuf::new(
+            mem,
+            u64::from(qp) << 32 | u64::from(slot),
+            keep,
+        ))
+    }
+
+    fn let_go(&self, number: u32) {
+        let mut rx = self.lock();
+        let Some(slot) = rx.slot_mut(number) else {
+            return;
+        };
+        match slot {
+            Slot::Free | Slot::Resting { .. } => {}
+            Slot::Posted { dropped, .. } => *dropped = true,
+            Slot::Held { area, .. } => {
+                let area = area.clone();
+                *slot = Slot::Free;
+                rx.free.push(number);
+                drop(rx);
+                self.pool.free(&area);
+            }
+        }
+    }
+
+    /// The posted receive `number` has been filled, or will never be.
+    pub(super) fn complete(&self, rx: &mut Rx, number: u32) -> Option<Received> {
+        let slot = rx.slot_mut(number)?;
+        let Slot::Posted {
+            area,
+            len,
+            wr_id,
+            dropped,
+            ..
+        } = slot
+        else {
+            return None;
+        };
+        let received = Received {
+            wr_id: *wr_id,
+            len: *len,
+        };
+        let (area, len) = (area.clone(), *len);
+        if *dropped {
+            *slot = Slot::Free;
+            rx.free.push(number);
+            self.pool.free(&area);
+        } else {
+            *slot = Slot::Held { area, len };
+        }
+        rx.posted_count -= 1;
+        Some(received)
+    }
+}
+
+impl Drop for RxCore {
+    fn drop(&mut self) {
+        let rx = self.rx.get_mut().expect("nothing panics under this lock");
+        rx.remote = None;
+        let mut areas = vec![self.block_area.clone()];
+        for slot in rx.slots.drain(..) {
+            match slot {
+                Slot::Free => {}
+                Slot::Held { area, .. } | Slot::Posted { area, .. } | Slot::Resting { area } => {
+                    areas.push(area);
+                }
+            }
+        }
+        if self.exposed.load(Ordering::Acquire) {
+            self.pool.retire(Retired {
+                block: self.block.clone(),
+                areas,
+                _cell: Arc::clone(&self.cell),
+            });
+        } else {
+            for area in &areas {
+                self.pool.free(area);
+            }
+        }
+    }
+}
+
+impl Rx {
+    fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::try_from(number).ok()?)
+    }
+
+    /// Posts a buffer that the program holds.
+    pub(super) fn post(&mut self, wr_id: WrId, number: u32, max: u32) -> Result<(), PostError> {
+        if !self.open {
+            return Err(PostError::WrongState);
+        }
+        if self.posted_count >= max {
+            return Err(PostError::QueueFull);
+        }
+        let order = self.posted_ever;
+        let slot = self.slot_mut(number).ok_or(PostError::LocalProtection)?;
+        let Slot::Held { area, len } = slot else {
+            return Err(PostError::LocalProtection);
+        };
+        let (area, len) = (area.clone(), *len);
+        let posted = PostedSlot {
+            slot: number,
+            chunk: area.chunk,
+            offset: area.offset as u64,
+            len: len as u64,
+        };
+        *slot = Slot::Posted {
+            area,
+            len,
+            wr_id,
+            order,
+            dropped: false,
+        };
+        self.posted_count += 1;
+        self.posted_ever += 1;
+        self.posted.push(&posted.to_words());
+        Ok(())
+    }
+
+    /// The next thing the peer published: `Some(None)` is something unknown.
+    pub(super) fn peek(&self) -> Option<Option<Inbound>> {
+        let words = self.ring.peek()?;
+        Some(Inbound::from_words(&words))
+    }
+
+    /// Done with what was peeked at.
+    pub(super) fn advance(&mut self) {
+        self.ring.advance();
+    }
+
+    /// Takes every posted receive back, oldest first. Their memory rests.
+    pub(super) fn flush(&mut self) -> Vec<WrId> {
+        self.open = false;
+        let mut flushed: Vec<(u64, WrId)> = Vec::new();
+        for slot in &mut self.slots {
+            if let Slot::Posted {
+                area, wr_id, order, ..
+            } = slot
+            {
+                flushed.push((*order, *wr_id));
+                *slot = Slot::Resting { area: area.clone() };
+            }
+        }
+        self.posted_count = 0;
+        flushed.sort_unstable_by_key(|(order, _)| *order);
+        flushed.into_iter().map(|(_, wr_id)| wr_id).collect()
+    }
+}
+
+fn slice_of(area: &Area, len: usize) -> ForeignSlice {
+    area.map
+        .part(area.offset, len)
+        .expect("an area lies within its chunk")
+}

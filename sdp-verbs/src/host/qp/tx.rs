@@ -1,0 +1,685 @@
+//! The sending half of a queue pair: requests in order.
+//!
+//! Requests start strictly in the order posted and complete in it. A SEND at the head starts and
+//! completes inside `post_send`; what cannot start at once (no receive at the peer, a READ, which
+//! only `poll` carries out) waits, and everything behind it too, so a fence is always implied. A
+//! WRITE that has been handed to the peer does not stop SENDs and WRITEs behind it from starting:
+//! the peer carries them out in ring order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::buf::{self, HeapBuf, Message, PeerSlot};
+use super::remote::Remote;
+use super::{HostQp, LocalSge};
+use crate::host::cells::Cell;
+use crate::host::keys::LiveKey;
+use crate::host::layout::{
+    IN_WORDS, Inbound, PostedSlot, RECV_WORDS, WRITES_MAX, WriteRequest, WriteStatus,
+};
+use crate::host::pool::CHUNKS_MAX;
+use crate::host::region::RegionInner;
+use crate::host::ring::{RingReader, RingWriter};
+use crate::host::shm::Mapping;
+use crate::host::words::MappedWords;
+use crate::sync::fence;
+use crate::types::{Access, RemoteAddr, Rkey, WrId};
+use crate::wr::{SendFlags, WcOpcode, WcStatus, WorkCompletion};
+
+/// How long one of the tries counted by `rnr_retry` lasts.
+const RNR_TRY: Duration = Duration::from_millis(10);
+
+/// The value of `rnr_retry` that means: without end.
+pub(super) const RNR_FOREVER: u8 = 7;
+
+/// Where a queue pair is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Init,
+    Ready,
+    /// The end marker is queued or out: nothing more may be posted.
+    Ending,
+    Error,
+}
+
+/// What a request does.
+#[derive(Debug)]
+pub(super) enum Op {
+    Send {
+        message: Message,
+        len: usize,
+        invalidate: Option<Rkey>,
+    },
+    Read {
+        local: SmallVec<[LocalSge; 1]>,
+        remote: RemoteAddr,
+        rkey: Rkey,
+    },
+    Write {
+        local: SmallVec<[LocalSge; 1]>,
+        remote: RemoteAddr,
+        rkey: Rkey,
+        /// Keys of ours that live while the peer fetches.
+        keys: SmallVec<[Rkey; 1]>,
+        /// One more than the number of its last piece, once started.
+        end: u64,
+    },
+    LocalInv {
+        rkey: Rkey,
+    },
+    /// Done when posted; here for its place in the order.
+    Bind,
+    /// The end marker; completes without a completion.
+    End,
+}
+
+/// A request.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) wr_id: WrId,
+    pub(super) flags: SendFlags,
+    pub(super) op: Op,
+    /// Set when done.
+    pub(super) status: Option<WcStatus>,
+    pub(super) byte_len: usize,
+}
+
+impl Entry {
+    pub(super) fn new(wr_id: WrId, flags: SendFlags, op: Op) -> Self {
+        Self {
+            wr_id,
+            flags,
+            op,
+            status: None,
+            byte_len: 0,
+        }
+    }
+
+    fn opcode(&self) -> Option<WcOpcode> {
+        match self.op {
+            Op::Send { .. } => Some(WcOpcode::Send),
+            Op::Read { .. } => Some(WcOpcode::Read),
+            Op::Write { .. } => Some(WcOpcode::Write),
+            Op::LocalInv { .. } => Some(WcOpcode::LocalInv),
+            Op::Bind => Some(WcOpcode::Bind),
+            Op::End => None,
+        }
+    }
+}
+
+/// What came of a round of [`Tx::progress`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Something was published for the peer; whether any of it is solicited.
+    pub(super) published: Option<bool>,
+    /// A completion was queued.
+    pub(super) completed: bool,
+    /// A request failed, and the queue pair with it.
+    pub(super) failed: bool,
+    /// A READ waits for `poll`.
+    pub(super) wants_poll: bool,
+    /// The end marker has gone out.
+    pub(super) ended: bool,
+}
+
+impl Progress {
+    /// Together with what an earlier round of the same call came to.
+    pub(super) fn with(self, earlier: Self) -> Self {
+        Self {
+            published: match (self.published, earlier.published) {
+                (Some(a), Some(b)) => Some(a || b),
+                (one, other) => one.or(other),
+            },
+            completed: self.completed || earlier.completed,
+            failed: self.failed || earlier.failed,
+            wants_poll: self.wants_poll,
+            ended: self.ended || earlier.ended,
+        }
+    }
+
+    fn publish(&mut self, solicited: bool) {
+        self.published = Some(self.published.unwrap_or(false) || solicited);
+    }
+}
+
+/// A rule of the rings that the peer broke.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Broken(pub(super) &'static str);
+
+/// What is there when a connection exists.
+#[derive(Debug)]
+struct Connection {
+    remote: Arc<Remote>,
+    ring: RingWriter<MappedWords, IN_WORDS>,
+    slots: RingReader<MappedWords, RECV_WORDS>,
+    /// The link's list, as far as needed: saves its lock on the fast path.
+    chunks: Vec<Arc<Mapping>>,
+    /// Slots taken and given back unused.
+    returned: Vec<PeerSlot>,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(super) struct Tx {
+    pub(super) state: State,
+    connection: Option<Connection>,
+    pub(super) queue: VecDeque<Entry>,
+    /// Requests at the front that have been started.
+    started: usize,
+    /// The request at the front is being carried out by a thread in `poll`.
+    executing: bool,
+    writes_started: u64,
+    writes_done: u64,
+    rnr_deadline: Option<Instant>,
+}
+
+impl Tx {
+    pub(super) fn new() -> Self {
+        Self {
+            state: State::Init,
+            connection: None,
+            queue: VecDeque::new(),
+            started: 0,
+            executing: false,
+            writes_started: 0,
+            writes_done: 0,
+            rnr_deadline: None,
+        }
+    }
+
+    /// Connected.
+    pub(super) fn connect(&mut self, remote: Arc<Remote>) {
+        let (in_words, in_log) = remote.block().in_ring();
+        let (recv_words, recv_log) = remote.block().recv_ring();
+        self.connection = Some(Connection {
+            ring: RingWriter::new(in_words, in_log),
+            slots: RingReader::new(recv_words, recv_log),
+            chunks: Vec::new(),
+            returned: Vec::new(),
+            remote,
+        });
+        self.state = State::Ready;
+    }
+
+    /// The peer's half, while connected.
+    pub(super) fn remote(&self) -> Option<&Arc<Remote>> {
+        self.connection.as_ref().map(|c| &c.remote)
+    }
+
+    /// When waiting for a receive ends in failure.
+    pub(super) fn rnr_deadline(&self) -> Option<Instant> {
+        self.rnr_deadline
+    }
+
+    /// Whether messages wait that have no slot. Then nobody else may take one: the queue's head
+    /// could starve.
+    fn waits_for_slot(&self) -> bool {
+        self.queue
+            .range(self.started..)
+            .any(|e| matches!(&e.op, Op::Send { message, .. } if message.private().is_some()))
+    }
+
+    /// The peer's next posted receive, for a message of `len` bytes. `None` if there is none, or
+    /// if an earlier message needs it.
+    pub(super) fn take_slot(&mut self, qp: &HostQp) -> Result<Option<PeerSlot>, Broken> {
+        if self.waits_for_slot() {
+            return Ok(None);
+        }
+        match &mut self.connection {
+            Some(connection) => connection.take_slot(qp),
+            None => Ok(None),
+        }
+    }
+
+    /// A slot that was taken is not needed.
+    pub(super) fn return_slot(&mut self, slot: PeerSlot) {
+        if let Some(connection) = &mut self.connection {
+            connection.returned.push(slot);
+        }
+    }
+
+    /// Starts what can start, completes what is done.
+    pub(super) fn progress(&mut self, qp: &HostQp) -> Result<Progress, Broken> {
+        let mut made = Progress::default();
+        if matches!(self.state, State::Init | State::Error) || self.queue.is_empty() {
+            return Ok(made);
+        }
+        self.collect_writes(qp);
+        loop {
+            self.start(qp, &mut made)?;
+            if !self.complete(qp, &mut made) || made.failed {
+                break;
+            }
+        }
+        // Only what is at the very front can be a READ that is ready to be carried out.
+        made.wants_poll = !self.executing
+            && matches!(self.queue.front(), Some(e) if matches!(e.op, Op::Read { .. }) && e.status.is_none());
+        Ok(made)
+    }
+
+    fn start(&mut self, qp: &HostQp, made: &mut Progress) -> Result<(), Broken> {
+        while self.started < self.queue.len() {
+            if self
+                .queue
+                .iter()
+                .take(self.started)
+                .any(|e| failed(e.status))
+            {
+                return Ok(());
+            }
+            let at = self.started;
+            let go = match &self.queue[at].op {
+                Op::Send { .. } => self.start_send(qp, at, made)?,
+                Op::Write { .. } => self.start_write(qp, at, made),
+                Op::Read { .. } => false,
+                Op::LocalInv { rkey } => {
+                    let killed = qp.link().plane().keys().kill(*rkey, Some(qp.number()));
+                    self.queue[at].status = Some(if killed {
+                        WcStatus::Success
+                    } else {
+                        WcStatus::LocalProtection
+                    });
+                    true
+                }
+                Op::Bind => {
+                    self.queue[at].status = Some(WcStatus::Success);
+                    true
+                }
+                Op::End => {
+                    self.publish(Inbound::End, true, made);
+                    made.ended = true;
+                    self.queue[at].status = Some(WcStatus::Success);
+                    true
+                }
+            };
+            if !go {
+                return Ok(());
+            }
+            self.started += 1;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, entry: Inbound, solicited: bool, made: &mut Progress) {
+        if let Some(connection) = &mut self.connection {
+            connection.ring.push(&entry.to_words());
+            made.publish(solicited);
+        }
+    }
+
+    fn start_send(&mut self, qp: &HostQp, at: usize, made: &mut Progress) -> Result<bool, Broken> {
+        let needs_slot = match &self.queue[at].op {
+            Op::Send { message, .. } => message.private().is_some(),
+            _ => false,
+        };
+        if needs_slot && !self.fill_slot(qp, at)? {
+            return Ok(self.give_up_waiting(qp, at));
+        }
+        self.rnr_deadline = None;
+        let solicited = self.queue[at].flags.contains(SendFlags::SOLICITED);
+        let Op::Send {
+            message,
+            len,
+            invalidate,
+        } = &self.queue[at].op
+        else {
+            return Ok(false);
+        };
+        let entry = match message {
+            Message::Slot(slot) => Inbound::Send {
+                slot: slot.number,
+                len: *len as u64,
+                solicited,
+                invalidate: *invalidate,
+            },
+            Message::Overrun(slot) => Inbound::Overrun { slot: slot.number },
+            Message::Heap(_) | Message::Reserved(_) => return Ok(false),
+        };
+        let overrun = matches!(entry, Inbound::Overrun { .. });
+        self.publish(entry, solicited || overrun, made);
+        self.queue[at].status = Some(if overrun {
+            WcStatus::RemoteOperation
+        } else {
+            WcStatus::Success
+        });
+        Ok(true)
+    }
+
+    /// Finds a receive for the private message at `at` and copies it there.
+    fn fill_slot(&mut self, qp: &HostQp, at: usize) -> Result<bool, Broken> {
+        let Some(connection) = &mut self.connection else {
+            return Ok(false);
+        };
+        let taken = match connection.take_slot(qp)? {
+            Some(slot) => Some(slot),
+            None => self.steal_slot(at),
+        };
+        let Some(slot) = taken else { return Ok(false) };
+        if let Op::Send { message, len, .. } = &mut self.queue[at].op
+            && let Some(private) = message.private()
+        {
+            *message = place(slot, &private, *len);
+        }
+        Ok(true)
+    }
+
+    /// A later message lies in a slot already, and the peer may be waiting for just this one:
+    /// swap, so that the order holds.
+    fn steal_slot(&mut self, at: usize) -> Option<PeerSlot> {
+        for entry in self.queue.iter_mut().skip(at + 1) {
+            if let Op::Send { message, len, .. } = &mut entry.op
+                && let Message::Slot(slot) = message
+            {
+                let heap = HeapBuf::new(*len);
+                buf::copy(&heap.mem(), &slot.mem, *len);
+                let slot = slot.clone();
+                *message = Message::Heap(heap);
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// No receive: waits for one, unless that has lasted long enough. True if given up.
+    fn give_up_waiting(&mut self, qp: &HostQp, at: usize) -> bool {
+        let retry = qp.rnr_retry();
+        if retry >= RNR_FOREVER {
+            return false;
+        }
+        let deadline = *self
+            .rnr_deadline
+            .get_or_insert_with(|| Instant::now() + RNR_TRY * u32::from(retry));
+        if Instant::now() < deadline {
+            return false;
+        }
+        self.queue[at].status = Some(WcStatus::RnrRetryExceeded);
+        true
+    }
+
+    fn start_write(&mut self, qp: &HostQp, at: usize, made: &mut Progress) -> bool {
+        let Op::Write {
+            local,
+            remote,
+            rkey,
+            ..
+        } = &self.queue[at].op
+        else {
+            return false;
+        };
+        let pieces = local.len().max(1) as u64;
+        if self.writes_started - self.writes_done + pieces > WRITES_MAX as u64 {
+            return false;
+        }
+        let (local, rkey) = (local.clone(), *rkey);
+        let mut to = remote.0;
+        let mut bound: SmallVec<[Rkey; 1]> = SmallVec::new();
+        let mut requests: SmallVec<[WriteRequest; 1]> = SmallVec::new();
+        for n in 0..pieces {
+            let request = match local.get(usize::try_from(n).unwrap_or(usize::MAX)) {
+                None => WriteRequest {
+                    n: self.writes_started + n,
+                    len: 0,
+                    from: (Rkey(0), 0),
+                    to: (Rkey(0), 0),
+                },
+                Some(sge) => {
+                    let from = sge.ptr.addr() as u64;
+                    let Some(key) = qp.open_for_read(&sge.region, from, sge.len) else {
+                        qp.kill_keys(&bound);
+                        self.queue[at].status = Some(WcStatus::LocalProtection);
+                        return true;
+                    };
+                    bound.push(key);
+                    let request = WriteRequest {
+                        n: self.writes_started + n,
+                        len: sge.len as u64,
+                        from: (key, from),
+                        to: (rkey, to),
+                    };
+                    to = to.wrapping_add(sge.len as u64);
+                    request
+                }
+            };
+            requests.push(request);
+        }
+        self.writes_started += pieces;
+        let last = self.writes_started;
+        if let Op::Write { keys, end, .. } = &mut self.queue[at].op {
+            *keys = bound;
+            *end = last;
+        }
+        for request in requests {
+            self.publish(Inbound::Write(request), true, made);
+        }
+        true
+    }
+
+    /// Looks what became of the writes the peer was asked for.
+    fn collect_writes(&mut self, qp: &HostQp) {
+        while self.writes_done < self.writes_started {
+            let Some(status) = qp.block().write_status(self.writes_done) else {
+                return;
+            };
+            self.writes_done += 1;
+            let done = self.writes_done;
+            let entry = self
+                .queue
+                .iter_mut()
+                .take(self.started)
+                .find(|e| matches!(e.op, Op::Write { end, .. } if end >= done));
+            let Some(entry) = entry else { continue };
+            let Op::Write { end, keys, .. } = &mut entry.op else {
+                continue;
+            };
+            let last = *end == done;
+            if last || status != WriteStatus::Done {
+                qp.kill_keys(keys);
+                keys.clear();
+            }
+            match status {
+                WriteStatus::Done if last => {
+                    entry.status.get_or_insert(WcStatus::Success);
+                }
+                WriteStatus::Done => {}
+                WriteStatus::Access => entry.status = Some(WcStatus::RemoteAccess),
+                WriteStatus::Failed => entry.status = Some(WcStatus::RemoteOperation),
+            }
+        }
+    }
+
+    /// Completes done requests from the front. True if any was.
+    fn complete(&mut self, qp: &HostQp, made: &mut Progress) -> bool {
+        let mut any = false;
+        while let Some(status) = self.queue.front().and_then(|e| e.status) {
+            let Some(entry) = self.queue.pop_front() else {
+                break;
+            };
+            self.started = self.started.saturating_sub(1);
+            any = true;
+            made.completed |= report(qp, &entry, status);
+            if status != WcStatus::Success {
+                made.failed = true;
+                break;
+            }
+        }
+        any
+    }
+
+    /// Takes the READ at the front to carry it out; [`finish_read`](Self::finish_read) follows.
+    pub(super) fn take_read(&mut self) -> Option<(SmallVec<[LocalSge; 1]>, RemoteAddr, Rkey)> {
+        if self.executing || !matches!(self.state, State::Ready | State::Ending) {
+            return None;
+        }
+        match self.queue.front() {
+            Some(Entry {
+                op:
+                    Op::Read {
+                        local,
+                        remote,
+                        rkey,
+                    },
+                status: None,
+                ..
+            }) => {
+                self.executing = true;
+                Some((local.clone(), *remote, *rkey))
+            }
+            _ => None,
+        }
+    }
+
+    /// The READ at the front has been carried out, or must be tried again (`None`).
+    pub(super) fn finish_read(&mut self, status: Option<WcStatus>, len: usize) {
+        self.executing = false;
+        if let Some(entry) = self.queue.front_mut()
+            && let Some(status) = status
+        {
+            entry.status = Some(status);
+            if status == WcStatus::Success {
+                entry.byte_len = len;
+            }
+            self.started = self.started.max(1);
+        }
+    }
+
+    /// Flushes everything; the first request that was not done ends with `first`. A READ that is
+    /// being carried out stays, and what is behind it, until its thread calls this again: its
+    /// memory is not free before.
+    pub(super) fn flush(&mut self, qp: &HostQp, first: WcStatus) {
+        self.state = State::Error;
+        self.rnr_deadline = None;
+        if self.executing {
+            return;
+        }
+        let mut next = first;
+        while let Some(entry) = self.queue.pop_front() {
+            if let Op::Write { keys, .. } = &entry.op {
+                qp.kill_keys(keys);
+            }
+            report(qp, &entry, next);
+            next = WcStatus::Flushed;
+        }
+        self.started = 0;
+        self.connection = None;
+    }
+}
+
+fn failed(status: Option<WcStatus>) -> bool {
+    status.is_some_and(|s| s != WcStatus::Success)
+}
+
+/// Puts a private message into a slot, or marks that it does not fit.
+pub(super) fn place(slot: PeerSlot, private: &crate::memory::ForeignSlice, len: usize) -> Message {
+    if len > slot.mem.len() {
+        return Message::Overrun(slot);
+    }
+    buf::copy(&slot.mem, private, len);
+    Message::Slot(slot)
+}
+
+/// Queues a completion if the request gets one. True if it does.
+fn report(qp: &HostQp, entry: &Entry, status: WcStatus) -> bool {
+    let success = status == WcStatus::Success;
+    let Some(opcode) = entry.opcode() else {
+        return false;
+    };
+    if success && !entry.flags.contains(SendFlags::SIGNALED) {
+        qp.send_taken();
+        return false;
+    }
+    qp.cq().push(WorkCompletion {
+        wr_id: entry.wr_id,
+        status,
+        opcode,
+        byte_len: if success { entry.byte_len } else { 0 },
+        invalidated: None,
+        qp: crate::types::QpNum(qp.number()),
+    });
+    true
+}
+
+impl Connection {
+    fn take_slot(&mut self, qp: &HostQp) -> Result<Option<PeerSlot>, Broken> {
+        if let Some(slot) = self.returned.pop() {
+            return Ok(Some(slot));
+        }
+        let words = match self.slots.peek() {
+            Some(words) => words,
+            None => {
+                // Ask to be woken, and look again: one of the two sides sees the other.
+                self.remote_block().want_receive();
+                fence(Ordering::SeqCst);
+                match self.slots.peek() {
+                    Some(words) => words,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let posted = PostedSlot::from_words(&words);
+        let Some(map) = self.chunk(qp, posted.chunk)? else {
+            // Its message is on the way; the link wakes us when it has come.
+            return Ok(None);
+        };
+        let mem = usize::try_from(posted.offset)
+            .ok()
+            .zip(usize::try_from(posted.len).ok())
+            .and_then(|(at, len)| map.part(at, len))
+            .ok_or(Broken("a posted receive does not lie within its chunk"))?;
+        self.slots.advance();
+        Ok(Some(PeerSlot {
+            number: posted.slot,
+            mem,
+            _map: map,
+        }))
+    }
+
+    fn remote_block(&self) -> &crate::host::layout::Block {
+        self.remote.block()
+    }
+
+    fn chunk(&mut self, qp: &HostQp, id: u32) -> Result<Option<Arc<Mapping>>, Broken> {
+        let at = usize::try_from(id).unwrap_or(usize::MAX);
+        if at >= CHUNKS_MAX {
+            return Err(Broken("a posted receive is in a chunk that cannot be"));
+        }
+        while self.chunks.len() <= at {
+            let next = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
+            let Some(map) = qp.link().peer_chunk(next) else {
+                return Ok(None);
+            };
+            self.chunks.push(map);
+        }
+        Ok(Some(Arc::clone(&self.chunks[at])))
+    }
+}
+
+impl HostQp {
+    /// A key of ours that lets the peer fetch a piece of a WRITE.
+    fn open_for_read(&self, region: &Arc<RegionInner>, addr: u64, len: usize) -> Option<Rkey> {
+        if self.show(region).is_err() {
+            return None;
+        }
+        let cell = Cell {
+            addr,
+            len: len as u64,
+            access: Access::REMOTE_READ.bits(),
+            region: region.fd().map(|_| (region.id(), addr - region.addr())),
+            qp: self.number(),
+        };
+        let live = LiveKey {
+            cell,
+            region: Arc::clone(region),
+        };
+        self.link().plane().keys().bind(live).ok()
+    }
+
+    fn kill_keys(&self, keys: &[Rkey]) {
+        for rkey in keys {
+            self.link().plane().keys().kill(*rkey, Some(self.number()));
+        }
+    }
+}
