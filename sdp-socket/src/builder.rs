@@ -16,14 +16,27 @@ use crate::provider::{ProviderKind, choose, shared};
 use crate::stream::SdpStream;
 
 /// Makes [`SdpStream`]s and [`SdpListener`]s. Options of a listener are those its accepted
-/// connections start with.
-#[derive(Clone, Debug, Default)]
+/// connections start with. A clone is changed by itself.
+#[derive(Debug, Default)]
 pub struct Builder {
     provider: Option<ProviderKind>,
     context: Option<Arc<Context>>,
     options: Options,
     only_v6: bool,
     reuse_port: bool,
+}
+
+impl Clone for Builder {
+    fn clone(&self) -> Self {
+        Self {
+            provider: self.provider,
+            context: self.context.clone(),
+            // Options as such are shared by their clones, as those of one socket are.
+            options: self.options.inherited(),
+            only_v6: self.only_v6,
+            reuse_port: self.reuse_port,
+        }
+    }
 }
 
 impl Builder {

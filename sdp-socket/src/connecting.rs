@@ -108,10 +108,17 @@ impl Connecting {
 
     fn finish(&self, result: io::Result<Arc<Conn>>) {
         let mut state = lock(&self.state);
-        if !matches!(*state, State::Taken | State::Done(_)) {
-            *state = State::Done(result);
-        }
+        let unwanted = match *state {
+            State::Taken | State::Done(_) => Some(result),
+            _ => {
+                *state = State::Done(result);
+                None
+            }
+        };
         drop(state);
+        if let Some(Ok(conn)) = unwanted {
+            discard(&conn);
+        }
         self.word.signal();
     }
 
@@ -119,8 +126,7 @@ impl Connecting {
     fn give_up(&self) {
         let state = std::mem::replace(&mut *lock(&self.state), State::Taken);
         if let State::Handshake(conn) | State::Done(Ok(conn)) = state {
-            conn.with_engine(|engine, now| engine.abort(now));
-            self.context.forget(conn.token);
+            discard(&conn);
         } else {
             self.id.disconnect();
         }
@@ -164,6 +170,10 @@ impl Connecting {
         let mut state = lock(&self.state);
         if matches!(*state, State::Resolving) {
             *state = State::Handshake(conn);
+        } else if matches!(*state, State::Taken) {
+            // Nobody waits any more.
+            drop(state);
+            discard(&conn);
         }
         Ok(())
     }
@@ -178,6 +188,12 @@ impl Connecting {
         };
         self.finish(result);
     }
+}
+
+/// Ends a connection that nobody wants.
+fn discard(conn: &Arc<Conn>) {
+    conn.visit_engine(|engine, now| engine.abort(now));
+    conn.context.forget(conn.token);
 }
 
 impl Conn {

@@ -249,14 +249,15 @@ impl Context {
     fn run_timers(&self) -> bool {
         for _ in 0..ROUND_MAX {
             let now = self.now();
-            let token = {
+            let due = {
                 let mut timers = lock(&self.timers);
                 match timers.peek() {
-                    Some(Reverse((at, _))) if *at <= now => timers.pop().map(|Reverse(t)| t.1),
+                    Some(Reverse((at, _))) if *at <= now => timers.pop().map(|Reverse(t)| t),
                     _ => return false,
                 }
             };
-            if let Some(token) = token {
+            let Some((at, token)) = due else { continue };
+            if self.conn(token).is_some_and(|conn| conn.take_timer(at)) {
                 self.visit(token);
             }
         }

@@ -27,7 +27,7 @@ pub(crate) use ZcopyThreshold as Threshold;
 const AUTO_SAME_HOST: usize = 16 << 10;
 const AUTO_ADAPTER: usize = 64 << 10;
 /// Smallest threshold: below it an advert costs more than any copy.
-const THRESHOLD_MIN: usize = 4 << 10;
+pub(crate) const THRESHOLD_MIN: usize = 4 << 10;
 /// Range of SO_SNDBUF and SO_RCVBUF.
 const BUFFER_MIN: usize = 4 << 10;
 const BUFFER_MAX: usize = 64 << 20;
@@ -177,16 +177,20 @@ impl Options {
         }
     }
 
+    /// A buffer size within its range.
+    pub(crate) fn clamp_buffer(len: usize) -> usize {
+        len.clamp(BUFFER_MIN, BUFFER_MAX)
+    }
+
     /// Puts these options into the engine's settings.
     pub(crate) fn apply(&self, config: &mut Config, same_host: bool) {
-        let clamp = |len: usize| len.clamp(BUFFER_MIN, BUFFER_MAX);
         config.zcopy_threshold = Self::engine_threshold(self.threshold(), same_host);
         config.nodelay = self.nodelay();
         if let Some(len) = self.fixed.send_buffer_len {
-            config.send_buffer_len = clamp(len);
+            config.send_buffer_len = Self::clamp_buffer(len);
         }
         if let Some(len) = self.fixed.recv_buffer_len {
-            config.recv_buffer_total = clamp(len);
+            config.recv_buffer_total = Self::clamp_buffer(len);
         }
         if let Some(wait) = self.fixed.rendezvous_wait {
             config.rendezvous_wait = wait;

@@ -88,7 +88,7 @@ impl SdpStream {
         if conn.is_closed() {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        conn.with_engine(|engine, now| {
+        conn.visit_engine(|engine, now| {
             if matches!(how, Shutdown::Read | Shutdown::Both) {
                 engine.shutdown_recv(now);
             }
@@ -96,7 +96,6 @@ impl SdpStream {
                 engine.shutdown_send(now);
             }
         });
-        conn.settle();
         Ok(())
     }
 
@@ -186,7 +185,7 @@ impl SdpStream {
     /// None.
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
         self.options().set_nodelay(on);
-        self.conn().with_engine(|engine, _| engine.set_nodelay(on));
+        self.conn().visit_engine(|engine, _| engine.set_nodelay(on));
         Ok(())
     }
 
@@ -238,7 +237,7 @@ impl SdpStream {
             .caps()
             .contains(sdp_verbs::Caps::SAME_HOST);
         let threshold = Options::engine_threshold(threshold, same_host);
-        conn.with_engine(|engine, _| engine.set_threshold(threshold));
+        conn.visit_engine(|engine, _| engine.set_threshold(threshold));
         Ok(())
     }
 
@@ -250,23 +249,23 @@ impl SdpStream {
         Ok(self.options().threshold())
     }
 
-    /// SO_SNDBUF.
+    /// SO_SNDBUF, brought into the range 4 KiB to 64 MiB.
     ///
     /// # Errors
     /// None.
     pub fn set_send_buffer_size(&self, len: usize) -> io::Result<()> {
         self.conn()
-            .with_engine(|engine, _| engine.set_send_buffer_len(len));
+            .visit_engine(|engine, _| engine.set_send_buffer_len(Options::clamp_buffer(len)));
         Ok(())
     }
 
-    /// SO_RCVBUF.
+    /// SO_RCVBUF, brought into the range 4 KiB to 64 MiB.
     ///
     /// # Errors
     /// None.
     pub fn set_recv_buffer_size(&self, len: usize) -> io::Result<()> {
         self.conn()
-            .with_engine(|engine, _| engine.set_recv_buffer_total(len));
+            .visit_engine(|engine, _| engine.set_recv_buffer_total(Options::clamp_buffer(len)));
         Ok(())
     }
 
@@ -281,9 +280,8 @@ impl SdpStream {
     /// What this connection has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let conn = self.conn();
-        conn.pump();
-        Stats::from(conn.lock().engine.stats())
+        self.conn()
+            .visit_engine(|engine, _| Stats::from(engine.stats()))
     }
 }
 

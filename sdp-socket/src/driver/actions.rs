@@ -1,6 +1,7 @@
 //! Carrying out the engine's actions.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sdp_core::action::PrivateData;
 use sdp_core::{
@@ -23,27 +24,58 @@ const INLINE_MAX: usize = 256;
 /// way the connection ends.
 type Outcome = Result<(), PostError>;
 
+/// What an action names that the engine expects back.
+#[derive(Clone, Copy)]
+enum Names {
+    Work(WorkId),
+    Receive(BufferId),
+    Nothing,
+}
+
+impl Names {
+    fn of(action: &Action) -> Self {
+        match action {
+            Action::RdmaRead { work, .. } | Action::InvalidateKey { work, .. } => Self::Work(*work),
+            Action::PostSend(send) => send.work.map_or(Self::Nothing, Self::Work),
+            Action::PostRecv(buf) => Self::Receive(*buf),
+            _ => Self::Nothing,
+        }
+    }
+}
+
 impl Conn {
     /// Polls and carries out actions until there are none, then tells of events. Copies are
     /// collected in `inner.jobs`.
     pub(super) fn drain(&self, inner: &mut Inner, now: Instant) {
         while let Some(action) = inner.engine.poll_action() {
-            if let Err(error) = self.carry_out(inner, now, action) {
-                self.post_failed(inner, now, error);
+            let names = Names::of(&action);
+            match self.carry_out(inner, now, action) {
+                Ok(()) => {}
+                Err(error) => self.post_failed(inner, now, error, names),
             }
         }
         self.tell(inner);
     }
 
-    fn post_failed(&self, inner: &mut Inner, now: Instant, error: PostError) {
-        if inner.told_down {
-            return;
-        }
-        inner.told_down = true;
+    /// A request was not accepted, so no completion will ever come for it: the engine hears that
+    /// it was flushed. The transport is gone; the engine hears of that when the completion queue
+    /// has been emptied.
+    fn post_failed(&self, inner: &mut Inner, now: Instant, error: PostError, names: Names) {
         if error != PostError::WrongState {
             tracing::error!(token = ?self.token, "a work request was refused: {error}");
         }
-        inner.engine.handle_cm(now, sdp_core::CmInput::Disconnected);
+        match names {
+            Names::Work(work) => {
+                inner.calls.finish_invalidate(work, false);
+                inner
+                    .engine
+                    .handle_completion(now, work, sdp_core::Completion::Flushed);
+            }
+            Names::Receive(buf) => inner.engine.handle_recv_flushed(now, buf),
+            Names::Nothing => {}
+        }
+        self.transport_down.store(true, Ordering::Release);
+        inner.local_work = true;
     }
 
     fn carry_out(&self, inner: &mut Inner, now: Instant, action: Action) -> Outcome {
@@ -141,7 +173,9 @@ impl Conn {
                 }
             },
         };
-        qp.post_recv(recv_wr_id(buf), memory)
+        qp.post_recv(recv_wr_id(buf), memory)?;
+        inner.receives += 1;
+        Ok(())
     }
 
     fn post_message(&self, inner: &mut Inner, send: PostSend) -> Outcome {
@@ -150,8 +184,7 @@ impl Conn {
         let mut flags = SendFlags::empty();
         flags.set(SendFlags::SIGNALED, send.work.is_some());
         flags.set(SendFlags::SOLICITED, send.solicited);
-        inner.local_work |= send.work.is_some();
-        let mut bytes = [0; HEAD_LEN_MAX + INLINE_MAX];
+        let mut bytes;
         let data = match send.payload {
             Payload::Grant { grant, len } => {
                 let buf = inner.grants.remove(&grant).expect("a grant is posted once");
@@ -164,6 +197,7 @@ impl Conn {
             Payload::None => SendData::Inline(head),
             Payload::Call { call, at, len } => {
                 let len = len as usize;
+                bytes = [0; HEAD_LEN_MAX + INLINE_MAX];
                 bytes[..head.len()].copy_from_slice(head);
                 inner
                     .calls
@@ -200,7 +234,6 @@ impl Conn {
                 return Ok(());
             }
         };
-        inner.local_work = true;
         qp.post_send(SendWr {
             wr_id: work_wr_id(Some(work)),
             op: SendOp::Read {
@@ -209,7 +242,9 @@ impl Conn {
                 rkey: Rkey(rkey.0),
             },
             flags: SendFlags::SIGNALED,
-        })
+        })?;
+        inner.posted_work();
+        Ok(())
     }
 
     fn read_target(
@@ -273,7 +308,7 @@ impl Conn {
         };
         match qp.bind(work_wr_id(None), SendFlags::empty(), &*window, binding) {
             Ok(rkey) => {
-                inner.calls.add_key(key, rkey, window, region);
+                inner.calls.add_key(key, call, rkey, window, region);
                 Ok((
                     sdp_wire::Rkey(rkey.0),
                     sdp_wire::RemoteAddr(addr.as_ptr() as u64),
@@ -291,17 +326,13 @@ impl Conn {
                 .handle_completion(now, work, sdp_core::Completion::Flushed);
             return Ok(());
         };
-        inner.local_work = true;
         self.qp()?.post_send(SendWr {
             wr_id: work_wr_id(Some(work)),
             op: SendOp::LocalInv { rkey },
             flags: SendFlags::SIGNALED,
-        })
-    }
-
-    /// If `work` was the invalidation of a key, the key is dead: its window is free again.
-    pub(super) fn retire_key(&self, inner: &mut Inner, work: WorkId) {
-        inner.calls.finish_invalidate(work);
+        })?;
+        inner.posted_work();
+        Ok(())
     }
 
     /// Carries a copy out without the lock. False: it could not be done.

@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::sync::{Arc, MutexGuard};
 
-use sdp_core::{CallError, CopySource, Instant, RecvId, RecvRequest, RecvStep};
+use sdp_core::{CallError, CopySource, EndCall, Instant, RecvId, RecvRequest, RecvStep};
 
 use super::regions::CallMemory;
 use super::{COPY_LOCKED_MAX, Conn, Inner};
@@ -38,8 +38,9 @@ impl Conn {
         &self,
         memory: &CallMemory,
         flags: RecvFlags,
-        deadline: Option<Instant>,
+        mut deadline: Option<Instant>,
     ) -> Result<usize, CallError> {
+        let mut ended = false;
         let mut spinner = Spinner::new(self.options.spin());
         let request = RecvRequest {
             len: memory.len(),
@@ -49,7 +50,7 @@ impl Conn {
             wait_all: flags.wait_all,
             copy_reason: None,
         };
-        self.pump();
+        self.pump_if_free();
         let mut inner = self.lock();
         let id = inner.engine.recv_start(self.context.now(), request);
         inner.calls.add_recv(id, memory.clone());
@@ -62,12 +63,24 @@ impl Conn {
                     continue;
                 }
                 RecvStep::Copy { from, at, len } => {
-                    self.copy_unlocked(inner, id, memory, from, (at, len));
+                    self.copy_to_call(inner, id, memory, from, (at, len));
+                }
+                RecvStep::Wait if flags.nonblocking && !ended => {
+                    // What needs no more than our own work is done now; then the call ends.
+                    self.after(inner, now);
+                    self.pump();
+                    ended = true;
+                    self.with_engine(|engine, now| engine.recv_end(now, id, EndCall::TimedOut));
                 }
                 RecvStep::Wait => {
                     let seen = self.rx.seen();
                     self.after(inner, now);
-                    if let Some(why) = self.wait(&self.rx, seen, deadline, &mut spinner) {
+                    if let Some(why) = self.wait(&self.rx, seen, deadline, &mut spinner)
+                        && !ended
+                    {
+                        // It is told once; what remains is bounded by the engine's own time-out.
+                        ended = true;
+                        deadline = None;
                         self.with_engine(|engine, now| engine.recv_end(now, id, why));
                     }
                 }
@@ -81,7 +94,7 @@ impl Conn {
         }
     }
 
-    fn copy_unlocked<'a>(
+    fn copy_to_call<'a>(
         &'a self,
         inner: MutexGuard<'a, Inner>,
         id: RecvId,

@@ -8,6 +8,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use sdp_core::{KeyId, RecvId, SendId, WorkId};
 use sdp_verbs::{
     Access, ForeignSlice, MemoryRegion, MemoryWindow, Provider, Rkey, Sge, VerbsError,
@@ -117,12 +118,12 @@ impl CallMemory {
     }
 
     /// Copies `at..at + len` of a send's memory to the end of `to`.
-    pub(crate) fn append_to(&self, at: usize, len: usize, to: &mut impl Extend<u8>) {
+    pub(crate) fn append_to(&self, at: usize, len: usize, to: &mut BytesMut) {
         for (ptr, n) in self.parts(at, len) {
             // SAFETY: readable by the invariant of this type, and the bytes are the caller's own
             // borrow, which nobody writes.
             let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), n) };
-            to.extend(bytes.iter().copied());
+            to.extend_from_slice(bytes);
         }
     }
 
@@ -171,6 +172,7 @@ impl CallMemory {
 /// A key given to the peer.
 #[derive(Debug)]
 struct LiveKey {
+    call: SendId,
     rkey: Rkey,
     window: Box<dyn MemoryWindow>,
     invalidation: Option<WorkId>,
@@ -192,7 +194,12 @@ impl CallTable {
         self.sends.insert(id, memory);
     }
 
+    /// The call is over. No key of its memory is left; should one be, it dies here.
     pub(crate) fn remove_send(&mut self, id: SendId) {
+        while let Some(key) = self.keys.key_where(|live| live.call == id).copied() {
+            tracing::error!("{key:?} outlived its call");
+            self.keys.remove(&key);
+        }
         self.sends.remove(&id);
     }
 
@@ -235,11 +242,13 @@ impl CallTable {
     pub(crate) fn add_key(
         &mut self,
         key: KeyId,
+        call: SendId,
         rkey: Rkey,
         window: Box<dyn MemoryWindow>,
         region: Arc<dyn MemoryRegion>,
     ) {
         let live = LiveKey {
+            call,
             rkey,
             window,
             invalidation: None,
@@ -268,14 +277,18 @@ impl CallTable {
         Some(live.rkey)
     }
 
-    /// If `work` killed a key, its window is spare again.
-    pub(crate) fn finish_invalidate(&mut self, work: WorkId) {
+    /// If `work` was to kill a key: it has (`done`), and its window is spare again; or the request
+    /// was flushed, which proves nothing, and the window goes, which kills its key.
+    pub(crate) fn finish_invalidate(&mut self, work: WorkId, done: bool) {
         let killed = self
             .keys
             .key_where(|live| live.invalidation == Some(work))
             .copied();
-        if let Some(key) = killed {
-            self.forget_key(key);
+        let live = killed.and_then(|key| self.keys.remove(&key));
+        if let Some(live) = live
+            && done
+        {
+            self.spare.push(live.window);
         }
     }
 }
@@ -284,7 +297,7 @@ impl CallTable {
 #[derive(Debug)]
 pub(crate) struct PrivateMemory {
     region: Arc<dyn MemoryRegion>,
-    _heap: Box<[u8]>,
+    _heap: Vec<u8>,
 }
 
 impl PrivateMemory {
@@ -293,9 +306,9 @@ impl PrivateMemory {
     /// # Errors
     /// The provider's.
     pub(crate) fn new(len: usize, provider: &dyn Provider) -> Result<Self, VerbsError> {
-        let mut heap = vec![0; len].into_boxed_slice();
-        let addr = NonNull::from(&mut *heap).cast();
-        // SAFETY: the box lives as long as the region beside it and is never touched through a
+        let mut heap = vec![0; len];
+        let addr = NonNull::new(heap.as_mut_ptr()).expect("a vector's pointer is not null");
+        // SAFETY: the vector lives as long as the region beside it and is never touched through a
         // reference again.
         let region = unsafe { provider.register(addr, len, Access::LOCAL_WRITE) }?;
         Ok(Self {

@@ -2,16 +2,16 @@
 
 use std::io::{self, IoSlice};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use sdp_core::{
-    CallError, CopyReason, CopyTarget, GrantId, Instant, SendId, SendRequest, SendStep,
+    CallError, Connection, CopyReason, CopyTarget, Instant, SendId, SendRequest, SendStep,
 };
-use sdp_verbs::Caps;
+use sdp_verbs::{Caps, SendBuf};
 use sdp_wire::BSDH_LEN;
 
 use super::regions::CallMemory;
 use super::{COPY_LOCKED_MAX, Conn, Inner};
-use crate::options::Threshold;
+use crate::options::{THRESHOLD_MIN, Threshold};
 use crate::park::Spinner;
 
 impl Conn {
@@ -32,8 +32,9 @@ impl Conn {
         &self,
         memory: &CallMemory,
         nonblocking: bool,
-        deadline: Option<Instant>,
+        mut deadline: Option<Instant>,
     ) -> Result<usize, CallError> {
+        let mut ended = false;
         let mut spinner = Spinner::new(self.options.spin());
         let request = SendRequest {
             len: memory.len(),
@@ -53,12 +54,19 @@ impl Conn {
                 }
                 SendStep::Copy { at, len, to } => {
                     drop(inner);
-                    self.copy_unlocked(id, memory, (at, len), to);
+                    self.copy_from_call(id, memory, (at, len), to);
+                    // Credits may have come: better a message buffer than private memory.
+                    self.pump_if_free();
                 }
                 SendStep::Wait => {
                     let seen = self.tx.seen();
                     self.after(inner, now);
-                    if let Some(why) = self.wait(&self.tx, seen, deadline, &mut spinner) {
+                    if let Some(why) = self.wait(&self.tx, seen, deadline, &mut spinner)
+                        && !ended
+                    {
+                        // It is told once; what remains is bounded by the engine's own time-out.
+                        ended = true;
+                        deadline = None;
                         self.with_engine(|engine, now| engine.send_end(now, id, why));
                     }
                 }
@@ -99,7 +107,7 @@ impl Conn {
         tell_copied(&mut inner.engine, now, id, len, to, copied);
     }
 
-    fn copy_unlocked(
+    fn copy_from_call(
         &self,
         id: SendId,
         memory: &CallMemory,
@@ -133,6 +141,9 @@ impl Conn {
 
     /// Why this memory may not be shown to the peer, if so.
     fn copy_reason(&self, memory: &CallMemory) -> Option<CopyReason> {
+        if memory.len() < THRESHOLD_MIN {
+            return Some(CopyReason::BelowThreshold);
+        }
         let threshold = self.options.threshold();
         let Threshold::Auto = threshold else {
             return match threshold {

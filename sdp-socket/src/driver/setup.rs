@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use sdp_core::{Config, Connection};
-use sdp_verbs::{ArmFor, Caps, CmId, QpAttr, VerbsError};
+use sdp_verbs::{Caps, CmId, QpAttr, VerbsError};
 use sdp_wire::HelloForm;
+use smallvec::SmallVec;
 
 use super::{
     CallTable, Conn, Grants, Inner, NEVER, OnSettled, PrivateSend, ReadAhead, RecvBuffers,
@@ -57,14 +58,18 @@ impl Conn {
                 private: PrivateSend::default(),
                 read_ahead: ReadAhead::default(),
                 calls: CallTable::default(),
-                jobs: Vec::new(),
+                jobs: SmallVec::new(),
                 local_work: false,
+                works: 0,
+                receives: 0,
+                down_since: None,
                 told_down: false,
             }),
             tx: WaitWord::default(),
             rx: WaitWord::default(),
             callers: AtomicU32::new(0),
             followers: AtomicU32::new(0),
+            leading: AtomicBool::new(false),
             timeout: AtomicU64::new(NEVER),
             scheduled: AtomicU64::new(NEVER),
             transport_down: AtomicBool::new(false),
@@ -73,9 +78,7 @@ impl Conn {
             on_settled: Mutex::new(Some(on_settled)),
         });
         context.remember(&conn);
-        conn.cq.arm(ArmFor::Channel);
-        conn.with_engine(|_, _| ());
-        conn.settle();
+        conn.visit_engine(|_, _| ());
         Ok(conn)
     }
 

@@ -20,8 +20,8 @@ impl Drop for Caller<'_> {
         let conn = self.conn;
         let last = conn.callers.fetch_sub(1, Ordering::SeqCst) == 1;
         if conn.followers.load(Ordering::SeqCst) != 0 {
-            // One of them must poll now.
-            conn.signal_all();
+            // One of them must lead now.
+            conn.notify_all();
         } else if last {
             conn.settle();
         }
@@ -31,7 +31,10 @@ impl Drop for Caller<'_> {
 impl Conn {
     /// Enters a call.
     pub(super) fn enter(&self) -> Caller<'_> {
-        self.callers.fetch_add(1, Ordering::SeqCst);
+        if self.callers.fetch_add(1, Ordering::SeqCst) == 0 {
+            // This thread looks for itself: completions need not cost the peer a system call.
+            self.cq.disarm_channel();
+        }
         Caller {
             conn: self,
             _guard: AbortOnUnwind::new(),
@@ -46,75 +49,85 @@ impl Conn {
         deadline: Option<Instant>,
         spinner: &mut Spinner,
     ) -> Option<EndCall> {
+        let may_spin = self.context.runtime().may_spin();
         loop {
-            self.pump();
+            self.pump_if_free();
             if word.seen() != seen {
+                spinner.restart();
                 return None;
             }
             if deadline.is_some_and(|t| t <= self.context.now()) {
+                self.tick();
                 return Some(EndCall::TimedOut);
             }
-            if !self.context.runtime().may_spin() || !spinner.spin() {
+            if !may_spin || !spinner.spin() {
                 break;
             }
         }
-        let until = earliest(deadline, self.next_timeout());
-        let slept = if self.turn.try_enter() {
-            let slept = self.lead(word, seen, until);
-            while !self.turn.leave() {
-                self.pump_held();
-            }
+        let alone = self
+            .leading
+            .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok();
+        let slept = if alone {
+            let slept = self.lead(word, seen, deadline);
+            self.leading.store(false, Ordering::SeqCst);
             slept
         } else {
-            self.follow(word, seen, until)
+            self.follow(word, seen, deadline)
         };
+        self.pump();
         self.tick();
+        if word.seen() != seen {
+            spinner.restart();
+            if alone && self.followers.load(Ordering::SeqCst) != 0 {
+                // What comes next may take long: another one shall lead.
+                self.notify_all();
+            }
+            return None;
+        }
         match slept {
             Ok(Wake::Interrupted) => Some(EndCall::Interrupted),
             Ok(_) => None,
             Err(error) => {
                 tracing::error!("cannot sleep: {error}");
-                None
+                Some(EndCall::Interrupted)
             }
         }
     }
 
-    /// Sleeps on the completion queue. The caller has the turn.
-    fn lead(&self, word: &WaitWord, seen: u32, until: Option<Instant>) -> io::Result<Wake> {
+    /// Sleeps on the completion queue.
+    fn lead(&self, word: &WaitWord, seen: u32, deadline: Option<Instant>) -> io::Result<Wake> {
         let token = self.cq.arm(ArmFor::Waiter);
-        if self.pump_held() != 0 || word.seen() != seen {
+        // If somebody else has the turn it looks again, after the arming; what it finds for us
+        // moves the word and, since we lead, wakes us.
+        self.pump();
+        if word.seen() != seen {
             return Ok(Wake::Event);
         }
-        let wake = self.context.runtime().wait_cq(&*self.cq, token, until)?;
-        self.pump_held();
-        Ok(wake)
+        self.context
+            .runtime()
+            .wait_cq(&*self.cq, token, self.earlier_timeout(deadline))
     }
 
-    /// Sleeps on the word; the leader, when it leaves, wakes us to take over.
-    fn follow(&self, word: &WaitWord, seen: u32, until: Option<Instant>) -> io::Result<Wake> {
+    /// Sleeps on the word, if somebody leads; the leader, when it leaves, wakes us to take over.
+    fn follow(&self, word: &WaitWord, seen: u32, deadline: Option<Instant>) -> io::Result<Wake> {
         self.followers.fetch_add(1, Ordering::SeqCst);
-        // Announced; only if there still is a leader may we sleep.
-        let slept = if self.turn.try_enter() {
-            while !self.turn.leave() {
-                self.pump_held();
-            }
-            Ok(Wake::Event)
-        } else {
+        let slept = if self.leading.load(Ordering::SeqCst) {
+            let until = self.earlier_timeout(deadline);
             self.context.runtime().wait_word(word, seen, until)
+        } else {
+            Ok(Wake::Event)
         };
         self.followers.fetch_sub(1, Ordering::SeqCst);
         slept
     }
 
-    fn next_timeout(&self) -> Option<Instant> {
-        let at = self.timeout.load(Ordering::Relaxed);
-        (at != NEVER).then(|| Instant::from_nanos(at))
-    }
-}
-
-fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+    fn earlier_timeout(&self, deadline: Option<Instant>) -> Option<Instant> {
+        let at = self.timeout.load(Ordering::SeqCst);
+        let timeout = (at != NEVER).then(|| Instant::from_nanos(at));
+        match (deadline, timeout) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
     }
 }

@@ -56,6 +56,11 @@ impl Spinner {
         }
     }
 
+    /// What was waited for came: the next wait of the same call starts afresh.
+    pub(crate) fn restart(&mut self) {
+        self.started = None;
+    }
+
     /// Passes a moment. False: time to sleep.
     pub(crate) fn spin(&mut self) -> bool {
         match self.policy {

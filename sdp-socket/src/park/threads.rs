@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -12,14 +12,15 @@ use rustix::time::{ClockId, clock_gettime};
 use sdp_core::Instant;
 use sdp_verbs::{ArmToken, CompChannel, CompletionQueue, EventChannel, Wake};
 
-use super::{Runtime, WaitWord};
+use super::{AbortOnUnwind, Runtime, WaitWord};
 use crate::context::Context;
+use crate::sync::lock;
 
 /// Threads.
 #[derive(Debug)]
 pub(crate) struct ThreadRuntime {
     kick: OwnedFd,
-    started: OnceLock<()>,
+    started: Mutex<bool>,
 }
 
 impl ThreadRuntime {
@@ -29,7 +30,7 @@ impl ThreadRuntime {
         let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             kick,
-            started: OnceLock::new(),
+            started: Mutex::new(false),
         })
     }
 }
@@ -56,7 +57,8 @@ impl Runtime for ThreadRuntime {
     }
 
     fn start_progress(&self, context: &Arc<Context>) -> io::Result<()> {
-        if self.started.set(()).is_err() {
+        let mut started = lock(&self.started);
+        if *started {
             return Ok(());
         }
         let (cm, comp) = context.channels();
@@ -73,7 +75,9 @@ impl Runtime for ThreadRuntime {
             .name("sdp-progress".into())
             .spawn(move || poller.run());
         before.thread_set_mask()?;
-        spawned.map(drop)
+        spawned?;
+        *started = true;
+        Ok(())
     }
 
     fn kick_progress(&self) {
@@ -101,6 +105,8 @@ struct Poller {
 
 impl Poller {
     fn run(self) {
+        // Every connection of the process hangs on this thread: a panic here must not go unseen.
+        let _guard = AbortOnUnwind::new();
         while let Some(context) = self.context.upgrade() {
             let deadline = context.progress();
             let timeout = deadline.map(|t| t.since(context.now()));

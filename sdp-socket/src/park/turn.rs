@@ -31,6 +31,15 @@ impl Turn {
         }
     }
 
+    /// Takes the turn if it is free; leaves no note otherwise. For those who come back anyway.
+    pub(crate) fn try_enter_quietly(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == FREE
+            && self
+                .0
+                .compare_exchange(FREE, HELD, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
     /// Lets go. Returns false, still holding, if somebody left more work: look again.
     #[must_use]
     pub(crate) fn leave(&self) -> bool {
