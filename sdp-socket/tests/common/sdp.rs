@@ -1,0 +1,276 @@
+//! Our sockets, over every way to run them.
+
+use std::fmt::Debug;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use sdp_socket::{Builder, Context, SdpBuffer, SdpListener, SdpStream, ZcopyThreshold};
+use sdp_verbs::Provider;
+use sdp_verbs::hook::{Lazy, Trace};
+use sdp_verbs::host::HostProvider;
+
+use super::net::{Listener, Net, Stream};
+use super::script::Script;
+use super::threads;
+use super::watch::{Actor, on_threads};
+
+/// SDP between two ends of one process.
+#[derive(Clone, Debug)]
+pub(crate) struct Sdp {
+    /// Makes the connecting ends.
+    pub(crate) client: Builder,
+    /// Makes the accepting ends.
+    pub(crate) server: Builder,
+    client_context: Option<Arc<Context>>,
+    script: Option<Arc<Script>>,
+    started: Instant,
+}
+
+/// Opens the host provider.
+pub(crate) fn host() -> Arc<dyn Provider> {
+    Arc::new(HostProvider::open().expect("the host provider"))
+}
+
+/// The host provider behind a wrapper that does everything late.
+pub(crate) fn lazy(seed: u64) -> Arc<dyn Provider> {
+    Arc::new(Lazy::new(host()).seeded(seed))
+}
+
+/// A context of one's own on threads.
+pub(crate) fn threaded(provider: Arc<dyn Provider>) -> Arc<Context> {
+    Context::threaded(provider).expect("a context")
+}
+
+/// What the layer below the engine has counted at the two ends.
+#[derive(Debug)]
+pub(crate) struct Traces {
+    pub(crate) client: Arc<Trace>,
+    pub(crate) server: Arc<Trace>,
+}
+
+impl Sdp {
+    fn on_builders(client: Builder, server: Builder) -> Self {
+        Self {
+            client,
+            server,
+            client_context: None,
+            script: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// Both ends in the one context of the process: what ordinary programs have.
+    pub(crate) fn shared() -> Self {
+        Self::on_builders(Builder::new(), Builder::new())
+    }
+
+    /// Each end in a context of its own.
+    pub(crate) fn between(client: &Arc<Context>, server: &Arc<Context>) -> Self {
+        Self {
+            client_context: Some(Arc::clone(client)),
+            ..Self::on_builders(
+                Builder::new().context(client),
+                Builder::new().context(server),
+            )
+        }
+    }
+
+    /// Each end over a lazy provider of its own.
+    pub(crate) fn lazy(seed: u64) -> Self {
+        Self::between(&threaded(lazy(seed)), &threaded(lazy(seed + 1_000_000)))
+    }
+
+    /// Each end over a counting provider of its own.
+    pub(crate) fn traced() -> (Self, Traces) {
+        let traces = Traces {
+            client: Arc::new(Trace::new(host())),
+            server: Arc::new(Trace::new(host())),
+        };
+        let client: Arc<dyn Provider> = Arc::<Trace>::clone(&traces.client);
+        let server: Arc<dyn Provider> = Arc::<Trace>::clone(&traces.server);
+        (Self::between(&threaded(client), &threaded(server)), traces)
+    }
+
+    /// With other options, on both ends.
+    pub(crate) fn with(&self, set: impl Fn(Builder) -> Builder) -> Self {
+        Self {
+            client: set(self.client.clone()),
+            server: set(self.server.clone()),
+            ..self.clone()
+        }
+    }
+
+    /// Registered memory of the connecting end.
+    pub(crate) fn client_buffer(&self, len: usize) -> io::Result<SdpBuffer> {
+        match &self.client_context {
+            Some(context) => SdpBuffer::with_context(context, len),
+            None => SdpBuffer::new(len),
+        }
+    }
+
+    /// Sends of `len` bytes and more are read by the peer, which is waited for without end.
+    pub(crate) fn rendezvous(&self, len: usize) -> Self {
+        self.with(|builder| {
+            builder
+                .zcopy_threshold(ZcopyThreshold::Bytes(len))
+                .rendezvous_wait(Duration::MAX)
+        })
+    }
+}
+
+/// Runs a body on one thread at a time, in an order given by a seed, over providers of its own;
+/// then closes everything and checks that nothing is left of the two contexts.
+pub(crate) fn scripted(
+    seed: u64,
+    provider: impl Fn() -> Arc<dyn Provider>,
+    body: impl FnOnce(&Sdp),
+) {
+    let script = Script::new(seed);
+    let contexts = [(), ()].map(|()| Context::new(provider(), script.seat()).expect("a context"));
+    let left: Vec<Weak<Context>> = contexts.iter().map(Arc::downgrade).collect();
+    let net = Sdp {
+        script: Some(Arc::clone(&script)),
+        ..Sdp::between(&contexts[0], &contexts[1])
+    };
+    drop(contexts);
+    body(&net);
+    drop(net);
+    script.until("the closed sockets to be gone", &|| {
+        left.iter().all(|context| context.strong_count() == 0)
+    });
+}
+
+impl Net for Sdp {
+    type Stream = SdpStream;
+    type Listener = SdpListener;
+
+    const SDP: bool = true;
+
+    fn bind(&self, addr: SocketAddr) -> io::Result<SdpListener> {
+        self.server.bind(addr)
+    }
+
+    fn connect(&self, addr: SocketAddr) -> io::Result<SdpStream> {
+        self.client.connect(addr)
+    }
+
+    fn sized(&self, len: usize) -> Self {
+        self.with(|builder| builder.send_buffer_size(len).recv_buffer_size(len))
+    }
+
+    fn all(&self, actors: Vec<Actor<'_>>) {
+        match &self.script {
+            Some(script) => script.all(actors),
+            None => on_threads(actors),
+        }
+    }
+
+    fn pass(&self) {
+        match &self.script {
+            Some(script) => script.pass(),
+            None => std::thread::yield_now(),
+        }
+    }
+
+    fn until_others_wait(&self) {
+        match &self.script {
+            Some(script) => script.rest(),
+            None => threads::until_others_sleep(),
+        }
+    }
+
+    fn now(&self) -> Duration {
+        match &self.script {
+            Some(script) => script.now(),
+            None => self.started.elapsed(),
+        }
+    }
+}
+
+impl Listener for SdpListener {
+    type Stream = SdpStream;
+
+    fn accept(&self) -> io::Result<(SdpStream, SocketAddr)> {
+        self.accept()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.set_nonblocking(on)
+    }
+}
+
+impl Stream for SdpStream {
+    fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&mut &*self).read_vectored(bufs)
+    }
+
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&mut &*self).write_vectored(bufs)
+    }
+
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.peek(buf)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.shutdown(how)
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        self.try_clone()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.peer_addr()
+    }
+
+    fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(time)
+    }
+
+    fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_write_timeout(time)
+    }
+
+    fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        self.read_timeout()
+    }
+
+    fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        self.write_timeout()
+    }
+
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.set_nodelay(on)
+    }
+
+    fn nodelay(&self) -> io::Result<bool> {
+        self.nodelay()
+    }
+
+    fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_linger(time)
+    }
+
+    fn linger(&self) -> io::Result<Option<Duration>> {
+        self.linger()
+    }
+
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.set_nonblocking(on)
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.take_error()
+    }
+}

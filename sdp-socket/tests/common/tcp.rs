@@ -1,0 +1,171 @@
+//! The sockets that ours are measured against.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use super::net::{Listener, Net, Stream};
+use super::threads;
+use super::watch::{Actor, on_threads};
+
+/// Kernel TCP on the loopback.
+#[derive(Debug)]
+pub(crate) struct Tcp {
+    buffers: Option<usize>,
+    started: Instant,
+}
+
+impl Tcp {
+    pub(crate) fn new() -> Self {
+        Self {
+            buffers: None,
+            started: Instant::now(),
+        }
+    }
+
+    /// A socket with the buffer sizes asked for: they must be set before it is connected.
+    fn socket(&self, addr: SocketAddr) -> io::Result<rustix::fd::OwnedFd> {
+        let family = match addr {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+        if let Some(len) = self.buffers {
+            sockopt::set_socket_send_buffer_size(&socket, len)?;
+            sockopt::set_socket_recv_buffer_size(&socket, len)?;
+        }
+        Ok(socket)
+    }
+}
+
+impl Net for Tcp {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+
+    const SDP: bool = false;
+
+    fn bind(&self, addr: SocketAddr) -> io::Result<TcpListener> {
+        let socket = self.socket(addr)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &addr)?;
+        rustix::net::listen(&socket, 128)?;
+        Ok(socket.into())
+    }
+
+    fn connect(&self, addr: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.socket(addr)?;
+        rustix::net::connect(&socket, &addr)?;
+        Ok(socket.into())
+    }
+
+    fn sized(&self, len: usize) -> Self {
+        Self {
+            buffers: Some(len),
+            started: self.started,
+        }
+    }
+
+    fn all(&self, actors: Vec<Actor<'_>>) {
+        on_threads(actors);
+    }
+
+    fn pass(&self) {
+        std::thread::yield_now();
+    }
+
+    fn until_others_wait(&self) {
+        threads::until_others_sleep();
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+
+    fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.accept()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.set_nonblocking(on)
+    }
+}
+
+impl Stream for TcpStream {
+    fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&mut &*self).read_vectored(bufs)
+    }
+
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&mut &*self).write_vectored(bufs)
+    }
+
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.peek(buf)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.shutdown(how)
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        self.try_clone()
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.local_addr()
+    }
+
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.peer_addr()
+    }
+
+    fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_read_timeout(time)
+    }
+
+    fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_write_timeout(time)
+    }
+
+    fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        self.read_timeout()
+    }
+
+    fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        self.write_timeout()
+    }
+
+    fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        self.set_nodelay(on)
+    }
+
+    fn nodelay(&self) -> io::Result<bool> {
+        self.nodelay()
+    }
+
+    fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
+        Ok(sockopt::set_socket_linger(self, time)?)
+    }
+
+    fn linger(&self) -> io::Result<Option<Duration>> {
+        Ok(sockopt::socket_linger(self)?)
+    }
+
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.set_nonblocking(on)
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.take_error()
+    }
+}

@@ -1,0 +1,125 @@
+//! Both ends on one thread: with the real runtime as far as TCP allows that, and on a scripted
+//! runtime, where one thread at a time plays everybody in an order given by a seed and time is a
+//! number.
+//!
+//! `SDP_SIM_SEED=n` runs one seed only.
+
+#[allow(
+    dead_code,
+    reason = "each test program uses its own part of what they share"
+)]
+mod bodies;
+#[allow(
+    dead_code,
+    reason = "each test program uses its own part of what they share"
+)]
+mod common;
+
+use common::net::{Net, Stream};
+use common::sdp::{Sdp, host, lazy, scripted};
+use common::watch::{doing, note, watched};
+
+/// Seeds each body is run with.
+const SEEDS: u64 = 50;
+
+fn listen_connect_write_accept_read(net: &Sdp) {
+    let (listener, addr) = net.listen();
+    doing("connecting");
+    let client = net.connect(addr).expect("connect");
+    client.put(b"hello");
+    doing("accepting");
+    let (server, from) = listener.accept().expect("accept");
+    assert_eq!(from, client.local_addr().expect("local_addr"));
+    let mut buf = [0; 5];
+    server.get(&mut buf);
+    assert_eq!(&buf, b"hello");
+    server.put(b"bye");
+    drop(server);
+    let mut buf = [0; 3];
+    client.get(&mut buf);
+    assert_eq!(&buf, b"bye");
+    client.at_end();
+}
+
+/// One thread plays both ends in the process's own context.
+#[test]
+fn real_runtime() {
+    watched(|| listen_connect_write_accept_read(&Sdp::shared()));
+}
+
+/// One thread plays both ends, each in a context of its own.
+#[test]
+fn real_runtime_between_contexts() {
+    watched(|| {
+        let contexts = [(), ()].map(|()| common::sdp::threaded(host()));
+        listen_connect_write_accept_read(&Sdp::between(&contexts[0], &contexts[1]));
+    });
+}
+
+/// The same over a provider that does everything late.
+#[test]
+fn real_runtime_lazy() {
+    watched(|| listen_connect_write_accept_read(&Sdp::lazy(7)));
+}
+
+/// Runs a body with every seed: on even ones over the host provider, on odd ones over one that
+/// does everything late.
+fn with_seeds(body: impl Fn(&Sdp) + Send + 'static) {
+    let only = std::env::var("SDP_SIM_SEED").ok();
+    let only = only.map(|seed| seed.parse::<u64>().expect("SDP_SIM_SEED is a number"));
+    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
+    watched(move || {
+        for seed in seeds {
+            note("seed", format!("{seed} (SDP_SIM_SEED={seed} repeats it)"));
+            let provider = || if seed % 2 == 0 { host() } else { lazy(seed) };
+            scripted(seed, provider, &body);
+        }
+    });
+}
+
+#[test]
+fn the_whole_life_of_a_connection() {
+    with_seeds(listen_connect_write_accept_read);
+}
+
+macro_rules! mount {
+    ($($file:ident :: { $($body:ident),+ $(,)? }),+ $(,)?) => {
+        $(mod $file {
+            $(
+                #[test]
+                fn $body() {
+                    crate::with_seeds(crate::bodies::$file::$body);
+                }
+            )+
+        })+
+    };
+}
+
+mount! {
+    data::{
+        echo_of_few_sizes, full_duplex_briefly, vectored, peek_then_read, peek_at_a_large_write,
+        small_writes_large_reader, empty_calls, clones_are_one_stream,
+    },
+    close::{
+        half_close_by_client, half_close_by_server, both_half_close, shutdown_read_ends_reading,
+        drop_before_the_peer_reads, write_and_close_before_accept, drop_with_unread_bytes,
+        linger_of_zero, take_error_takes_it, write_to_closed_peer, shutdown_wakes_read,
+        shutdown_wakes_write,
+    },
+    wait::{read_timeout, options_are_kept, write_timeout, nonblocking, nonblocking_and_back},
+    names::{
+        addresses, connect_refused, bind_in_use, connect_before_accept,
+        listener_dropped_before_accept,
+    },
+    promise::{
+        both_send_then_both_receive, both_send_all_that_fits,
+        both_send_all_that_fits_in_small_calls, one_byte_too_many,
+    },
+    ours::{small_writes_never_interleave, read_waitall, write_while_unwinding},
+    zcopy::{
+        from_heap, from_registered, switched_off, switched_over, parts_of_a_registered_buffer,
+        mixed_memory_in_one_write, small_reads_of_a_large_advert,
+        write_timeout_with_an_open_advert, drop_after_a_large_write, reader_drops_in_the_middle,
+        shutdown_ends_an_open_advert,
+    },
+}
