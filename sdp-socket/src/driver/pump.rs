@@ -1,0 +1,323 @@
+//! Polling the completion queue, and what happens on a connection that no thread is in a call on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sdp_core::connection::Phase;
+use sdp_core::{BufferId, Completion, Event, Instant, WorkId};
+use sdp_verbs::{ArmFor, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
+
+use super::{
+    Conn, Inner, NEVER, POLL_BATCH, PUMP_ROUNDS_MAX, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK,
+};
+use crate::park::WaitWord;
+
+/// A transport that is gone flushes its receives; if it has not after this time, it is made to.
+const FLUSH_WAIT: Duration = Duration::from_secs(1);
+
+const EMPTY_WC: WorkCompletion = WorkCompletion {
+    wr_id: WrId(WR_UNNAMED),
+    status: WcStatus::Flushed,
+    opcode: WcOpcode::Recv,
+    byte_len: 0,
+    invalidated: None,
+    qp: QpNum(0),
+};
+
+impl Conn {
+    /// Sees to it that somebody polls the completion queue: this thread, whoever has the turn, or
+    /// the leader, which may be asleep.
+    pub(super) fn drive(&self) {
+        if !self.pump() {
+            self.cq.wake();
+        }
+    }
+
+    /// Polls the completion queue until it is empty, if it is nobody else's turn. False: somebody
+    /// else has the turn, and will look again before it lets go.
+    pub(crate) fn pump(&self) -> bool {
+        if !self.turn.try_enter() {
+            return false;
+        }
+        loop {
+            self.pump_held();
+            if self.turn.leave() {
+                return true;
+            }
+        }
+    }
+
+    /// As [`pump`](Self::pump), but leaves no note with whoever has the turn: for spinning.
+    pub(super) fn pump_if_free(&self) {
+        if self.turn.try_enter_quietly() {
+            self.pump_held();
+            while !self.turn.leave() {
+                self.pump_held();
+            }
+        }
+    }
+
+    /// Polls until the queue is empty. The caller has the turn. Returns how many completions;
+    /// [`PUMP_ROUNDS_MAX`] or more: there may be some left.
+    fn pump_held(&self) -> usize {
+        let mut total = 0;
+        for _ in 0..PUMP_ROUNDS_MAX {
+            let n = self.pump_once();
+            total += n;
+            if n == 0 {
+                break;
+            }
+        }
+        total
+    }
+
+    fn pump_once(&self) -> usize {
+        let mut wcs = [EMPTY_WC; POLL_BATCH];
+        let n = self.cq.poll(&mut wcs);
+        let down = self.transport_down.load(Ordering::Acquire);
+        if n == 0 && !down && !self.is_timeout_due() {
+            return 0;
+        }
+        let mut inner = self.lock();
+        let now = self.context.now();
+        for wc in &wcs[..n] {
+            self.complete(&mut inner, now, wc);
+        }
+        if down {
+            self.wind_down(&mut inner, now);
+        }
+        fire_timeout(&mut inner, now);
+        n + usize::from(self.finish(inner, now))
+    }
+
+    fn is_timeout_due(&self) -> bool {
+        let due = self.timeout.load(Ordering::Relaxed);
+        due != NEVER && due <= self.context.now().as_nanos()
+    }
+
+    /// Handles the engine's time-out if it is due.
+    pub(super) fn tick(&self) {
+        if self.is_timeout_due() {
+            let mut inner = self.lock();
+            let now = self.context.now();
+            fire_timeout(&mut inner, now);
+            self.after(inner, now);
+        }
+    }
+
+    /// One completion into the engine.
+    fn complete(&self, inner: &mut Inner, now: Instant, wc: &WorkCompletion) {
+        let low = wc.wr_id.0 & !WR_KIND;
+        match wc.wr_id.0 & WR_KIND {
+            WR_RECV => {
+                inner.receives -= 1;
+                let buf = BufferId(u16::try_from(low).unwrap_or(u16::MAX));
+                if wc.status == WcStatus::Success {
+                    self.received(inner, now, buf, wc);
+                } else {
+                    inner.engine.handle_recv_flushed(now, buf);
+                    self.note_failure(wc);
+                }
+            }
+            WR_WORK => {
+                inner.works -= 1;
+                let work = WorkId(low);
+                inner
+                    .calls
+                    .finish_invalidate(work, wc.status == WcStatus::Success);
+                inner
+                    .engine
+                    .handle_completion(now, work, completion_of(wc.status));
+            }
+            _ => self.note_failure(wc),
+        }
+    }
+
+    /// A failure of a request that the engine did not name: the transport is broken.
+    fn note_failure(&self, wc: &WorkCompletion) {
+        if !matches!(wc.status, WcStatus::Success | WcStatus::Flushed) {
+            tracing::warn!(qp = ?wc.qp, "{:?} failed: {:?}", wc.opcode, wc.status);
+            self.transport_down.store(true, Ordering::Release);
+        }
+    }
+
+    fn received(&self, inner: &mut Inner, now: Instant, buf: BufferId, wc: &WorkCompletion) {
+        let memory = inner.recv_bufs.find(buf).map(|m| *m.mem());
+        let Some(memory) = memory.filter(|m| wc.byte_len <= m.len()) else {
+            tracing::error!(qp = ?wc.qp, "{buf:?}: no such buffer of {} bytes", wc.byte_len);
+            self.transport_down.store(true, Ordering::Release);
+            inner.engine.handle_recv_flushed(now, buf);
+            return;
+        };
+        let mut head = [0; sdp_wire::HEAD_LEN_MAX];
+        let head_len = wc.byte_len.min(head.len());
+        memory.read(0, &mut head[..head_len]);
+        let message = sdp_core::Received {
+            head: &head[..head_len],
+            len: wc.byte_len,
+            invalidated: wc.invalidated.map(|k| sdp_wire::Rkey(k.0)),
+        };
+        inner.engine.handle_recv(now, buf, message);
+    }
+
+    /// The transport is gone. Once every receive has come back, nothing of the peer's can follow:
+    /// the queue pair's keys are killed, then the engine is told.
+    fn wind_down(&self, inner: &mut Inner, now: Instant) {
+        if inner.told_down {
+            return;
+        }
+        let since = *inner.down_since.get_or_insert(now);
+        if inner.receives != 0 && now.since(since) < FLUSH_WAIT {
+            return;
+        }
+        inner.told_down = true;
+        if let Some(qp) = self.qp.get() {
+            qp.set_error();
+        }
+        inner.calls.forget_all_keys();
+        inner.engine.handle_cm(now, sdp_core::CmInput::Disconnected);
+    }
+
+    /// The connection manager reports that the transport is gone.
+    pub(crate) fn transport_gone(&self) {
+        self.transport_down.store(true, Ordering::Release);
+        self.drive();
+    }
+
+    /// Tells waiters of what the engine reports.
+    pub(super) fn tell(&self, inner: &mut Inner) {
+        while let Some(event) = inner.engine.poll_event() {
+            match event {
+                Event::SendReady => self.notify(&self.tx),
+                Event::RecvReady => self.notify(&self.rx),
+                Event::Connected => {
+                    self.connected.store(true, Ordering::Release);
+                    self.notify_all();
+                    self.context.settled(self.token);
+                }
+                Event::Closed(why) => {
+                    tracing::debug!(token = ?self.token, ?why, "connection closed");
+                    self.closed.store(true, Ordering::Release);
+                    self.notify_all();
+                    self.context.settled(self.token);
+                }
+                _ => self.notify_all(),
+            }
+        }
+        let engine = inner.engine.poll_timeout();
+        let flush = inner
+            .down_since
+            .filter(|_| !inner.told_down)
+            .map(|t| t + FLUSH_WAIT);
+        let first = [engine, flush].into_iter().flatten().min();
+        self.timeout
+            .store(first.map_or(NEVER, Instant::as_nanos), Ordering::SeqCst);
+    }
+
+    /// Wakes those who wait on a word, the leader among them.
+    fn notify(&self, word: &WaitWord) {
+        word.signal();
+        // After the word has moved (its fence orders the two): a leader that did not see it move
+        // is seen here.
+        if self.leading.load(Ordering::SeqCst) {
+            self.cq.wake();
+        }
+    }
+
+    pub(super) fn notify_all(&self) {
+        self.tx.signal();
+        self.notify(&self.rx);
+    }
+
+    /// Looks after the connection: the progress loop's visit, for its events or its timers.
+    pub(crate) fn service(self: &Arc<Self>) {
+        self.tick();
+        if self.callers.load(Ordering::SeqCst) == 0 {
+            self.settle();
+        } else {
+            self.pump();
+            self.schedule_timeout();
+        }
+        if self.is_closed() {
+            self.context.forget(self.token);
+        }
+    }
+
+    /// A timer of the progress loop, set for `at`, has run out. False: it was replaced since.
+    pub(crate) fn take_timer(&self, at: Instant) -> bool {
+        at.as_nanos() == 0
+            || self
+                .scheduled
+                .compare_exchange(at.as_nanos(), NEVER, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok()
+    }
+
+    /// Before nobody watches the completion queue: arm the channel for what must not wait until
+    /// the next call, look once more, and leave the engine's time-out with the progress loop.
+    pub(crate) fn settle(&self) {
+        self.arm_channel();
+        while self.turn.try_enter() {
+            let mut n = self.pump_held();
+            while !self.turn.leave() {
+                n += self.pump_held();
+            }
+            if n == 0 {
+                break;
+            }
+            if n >= PUMP_ROUNDS_MAX {
+                // Others want their turn too: come back.
+                self.context.schedule(Instant::from_nanos(0), self.token);
+                break;
+            }
+            self.arm_channel();
+        }
+        self.schedule_timeout();
+    }
+
+    /// All events while something is unfinished; else only those that the peer marks as urgent.
+    fn arm_channel(&self) {
+        let inner = self.lock();
+        let unfinished = match inner.engine.phase() {
+            Phase::Open => inner.works != 0 || inner.engine.unsent_len() != 0,
+            Phase::Closed => inner.receives != 0,
+            _ => true,
+        };
+        // Under the lock, so that an older wish cannot follow a newer one.
+        self.cq.arm(if unfinished {
+            ArmFor::Channel
+        } else {
+            ArmFor::ChannelSolicited
+        });
+    }
+
+    fn schedule_timeout(&self) {
+        let timeout = self.timeout.load(Ordering::SeqCst);
+        if timeout < self.scheduled.load(Ordering::SeqCst) {
+            self.scheduled.store(timeout, Ordering::SeqCst);
+            self.context
+                .schedule(Instant::from_nanos(timeout), self.token);
+        }
+    }
+}
+
+fn fire_timeout(inner: &mut Inner, now: Instant) {
+    if inner.engine.poll_timeout().is_some_and(|t| t <= now) {
+        inner.engine.handle_timeout(now);
+    }
+}
+
+fn completion_of(status: WcStatus) -> Completion {
+    match status {
+        WcStatus::Success => Completion::Success,
+        WcStatus::RemoteAccess => Completion::RemoteAccess,
+        WcStatus::RemoteOperation => Completion::RemoteFault,
+        WcStatus::LocalProtection | WcStatus::LocalLength => Completion::LocalFault,
+        WcStatus::Flushed => Completion::Flushed,
+        WcStatus::RnrRetryExceeded => {
+            Completion::TransportFailed("receiver not ready for too long")
+        }
+        WcStatus::RetryExceeded => Completion::TransportFailed("the peer does not answer"),
+        _ => Completion::TransportFailed("unknown completion status"),
+    }
+}
