@@ -20,6 +20,9 @@ pub(super) const LAYOUT_MINOR: u16 = 0;
 /// Feature bits we set; none is defined yet.
 const FEATURES: u64 = 0;
 
+/// A uid that no process has, as in chown(2).
+const NO_USER: u32 = u32::MAX;
+
 /// A peer whose hello was found good.
 #[derive(Debug)]
 pub(super) struct Partner {
@@ -122,9 +125,15 @@ pub(super) fn build(
     let (Some(doorbell), Some(base)) = (fds.next(), fds.next()) else {
         return Err(broken("a set-up came without its descriptors".into()));
     };
+    let own_user = partner.credentials.is_own_user();
     let peer = PeerIdentity {
         pid: partner.credentials.pid,
-        uid: partner.credentials.uid,
+        // The overflow uid may look like our own: it must not, where memory is shown.
+        uid: if own_user {
+            partner.credentials.uid
+        } else {
+            NO_USER
+        },
     };
     let hello = PeerHello {
         facts: HelloFacts {
@@ -136,7 +145,7 @@ pub(super) fn build(
         doorbell,
         base,
         // A table of another user's is of no use to us: what it names would not be shown.
-        key_table: fds.next().filter(|_| partner.credentials.is_own_user()),
+        key_table: fds.next().filter(|_| own_user),
     };
     PeerLink::new(side, peer, hello, out)
 }

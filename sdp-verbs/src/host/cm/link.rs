@@ -97,7 +97,11 @@ impl Outbox {
     }
 
     /// Sends in order, or queues while the peer's queue is full.
-    fn submit(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), VerbsError> {
+    pub(super) fn submit(
+        &self,
+        message: &Message,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(), VerbsError> {
         let bytes = message.encode();
         let mut waiting = self.lock();
         if waiting.is_empty() {
@@ -152,6 +156,12 @@ impl Outbox {
         // Taking a descriptor out of the set fails only if it is not in it.
         let _ = epoll::delete(&*self.epoll, &self.socket);
         self.hang_up();
+    }
+
+    /// For tests: the socket itself.
+    #[cfg(test)]
+    pub(super) fn raw(&self, use_it: impl FnOnce(&OwnedFd)) {
+        use_it(&self.socket);
     }
 
     /// Ends the socket for both sides, also where a forked child holds it open.

@@ -210,3 +210,6 @@ impl Cm {
         Some(at.saturating_duration_since(Instant::now()))
     }
 }
+
+#[cfg(test)]
+mod tests;
