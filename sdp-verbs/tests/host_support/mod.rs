@@ -169,6 +169,7 @@ macro_rules! event_is {
         }
     }};
 }
+#[allow(unused_imports, reason = "each test binary uses its own part of this")]
 pub(crate) use event_is;
 
 /// Connects `active` to the listener of `passive` at `dst`; both ends come back.

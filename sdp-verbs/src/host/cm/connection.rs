@@ -89,7 +89,7 @@ impl State {
     ///
     /// # Errors
     /// As [`CmId::accept`](crate::CmId::accept).
-    pub(super) fn accept(&mut self, env: &Env, token: u64, data: &[u8]) -> Result<(), VerbsError> {
+    pub(super) fn accept(&mut self, token: u64, data: &[u8]) -> Result<(), VerbsError> {
         const OP: &str = "accept";
         check_data(OP, data)?;
         let id = self.id(OP, token)?;
@@ -136,7 +136,7 @@ impl State {
     ///
     /// # Errors
     /// As [`CmId::reject`](crate::CmId::reject).
-    pub(super) fn reject(&mut self, env: &Env, token: u64, data: &[u8]) -> Result<(), VerbsError> {
+    pub(super) fn reject(&mut self, token: u64, data: &[u8]) -> Result<(), VerbsError> {
         const OP: &str = "reject";
         check_data(OP, data)?;
         let id = self.id(OP, token)?;
@@ -313,7 +313,6 @@ impl State {
     /// The peer accepts. `ids` are its own and ours.
     pub(super) fn on_response(
         &mut self,
-        env: &Env,
         link: u64,
         ids: (u64, u64),
         peer: QpDescriptor,
@@ -361,7 +360,6 @@ impl State {
     /// The peer turns our request, or our response, down.
     pub(super) fn on_reject(
         &mut self,
-        env: &Env,
         link: u64,
         to: u64,
         reason: RejectReason,
@@ -402,7 +400,6 @@ impl State {
     /// The peer broke a rule.
     pub(super) fn on_disconnect(
         &mut self,
-        env: &Env,
         link: u64,
         from: u64,
         to: u64,
@@ -434,7 +431,7 @@ impl State {
     }
 
     /// The peer knows that we ended a connection.
-    pub(super) fn on_disconnected(&mut self, env: &Env, link: u64, to: u64) {
+    pub(super) fn on_disconnected(&mut self, link: u64, to: u64) {
         if let Some(id) = self.on_link(link, to)
             && matches!(id.phase, Phase::Disconnecting)
         {

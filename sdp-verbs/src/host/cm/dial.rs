@@ -74,7 +74,7 @@ impl State {
     ) -> Result<(), VerbsError> {
         if let Some(route) = self.route(env, dst) {
             self.begin(token, dst, timeout)?;
-            self.attach(env, token, dst, route);
+            self.attach(token, dst, route);
             return Ok(());
         }
         let source = crate::host::ports::source_for(dst)?;
@@ -295,7 +295,7 @@ impl State {
         match (old, name) {
             (Some(link), Some(name)) => {
                 let source = dial.source;
-                self.reached(env, dst, Route { link, name, source });
+                self.reached(dst, Route { link, name, source });
                 Ok(())
             }
             // It has ended here in the meantime, or is being let go. Once is chance, twice is a rule broken.
@@ -330,7 +330,7 @@ impl State {
         match link {
             Ok(link) => {
                 let name = call.name;
-                self.reached(env, dst, Route { link, name, source });
+                self.reached(dst, Route { link, name, source });
                 Ok(())
             }
             Err(error) => {
@@ -360,7 +360,7 @@ impl State {
     }
 
     /// There is a link: everybody who waited has it.
-    fn reached(&mut self, env: &Env, dst: SocketAddr, route: Route) {
+    fn reached(&mut self, dst: SocketAddr, route: Route) {
         self.timers.clear(Due::Dial(dst));
         let waiters = self.dials.remove(&dst).map(|dial| dial.waiters);
         // Listeners that share a port take turns: each connection looks anew.
@@ -368,7 +368,7 @@ impl State {
             self.routes.insert(dst, route);
         }
         for token in waiters.unwrap_or_default() {
-            self.attach(env, token, dst, route);
+            self.attach(token, dst, route);
         }
     }
 
@@ -396,7 +396,7 @@ impl State {
     }
 
     /// Gives an id its link.
-    fn attach(&mut self, env: &Env, token: u64, dst: SocketAddr, route: Route) {
+    fn attach(&mut self, token: u64, dst: SocketAddr, route: Route) {
         self.timers.clear(Due::Id(token));
         let Some(id) = self.ids.get_mut(&token) else {
             return;

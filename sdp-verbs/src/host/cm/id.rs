@@ -94,8 +94,8 @@ impl CmId for HostCmId {
     }
 
     fn accept(&self, private_data: &[u8]) -> Result<(), VerbsError> {
-        self.cm.enter("accept", |env, state| {
-            state.accept(env, self.token.0, private_data)
+        self.cm.enter("accept", |_, state| {
+            state.accept(self.token.0, private_data)
         })
     }
 
@@ -105,8 +105,8 @@ impl CmId for HostCmId {
     }
 
     fn reject(&self, private_data: &[u8]) -> Result<(), VerbsError> {
-        self.cm.enter("reject", |env, state| {
-            state.reject(env, self.token.0, private_data)
+        self.cm.enter("reject", |_, state| {
+            state.reject(self.token.0, private_data)
         })
     }
 

@@ -351,7 +351,7 @@ impl State {
         match packet.message {
             Message::Request(request) => self.on_request(env, token, *request),
             Message::Response { from, to, qp, data } => {
-                self.on_response(env, token, (from, to), qp, data);
+                self.on_response(token, (from, to), qp, data);
                 Ok(())
             }
             Message::Ready { to } => {
@@ -359,12 +359,12 @@ impl State {
                 Ok(())
             }
             Message::Reject { to, reason, data } => {
-                self.on_reject(env, token, to, reason, data);
+                self.on_reject(token, to, reason, data);
                 Ok(())
             }
-            Message::Disconnect { from, to } => self.on_disconnect(env, token, from, to),
+            Message::Disconnect { from, to } => self.on_disconnect(token, from, to),
             Message::Disconnected { to } => {
-                self.on_disconnected(env, token, to);
+                self.on_disconnected(token, to);
                 Ok(())
             }
             Message::Unlisten(name) => {
@@ -429,7 +429,7 @@ impl State {
         }
         link.plane.broken(end);
         for id in ids {
-            self.on_link_ended(env, id);
+            self.on_link_ended(id);
         }
         // Another link to the same peer may serve from now on.
         let other = self
@@ -441,7 +441,7 @@ impl State {
         }
     }
 
-    fn on_link_ended(&mut self, env: &Env, id: u64) {
+    fn on_link_ended(&mut self, id: u64) {
         let connecting = self.ids.get(&id).is_some_and(|id| {
             matches!(id.phase, Phase::Resolved { .. } | Phase::Connecting { .. })
         });
