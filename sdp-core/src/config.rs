@@ -22,9 +22,9 @@ pub struct Config {
     pub recv_buffer_total: usize,
     /// Length of one posted receive buffer, header included. SDP's LocalRcvSz.
     pub recv_buffer_len: u32,
-    /// Receive buffers posted at first, at least 3.
+    /// Receive buffers posted at first, at least 4 (fewer are raised to 4).
     pub recv_buffers_initial: u16,
-    /// Receive buffers posted at most.
+    /// Receive buffers posted at most, at least 4. Buffer ids are below this.
     pub recv_buffers_max: u16,
     /// SrcAvail + SinkAvail the peer may have open towards us (MaxAdverts).
     pub adverts_max: u16,
@@ -46,7 +46,7 @@ pub struct Config {
     pub close_wait: Duration,
     /// TCP_NODELAY: do not coalesce small sends while credits are scarce.
     pub nodelay: bool,
-    /// Send work requests the queue pair takes.
+    /// Send work requests the queue pair takes, at least 16.
     pub send_slots: u32,
     /// RDMA READs outstanding at most (initiator depth).
     pub read_depth: u32,
@@ -86,5 +86,27 @@ impl Default for Config {
             version: Version::V2_2,
             hello_form: HelloForm::Whole,
         }
+    }
+}
+
+/// Receives posted at least: with fewer than four, one message each way can leave both sides
+/// without the three credits that payload needs.
+const RECV_BUFFERS_MIN: u16 = 4;
+/// Send work requests at least: a data message, a read, an advert with its key, and control
+/// messages beside them.
+const SEND_SLOTS_MIN: u32 = 16;
+
+impl Config {
+    /// The nearest settings that the protocol can work with.
+    pub(crate) fn within_bounds(mut self) -> Self {
+        self.recv_buffers_max = self.recv_buffers_max.max(RECV_BUFFERS_MIN);
+        self.recv_buffers_initial = self
+            .recv_buffers_initial
+            .clamp(RECV_BUFFERS_MIN, self.recv_buffers_max);
+        let recv_len_min = u32::try_from(sdp_wire::RECV_LEN_MIN).unwrap_or(u32::MAX);
+        self.recv_buffer_len = self.recv_buffer_len.max(recv_len_min);
+        self.adverts_max = self.adverts_max.max(1);
+        self.send_slots = self.send_slots.max(SEND_SLOTS_MIN);
+        self
     }
 }

@@ -7,7 +7,27 @@
 //! memory [`MemId`], a message being filled [`GrantId`], the caller's own memory by the id of the
 //! call that brought it. The engine never sees a payload byte.
 
+#![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+use core::time::Duration;
+
+mod control;
+mod credits;
+mod mode;
+mod outbox;
+mod resize;
+mod rx;
+mod suspend;
+#[cfg(test)]
+mod tests;
+mod timer;
+mod turns;
+mod tx;
 
 pub mod action;
 pub mod call;
@@ -19,7 +39,7 @@ pub mod ids;
 pub mod stats;
 pub mod time;
 
-pub use action::{Action, CopyJob, CopyWhat, Payload, PostSend, ReadInto};
+pub use action::{Action, CopyJob, CopyWhat, Payload, PostSend, PrivateData, ReadInto};
 pub use call::{CopySource, CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep};
 pub use config::{Config, ZcopyThreshold};
 pub use connection::{Connection, PeerParams, Phase, Refusal};
@@ -28,3 +48,6 @@ pub use event::{CmInput, Completion, Event, Received};
 pub use ids::{BufferId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
 pub use stats::{CopyReason, Stats};
 pub use time::Instant;
+
+/// How long to wait after the driver refused memory before asking again.
+pub(crate) const RETRY_WAIT: Duration = Duration::from_millis(10);

@@ -79,3 +79,34 @@ pub struct Stats {
     /// Messages received.
     pub received: [u64; Mid::ALL.len()],
 }
+
+/// The place of `mid` in `Mid::ALL`: its number, the gap before SinkAvail left out.
+pub(crate) const fn mid_index(mid: Mid) -> usize {
+    let byte = mid.byte() as usize;
+    if byte < 0xFD { byte } else { byte - 0xFD + 15 }
+}
+
+impl Stats {
+    /// A transfer, or part of one, of `len` bytes was copied because of `reason`.
+    pub(crate) fn count_copy(&mut self, reason: CopyReason, transfers: u64, len: usize) {
+        if let Some((count, bytes)) = self.copies.get_mut(reason as usize) {
+            *count += transfers;
+            *bytes += len as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_follow_the_lists() {
+        for (index, mid) in Mid::ALL.into_iter().enumerate() {
+            assert_eq!(mid_index(mid), index);
+        }
+        for (index, reason) in CopyReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+}

@@ -1,221 +1,411 @@
-//! One connection.
+//! One connection: the public face of the engine. It only hands inputs on; see [`Connection`].
+
+mod close;
+mod dispatch;
+mod handshake;
+mod state;
 
 use core::net::IpAddr;
 use core::time::Duration;
 
-use sdp_wire::{RemoteAddr, Rkey, Version};
+use sdp_wire::{RemoteAddr, Rkey};
 
-use crate::action::{Action, PrivateData};
+use crate::action::Action;
 use crate::call::{CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep};
 use crate::config::{Config, ZcopyThreshold};
-use crate::error::{CallError, ConnectionError};
+use crate::error::ConnectionError;
 use crate::event::{CmInput, Completion, Event, Received};
 use crate::ids::{BufferId, JobId, KeyId, RecvId, SendId, WorkId};
+use crate::rx::Rx;
 use crate::stats::{CopyReason, Stats};
 use crate::time::Instant;
+use crate::tx::Tx;
 
-/// Where a connection stands, for reports.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Phase {
-    /// The handshake is under way.
-    Handshake,
-    /// Both halves may carry data.
-    Open,
-    /// This side has begun to close, or the peer has.
-    Closing,
-    /// Nothing more will be posted.
-    Closed,
-}
-
-/// What the peer said about itself in its Hello or HelloAck.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PeerParams {
-    /// Protocol version of the connection.
-    pub version: Version,
-    /// Length of its receive buffers, header included.
-    pub recv_buffer_len: u32,
-    /// Adverts it takes at once.
-    pub adverts_max: u16,
-    /// It lets us invalidate its keys by SEND with invalidate.
-    pub invalidate_cap: bool,
-}
-
-/// Why a connection request cannot be accepted, and what to answer.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// Why.
-    pub error: ConnectionError,
-    /// Private data for the reject.
-    pub private_data: PrivateData,
-}
+pub use handshake::Refusal;
+pub(crate) use state::Shared;
+pub use state::{PeerParams, Phase};
 
 /// One connection.
+///
+/// Four kinds of method:
+///
+/// * **Inputs** (`handle_*`, `buffer_unavailable`): what happened outside. Any order and any peer
+///   bytes are taken without panic; a peer that breaks a rule ends the connection under the name
+///   of that rule.
+/// * **Application calls**: `send_*` and `recv_*` drive calls in progress, which take turns;
+///   `shutdown_*`, `close`, `abort` and the `set_*` act at once.
+/// * **Outputs** (`poll_*`): after every input or application call, first [`Self::poll_action`]
+///   until it gives `None`, each action being carried out before the next is polled; then
+///   [`Self::poll_event`] likewise; then [`Self::poll_timeout`].
+/// * **Getters**.
+///
+/// `now` is given by the caller and never goes back.
+///
+/// # Invariants
+/// 1. No clock, thread, lock, random number or I/O.
+/// 2. A send call ends only when every key of its memory is dead: its killing has completed, the
+///    peer has invalidated it, or the queue pair is in error. Asserted when the call is forgotten.
+/// 3. A receive call ends only when no RDMA READ into its memory is outstanding. Asserted likewise.
+/// 4. No message goes without a credit, none with payload with fewer than three, and none without
+///    payload with fewer than two unless it brings the peer new ones. Asserted when a credit is
+///    spent.
+/// 5. Never more send work is outstanding than [`Config::send_slots`]. Asserted at every post.
+/// 6. MSeq is given in the order of posting; Bufs and MSeqAck are those of the moment at which
+///    the message is handed out.
+/// 7. Bytes leave in the order of the calls, and no payload goes while a source advert is open.
+/// 8. A receive buffer is posted, holds unread bytes, or is free, and is never two of these.
+/// 9. Unread bytes held never exceed [`Config::recv_buffer_total`] by more than the messages that
+///    were posted for, and reading ahead never exceeds it.
+/// 10. Every queue is bounded: messages by credits and slots, reads by [`Config::read_depth`],
+///     answers owed are facts that merge, received runs by buffers.
+///
+/// # Panics
+/// Methods panic when the *driver* breaks the contract (the completion of work never posted, more
+/// bytes copied than asked for). No input of the peer's can cause one.
 #[derive(Debug)]
 pub struct Connection {
-    config: Config,
-    stats: Stats,
+    sh: Shared,
+    tx: Tx,
+    rx: Rx,
+}
+
+/// Inputs.
+impl Connection {
+    /// Something happened at the connection manager.
+    pub fn handle_cm(&mut self, now: Instant, input: CmInput<'_>) {
+        self.on_cm(now, input);
+        self.pump(now);
+    }
+
+    /// A message came into `buf`.
+    pub fn handle_recv(&mut self, now: Instant, buf: BufferId, msg: Received<'_>) {
+        self.touch(now);
+        match self.on_message(now, buf, msg) {
+            Ok(()) => {}
+            Err(ConnectionError::LocallyAborted) => {
+                self.on_abort(now, ConnectionError::LocallyAborted);
+            }
+            Err(error) => self.fail(error),
+        }
+        self.pump(now);
+    }
+
+    /// The receive posted with `buf` came back in error: the queue pair is broken or was closed
+    /// by the peer. Messages that came before it must have been handed in.
+    pub fn handle_recv_flushed(&mut self, now: Instant, buf: BufferId) {
+        self.rx.on_unposted(&mut self.sh, buf);
+        self.on_transport_end(ConnectionError::Reset);
+        self.pump(now);
+    }
+
+    /// A signalled work request has ended. Completions come in the order of posting.
+    ///
+    /// # Panics
+    /// If `work` was never given out.
+    pub fn handle_completion(&mut self, now: Instant, work: WorkId, result: Completion) {
+        self.touch(now);
+        self.on_completion(now, work, result);
+        self.pump(now);
+    }
+
+    /// Answers [`Action::BindKey`]: the key and the address under which the peer finds the first
+    /// byte, or why there is none.
+    pub fn handle_bound(
+        &mut self,
+        now: Instant,
+        key: KeyId,
+        result: Result<(Rkey, RemoteAddr), CopyReason>,
+    ) {
+        self.tx.on_bound(&mut self.sh, now, key, result);
+        self.pump(now);
+    }
+
+    /// Answers [`Action::Copy`]. `ok` is false if the memory to copy to could not be had.
+    pub fn handle_copied(&mut self, now: Instant, job: JobId, ok: bool) {
+        if !self.tx.on_copied(&mut self.sh, now, job, ok) {
+            self.rx.on_copied(&mut self.sh, now, job, ok);
+        }
+        self.pump(now);
+    }
+
+    /// Answers [`Action::PostRecv`]: the buffer could not be allocated, nothing was posted.
+    pub fn buffer_unavailable(&mut self, now: Instant, buf: BufferId) {
+        self.rx.on_unavailable(&mut self.sh, now, buf);
+        self.on_memory_refused();
+        self.pump(now);
+    }
+
+    /// The time given by [`Self::poll_timeout`] has come. Early calls do no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.on_timeout(now);
+        self.pump(now);
+    }
+}
+
+/// Application calls.
+impl Connection {
+    /// Starts a send; it takes its turn behind those before it.
+    pub fn send_start(&mut self, _now: Instant, req: SendRequest) -> SendId {
+        self.tx.start(req)
+    }
+
+    /// What a send needs next. After `Done` the id is forgotten.
+    pub fn send_poll(&mut self, now: Instant, id: SendId) -> SendStep {
+        self.tx.step(&mut self.sh, now, id)
+    }
+
+    /// Answers [`SendStep::Copy`]: `len` bytes were copied. Fewer than asked for mean that the
+    /// rest of the caller's memory cannot be read; the call then ends.
+    ///
+    /// # Panics
+    /// If `len` is more than was asked for.
+    pub fn send_copied(&mut self, now: Instant, id: SendId, len: usize, to: CopyTarget) {
+        self.tx.copied(&mut self.sh, id, len, to);
+        self.pump(now);
+    }
+
+    /// Answers [`SendStep::Copy`]: there was no memory to copy to.
+    pub fn send_copy_failed(&mut self, now: Instant, id: SendId, to: CopyTarget) {
+        self.tx.copy_failed(&mut self.sh, now, id, to);
+        self.pump(now);
+    }
+
+    /// The call must end. Poll it until it is done, which takes `cancel_wait` at most.
+    pub fn send_end(&mut self, now: Instant, id: SendId, why: EndCall) {
+        self.tx.end(&mut self.sh, now, id, why);
+        self.pump(now);
+    }
+
+    /// Starts a receive; it takes its turn behind those before it.
+    pub fn recv_start(&mut self, _now: Instant, req: RecvRequest) -> RecvId {
+        self.rx.start(req)
+    }
+
+    /// What a receive needs next. After `Done` the id is forgotten.
+    pub fn recv_poll(&mut self, now: Instant, id: RecvId) -> RecvStep {
+        self.rx.step(&mut self.sh, now, id)
+    }
+
+    /// Answers [`RecvStep::Copy`]: `len` bytes were copied. Fewer than asked for mean that the
+    /// rest of the caller's memory cannot be written; the call then ends.
+    ///
+    /// # Panics
+    /// If `len` is more than was asked for.
+    pub fn recv_copied(&mut self, now: Instant, id: RecvId, len: usize) {
+        self.rx.copied(&mut self.sh, id, len);
+        self.pump(now);
+    }
+
+    /// The call must end. Poll it until it is done; it waits only for RDMA READs under way.
+    pub fn recv_end(&mut self, _now: Instant, id: RecvId, why: EndCall) {
+        self.rx.end(id, why);
+    }
+
+    /// No more sends: what was accepted is delivered, then the peer reads the end of the stream.
+    pub fn shutdown_send(&mut self, now: Instant) {
+        self.on_shutdown_send(now);
+        self.pump(now);
+    }
+
+    /// Receives give what has come so far, then the end of the stream.
+    pub fn shutdown_recv(&mut self, now: Instant) {
+        self.sh.life.rx_shut = true;
+        self.sh.wake.recv = true;
+        self.pump(now);
+    }
+
+    /// Lets go of the connection. `linger`: `None`, graceful, given up after `close_wait` without
+    /// progress; zero, abort; otherwise graceful, aborted after that time. Unread bytes abort it,
+    /// as in TCP. [`Event::Closed`] tells the end.
+    pub fn close(&mut self, now: Instant, linger: Option<Duration>) {
+        self.on_close(now, linger);
+        self.pump(now);
+    }
+
+    /// Ends the connection at once; bytes not delivered are lost.
+    pub fn abort(&mut self, now: Instant) {
+        self.on_abort(now, ConnectionError::LocallyAborted);
+        self.pump(now);
+    }
+
+    /// TCP_NODELAY.
+    pub fn set_nodelay(&mut self, nodelay: bool) {
+        self.sh.config.nodelay = nodelay;
+    }
+
+    /// From which length on later sends are advertised.
+    pub fn set_threshold(&mut self, threshold: ZcopyThreshold) {
+        self.sh.config.zcopy_threshold = threshold;
+    }
+
+    /// SO_SNDBUF, in bytes. What is there already stays.
+    pub fn set_send_buffer_len(&mut self, len: usize) {
+        self.sh.config.send_buffer_len = len;
+        self.sh.wake.send = true;
+    }
+
+    /// SO_RCVBUF, in bytes. What is there already stays. Takes effect with the next input.
+    pub fn set_recv_buffer_total(&mut self, len: usize) {
+        self.sh.config.recv_buffer_total = len;
+    }
+}
+
+/// Outputs.
+impl Connection {
+    /// The next thing to do.
+    #[must_use]
+    pub fn poll_action(&mut self) -> Option<Action> {
+        let over_before = self.sh.out.error_set();
+        let action = self.sh.out.poll(&mut self.sh.credits);
+        if !over_before && self.sh.out.error_set() {
+            // Keys are dead now: calls that waited for that may end.
+            self.sh.wake.send = true;
+        }
+        action
+    }
+
+    /// The next thing to tell.
+    #[must_use]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.sh.wake.poll()
+    }
+
+    /// When [`Self::handle_timeout`] is wanted.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.sh.timers.next()
+    }
+}
+
+/// Getters.
+impl Connection {
+    /// The handshake is complete and the connection has not ended.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.sh.life.is_open()
+    }
+
+    /// The connection has ended. Bytes received before can still be taken.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.sh.life.phase() == Phase::Closed
+    }
+
+    /// Bytes that a receive would get without waiting.
+    #[must_use]
+    pub fn readable_len(&self) -> usize {
+        self.rx.readable_len(&self.sh)
+    }
+
+    /// A receive would not wait: bytes, the end of the stream, or an error.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        let life = &self.sh.life;
+        life.is_over() || life.rx_shut || life.peer_fin || self.readable_len() > 0
+    }
+
+    /// Bytes that would go into private send memory without waiting.
+    #[must_use]
+    pub fn send_space(&self) -> usize {
+        self.tx.space(&self.sh)
+    }
+
+    /// Accepted bytes not yet given to the peer's adapter, and bytes advertised and not yet read.
+    #[must_use]
+    pub fn unsent_len(&self) -> usize {
+        self.tx.unsent_len()
+    }
+
+    /// The peer has ended its half of the stream.
+    #[must_use]
+    pub fn peer_has_shut(&self) -> bool {
+        self.sh.life.peer_fin
+    }
+
+    /// Why the connection ended, to the first that asks; a failed call is one that asked.
+    pub fn take_error(&mut self) -> Option<ConnectionError> {
+        self.sh.life.error.take()
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> &Stats {
+        &self.sh.stats
+    }
+
+    /// The settings, as they are now.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.sh.config
+    }
+
+    /// Where the connection stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.sh.life.phase()
+    }
+
+    /// What the peer said about itself, once known.
+    #[must_use]
+    pub fn peer(&self) -> Option<&PeerParams> {
+        self.sh.peer.as_ref()
+    }
 }
 
 impl Connection {
-    /// Connects.
+    /// Moves on whatever can. Answers first, then data, then what goes behind data, and a credit
+    /// update only if nothing else carries the credits.
+    fn pump(&mut self, now: Instant) {
+        if !self.sh.life.is_open() {
+            return;
+        }
+        self.rx.pump(&mut self.sh, now);
+        self.sh.flush_control();
+        self.tx.pump(&mut self.sh, now);
+        self.flush_disconn();
+        self.sh.flush_nudge();
+        self.sh.flush_update();
+        self.finish_close();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn credits(&self) -> &crate::credits::Credits {
+        &self.sh.credits
+    }
+
+    /// A fresh engine in `stage`.
+    fn new(config: Config, stage: state::Stage) -> Self {
+        let config = config.within_bounds();
+        Self {
+            tx: Tx::new(),
+            rx: Rx::new(config.recv_buffers_initial, config.recv_buffers_max),
+            sh: Shared::new(config, stage),
+        }
+    }
+
+    /// Starts a connection. Gives out [`Action::PostRecv`] for the first receives, then
+    /// [`Action::Connect`].
     #[must_use]
     pub fn connect(
         _now: Instant,
         config: Config,
-        _local_port: u16,
-        _src: Option<IpAddr>,
-        _dst: Option<IpAddr>,
+        local_port: u16,
+        src: Option<IpAddr>,
+        dst: Option<IpAddr>,
     ) -> Self {
-        Self {
-            config,
-            stats: Stats::default(),
-        }
+        let mut connection = Self::new(config, state::Stage::Connecting);
+        connection.say_hello(local_port, src, dst);
+        connection
     }
 
-    /// Accepts.
+    /// Answers a connection request whose private data is `hello`. Gives out
+    /// [`Action::PostRecv`] for the first receives, then [`Action::Accept`].
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn accept(_now: Instant, config: Config, _hello: &[u8]) -> Result<Self, Refusal> {
-        Ok(Self {
-            config,
-            stats: Stats::default(),
-        })
-    }
-
-    /// Input.
-    pub fn handle_cm(&mut self, _now: Instant, _input: CmInput<'_>) {}
-    /// Input.
-    pub fn handle_recv(&mut self, _now: Instant, _buf: BufferId, _msg: Received<'_>) {}
-    /// Input.
-    pub fn handle_recv_flushed(&mut self, _now: Instant, _buf: BufferId) {}
-    /// Input.
-    pub fn handle_completion(&mut self, _now: Instant, _work: WorkId, _result: Completion) {}
-    /// Input.
-    pub fn handle_bound(
-        &mut self,
-        _now: Instant,
-        _key: KeyId,
-        _result: Result<(Rkey, RemoteAddr), CopyReason>,
-    ) {
-    }
-    /// Input.
-    pub fn handle_copied(&mut self, _now: Instant, _job: JobId, _ok: bool) {}
-    /// Input.
-    pub fn buffer_unavailable(&mut self, _now: Instant, _buf: BufferId) {}
-    /// Input.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// Application.
-    pub fn send_start(&mut self, _now: Instant, _req: SendRequest) -> SendId {
-        SendId(0)
-    }
-    /// Application.
-    pub fn send_poll(&mut self, _now: Instant, _id: SendId) -> SendStep {
-        SendStep::Done(Err(CallError::NotConnected))
-    }
-    /// Application.
-    pub fn send_copied(&mut self, _now: Instant, _id: SendId, _len: usize, _to: CopyTarget) {}
-    /// Application.
-    pub fn send_copy_failed(&mut self, _now: Instant, _id: SendId, _to: CopyTarget) {}
-    /// Application.
-    pub fn send_end(&mut self, _now: Instant, _id: SendId, _why: EndCall) {}
-    /// Application.
-    pub fn recv_start(&mut self, _now: Instant, _req: RecvRequest) -> RecvId {
-        RecvId(0)
-    }
-    /// Application.
-    pub fn recv_poll(&mut self, _now: Instant, _id: RecvId) -> RecvStep {
-        RecvStep::Done(Err(CallError::NotConnected))
-    }
-    /// Application.
-    pub fn recv_copied(&mut self, _now: Instant, _id: RecvId, _len: usize) {}
-    /// Application.
-    pub fn recv_end(&mut self, _now: Instant, _id: RecvId, _why: EndCall) {}
-    /// Application.
-    pub fn shutdown_send(&mut self, _now: Instant) {}
-    /// Application.
-    pub fn shutdown_recv(&mut self, _now: Instant) {}
-    /// Application.
-    pub fn close(&mut self, _now: Instant, _linger: Option<Duration>) {}
-    /// Application.
-    pub fn abort(&mut self, _now: Instant) {}
-    /// TCP_NODELAY.
-    pub fn set_nodelay(&mut self, nodelay: bool) {
-        self.config.nodelay = nodelay;
-    }
-    /// Threshold of later sends.
-    pub fn set_threshold(&mut self, threshold: ZcopyThreshold) {
-        self.config.zcopy_threshold = threshold;
-    }
-    /// SO_SNDBUF.
-    pub fn set_send_buffer_len(&mut self, len: usize) {
-        self.config.send_buffer_len = len;
-    }
-    /// SO_RCVBUF.
-    pub fn set_recv_buffer_total(&mut self, len: usize) {
-        self.config.recv_buffer_total = len;
-    }
-
-    /// Output.
-    #[must_use]
-    pub fn poll_action(&mut self) -> Option<Action> {
-        None
-    }
-    /// Output.
-    #[must_use]
-    pub fn poll_event(&mut self) -> Option<Event> {
-        None
-    }
-    /// Output.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
-
-    /// The handshake is complete and the connection has not ended.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        false
-    }
-    /// Ended.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        false
-    }
-    /// Bytes that a recv would get without waiting.
-    #[must_use]
-    pub fn readable_len(&self) -> usize {
-        0
-    }
-    /// Bytes that a send can put into private send memory without waiting.
-    #[must_use]
-    pub fn send_space(&self) -> usize {
-        0
-    }
-    /// Accepted bytes not yet given to the peer.
-    #[must_use]
-    pub fn unsent_len(&self) -> usize {
-        0
-    }
-    /// The error the connection ended with, once.
-    pub fn take_error(&mut self) -> Option<ConnectionError> {
-        None
-    }
-    /// Counters.
-    #[must_use]
-    pub fn stats(&self) -> &Stats {
-        &self.stats
-    }
-    /// Where it stands.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        Phase::Handshake
-    }
-    /// What the peer said about itself, once known.
-    #[must_use]
-    pub fn peer(&self) -> Option<&PeerParams> {
-        None
+    /// The request cannot be accepted; it is to be rejected.
+    pub fn accept(_now: Instant, config: Config, hello: &[u8]) -> Result<Self, Refusal> {
+        let mut connection = Self::new(config, state::Stage::Accepting);
+        connection.hear_hello(hello)?;
+        Ok(connection)
     }
 }

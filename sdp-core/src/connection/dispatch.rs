@@ -1,0 +1,162 @@
+//! Received messages and completions: whom they concern, and whether they may come now.
+
+use sdp_wire::{Body, Head, Rkey};
+
+use crate::error::ConnectionError;
+use crate::event::{Completion, Received};
+use crate::ids::{BufferId, WorkId};
+use crate::resize::Resize;
+use crate::stats::mid_index;
+use crate::suspend;
+use crate::time::Instant;
+
+use super::state::Stage;
+use super::{Connection, Shared};
+
+impl Connection {
+    /// A message.
+    ///
+    /// # Errors
+    /// The rule it breaks, or that it ends the connection.
+    pub(super) fn on_message(
+        &mut self,
+        now: Instant,
+        buf: BufferId,
+        msg: Received<'_>,
+    ) -> Result<(), ConnectionError> {
+        match self.sh.life.stage {
+            Stage::Open => {}
+            // The confirmation was lost or comes later: the message is proof enough (§2.1 row 7).
+            Stage::Accepting => self.establish(),
+            Stage::Connecting => {
+                return Shared::misbehaved("§2.1 row 6: a message before the handshake was over");
+            }
+            Stage::Aborting(_) | Stage::Dead => return Ok(()),
+        }
+        let head = Head::decode(msg.head, msg.len).map_err(ConnectionError::Malformed)?;
+        let is_update = head.body == Body::Data && head.payload_len == 0;
+        let gain = self
+            .sh
+            .credits
+            .on_receive(&head, is_update)
+            .map_err(ConnectionError::PeerMisbehaved)?;
+        if let Some(count) = self.sh.stats.received.get_mut(mid_index(head.mid())) {
+            *count += 1;
+        }
+        self.check_order(&head, msg.invalidated)?;
+        if gain.acks {
+            self.tx.on_ack(&self.sh);
+        }
+        if gain.credits {
+            self.tx.on_progress(&mut self.sh, now);
+        }
+        self.on_body(now, buf, &head, msg.invalidated)
+    }
+
+    /// Rules on what may come at all in this state of the connection.
+    fn check_order(&self, head: &Head, invalidated: Option<Rkey>) -> Result<(), ConnectionError> {
+        if self.sh.life.peer_fin {
+            if head.payload_len > 0 {
+                return Shared::misbehaved("§2.3 step 1: payload after DisConn");
+            }
+            if head.body == Body::DisConn {
+                return Shared::misbehaved("§2.3 step 2: a second DisConn");
+            }
+        }
+        if self.sh.life.app_closed && head.payload_len > 0 {
+            // Nobody will read it, and the peer must know (as TCP's reset after close).
+            return Err(ConnectionError::LocallyAborted);
+        }
+        if invalidated.is_none() {
+            return Ok(());
+        }
+        if !self.sh.config.invalidate_cap {
+            return Shared::misbehaved("§1.9: Send with Invalidate although it was not offered");
+        }
+        match head.body {
+            Body::RdmaRdCompl { .. } | Body::SendSm => Ok(()),
+            _ => Shared::misbehaved("§4.4 row 12: a message that may not invalidate a key did"),
+        }
+    }
+
+    fn on_body(
+        &mut self,
+        now: Instant,
+        buf: BufferId,
+        head: &Head,
+        invalidated: Option<Rkey>,
+    ) -> Result<(), ConnectionError> {
+        let sh = &mut self.sh;
+        match head.body {
+            Body::Data => return self.rx.on_data(sh, buf, head.payload_len),
+            Body::SrcAvail(advert) => {
+                let inline = head.payload_len;
+                return self.rx.on_src_avail(sh, now, buf, advert, inline);
+            }
+            Body::DisConn => return self.on_disconn(buf),
+            Body::AbortConn => return self.on_abort_conn(buf),
+            _ => self.rx.on_control(buf),
+        }
+        match head.body {
+            Body::RdmaRdCompl { len } => self.tx.on_rd_compl(sh, now, len, invalidated),
+            Body::SendSm => self.tx.on_send_sm(sh, now, head.mseq_ack, invalidated),
+            Body::SrcAvailCancel => {
+                self.rx.on_cancel(sh);
+                Ok(())
+            }
+            Body::ModeChange(change) => sh.modes.on_change(change, self.rx.advert_open()),
+            Body::ChRcvBuf { .. } => sh.control.resize.on_request(),
+            Body::ChRcvBufAck { .. } => Err(Resize::on_ack()),
+            Body::SuspComm { .. } => Err(suspend::on_susp_comm()),
+            Body::SuspCommAck => Err(suspend::on_susp_comm_ack()),
+            // Write ZCopy exists in Pipelined mode only, which this side's sending half never
+            // enters and never lets the peer's enter.
+            Body::SinkAvail(_) => {
+                Shared::misbehaved("§4.2: SinkAvail while the sending half is not Pipelined")
+            }
+            Body::RdmaWrCompl { .. } => {
+                Shared::misbehaved("§4.5 row 5: RdmaWrCompl without an open sink advert")
+            }
+            Body::SinkAvailCancel => {
+                Shared::misbehaved("§4.9: SinkAvailCancel although no SinkAvail was ever legal")
+            }
+            Body::SinkCancelAck => {
+                Shared::misbehaved("§4.9: SinkCancelAck without SinkAvailCancel")
+            }
+            Body::Data | Body::SrcAvail(_) | Body::DisConn | Body::AbortConn => Ok(()),
+        }
+    }
+
+    /// A signalled work request has ended.
+    pub(super) fn on_completion(&mut self, now: Instant, work: WorkId, result: Completion) {
+        let was_full = !self.sh.out.has_payload_slot();
+        self.sh.out.on_completion(work);
+        if was_full {
+            self.sh.wake.send = true;
+            self.sh.wake.recv = true;
+        }
+        let sh = &mut self.sh;
+        match self.rx.on_completion(sh, now, work, result) {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(ConnectionError::Reset) => return self.on_transport_end(ConnectionError::Reset),
+            Err(error) => return self.fail(error),
+        }
+        let good = result == Completion::Success;
+        if self.on_close_completion(work, good)
+            || (good && self.tx.on_completion(&mut self.sh, work))
+        {
+            return;
+        }
+        match result {
+            Completion::Success => {}
+            Completion::TransportFailed(why) => {
+                self.on_transport_end(ConnectionError::Transport(why));
+            }
+            Completion::RemoteAccess
+            | Completion::RemoteFault
+            | Completion::LocalFault
+            | Completion::Flushed => self.on_transport_end(ConnectionError::Reset),
+        }
+    }
+}

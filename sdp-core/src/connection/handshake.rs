@@ -1,0 +1,151 @@
+//! Hello and HelloAck (clauses §2.1 and §2.2).
+
+use core::net::IpAddr;
+
+use sdp_wire::{Carrier, HELLO_ACK_LEN, HELLO_LEN, Hello, HelloAck, HelloForm};
+
+use crate::action::{Action, PrivateData};
+use crate::error::ConnectionError;
+use crate::event::CmInput;
+use crate::ids::BufferId;
+
+use super::Connection;
+use super::close::Teardown;
+use super::state::{Fin, PeerParams, Stage};
+use crate::time::Instant;
+
+/// Why a connection request cannot be accepted, and what to answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("connection request refused: {error}")]
+pub struct Refusal {
+    /// Why.
+    #[source]
+    pub error: ConnectionError,
+    /// Private data for the reject. The protocol names none.
+    pub private_data: PrivateData,
+}
+
+impl Connection {
+    /// Posts the receives that Hello claims, then sends Hello.
+    pub(super) fn say_hello(&mut self, local_port: u16, src: Option<IpAddr>, dst: Option<IpAddr>) {
+        self.post_first_receives();
+        let config = &self.sh.config;
+        let hello = Hello {
+            bufs: config.recv_buffers_initial,
+            version: config.version,
+            form: config.hello_form,
+            invalidate_cap: config.invalidate_cap,
+            adverts_max: config.adverts_max,
+            desired_remote_recv_size: config.recv_buffer_len,
+            local_recv_size: config.recv_buffer_len,
+            local_port,
+            src,
+            dst,
+        };
+        let mut bytes = [0; HELLO_LEN];
+        let len = hello.encode(&mut bytes);
+        let data = bytes.iter().copied().take(len).collect();
+        self.sh.out.push(Action::Connect(data));
+    }
+
+    /// Judges the peer's Hello; if it is good, posts the receives that HelloAck claims and sends
+    /// HelloAck, in the version we were called in.
+    pub(super) fn hear_hello(&mut self, hello: &[u8]) -> Result<(), Refusal> {
+        let carrier = match self.sh.config.hello_form {
+            HelloForm::Whole => Carrier::Whole,
+            HelloForm::Compact => Carrier::Compact,
+        };
+        let hello = Hello::decode(hello, carrier).map_err(|error| Refusal {
+            error: ConnectionError::Malformed(error),
+            private_data: PrivateData::new(),
+        })?;
+        self.sh.peer = Some(PeerParams {
+            version: hello.version,
+            recv_buffer_len: hello.local_recv_size,
+            adverts_max: hello.adverts_max,
+            invalidate_cap: hello.invalidate_cap,
+        });
+        self.sh.credits.start(hello.bufs);
+        self.post_first_receives();
+        let config = &self.sh.config;
+        let ack = HelloAck {
+            bufs: config.recv_buffers_initial,
+            version: hello.version,
+            adverts_max: u8::try_from(config.adverts_max).unwrap_or(u8::MAX),
+            actual_recv_size: config.recv_buffer_len,
+            invalidate_cap: config.invalidate_cap,
+        };
+        let mut bytes = [0; HELLO_ACK_LEN];
+        ack.encode(&mut bytes);
+        self.sh
+            .out
+            .push(Action::Accept(PrivateData::from_slice(&bytes)));
+        Ok(())
+    }
+
+    fn post_first_receives(&mut self) {
+        for buf in 0..self.sh.config.recv_buffers_initial {
+            self.sh.out.push(Action::PostRecv(BufferId(buf)));
+        }
+    }
+
+    /// The connection manager speaks.
+    pub(super) fn on_cm(&mut self, now: Instant, input: CmInput<'_>) {
+        match (input, self.sh.life.stage) {
+            (CmInput::Response(bytes), Stage::Connecting) => self.hear_hello_ack(now, bytes),
+            (CmInput::Established, Stage::Accepting) => self.establish(),
+            (CmInput::Rejected { reason, .. }, Stage::Connecting | Stage::Accepting) => {
+                self.die(Some(ConnectionError::Refused(reason)), Teardown::None);
+            }
+            (CmInput::Unreachable { errno }, Stage::Connecting | Stage::Accepting) => {
+                self.die(Some(ConnectionError::Unreachable(errno)), Teardown::None);
+            }
+            (CmInput::Disconnected | CmInput::Rejected { .. } | CmInput::Unreachable { .. }, _) => {
+                self.on_transport_end(ConnectionError::Reset)
+            }
+            // The first message was here before its confirmation, or everything is over.
+            (CmInput::Established | CmInput::Response(_), _) => {}
+        }
+    }
+
+    fn hear_hello_ack(&mut self, _now: Instant, bytes: &[u8]) {
+        let ack = match HelloAck::decode(bytes) {
+            Ok(ack) => ack,
+            Err(error) => {
+                let error = ConnectionError::Malformed(error);
+                return self.die(Some(error), Teardown::Reject);
+            }
+        };
+        if ack.version != self.sh.config.version {
+            let error = ConnectionError::PeerIncompatible(
+                "§2.2: HelloAck is of another major version than Hello",
+            );
+            return self.die(Some(error), Teardown::Reject);
+        }
+        self.sh.peer = Some(PeerParams {
+            version: ack.version,
+            recv_buffer_len: ack.actual_recv_size,
+            adverts_max: u16::from(ack.adverts_max),
+            invalidate_cap: ack.invalidate_cap,
+        });
+        self.sh.credits.start(ack.bufs);
+        self.sh.out.push(Action::Establish);
+        self.establish();
+    }
+
+    /// Both sides may send.
+    pub(super) fn establish(&mut self) {
+        debug_assert!(self.sh.life.fin == Fin::Open || self.sh.life.fin == Fin::Wanted);
+        self.sh.life.stage = Stage::Open;
+        self.sh.wake.connected = true;
+        self.sh.wake.send = true;
+    }
+
+    /// The receives that Hello or HelloAck claims must be there.
+    pub(super) fn on_memory_refused(&mut self) {
+        if self.sh.life.is_handshake() {
+            let error = ConnectionError::Transport("no memory for the first receive buffers");
+            self.die(Some(error), Teardown::Reject);
+        }
+    }
+}

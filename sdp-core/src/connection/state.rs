@@ -1,0 +1,241 @@
+//! What the halves of a connection share, and where the connection stands.
+
+use sdp_wire::{BSDH_LEN, Body, Version};
+
+use crate::action::Payload;
+use crate::config::Config;
+use crate::control::Control;
+use crate::credits::Credits;
+use crate::error::{CallError, ConnectionError};
+use crate::event::Event;
+use crate::ids::{JobId, WorkId};
+use crate::mode::Modes;
+use crate::outbox::{Outbox, Outgoing};
+use crate::stats::{Stats, mid_index};
+use crate::timer::Timers;
+
+/// Where a connection stands, for reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Phase {
+    /// The handshake is under way.
+    Handshake,
+    /// Both halves may carry data.
+    Open,
+    /// This side has begun to close, or the peer has.
+    Closing,
+    /// Nothing more will be posted.
+    Closed,
+}
+
+/// What the peer said about itself in its Hello or HelloAck.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PeerParams {
+    /// Protocol version of the connection.
+    pub version: Version,
+    /// Length of its receive buffers, header included.
+    pub recv_buffer_len: u32,
+    /// Adverts it takes at once.
+    pub adverts_max: u16,
+    /// It lets us invalidate its keys by SEND with invalidate.
+    pub invalidate_cap: bool,
+}
+
+/// The life of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// Hello is on its way.
+    Connecting,
+    /// HelloAck is on its way.
+    Accepting,
+    /// Both sides may send.
+    Open,
+    /// AbortConn is on its way; nothing else will be sent.
+    Aborting(Option<WorkId>),
+    /// Over.
+    Dead,
+}
+
+/// This side's DisConn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fin {
+    /// Not asked for.
+    Open,
+    /// To be sent behind all data.
+    Wanted,
+    /// Posted, not yet completed.
+    Posted(Option<WorkId>),
+    /// Delivered.
+    Done,
+}
+
+/// Where the connection stands.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) stage: Stage,
+    /// This side's DisConn. Not `Open` means no more sends.
+    pub(crate) fin: Fin,
+    /// The peer's DisConn has come.
+    pub(crate) peer_fin: bool,
+    /// Receives give the end of the stream once what is there has been taken.
+    pub(crate) rx_shut: bool,
+    /// The application has let go of the connection.
+    pub(crate) app_closed: bool,
+    /// Why it ended, until somebody was told.
+    pub(crate) error: Option<ConnectionError>,
+    /// Why this side aborts, while AbortConn is on its way.
+    pub(crate) aborting: Option<ConnectionError>,
+}
+
+impl Life {
+    pub(crate) const fn new(stage: Stage) -> Self {
+        Self {
+            stage,
+            fin: Fin::Open,
+            peer_fin: false,
+            rx_shut: false,
+            app_closed: false,
+            error: None,
+            aborting: None,
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.stage == Stage::Open
+    }
+
+    pub(crate) const fn is_handshake(&self) -> bool {
+        matches!(self.stage, Stage::Connecting | Stage::Accepting)
+    }
+
+    /// Nothing of the stream moves any more.
+    pub(crate) const fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Aborting(_) | Stage::Dead)
+    }
+
+    pub(crate) fn tx_shut(&self) -> bool {
+        self.fin != Fin::Open
+    }
+
+    /// What a call is told that finds the connection over: the error once, then `otherwise`.
+    pub(crate) fn call_error(
+        &mut self,
+        otherwise: Result<usize, CallError>,
+    ) -> Result<usize, CallError> {
+        match self.error.take() {
+            Some(error) => Err(CallError::Connection(error)),
+            None => otherwise,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.stage {
+            Stage::Connecting | Stage::Accepting => Phase::Handshake,
+            Stage::Open if self.fin == Fin::Open && !self.peer_fin => Phase::Open,
+            Stage::Open | Stage::Aborting(_) => Phase::Closing,
+            Stage::Dead => Phase::Closed,
+        }
+    }
+}
+
+/// Events not yet told. Each kind is told once, however often it happened.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    pub(crate) connected: bool,
+    pub(crate) send: bool,
+    pub(crate) recv: bool,
+    pub(crate) closed: Option<Option<ConnectionError>>,
+}
+
+impl Wake {
+    pub(crate) fn poll(&mut self) -> Option<Event> {
+        if core::mem::take(&mut self.connected) {
+            Some(Event::Connected)
+        } else if core::mem::take(&mut self.recv) {
+            Some(Event::RecvReady)
+        } else if core::mem::take(&mut self.send) {
+            Some(Event::SendReady)
+        } else {
+            self.closed.take().map(Event::Closed)
+        }
+    }
+}
+
+/// What both halves use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) stats: Stats,
+    pub(crate) peer: Option<PeerParams>,
+    pub(crate) life: Life,
+    pub(crate) credits: Credits,
+    pub(crate) modes: Modes,
+    pub(crate) out: Outbox,
+    pub(crate) wake: Wake,
+    pub(crate) timers: Timers,
+    pub(crate) control: Control,
+    next_job: u32,
+}
+
+impl Shared {
+    pub(crate) fn new(config: Config, stage: Stage) -> Self {
+        let posted = u32::from(config.recv_buffers_initial);
+        Self {
+            stats: Stats::default(),
+            peer: None,
+            life: Life::new(stage),
+            credits: Credits::new(posted),
+            modes: Modes::new(),
+            out: Outbox::new(config.send_slots),
+            wake: Wake::default(),
+            timers: Timers::default(),
+            control: Control::default(),
+            next_job: 0,
+            config,
+        }
+    }
+
+    /// Queues a message; the caller has checked credits and slots.
+    pub(crate) fn send(&mut self, out: Outgoing) -> (u32, Option<WorkId>) {
+        if let Some(count) = self.stats.sent.get_mut(mid_index(out.body.mid())) {
+            *count += 1;
+        }
+        let mseq = self.credits.take();
+        (mseq, self.out.push_message(out, mseq))
+    }
+
+    /// A message without payload may be queued now.
+    pub(crate) const fn can_control(&self) -> bool {
+        self.credits.control_allowed() && self.out.has_slot()
+    }
+
+    /// A message with payload may be queued now.
+    pub(crate) const fn can_payload(&self) -> bool {
+        self.credits.payload_allowed() && self.out.has_payload_slot()
+    }
+
+    /// Queues an empty Data.
+    pub(crate) fn send_update(&mut self, solicited: bool) {
+        self.send(Outgoing {
+            solicited,
+            payload: Payload::None,
+            ..Outgoing::control(Body::Data)
+        });
+    }
+
+    /// Payload bytes in the largest Data the peer takes.
+    pub(crate) fn data_len_max(&self) -> usize {
+        let recv_len = self.peer.map_or(0, |peer| peer.recv_buffer_len);
+        usize::try_from(recv_len).map_or(0, |len| len.saturating_sub(BSDH_LEN))
+    }
+
+    pub(crate) fn next_job(&mut self) -> JobId {
+        self.next_job = self.next_job.wrapping_add(1);
+        JobId(self.next_job)
+    }
+
+    /// The answer to a peer that broke a rule.
+    pub(crate) const fn misbehaved<T>(rule: &'static str) -> Result<T, ConnectionError> {
+        Err(ConnectionError::PeerMisbehaved(rule))
+    }
+}

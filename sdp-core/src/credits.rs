@@ -1,0 +1,338 @@
+//! Credits: how many messages each side may send (clauses §3.1 and §3.2).
+//!
+//! A message's `Bufs` and `MSeqAck` together name the last MSeq that its sender can take, so what
+//! the peer may send is one number, the *limit*, and nothing is lost when a message is skipped.
+
+/// Credits needed before a message with payload may go.
+const PAYLOAD_MIN: u32 = 3;
+/// Credits needed before a message without payload may go, unless it brings the peer new ones.
+const CONTROL_MIN: u32 = 2;
+
+/// What a received message changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Gain {
+    /// This side may send more than before.
+    pub(crate) credits: bool,
+    /// The peer has confirmed messages it had not confirmed before.
+    pub(crate) acks: bool,
+}
+
+/// Both directions' credits and sequence numbers.
+#[derive(Debug)]
+pub(crate) struct Credits {
+    /// MSeq of the next message to be queued.
+    next_mseq: u32,
+    /// MSeq of the last message handed to the driver.
+    sent_mseq: u32,
+    /// Last MSeqAck of the peer.
+    acked_mseq: u32,
+    /// Messages that may still be queued.
+    available: u32,
+    /// MSeq of the last message received.
+    recv_mseq: u32,
+    /// Receives posted now.
+    posted: u32,
+    /// The limit named by the last message handed to the driver.
+    told: u32,
+    /// The highest limit ever named: what the peer must not exceed.
+    told_max: u32,
+    /// MSeq of a SrcAvailCancel that is not finished: MSeqAck stays below it (§4.8 step 4).
+    hold: Option<u32>,
+    /// The last message received was an empty Data.
+    last_was_update: bool,
+}
+
+/// `a - b` on the circle of sequence numbers.
+pub(crate) const fn distance(a: u32, b: u32) -> i32 {
+    a.wrapping_sub(b).cast_signed()
+}
+
+impl Credits {
+    /// `posted` receives are announced in the Hello or HelloAck, which have MSeq 0.
+    pub(crate) const fn new(posted: u32) -> Self {
+        Self {
+            next_mseq: 1,
+            sent_mseq: 0,
+            acked_mseq: 0,
+            available: 0,
+            recv_mseq: 0,
+            posted,
+            told: posted,
+            told_max: posted,
+            hold: None,
+            last_was_update: false,
+        }
+    }
+
+    /// The peer's Hello or HelloAck announced `bufs`.
+    pub(crate) fn start(&mut self, bufs: u16) {
+        self.available = u32::from(bufs);
+    }
+
+    /// Takes in the base header of a received message.
+    ///
+    /// # Errors
+    /// The rule it breaks.
+    pub(crate) fn on_receive(
+        &mut self,
+        head: &sdp_wire::Head,
+        is_update: bool,
+    ) -> Result<Gain, &'static str> {
+        if head.mseq != self.recv_mseq.wrapping_add(1) {
+            return Err("§3.1: MSeq does not follow the last one");
+        }
+        let left = distance(self.told_max, head.mseq);
+        if left < 0 {
+            return Err("§3.1: a message without a credit");
+        }
+        if head.payload_len > 0 && left + 1 < PAYLOAD_MIN.cast_signed() {
+            return Err("§3.2: payload with fewer than three credits");
+        }
+        let acks = distance(head.mseq_ack, self.acked_mseq);
+        if acks < 0 {
+            return Err("§3.1: MSeqAck went back");
+        }
+        if distance(head.mseq_ack, self.sent_mseq) > 0 {
+            return Err("§3.1: MSeqAck of a message not sent");
+        }
+        self.recv_mseq = head.mseq;
+        self.acked_mseq = head.mseq_ack;
+        self.posted = self.posted.saturating_sub(1);
+        self.last_was_update = is_update;
+        let in_flight = self.next_mseq.wrapping_sub(1).wrapping_sub(head.mseq_ack);
+        let before = self.available;
+        self.available = u32::from(head.bufs).saturating_sub(in_flight);
+        Ok(Gain {
+            credits: self.available > before,
+            acks: acks > 0,
+        })
+    }
+
+    /// Messages that may be queued.
+    pub(crate) const fn available(&self) -> u32 {
+        self.available
+    }
+
+    /// Payload may go.
+    pub(crate) const fn payload_allowed(&self) -> bool {
+        self.available >= PAYLOAD_MIN
+    }
+
+    /// A message without payload may go.
+    pub(crate) const fn control_allowed(&self) -> bool {
+        self.available >= CONTROL_MIN || (self.available == 1 && self.gain() > 0)
+    }
+
+    /// Spends a credit and numbers the message.
+    pub(crate) fn take(&mut self) -> u32 {
+        assert!(self.available > 0, "a message was queued without a credit");
+        self.available -= 1;
+        let mseq = self.next_mseq;
+        self.next_mseq = mseq.wrapping_add(1);
+        mseq
+    }
+
+    /// `Bufs` and `MSeqAck` of message `mseq`, which is handed to the driver now.
+    pub(crate) fn stamp(&mut self, mseq: u32) -> (u16, u32) {
+        debug_assert_eq!(mseq, self.sent_mseq.wrapping_add(1), "stamped out of order");
+        self.sent_mseq = mseq;
+        self.told = self.limit();
+        if distance(self.told, self.told_max) > 0 {
+            self.told_max = self.told;
+        }
+        let bufs = u16::try_from(self.posted).unwrap_or(u16::MAX);
+        (bufs, self.ack())
+    }
+
+    const fn ack(&self) -> u32 {
+        match self.hold {
+            Some(cancel) => cancel.wrapping_sub(1),
+            None => self.recv_mseq,
+        }
+    }
+
+    const fn limit(&self) -> u32 {
+        self.ack().wrapping_add(self.posted)
+    }
+
+    /// Credits the next message would bring the peer.
+    const fn gain(&self) -> u32 {
+        let gain = distance(self.limit(), self.told);
+        if gain > 0 { gain.unsigned_abs() } else { 0 }
+    }
+
+    /// Credits the peer has, by the last message sent.
+    pub(crate) const fn known(&self) -> u32 {
+        let known = distance(self.told, self.recv_mseq);
+        if known > 0 { known.unsigned_abs() } else { 0 }
+    }
+
+    /// An empty Data should go for the sake of credits alone.
+    ///
+    /// An update spends a credit of the peer's, which then owes one itself. Two sides that can
+    /// offer only two buffers each would answer each other's updates for ever; so an update is
+    /// answered only if it brings more than the one credit it cost, or this side is rich enough
+    /// for the exchange to end.
+    pub(crate) const fn update_due(&self) -> bool {
+        let gain = self.gain();
+        if gain == 0 || !self.control_allowed() {
+            return false;
+        }
+        let half = self.posted / 2;
+        if gain >= CONTROL_MIN && gain >= half {
+            return true;
+        }
+        let poor = self.known() < CONTROL_MIN;
+        poor && (gain >= CONTROL_MIN || !self.last_was_update || self.payload_allowed())
+    }
+
+    /// A receive was posted.
+    pub(crate) fn on_posted(&mut self) {
+        self.posted += 1;
+    }
+
+    /// A receive could not be posted after all.
+    pub(crate) fn on_unposted(&mut self) {
+        self.posted = self.posted.saturating_sub(1);
+    }
+
+    /// Receives posted.
+    pub(crate) const fn posted(&self) -> u32 {
+        self.posted
+    }
+
+    /// MSeqAck stays below the message just received until [`Self::release_ack`].
+    pub(crate) fn hold_ack(&mut self) {
+        if self.hold.is_none() {
+            self.hold = Some(self.recv_mseq);
+        }
+    }
+
+    /// The cancel is finished.
+    pub(crate) fn release_ack(&mut self) {
+        self.hold = None;
+    }
+
+    /// The peer has confirmed message `mseq`.
+    pub(crate) const fn is_acked(&self, mseq: u32) -> bool {
+        distance(self.acked_mseq, mseq) >= 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sdp_wire::{Body, Flags, Head};
+
+    use super::*;
+
+    fn head(mseq: u32, mseq_ack: u32, bufs: u16, payload_len: u32) -> Head {
+        Head {
+            flags: Flags::empty(),
+            bufs,
+            mseq,
+            mseq_ack,
+            body: Body::Data,
+            payload_len,
+        }
+    }
+
+    #[test]
+    fn credit_is_absolute_and_counts_messages_in_flight() {
+        let mut c = Credits::new(4);
+        c.start(4);
+        for mseq in 1..=3 {
+            assert_eq!(c.take(), mseq);
+            c.stamp(mseq);
+        }
+        assert_eq!(c.available(), 1);
+        // The peer has seen one of three and posts five: two of them are spoken for.
+        let gain = c.on_receive(&head(1, 1, 5, 0), true).unwrap();
+        assert_eq!(c.available(), 3);
+        assert!(gain.credits && gain.acks);
+    }
+
+    #[test]
+    fn three_credits_for_payload_two_for_control_one_for_what_brings_credits() {
+        let mut c = Credits::new(4);
+        c.start(3);
+        assert!(c.payload_allowed());
+        c.take();
+        assert!(!c.payload_allowed() && c.control_allowed());
+        c.take();
+        assert!(!c.control_allowed());
+        c.on_posted();
+        assert!(c.control_allowed());
+    }
+
+    #[test]
+    fn the_limit_told_to_the_peer_is_enforced() {
+        let mut c = Credits::new(3);
+        assert_eq!(
+            c.on_receive(&head(2, 0, 4, 0), true),
+            Err("§3.1: MSeq does not follow the last one")
+        );
+        c.on_receive(&head(1, 0, 4, 1), false).unwrap();
+        assert_eq!(
+            c.on_receive(&head(2, 0, 4, 1), false),
+            Err("§3.2: payload with fewer than three credits")
+        );
+        c.on_receive(&head(2, 0, 4, 0), true).unwrap();
+        c.on_receive(&head(3, 0, 4, 0), true).unwrap();
+        assert_eq!(
+            c.on_receive(&head(4, 0, 4, 0), true),
+            Err("§3.1: a message without a credit")
+        );
+        let mut c = Credits::new(3);
+        assert_eq!(
+            c.on_receive(&head(1, 1, 4, 0), true),
+            Err("§3.1: MSeqAck of a message not sent")
+        );
+    }
+
+    #[test]
+    fn numbers_wrap() {
+        let mut c = Credits::new(4);
+        c.start(4);
+        c.next_mseq = u32::MAX;
+        c.sent_mseq = u32::MAX - 1;
+        c.acked_mseq = u32::MAX - 1;
+        assert_eq!(c.take(), u32::MAX);
+        c.stamp(u32::MAX);
+        assert_eq!(c.take(), 0);
+        c.stamp(0);
+        c.recv_mseq = u32::MAX;
+        c.told_max = 3;
+        c.on_receive(&head(0, 0, 4, 0), true).unwrap();
+        assert_eq!(c.available(), 4);
+        assert!(c.is_acked(u32::MAX) && c.is_acked(0) && !c.is_acked(1));
+    }
+
+    #[test]
+    fn a_held_ack_stays_below_the_cancel() {
+        let mut c = Credits::new(4);
+        c.start(4);
+        c.on_receive(&head(1, 0, 4, 0), false).unwrap();
+        c.hold_ack();
+        c.on_posted();
+        let mseq = c.take();
+        assert_eq!(c.stamp(mseq), (4, 0));
+        c.release_ack();
+        let mseq = c.take();
+        assert_eq!(c.stamp(mseq), (4, 1));
+    }
+
+    #[test]
+    fn two_sides_with_two_buffers_do_not_answer_updates_for_ever() {
+        let mut c = Credits::new(2);
+        c.start(2);
+        c.on_receive(&head(1, 0, 2, 0), true).unwrap();
+        c.on_posted();
+        assert!(!c.update_due());
+        // The same after something else than an update.
+        let mut c = Credits::new(2);
+        c.start(2);
+        c.on_receive(&head(1, 0, 2, 0), false).unwrap();
+        c.on_posted();
+        assert!(c.update_due());
+    }
+}

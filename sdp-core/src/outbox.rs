@@ -1,0 +1,249 @@
+//! What the engine wants done, in order, and the send work requests it may have outstanding.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use sdp_wire::{Body, Flags, HEAD_LEN_MAX, Head, Rkey};
+
+use crate::action::{Action, Payload, PostSend};
+use crate::credits::Credits;
+use crate::ids::{GrantId, JobId, WorkId};
+
+/// Slots kept free of payload, for control messages, reads and the killing of keys.
+const RESERVED_SLOTS: u64 = 4;
+
+/// Send work requests outstanding. The send queue completes in order, so the completion of one
+/// signalled request gives back the slots of all before it.
+#[derive(Debug)]
+struct Slots {
+    total: u64,
+    posted: u64,
+    completed: u64,
+    signalled: u64,
+}
+
+impl Slots {
+    const fn free(&self) -> u64 {
+        self.total.saturating_sub(self.posted - self.completed)
+    }
+
+    fn take(&mut self) {
+        assert!(
+            self.free() > 0,
+            "more send work posted than there are slots"
+        );
+        self.posted += 1;
+    }
+
+    /// The slot just taken is signalled if it must be, or if a quarter of the queue was not.
+    fn signal(&mut self, must: bool) -> Option<WorkId> {
+        if !must && self.posted - self.signalled < self.total / 4 {
+            return None;
+        }
+        self.signalled = self.posted;
+        Some(WorkId(self.posted))
+    }
+}
+
+/// A message in the outbox: numbered, and stamped when it leaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) body: Body,
+    pub(crate) payload: Payload,
+    /// SEND with invalidate of this key.
+    pub(crate) invalidate: Option<Rkey>,
+    pub(crate) solicited: bool,
+    /// The completion is wanted.
+    pub(crate) signalled: bool,
+    /// The message answers a SrcAvailCancel: MSeqAck need not stay below it any more.
+    pub(crate) releases_ack: bool,
+}
+
+impl Outgoing {
+    /// A message without payload, solicited if its kind is.
+    pub(crate) fn control(body: Body) -> Self {
+        Self {
+            body,
+            payload: Payload::None,
+            invalidate: None,
+            solicited: body.is_solicited(Flags::empty()),
+            signalled: false,
+            releases_ack: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Item {
+    Act(Action),
+    Message {
+        out: Outgoing,
+        mseq: u32,
+        work: Option<WorkId>,
+    },
+}
+
+/// Work that was queued and will never be posted.
+#[derive(Debug, Default)]
+pub(crate) struct Purged {
+    /// RDMA READs.
+    pub(crate) reads: Vec<WorkId>,
+    /// Copies.
+    pub(crate) jobs: Vec<JobId>,
+}
+
+/// The queue of actions.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    items: VecDeque<Item>,
+    /// Messages in `items`.
+    messages: usize,
+    slots: Slots,
+    /// `SetError` has been handed to the driver.
+    error_set: bool,
+}
+
+impl Outbox {
+    pub(crate) fn new(send_slots: u32) -> Self {
+        Self {
+            items: VecDeque::with_capacity(64),
+            messages: 0,
+            slots: Slots {
+                total: u64::from(send_slots),
+                posted: 0,
+                completed: 0,
+                signalled: 0,
+            },
+            error_set: false,
+        }
+    }
+
+    /// Queues what takes no slot of the send queue.
+    pub(crate) fn push(&mut self, action: Action) {
+        self.items.push_back(Item::Act(action));
+    }
+
+    /// Queues an action that takes an unsignalled slot.
+    pub(crate) fn push_work(&mut self, action: Action) {
+        self.slots.take();
+        self.push(action);
+    }
+
+    /// Queues an action that takes a signalled slot.
+    pub(crate) fn push_signalled(&mut self, action: impl FnOnce(WorkId) -> Action) -> WorkId {
+        self.slots.take();
+        let work = WorkId(self.slots.posted);
+        self.slots.signalled = self.slots.posted;
+        self.push(action(work));
+        work
+    }
+
+    /// Queues a message.
+    pub(crate) fn push_message(&mut self, out: Outgoing, mseq: u32) -> Option<WorkId> {
+        self.slots.take();
+        let work = self.slots.signal(out.signalled);
+        self.messages += 1;
+        self.items.push_back(Item::Message { out, mseq, work });
+        work
+    }
+
+    /// Some message is about to go, and will carry credits.
+    pub(crate) const fn has_messages(&self) -> bool {
+        self.messages > 0
+    }
+
+    /// There is a slot for control work.
+    pub(crate) const fn has_slot(&self) -> bool {
+        self.slots.free() > 0
+    }
+
+    /// There are slots for payload: binding, advert and the killing of the key included.
+    pub(crate) const fn has_payload_slot(&self) -> bool {
+        self.slots.free() > RESERVED_SLOTS
+    }
+
+    /// A signalled work request has ended, and with it all before it.
+    pub(crate) fn on_completion(&mut self, work: WorkId) {
+        assert!(work.0 <= self.slots.posted, "completion of work not posted");
+        self.slots.completed = self.slots.completed.max(work.0);
+    }
+
+    /// The queue pair has been put into error: no key is alive.
+    pub(crate) const fn error_set(&self) -> bool {
+        self.error_set
+    }
+
+    /// The next action. Messages are stamped here, when all receives posted before are known.
+    pub(crate) fn poll(&mut self, credits: &mut Credits) -> Option<Action> {
+        match self.items.pop_front()? {
+            Item::Act(action) => {
+                self.error_set |= action == Action::SetError;
+                Some(action)
+            }
+            Item::Message { out, mseq, work } => {
+                self.messages -= 1;
+                if out.releases_ack {
+                    credits.release_ack();
+                }
+                let (bufs, mseq_ack) = credits.stamp(mseq);
+                let head = Head {
+                    flags: Flags::empty(),
+                    bufs,
+                    mseq,
+                    mseq_ack,
+                    body: out.body,
+                    payload_len: payload_len(out.payload),
+                };
+                let mut bytes = [0; HEAD_LEN_MAX];
+                let head_len = head.encode(&mut bytes);
+                Some(Action::PostSend(PostSend {
+                    head: bytes,
+                    head_len,
+                    payload: out.payload,
+                    invalidate: out.invalidate,
+                    solicited: out.solicited,
+                    work,
+                }))
+            }
+        }
+    }
+
+    /// The connection ends: nothing queued will be posted. Grants are given back; what must still
+    /// be done locally stays.
+    pub(crate) fn purge(&mut self) -> Purged {
+        let mut purged = Purged::default();
+        self.messages = 0;
+        for item in core::mem::take(&mut self.items) {
+            match item {
+                Item::Message { out, .. } => {
+                    if let Payload::Grant { grant, .. } = out.payload {
+                        self.push(Action::DropGrant(grant));
+                    }
+                }
+                Item::Act(Action::RdmaRead { work, .. }) => purged.reads.push(work),
+                Item::Act(Action::Copy(job)) => purged.jobs.push(job.id),
+                Item::Act(
+                    action @ (Action::FreeMem(_)
+                    | Action::ForgetKey(_)
+                    | Action::DropGrant(_)
+                    | Action::Establish
+                    | Action::Reject(_)),
+                ) => self.push(action),
+                Item::Act(_) => {}
+            }
+        }
+        purged
+    }
+
+    /// Gives a message buffer back.
+    pub(crate) fn drop_grant(&mut self, grant: GrantId) {
+        self.push(Action::DropGrant(grant));
+    }
+}
+
+fn payload_len(payload: Payload) -> u32 {
+    match payload {
+        Payload::None => 0,
+        Payload::Grant { len, .. } | Payload::Call { len, .. } => len,
+    }
+}

@@ -1,0 +1,90 @@
+//! Reading ahead: the advert's bytes go to private memory because the receive is too small for a
+//! read of its own, or because nobody receives (policies 3 and 5).
+
+use crate::connection::Shared;
+use crate::stats::CopyReason;
+use crate::time::Instant;
+use crate::timer::Timer;
+
+use super::Rx;
+
+/// The smallest piece of private memory worth having.
+const CHUNK_LEN_MIN: usize = 64 << 10;
+
+impl Shared {
+    /// Bytes of a new piece of private receive memory, if nothing needs more.
+    pub(super) fn chunk_len(&self) -> usize {
+        self.config.read_ahead_len.clamp(1, CHUNK_LEN_MIN)
+    }
+}
+
+impl Rx {
+    /// Reads one piece ahead, as far as memory goes. Says whether it did.
+    pub(super) fn read_ahead(&mut self, sh: &mut Shared, now: Instant, reason: CopyReason) -> bool {
+        let room = sh.config.recv_buffer_total.saturating_sub(self.held());
+        let Some(advert) = &self.advert else {
+            return false;
+        };
+        let len = advert.rest().min(sh.config.read_ahead_len.max(1)).min(room);
+        let Some(len) = u32::try_from(len).ok().filter(|len| *len > 0) else {
+            return false;
+        };
+        if self.paused || !self.can_read(sh) {
+            return false;
+        }
+        sh.stats
+            .count_copy(reason, 1, usize::try_from(len).unwrap_or(usize::MAX));
+        self.read_into_mem(sh, now, len);
+        true
+    }
+
+    /// An empty Data: if an advert is open that nobody reads, the peer asks for buffering.
+    pub(super) fn on_nudge(&mut self) {
+        let reader = self.has_reader();
+        if let Some(advert) = &mut self.advert
+            && !reader
+        {
+            advert.eager = true;
+        }
+    }
+
+    /// An advert has waited long enough for a reader.
+    pub(crate) fn on_unread(&mut self) {
+        if let Some(advert) = &mut self.advert {
+            advert.eager = true;
+        }
+    }
+
+    /// Reads ahead all that memory can take while nobody receives.
+    pub(super) fn read_ahead_unread(&mut self, sh: &mut Shared, now: Instant) {
+        let reader = self.has_reader();
+        let Some(advert) = &mut self.advert else {
+            return;
+        };
+        if reader {
+            // Whoever receives decides how the rest is read.
+            advert.eager = false;
+            return;
+        }
+        if !advert.eager {
+            return;
+        }
+        while self.read_ahead(sh, now, CopyReason::ReadAhead) {}
+    }
+
+    /// When to read ahead what nobody reads.
+    pub(super) fn set_ahead_timer(&mut self, sh: &mut Shared, now: Instant) {
+        let reader = self.has_reader();
+        match &mut self.advert {
+            Some(advert) if reader => {
+                advert.moved_at = now;
+                sh.timers.clear(Timer::RxAhead);
+            }
+            Some(advert) if !advert.eager && advert.rest() > 0 => {
+                let at = advert.moved_at + sh.config.rendezvous_wait;
+                sh.timers.set(Timer::RxAhead, at);
+            }
+            _ => sh.timers.clear(Timer::RxAhead),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The receive buffers that may be posted.
+
+use alloc::vec::Vec;
+
+use crate::action::Action;
+use crate::connection::Shared;
+use crate::ids::BufferId;
+use crate::time::Instant;
+use crate::timer::Timer;
+
+/// Receives that stay posted however full the private memory is: the peer can always send
+/// control messages.
+const POSTED_FLOOR: u32 = 2;
+
+/// Buffers neither posted nor holding bytes.
+#[derive(Debug)]
+pub(super) struct Buffers {
+    /// Allocated by the driver before.
+    free: Vec<BufferId>,
+    /// Never posted, or refused when posted.
+    fresh: Vec<BufferId>,
+    /// Receives wanted.
+    target: u32,
+    max: u32,
+    /// The driver refused a fresh one lately.
+    starved: bool,
+}
+
+impl Buffers {
+    /// `max` buffers, of which `initial` are posted by the caller now.
+    pub(super) fn new(initial: u16, max: u16) -> Self {
+        let mut free = Vec::with_capacity(usize::from(max));
+        free.clear();
+        Self {
+            free,
+            fresh: (initial..max).rev().map(BufferId).collect(),
+            target: u32::from(initial),
+            max: u32::from(max),
+            starved: false,
+        }
+    }
+
+    /// A buffer holds nothing any more.
+    pub(super) fn put(&mut self, buf: BufferId) {
+        self.free.push(buf);
+    }
+
+    /// The peer had `known` credits when payload came: let it have more if that was few.
+    pub(super) fn grow(&mut self, known: u32) {
+        if known <= self.target / 2 && self.target < self.max {
+            self.target = self.max.min(self.target * 2);
+        }
+    }
+
+    /// Posts what may be posted.
+    pub(super) fn post(&mut self, sh: &mut Shared, held: usize) {
+        while sh.credits.posted() < self.target {
+            if held >= sh.config.recv_buffer_total && sh.credits.posted() >= POSTED_FLOOR {
+                return;
+            }
+            let fresh = || (!self.starved).then(|| self.fresh.pop()).flatten();
+            let Some(buf) = self.free.pop().or_else(fresh) else {
+                return;
+            };
+            sh.credits.on_posted();
+            sh.out.push(Action::PostRecv(buf));
+        }
+    }
+
+    /// The driver could not allocate `buf`.
+    pub(super) fn on_unavailable(&mut self, sh: &mut Shared, now: Instant, buf: BufferId) {
+        sh.credits.on_unposted();
+        self.fresh.push(buf);
+        self.starved = true;
+        sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
+    }
+
+    /// Memory may be there again.
+    pub(super) fn on_retry(&mut self) {
+        self.starved = false;
+    }
+
+    /// As many receives are posted as are wanted.
+    pub(super) fn is_full(&self, sh: &Shared) -> bool {
+        sh.credits.posted() >= self.target
+    }
+}

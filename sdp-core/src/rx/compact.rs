@@ -1,0 +1,112 @@
+//! Bytes count, not messages: unread bytes are moved out of receive buffers when nobody reads
+//! them and the peer is running out of credits.
+
+use alloc::vec::Vec;
+
+use crate::action::{Action, CopyJob, CopyWhat};
+use crate::connection::Shared;
+use crate::ids::{JobId, MemId};
+use crate::time::Instant;
+use crate::timer::Timer;
+
+use super::Rx;
+
+/// Credits, and receives posted, below which buffers are emptied: the peer cannot send payload.
+const CREDITS_MIN: u32 = 3;
+/// Copies asked for at a time.
+const JOBS_MAX: usize = 4;
+
+/// A run of bytes on its way to private memory.
+#[derive(Clone, Copy, Debug)]
+struct Move {
+    job: JobId,
+    mem: MemId,
+    at: usize,
+    len: usize,
+}
+
+/// The emptying of buffers.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    moves: Vec<Move>,
+    /// Goes on until enough receives are posted again.
+    active: bool,
+}
+
+impl Compaction {
+    pub(super) fn is_running(&self) -> bool {
+        !self.moves.is_empty()
+    }
+}
+
+impl Rx {
+    /// Starts copies if there is need.
+    pub(super) fn compact(&mut self, sh: &mut Shared) {
+        if self.queue.buffers() == 0 || self.buffers.is_full(sh) {
+            self.compaction.active = false;
+            return;
+        }
+        let poor = sh.credits.known() < CREDITS_MIN || sh.credits.posted() < CREDITS_MIN;
+        if !poor && !self.compaction.active {
+            return;
+        }
+        let full = self.held() >= sh.config.recv_buffer_total;
+        if full || self.paused || self.has_reader() {
+            return;
+        }
+        self.compaction.active = true;
+        while self.compaction.moves.len() < JOBS_MAX {
+            let Some((index, buf, offset, len)) = self.queue.movable() else {
+                return;
+            };
+            let room = self.chunks.reserve(len, sh.chunk_len());
+            let job = sh.next_job();
+            self.queue.move_begins(index, job);
+            self.compaction.moves.push(Move {
+                job,
+                mem: room.mem,
+                at: room.at,
+                len,
+            });
+            sh.out.push(Action::Copy(CopyJob {
+                id: job,
+                what: CopyWhat::Compact {
+                    buf,
+                    offset,
+                    len: u32::try_from(len).unwrap_or(u32::MAX),
+                    mem: room.mem,
+                    at: room.at,
+                    capacity: room.capacity,
+                },
+            }));
+        }
+    }
+
+    /// A copy has ended.
+    pub(crate) fn on_copied(&mut self, sh: &mut Shared, now: Instant, job: JobId, ok: bool) {
+        if !ok {
+            self.paused = true;
+            sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
+        }
+        self.end_move(sh, job, ok);
+        if sh.life.is_over() && sh.life.app_closed {
+            self.let_go(sh);
+        }
+    }
+
+    /// The bytes of `job` lie in private memory now, or stay where they were.
+    pub(super) fn end_move(&mut self, sh: &mut Shared, job: JobId, ok: bool) {
+        let moves = &mut self.compaction.moves;
+        let Some(index) = moves.iter().position(|running| running.job == job) else {
+            return;
+        };
+        let Move { mem, at, len, .. } = moves.swap_remove(index);
+        let to = ok.then_some((mem, at));
+        let freed = self.queue.move_ends(job, to);
+        match (ok, freed) {
+            (true, Some((buf, _))) => self.buffers.put(buf),
+            _ => self.release(sh, mem, len),
+        }
+        sh.wake.recv = true;
+    }
+}

@@ -1,0 +1,244 @@
+//! The receiving half: calls taking turns, bytes received, and the peer's advert.
+//!
+//! In stream order there are: bytes in receive buffers and private memory (the queue), bytes of
+//! the peer's advert being read, the rest of the advert. RDMA READs go straight into the memory of
+//! the call whose turn it is if nothing is ahead of them, else into private memory.
+
+mod ahead;
+mod buffers;
+mod call;
+mod compact;
+mod queue;
+mod read;
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use sdp_wire::{BSDH_LEN, SrcAvail};
+
+use crate::action::Action;
+use crate::connection::Shared;
+use crate::error::ConnectionError;
+use crate::ids::{BufferId, JobId, MemId, WorkId};
+use crate::mode::FlowMode;
+use crate::time::Instant;
+use crate::turns::Turns;
+
+use buffers::Buffers;
+use call::RecvCall;
+use compact::Compaction;
+use queue::{Chunks, Queue, Taken};
+use read::{Read, SinkAdvert};
+
+/// The receiving half.
+#[derive(Debug)]
+pub(crate) struct Rx {
+    calls: Turns<RecvCall>,
+    queue: Queue,
+    chunks: Chunks,
+    buffers: Buffers,
+    advert: Option<SinkAdvert>,
+    /// RDMA READs outstanding, oldest first.
+    reads: VecDeque<Read>,
+    /// Bytes of them that go to private memory.
+    reading_ahead: usize,
+    compaction: Compaction,
+    /// Private memory was refused; do not ask for more now.
+    paused: bool,
+}
+
+impl Rx {
+    /// `initial` buffers are posted by the caller.
+    pub(crate) fn new(initial: u16, max: u16) -> Self {
+        Self {
+            calls: Turns::new(),
+            queue: Queue::new(),
+            chunks: Chunks::default(),
+            buffers: Buffers::new(initial, max),
+            advert: None,
+            reads: VecDeque::new(),
+            reading_ahead: 0,
+            compaction: Compaction::default(),
+            paused: false,
+        }
+    }
+
+    /// Bytes received and not yet taken, read-ahead under way included.
+    fn held(&self) -> usize {
+        self.queue.len() + self.reading_ahead
+    }
+
+    /// Bytes that a receive gets at once.
+    pub(crate) fn readable_len(&self, sh: &Shared) -> usize {
+        let advert = match &self.advert {
+            Some(advert) if sh.config.read_nonblocking && !sh.life.is_over() => advert.rest(),
+            _ => 0,
+        };
+        self.queue.len() + advert
+    }
+
+    /// There are bytes that nobody has taken.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.held() > 0 || self.advert.is_some()
+    }
+
+    pub(crate) const fn advert_open(&self) -> bool {
+        self.advert.is_some()
+    }
+
+    /// A call is receiving, other than one that only looks.
+    fn has_reader(&self) -> bool {
+        self.calls.head().is_some_and(|(_, call)| call.is_reader())
+    }
+
+    /// A message without payload came in `buf`.
+    pub(crate) fn on_control(&mut self, buf: BufferId) {
+        self.buffers.put(buf);
+    }
+
+    /// A Data came (clause §4.3).
+    ///
+    /// # Errors
+    /// The rule it breaks.
+    pub(crate) fn on_data(
+        &mut self,
+        sh: &mut Shared,
+        buf: BufferId,
+        len: u32,
+    ) -> Result<(), ConnectionError> {
+        if len == 0 {
+            self.buffers.put(buf);
+            self.on_nudge();
+            return Ok(());
+        }
+        if self.advert.is_some() {
+            return Shared::misbehaved("§4.4 row 3: payload while a source advert is open");
+        }
+        sh.stats.rx_bytes_bcopy += u64::from(len);
+        self.on_payload(sh, buf, BSDH_LEN, len);
+        Ok(())
+    }
+
+    /// A SrcAvail came with `inline` bytes (clause §4.4).
+    ///
+    /// # Errors
+    /// The rule it breaks.
+    pub(crate) fn on_src_avail(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        buf: BufferId,
+        advert: SrcAvail,
+        inline: u32,
+    ) -> Result<(), ConnectionError> {
+        if sh.modes.rx != FlowMode::Combined {
+            return Shared::misbehaved("§4.2: SrcAvail in Buffered mode");
+        }
+        if self.advert.is_some() {
+            return Shared::misbehaved("§4.2: a second source advert in Combined mode");
+        }
+        if inline == 0 {
+            return Shared::misbehaved("§4.2: SrcAvail without payload in Combined mode");
+        }
+        if inline == advert.len {
+            return Shared::misbehaved("§4.4 row 1: SrcAvail with nothing left to read");
+        }
+        sh.stats.rx_bytes_inline += u64::from(inline);
+        self.advert = Some(SinkAdvert::new(advert, inline, now));
+        let head_len = sdp_wire::Body::SrcAvail(advert).head_len();
+        self.on_payload(sh, buf, head_len, inline);
+        Ok(())
+    }
+
+    fn on_payload(&mut self, sh: &mut Shared, buf: BufferId, head_len: usize, len: u32) {
+        let offset = u32::try_from(head_len).unwrap_or(u32::MAX);
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        self.queue.push_buffer(buf, offset, len);
+        self.buffers.grow(sh.credits.known());
+        sh.wake.recv = true;
+    }
+
+    /// Moves on whatever can.
+    pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
+        self.read_ahead_unread(sh, now);
+        self.compact(sh);
+        self.buffers.post(sh, self.held());
+        self.set_ahead_timer(sh, now);
+    }
+
+    /// Takes `len` bytes from the queue.
+    fn take(&mut self, sh: &mut Shared, len: usize) {
+        match self.queue.take(len) {
+            Taken::Part => {}
+            Taken::Buffer(buf) => self.buffers.put(buf),
+            Taken::Mem(mem, len) => self.release(sh, mem, len),
+        }
+    }
+
+    /// Bytes of private memory are not needed any more. The last piece is kept while an advert is
+    /// open, for the next read-ahead.
+    fn release(&mut self, sh: &mut Shared, mem: MemId, len: usize) {
+        let keep = self.advert.is_some() && !sh.life.is_over();
+        if let Some(mem) = self.chunks.release(mem, len, keep) {
+            sh.out.push(Action::FreeMem(mem));
+        }
+    }
+
+    fn trim(&mut self, sh: &mut Shared) {
+        while let Some(mem) = self.chunks.trim() {
+            sh.out.push(Action::FreeMem(mem));
+        }
+    }
+
+    /// A receive came back in error, or a buffer will not be posted.
+    pub(crate) fn on_unposted(&mut self, sh: &mut Shared, buf: BufferId) {
+        sh.credits.on_unposted();
+        self.buffers.put(buf);
+    }
+
+    /// The driver could not allocate `buf`.
+    pub(crate) fn on_unavailable(&mut self, sh: &mut Shared, now: Instant, buf: BufferId) {
+        self.buffers.on_unavailable(sh, now, buf);
+    }
+
+    /// Memory may be there again.
+    pub(crate) fn on_retry(&mut self) {
+        self.paused = false;
+        self.buffers.on_retry();
+    }
+
+    /// The connection is over. What was received stays for its readers. `reads` and `jobs` were
+    /// queued and never begun.
+    pub(crate) fn on_over(&mut self, sh: &mut Shared, reads: &[WorkId], jobs: &[JobId]) {
+        self.advert = None;
+        for read in core::mem::take(&mut self.reads) {
+            if reads.contains(&read.work) {
+                self.forget_read(sh, &read);
+            } else {
+                self.reads.push_back(read);
+            }
+        }
+        for job in jobs {
+            self.end_move(sh, *job, false);
+        }
+        self.trim(sh);
+        sh.wake.recv = true;
+        if sh.life.app_closed {
+            self.let_go(sh);
+        }
+    }
+
+    /// The application has let go of what was received: it is freed, but for what a copy or a
+    /// read under way still needs.
+    pub(crate) fn let_go(&mut self, sh: &mut Shared) {
+        let copying = self.calls.head().is_some_and(|(_, call)| call.is_copying());
+        if copying || self.compaction.is_running() {
+            return;
+        }
+        self.queue.clear();
+        let busy: Vec<MemId> = self.reads.iter().filter_map(Read::mem).collect();
+        for mem in self.chunks.clear(&busy) {
+            sh.out.push(Action::FreeMem(mem));
+        }
+    }
+}

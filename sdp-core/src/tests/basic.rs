@@ -1,0 +1,110 @@
+//! The handshake, copies both ways, credits, and the end.
+
+use super::util::app::Op;
+use super::util::world::{Laws, World};
+use crate::{CallError, Config, Event, Phase, ZcopyThreshold};
+
+fn copying() -> Config {
+    Config {
+        zcopy_threshold: ZcopyThreshold::Off,
+        ..Config::default()
+    }
+}
+
+#[test]
+fn the_handshake_connects_both_sides() {
+    let world = World::connected(&copying());
+    for nic in &world.nics {
+        assert!(nic.events.contains(&Event::Connected));
+        assert_eq!(nic.conn.phase(), Phase::Open);
+        assert_eq!(nic.conn.peer().unwrap().adverts_max, 16);
+    }
+}
+
+#[test]
+fn a_lost_confirmation_is_made_up_for_by_the_first_message() {
+    let laws = Laws {
+        lose_rtu: true,
+        ..Laws::default()
+    };
+    let mut world = World::new([copying(), copying()], laws);
+    world.spawn(0, [Op::send(100), Op::ShutSend, Op::RecvToEnd { len: 10 }]);
+    world.spawn(
+        1,
+        [
+            Op::recv_all(100),
+            Op::send(7),
+            Op::ShutSend,
+            Op::RecvToEnd { len: 1 },
+        ],
+    );
+    world.finish();
+    world.assert_delivered();
+}
+
+#[test]
+fn small_and_large_copies_arrive_in_order_both_ways() {
+    let mut world = World::connected(&copying());
+    for side in 0..2 {
+        let sends = [1, 2, 3, 1000, 40_000, 200_000, 5_000_000, 1].map(Op::send);
+        world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
+        world.spawn(side, [Op::RecvToEnd { len: 70_000 }]);
+    }
+    world.finish();
+    world.assert_delivered();
+    world.run();
+    assert!(world.nics.iter().all(|nic| nic.conn.is_closed()));
+    assert!(
+        world
+            .nics
+            .iter()
+            .all(|nic| nic.events.contains(&Event::Closed(None)))
+    );
+}
+
+#[test]
+fn a_send_into_silence_returns_at_once_and_is_one_message() {
+    let mut world = World::connected(&copying());
+    let before = world.nics[0].log.len();
+    world.spawn(0, [Op::send(100)]);
+    world.spawn(1, [Op::recv(1000)]);
+    world.finish();
+    assert_eq!(world.outcomes(1, 0), [Ok(100)]);
+    world.run();
+    assert_eq!(world.nics[0].log.len() - before, 1);
+}
+
+#[test]
+fn half_close_lets_the_other_half_go_on() {
+    let mut world = World::connected(&copying());
+    world.spawn(
+        0,
+        [
+            Op::send(10),
+            Op::ShutSend,
+            Op::send(1),
+            Op::RecvToEnd { len: 1000 },
+        ],
+    );
+    world.spawn(
+        1,
+        [
+            Op::RecvToEnd { len: 1000 },
+            Op::Sleep(1_000_000),
+            Op::send(5000),
+            Op::ShutSend,
+        ],
+    );
+    world.finish();
+    assert_eq!(world.outcomes(0, 0)[1], Err(CallError::BrokenPipe));
+    world.assert_delivered();
+}
+
+#[test]
+fn a_nonblocking_receive_of_nothing_would_block() {
+    let mut world = World::connected(&copying());
+    world.spawn(0, [Op::try_recv(10), Op::recv_for(10, 5_000)]);
+    world.finish();
+    let would_block = Err(CallError::WouldBlock);
+    assert_eq!(world.outcomes(0, 0), [would_block, would_block]);
+}

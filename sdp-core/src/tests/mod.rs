@@ -1,0 +1,5 @@
+//! Tests of the whole engine: two of them on virtual time, or one against a scripted peer.
+
+mod util;
+
+mod basic;

@@ -1,0 +1,483 @@
+//! Programs: tasks that do one call after the other, and only go on when they are woken.
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+use std::vec::Vec;
+
+use super::pattern;
+use super::world::World;
+use crate::{
+    CallError, CopyReason, CopySource, CopyTarget, EndCall, Event, RecvId, RecvRequest, RecvStep,
+    SendId, SendRequest, SendStep,
+};
+
+/// One thing a program does.
+#[derive(Clone, Debug)]
+pub(in crate::tests) enum Op {
+    Send {
+        len: usize,
+        nonblocking: bool,
+        copied: bool,
+        /// Ends of the pieces of memory; empty: one piece.
+        pieces: Vec<usize>,
+        time_limit: Option<u64>,
+    },
+    Recv {
+        len: usize,
+        nonblocking: bool,
+        peek: bool,
+        wait_all: bool,
+        pieces: Vec<usize>,
+        time_limit: Option<u64>,
+    },
+    /// Receives of `len` until the end of the stream.
+    RecvToEnd {
+        len: usize,
+    },
+    Sleep(u64),
+    ShutSend,
+    ShutRecv,
+    Close(Option<Duration>),
+    Abort,
+}
+
+impl Op {
+    pub(in crate::tests) fn send(len: usize) -> Self {
+        Self::Send {
+            len,
+            nonblocking: false,
+            copied: false,
+            pieces: Vec::new(),
+            time_limit: None,
+        }
+    }
+
+    pub(in crate::tests) fn try_send(len: usize) -> Self {
+        Self::Send {
+            len,
+            nonblocking: true,
+            copied: false,
+            pieces: Vec::new(),
+            time_limit: None,
+        }
+    }
+
+    pub(in crate::tests) fn send_for(len: usize, time: u64) -> Self {
+        Self::Send {
+            len,
+            nonblocking: false,
+            copied: false,
+            pieces: Vec::new(),
+            time_limit: Some(time),
+        }
+    }
+
+    pub(in crate::tests) fn recv(len: usize) -> Self {
+        Self::recv_with(len, false, false, false)
+    }
+
+    pub(in crate::tests) fn recv_all(len: usize) -> Self {
+        Self::recv_with(len, false, false, true)
+    }
+
+    pub(in crate::tests) fn try_recv(len: usize) -> Self {
+        Self::recv_with(len, true, false, false)
+    }
+
+    pub(in crate::tests) fn peek(len: usize) -> Self {
+        Self::recv_with(len, false, true, false)
+    }
+
+    pub(in crate::tests) fn recv_for(len: usize, time: u64) -> Self {
+        Self::Recv {
+            len,
+            nonblocking: false,
+            peek: false,
+            wait_all: false,
+            pieces: Vec::new(),
+            time_limit: Some(time),
+        }
+    }
+
+    fn recv_with(len: usize, nonblocking: bool, peek: bool, wait_all: bool) -> Self {
+        Self::Recv {
+            len,
+            nonblocking,
+            peek,
+            wait_all,
+            pieces: Vec::new(),
+            time_limit: None,
+        }
+    }
+}
+
+/// What a call gave.
+pub(in crate::tests) type Outcome = Result<usize, CallError>;
+
+#[derive(Debug)]
+enum Running {
+    Idle,
+    Sleeping,
+    Send(SendId, u64, Option<(usize, usize, CopyTarget)>),
+    Recv(RecvId, u64, Option<(CopySource, usize, usize)>),
+}
+
+/// One thread of a program.
+#[derive(Debug)]
+pub(in crate::tests) struct Task {
+    ops: VecDeque<Op>,
+    running: Running,
+    /// When the running call must end, and whether it was told.
+    limit: Option<u64>,
+    ended_at: Option<u64>,
+    pub(in crate::tests) outcomes: Vec<Outcome>,
+    done: bool,
+}
+
+/// A program.
+#[derive(Debug)]
+pub(in crate::tests) struct App {
+    side: usize,
+    pub(in crate::tests) tasks: Vec<Task>,
+    /// Bytes of the stream accepted from this program, and delivered to it.
+    pub(in crate::tests) accepted: u64,
+    pub(in crate::tests) received: u64,
+    pub(in crate::tests) eof: bool,
+}
+
+impl App {
+    pub(in crate::tests) fn new(side: usize) -> Self {
+        Self {
+            side,
+            tasks: Vec::new(),
+            accepted: 0,
+            received: 0,
+            eof: false,
+        }
+    }
+
+    pub(in crate::tests) fn on_event(world: &mut World, side: usize, event: &Event) {
+        for task in 0..world.apps[side].tasks.len() {
+            let woken = match (&world.apps[side].tasks[task].running, event) {
+                (Running::Send(_, _, None), Event::SendReady)
+                | (Running::Recv(_, _, None), Event::RecvReady) => true,
+                _ => false,
+            };
+            if woken {
+                world.schedule_task(side, task, 0);
+            }
+        }
+    }
+
+    /// Task `index` of `side` does what it can.
+    pub(in crate::tests) fn go_on(world: &mut World, side: usize, index: usize) {
+        loop {
+            let now = world.now;
+            let task = &mut world.apps[side].tasks[index];
+            if task.limit.is_some_and(|limit| limit <= now) {
+                task.limit = None;
+                task.ended_at = Some(now);
+                end(world, side, index);
+            }
+            let task = &mut world.apps[side].tasks[index];
+            let going = match &mut task.running {
+                Running::Sleeping => {
+                    task.running = Running::Idle;
+                    true
+                }
+                Running::Idle => start(world, side, index),
+                Running::Send(id, _, copy) => {
+                    let (id, copy) = (*id, copy.take());
+                    send_on(world, side, index, id, copy)
+                }
+                Running::Recv(id, _, copy) => {
+                    let (id, copy) = (*id, copy.take());
+                    recv_on(world, side, index, id, copy)
+                }
+            };
+            if !going {
+                return;
+            }
+        }
+    }
+}
+
+fn end(world: &mut World, side: usize, index: usize) {
+    let now = world.instant();
+    let conn = &mut world.nics[side].conn;
+    match world.apps[side].tasks[index].running {
+        Running::Send(id, ..) => conn.send_end(now, id, EndCall::TimedOut),
+        Running::Recv(id, ..) => conn.recv_end(now, id, EndCall::TimedOut),
+        _ => {}
+    }
+    world.drain(side);
+}
+
+/// The next operation.
+fn start(world: &mut World, side: usize, index: usize) -> bool {
+    let now = world.instant();
+    let app = &mut world.apps[side];
+    let base = app.accepted;
+    let received = app.received;
+    let task = &mut app.tasks[index];
+    let Some(op) = task.ops.pop_front() else {
+        task.done = true;
+        return false;
+    };
+    let again = op.clone();
+    let conn = &mut world.nics[side].conn;
+    task.ended_at = None;
+    let limit = match op {
+        Op::Send {
+            len,
+            nonblocking,
+            copied,
+            pieces,
+            time_limit,
+        } => {
+            let mut ends: smallvec::SmallVec<[usize; 2]> = pieces.into_iter().collect();
+            if ends.is_empty() {
+                ends.push(len);
+            }
+            let request = SendRequest {
+                len,
+                segment_ends: ends,
+                nonblocking,
+                copy_reason: copied.then_some(CopyReason::MemoryUnreachable),
+            };
+            let id = conn.send_start(now, request);
+            let bytes = (0..len as u64).map(|i| pattern(side, base + i)).collect();
+            world.nics[side].sends.insert(id, bytes);
+            task.running = Running::Send(id, base, None);
+            time_limit
+        }
+        Op::Recv {
+            len,
+            nonblocking,
+            peek,
+            wait_all,
+            pieces,
+            time_limit,
+        } => {
+            let mut ends: smallvec::SmallVec<[usize; 2]> = pieces.into_iter().collect();
+            if ends.is_empty() {
+                ends.push(len);
+            }
+            let request = RecvRequest {
+                len,
+                segment_ends: ends,
+                nonblocking,
+                peek,
+                wait_all,
+                copy_reason: None,
+            };
+            let id = conn.recv_start(now, request);
+            world.nics[side].recvs.insert(id, std::vec![0; len]);
+            // A peek does not move on: marked by an impossible offset.
+            let start = if peek { u64::MAX } else { received };
+            task.running = Running::Recv(id, start, None);
+            time_limit
+        }
+        Op::RecvToEnd { len } => {
+            if !app.eof {
+                task.ops.push_front(again);
+                task.ops.push_front(Op::recv(len));
+            }
+            return true;
+        }
+        Op::Sleep(time) => {
+            task.running = Running::Sleeping;
+            world.schedule_task(side, index, time);
+            return false;
+        }
+        Op::ShutSend => {
+            conn.shutdown_send(now);
+            None
+        }
+        Op::ShutRecv => {
+            conn.shutdown_recv(now);
+            None
+        }
+        Op::Close(linger) => {
+            conn.close(now, linger);
+            None
+        }
+        Op::Abort => {
+            conn.abort(now);
+            None
+        }
+    };
+    if let Some(limit) = limit {
+        world.apps[side].tasks[index].limit = Some(world.now + limit);
+        world.schedule_task(side, index, limit);
+    }
+    world.drain(side);
+    true
+}
+
+fn send_on(
+    world: &mut World,
+    side: usize,
+    index: usize,
+    id: SendId,
+    copy: Option<(usize, usize, CopyTarget)>,
+) -> bool {
+    let now = world.instant();
+    if let Some((at, len, to)) = copy {
+        world.nics[side].copy_to(id, at, len, to);
+        world.nics[side].conn.send_copied(now, id, len, to);
+        world.drain(side);
+    }
+    let step = world.nics[side].conn.send_poll(now, id);
+    world.drain(side);
+    match step {
+        SendStep::Copy { at, len, to } => {
+            let delay = world.copy_delay();
+            if let Running::Send(_, _, copy) = &mut world.apps[side].tasks[index].running {
+                *copy = Some((at, len, to));
+            }
+            if delay == 0 {
+                return true;
+            }
+            world.schedule_task(side, index, delay);
+            false
+        }
+        SendStep::Wait => false,
+        SendStep::Done(outcome) => {
+            for key in world.nics[side].keys.values() {
+                assert!(!key.alive, "a send returned with a living key");
+            }
+            world.nics[side].sends.remove(&id);
+            finish(world, side, index, outcome);
+            if let Ok(len) = outcome {
+                world.apps[side].accepted += len as u64;
+            }
+            true
+        }
+    }
+}
+
+fn recv_on(
+    world: &mut World,
+    side: usize,
+    index: usize,
+    id: RecvId,
+    copy: Option<(CopySource, usize, usize)>,
+) -> bool {
+    let now = world.instant();
+    if let Some((from, at, len)) = copy {
+        world.nics[side].copy_from(id, at, len, from);
+        world.nics[side].conn.recv_copied(now, id, len);
+        world.drain(side);
+    }
+    let step = world.nics[side].conn.recv_poll(now, id);
+    world.drain(side);
+    match step {
+        RecvStep::Copy { from, at, len } => {
+            let delay = world.copy_delay();
+            if let Running::Recv(_, _, copy) = &mut world.apps[side].tasks[index].running {
+                *copy = Some((from, at, len));
+            }
+            if delay == 0 {
+                return true;
+            }
+            world.schedule_task(side, index, delay);
+            false
+        }
+        RecvStep::Wait => false,
+        RecvStep::Done(outcome) => {
+            let bytes = world.nics[side].recvs.remove(&id).unwrap();
+            let Running::Recv(_, start, _) = world.apps[side].tasks[index].running else {
+                unreachable!("a receive ended that was not running");
+            };
+            let app = &mut world.apps[side];
+            if let Ok(len) = outcome {
+                for (i, byte) in bytes[..len].iter().enumerate() {
+                    let offset = app.received + i as u64;
+                    assert_eq!(*byte, pattern(1 - side, offset), "wrong byte at {offset}");
+                }
+                if start != u64::MAX {
+                    app.received += len as u64;
+                    app.eof |= len == 0 && !bytes.is_empty();
+                }
+            }
+            if matches!(
+                outcome,
+                Err(CallError::Connection(_) | CallError::NotConnected)
+            ) {
+                app.eof = true;
+            }
+            finish(world, side, index, outcome);
+            true
+        }
+    }
+}
+
+fn finish(world: &mut World, side: usize, index: usize, outcome: Outcome) {
+    let now = world.now;
+    let wait = world.nics[side].conn.config().cancel_wait;
+    let task = &mut world.apps[side].tasks[index];
+    if let Some(ended) = task.ended_at {
+        let limit = ended + u64::try_from(wait.as_nanos()).unwrap() + 1_000_000;
+        assert!(
+            now <= limit,
+            "a call that had to end took {} ns",
+            now - ended
+        );
+    }
+    task.limit = None;
+    task.running = Running::Idle;
+    task.outcomes.push(outcome);
+}
+
+impl World {
+    /// Adds a thread to the program of `side`, starting now.
+    pub(in crate::tests) fn spawn(
+        &mut self,
+        side: usize,
+        ops: impl IntoIterator<Item = Op>,
+    ) -> usize {
+        let index = self.apps[side].tasks.len();
+        self.apps[side].tasks.push(Task {
+            ops: ops.into_iter().collect(),
+            running: Running::Idle,
+            limit: None,
+            ended_at: None,
+            outcomes: Vec::new(),
+            done: false,
+        });
+        self.schedule_task(side, index, 0);
+        index
+    }
+
+    pub(in crate::tests) fn outcomes(&self, side: usize, task: usize) -> &[Outcome] {
+        &self.apps[side].tasks[task].outcomes
+    }
+
+    pub(in crate::tests) fn is_done(&self, side: usize, task: usize) -> bool {
+        self.apps[side].tasks[task].done
+    }
+
+    pub(in crate::tests) fn all_done(&self) -> bool {
+        self.apps
+            .iter()
+            .all(|app| app.tasks.iter().all(|task| task.done))
+    }
+
+    /// Runs until all tasks are done.
+    pub(in crate::tests) fn finish(&mut self) {
+        self.run_until(Self::all_done);
+    }
+
+    /// Every byte accepted was delivered, both ways.
+    pub(in crate::tests) fn assert_delivered(&self) {
+        for side in 0..2 {
+            assert_eq!(
+                self.apps[side].accepted,
+                self.apps[1 - side].received,
+                "bytes of side {side}: {}",
+                self.picture()
+            );
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The deadlines of one connection.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// What may run out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timer {
+    /// Source: nobody has taken a byte for `rendezvous_wait`.
+    TxStall,
+    /// Source: the peer has not answered a SrcAvailCancel.
+    Cancel,
+    /// Sink: an advert has had no reader for `rendezvous_wait`.
+    RxAhead,
+    /// The linger time of a close.
+    Linger,
+    /// A close without progress.
+    CloseWait,
+    /// Memory was refused; ask again.
+    Retry,
+}
+
+/// All timers, in the order in which they are looked at.
+pub(crate) const TIMERS: [Timer; 6] = [
+    Timer::TxStall,
+    Timer::Cancel,
+    Timer::RxAhead,
+    Timer::Linger,
+    Timer::CloseWait,
+    Timer::Retry,
+];
+
+/// Deadlines.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    at: [Option<Instant>; TIMERS.len()],
+}
+
+impl Timers {
+    /// Sets a deadline, or none if it is at the end of time.
+    pub(crate) fn set(&mut self, timer: Timer, at: Instant) {
+        let never = Instant::from_nanos(u64::MAX);
+        self.at[timer as usize] = (at < never).then_some(at);
+    }
+
+    /// Sets a deadline unless there is one.
+    pub(crate) fn set_once(&mut self, timer: Timer, now: Instant, after: Duration) {
+        if self.at[timer as usize].is_none() {
+            self.set(timer, now + after);
+        }
+    }
+
+    pub(crate) fn clear(&mut self, timer: Timer) {
+        self.at[timer as usize] = None;
+    }
+
+    pub(crate) fn clear_all(&mut self) {
+        self.at = [None; TIMERS.len()];
+    }
+
+    pub(crate) const fn is_set(&self, timer: Timer) -> bool {
+        self.at[timer as usize].is_some()
+    }
+
+    /// Whether the deadline has come; it is forgotten then.
+    pub(crate) fn take_expired(&mut self, timer: Timer, now: Instant) -> bool {
+        let expired = self.at[timer as usize].is_some_and(|at| at <= now);
+        if expired {
+            self.clear(timer);
+        }
+        expired
+    }
+
+    /// The next deadline.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.at.iter().flatten().min().copied()
+    }
+}

@@ -1,0 +1,140 @@
+//! Sending by copy: into a message if it can be sent, else into private memory.
+
+use crate::call::{CopyTarget, SendStep};
+use crate::config::ZcopyThreshold;
+use crate::connection::Shared;
+use crate::error::CallError;
+use crate::ids::GrantId;
+use crate::stats::CopyReason;
+use crate::time::Instant;
+
+use super::zcopy::Advertise;
+use super::{SendCall, Tx};
+
+/// Bytes copied to private memory at a time, so that the first can be on their way before the
+/// last are copied.
+const PRIVATE_COPY_MAX: usize = 256 << 10;
+
+impl SendCall {
+    /// Bytes not yet handed to a mechanism.
+    pub(super) const fn rest(&self) -> usize {
+        self.req.len - self.pos
+    }
+
+    /// Bytes from here to the end of the contiguous piece that `pos` lies in.
+    pub(super) fn segment_rest(&self) -> usize {
+        let ends = &self.req.segment_ends;
+        let end = ends.iter().copied().find(|end| *end > self.pos);
+        end.unwrap_or(self.req.len).min(self.req.len) - self.pos
+    }
+
+    /// Why the bytes at `pos` are copied, if nothing else stands against an advert than the
+    /// request and the settings: `None`.
+    pub(super) fn why_copied(&self, threshold: ZcopyThreshold) -> Option<CopyReason> {
+        if self.copy_reason.is_some() {
+            return self.copy_reason;
+        }
+        if self.req.copy_reason.is_some() {
+            return self.req.copy_reason;
+        }
+        if self.req.nonblocking {
+            return Some(CopyReason::NonBlocking);
+        }
+        let ZcopyThreshold::Bytes(threshold) = threshold else {
+            return Some(CopyReason::ThresholdOff);
+        };
+        if self.segment_rest() >= threshold {
+            None
+        } else if self.req.len < threshold {
+            Some(CopyReason::BelowThreshold)
+        } else {
+            Some(CopyReason::Tail)
+        }
+    }
+
+    /// The reason to be counted for bytes that were copied.
+    pub(super) fn reason(&self, sh: &Shared) -> CopyReason {
+        self.why_copied(sh.config.zcopy_threshold)
+            .unwrap_or(CopyReason::NoAdvertAllowed)
+    }
+
+    /// Bytes from `pos` on that are to be copied: up to a piece that may be advertised.
+    fn copy_run(&self, threshold: ZcopyThreshold) -> usize {
+        let ZcopyThreshold::Bytes(threshold) = threshold else {
+            return self.rest();
+        };
+        if self.copy_reason.is_some() || self.req.copy_reason.is_some() || self.req.nonblocking {
+            return self.rest();
+        }
+        let mut start = self.pos + self.segment_rest();
+        for end in &self.req.segment_ends {
+            if *end > start {
+                if *end - start >= threshold {
+                    break;
+                }
+                start = *end;
+            }
+        }
+        start.min(self.req.len) - self.pos
+    }
+}
+
+impl Tx {
+    /// The head call has bytes left: advertise or copy them.
+    pub(super) fn next_step(&mut self, sh: &mut Shared, now: Instant) -> SendStep {
+        let advertise = self.advertise(sh);
+        if advertise == Advertise::Started {
+            return SendStep::Wait;
+        }
+        self.copy_step(sh, now, advertise == Advertise::Blocked)
+    }
+
+    fn copy_step(&mut self, sh: &mut Shared, now: Instant, advert_blocked: bool) -> SendStep {
+        let clear = self.pipe_is_clear();
+        let free = self.private.free(sh.config.send_buffer_len);
+        let stalled = self.is_stalled(sh, now);
+        let Some(call) = self.calls.head_mut() else {
+            return SendStep::Wait;
+        };
+        let at = call.pos;
+        let owed = call.owed_to.saturating_sub(call.pos);
+        let run = match owed {
+            0 => call.copy_run(sh.config.zcopy_threshold),
+            owed => owed,
+        };
+        let data_max = sh.data_len_max();
+        if clear && sh.can_payload() && !call.grant_failed && !advert_blocked {
+            self.next_grant = self.next_grant.wrapping_add(1);
+            let to = CopyTarget::Message(GrantId(self.next_grant));
+            let len = run.min(data_max);
+            call.copying = Some((to, len));
+            return SendStep::Copy { at, len, to };
+        }
+        // Owed bytes may exceed the send buffer: the advert they belonged to was bounded by it.
+        let free = free.max(owed);
+        let patient = !call.req.nonblocking && owed == 0;
+        let wait = if advert_blocked {
+            // What does not fit waits for credits, and is advertised then.
+            !stalled || call.rest() > free
+        } else {
+            patient && !stalled && call.rest() >= data_max && !call.grant_failed
+        };
+        if free > 0 && !wait && !call.private_failed {
+            if advert_blocked {
+                call.copy_reason = Some(CopyReason::NoReader);
+            }
+            let (to, len) = (CopyTarget::Private, run.min(free).min(PRIVATE_COPY_MAX));
+            call.copying = Some((to, len));
+            return SendStep::Copy { at, len, to };
+        }
+        if call.req.nonblocking && owed == 0 {
+            return SendStep::Done(match call.accepted {
+                0 => Err(CallError::WouldBlock),
+                accepted => Ok(accepted),
+            });
+        }
+        self.blocked_from.get_or_insert(now);
+        self.set_stall_timer(sh, now);
+        SendStep::Wait
+    }
+}

@@ -1,0 +1,454 @@
+//! The sending half: calls taking turns, private send memory, and the advert of the call whose
+//! turn it is.
+//!
+//! Bytes leave in the order of the calls. What is ahead of a new byte is, from the front: messages
+//! filled but not posted, a copy from private memory into a message, the rest of private memory.
+//! Only when all of these are empty the *pipe is clear*, and a call may fill a message itself or
+//! advertise.
+
+mod bcopy;
+mod cancel;
+mod private;
+mod zcopy;
+
+use alloc::collections::VecDeque;
+
+use sdp_wire::Body;
+
+use crate::action::{Action, Payload};
+use crate::call::{CopyTarget, EndCall, SendRequest, SendStep};
+use crate::connection::Shared;
+use crate::error::CallError;
+use crate::ids::{GrantId, JobId, KeyId, SendId, WorkId};
+use crate::outbox::Outgoing;
+use crate::stats::CopyReason;
+use crate::time::Instant;
+use crate::timer::Timer;
+use crate::turns::Turns;
+
+use private::Private;
+use zcopy::SrcAdvert;
+
+/// Credits left after a message below which the peer is woken: it may hold bytes that nobody
+/// reads, and buffers that could be emptied.
+const SOLICIT_BELOW: u32 = 3;
+
+/// A message buffer with payload, waiting for a credit.
+#[derive(Clone, Copy, Debug)]
+struct Filled {
+    grant: GrantId,
+    len: u32,
+}
+
+/// A send call in progress.
+#[derive(Debug)]
+struct SendCall {
+    req: SendRequest,
+    /// Bytes handed to some mechanism. During an advert: where the advert starts.
+    pos: usize,
+    /// Bytes accepted for certain.
+    accepted: usize,
+    /// The copy the caller is making.
+    copying: Option<(CopyTarget, usize)>,
+    /// Keys of this call's memory that are alive.
+    keys: usize,
+    /// Bytes up to here must be sent whatever happens: the peer refused an advert and expects
+    /// them as Data (§4.4 row 10).
+    owed_to: usize,
+    /// Why the rest of the call is copied.
+    copy_reason: Option<CopyReason>,
+    /// The reason counted last.
+    counted: Option<CopyReason>,
+    end: Option<EndCall>,
+    /// The caller's memory could not be read.
+    fault: bool,
+    /// No message buffer could be had.
+    grant_failed: bool,
+    /// No private memory could be had.
+    private_failed: bool,
+}
+
+/// The sending half.
+#[derive(Debug)]
+pub(crate) struct Tx {
+    calls: Turns<SendCall>,
+    private: Private,
+    filled: VecDeque<Filled>,
+    advert: Option<SrcAdvert>,
+    /// A SrcAvailCancel that the peer may still have to ignore; no advert before it has (§4.8).
+    cancel_unconfirmed: Option<u32>,
+    /// Keys to be killed, and the call they belong to.
+    to_kill: VecDeque<(KeyId, u32)>,
+    /// Keys being killed.
+    killing: VecDeque<(WorkId, u32)>,
+    next_grant: u32,
+    next_key: u32,
+    /// Since when the pipe has been blocked without progress at the peer.
+    blocked_from: Option<Instant>,
+    /// A non-blocking send was turned away.
+    turned_away: bool,
+}
+
+/// What the head call is to do.
+enum Verdict {
+    Go,
+    Wait,
+    Done(Result<usize, CallError>),
+}
+
+impl Tx {
+    pub(crate) fn new() -> Self {
+        Self {
+            calls: Turns::new(),
+            private: Private::default(),
+            filled: VecDeque::with_capacity(4),
+            advert: None,
+            cancel_unconfirmed: None,
+            to_kill: VecDeque::new(),
+            killing: VecDeque::new(),
+            next_grant: 0,
+            next_key: 0,
+            blocked_from: None,
+            turned_away: false,
+        }
+    }
+
+    /// Takes a turn for a send.
+    pub(crate) fn start(&mut self, req: SendRequest) -> SendId {
+        let call = SendCall {
+            pos: 0,
+            accepted: 0,
+            copying: None,
+            keys: 0,
+            owed_to: 0,
+            copy_reason: None,
+            counted: None,
+            end: None,
+            fault: false,
+            grant_failed: false,
+            private_failed: false,
+            req,
+        };
+        SendId(self.calls.push(call))
+    }
+
+    /// What call `id` needs next.
+    pub(crate) fn step(&mut self, sh: &mut Shared, now: Instant, id: SendId) -> SendStep {
+        let verdict = if self.calls.is_head(id.0) {
+            self.judge_head(sh)
+        } else {
+            self.judge_waiting(sh, id)
+        };
+        let step = match verdict {
+            Verdict::Go => self.next_step(sh, now),
+            Verdict::Wait => SendStep::Wait,
+            Verdict::Done(result) => SendStep::Done(result),
+        };
+        if let SendStep::Done(result) = step {
+            self.forget(sh, id, result);
+        }
+        step
+    }
+
+    fn forget(&mut self, sh: &mut Shared, id: SendId, result: Result<usize, CallError>) {
+        self.turned_away |= result == Err(CallError::WouldBlock);
+        let removed = self.calls.remove(id.0);
+        assert!(
+            removed.is_none_or(|call| call.keys == 0 || sh.out.error_set()),
+            "a call ends with a key of its memory alive"
+        );
+        if !self.calls.is_empty() {
+            sh.wake.send = true;
+        }
+    }
+
+    /// A call behind others: it can only end.
+    fn judge_waiting(&mut self, sh: &mut Shared, id: SendId) -> Verdict {
+        let Some(call) = self.calls.get_mut(id.0) else {
+            return Verdict::Done(Err(CallError::NotConnected));
+        };
+        if sh.life.is_over() {
+            return Verdict::Done(sh.life.call_error(Err(CallError::BrokenPipe)));
+        }
+        if sh.life.tx_shut() {
+            return Verdict::Done(Err(CallError::BrokenPipe));
+        }
+        match call.end {
+            Some(why) => Verdict::Done(Err(why.error())),
+            None if call.req.nonblocking => Verdict::Done(Err(CallError::WouldBlock)),
+            None => Verdict::Wait,
+        }
+    }
+
+    /// The head call: whether it is over, must wait for a copy or a key, or may go on.
+    fn judge_head(&mut self, sh: &mut Shared) -> Verdict {
+        let Some(call) = self.calls.head_mut() else {
+            return Verdict::Wait;
+        };
+        if call.copying.is_some() {
+            return Verdict::Wait;
+        }
+        let (accepted, keys) = (call.accepted, call.keys);
+        let count = |error| match accepted {
+            0 => Err(error),
+            n => Ok(n),
+        };
+        if sh.life.is_over() {
+            // Keys die with the queue pair, once the driver has put it into error.
+            return if keys > 0 && !sh.out.error_set() {
+                Verdict::Wait
+            } else if accepted > 0 {
+                Verdict::Done(Ok(accepted))
+            } else {
+                Verdict::Done(sh.life.call_error(Err(CallError::BrokenPipe)))
+            };
+        }
+        let result = if self.advert.is_some() {
+            return Verdict::Wait;
+        } else if call.pos < call.owed_to {
+            return Verdict::Go;
+        } else if call.fault {
+            count(CallError::Fault)
+        } else if sh.life.tx_shut() {
+            count(CallError::BrokenPipe)
+        } else if call.pos == call.req.len {
+            Ok(accepted)
+        } else if let Some(why) = call.end {
+            count(why.error())
+        } else if sh.life.is_open() {
+            return Verdict::Go;
+        } else if call.req.nonblocking {
+            count(CallError::WouldBlock)
+        } else {
+            return Verdict::Wait;
+        };
+        if keys > 0 {
+            return Verdict::Wait;
+        }
+        Verdict::Done(result)
+    }
+
+    /// The caller has copied.
+    pub(crate) fn copied(&mut self, sh: &mut Shared, id: SendId, len: usize, to: CopyTarget) {
+        let over = sh.life.is_over();
+        let Some(call) = self.calls.get_mut(id.0) else {
+            return;
+        };
+        let asked = call.copying.take().map_or(0, |(_, asked)| asked);
+        assert!(len <= asked, "more copied than asked for");
+        call.fault |= len < asked;
+        if over {
+            // The bytes will not be sent, and count for nothing.
+            if let CopyTarget::Message(grant) = to {
+                sh.out.drop_grant(grant);
+            }
+            return;
+        }
+        call.pos += len;
+        call.accepted = call.pos;
+        call.grant_failed = false;
+        call.private_failed = false;
+        let reason = call.reason(sh);
+        let transfers = u64::from(call.counted != Some(reason));
+        call.counted = Some(reason);
+        sh.stats.count_copy(reason, transfers, len);
+        match (to, u32::try_from(len)) {
+            (CopyTarget::Message(grant), Ok(len)) if len > 0 => {
+                self.filled.push_back(Filled { grant, len });
+            }
+            (CopyTarget::Message(grant), _) => sh.out.drop_grant(grant),
+            (CopyTarget::Private, _) => self.private.push(len),
+        }
+    }
+
+    /// The caller had no memory to copy to.
+    pub(crate) fn copy_failed(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: SendId,
+        to: CopyTarget,
+    ) {
+        let Some(call) = self.calls.get_mut(id.0) else {
+            return;
+        };
+        call.copying = None;
+        match to {
+            CopyTarget::Message(_) => call.grant_failed = true,
+            CopyTarget::Private => call.private_failed = true,
+        }
+        sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
+    }
+
+    /// Memory may be there again.
+    pub(crate) fn on_retry(&mut self, sh: &mut Shared) {
+        self.private.paused = false;
+        if let Some(call) = self.calls.head_mut() {
+            call.grant_failed = false;
+            call.private_failed = false;
+            sh.wake.send = true;
+        }
+    }
+
+    /// Call `id` must end.
+    pub(crate) fn end(&mut self, sh: &mut Shared, now: Instant, id: SendId, why: EndCall) {
+        let Some(call) = self.calls.get_mut(id.0) else {
+            return;
+        };
+        call.end.get_or_insert(why);
+        self.end_advert(sh, now, id.0);
+    }
+
+    /// The application sends no more.
+    pub(crate) fn shut(&mut self, sh: &mut Shared, now: Instant) {
+        if let Some(id) = self.calls.head().map(|(id, _)| id) {
+            self.end_advert(sh, now, id);
+            sh.wake.send = true;
+        }
+    }
+
+    /// Moves on whatever can.
+    pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
+        self.post_filled(sh);
+        self.stage(sh);
+        self.post_advert(sh, now);
+        self.flush_cancel(sh);
+        self.kill_keys(sh);
+        self.advertise_ahead(sh, now);
+        self.note_block(sh, now);
+    }
+
+    fn post_filled(&mut self, sh: &mut Shared) {
+        while let Some(Filled { grant, len }) = self.filled.front().copied() {
+            if !sh.can_payload() {
+                return;
+            }
+            debug_assert!(self.advert.is_none(), "§4.4 row 3");
+            self.filled.pop_front();
+            sh.stats.tx_bytes_bcopy += u64::from(len);
+            sh.send(Outgoing {
+                payload: Payload::Grant { grant, len },
+                solicited: sh.credits.available() <= SOLICIT_BELOW,
+                ..Outgoing::control(Body::Data)
+            });
+        }
+    }
+
+    fn kill_keys(&mut self, sh: &mut Shared) {
+        while let Some((key, call)) = self.to_kill.front().copied() {
+            if !sh.out.has_slot() {
+                return;
+            }
+            self.to_kill.pop_front();
+            let work = sh
+                .out
+                .push_signalled(|work| Action::InvalidateKey { key, work });
+            self.killing.push_back((work, call));
+        }
+    }
+
+    /// A work request has ended. Says whether it was the killing of a key.
+    pub(crate) fn on_completion(&mut self, sh: &mut Shared, work: WorkId) -> bool {
+        if self.killing.front().is_none_or(|(front, _)| *front != work) {
+            return false;
+        }
+        if let Some((_, call)) = self.killing.pop_front() {
+            self.key_died(sh, call);
+        }
+        true
+    }
+
+    fn key_died(&mut self, sh: &mut Shared, call: u32) {
+        if let Some(call) = self.calls.get_mut(call) {
+            call.keys -= 1;
+            sh.wake.send = true;
+        }
+    }
+
+    /// The peer gave credits or took bytes.
+    pub(crate) fn on_progress(&mut self, sh: &mut Shared, now: Instant) {
+        if let Some(from) = &mut self.blocked_from {
+            *from = now;
+        }
+        sh.wake.send |= self.turned_away || !self.calls.is_empty();
+    }
+
+    /// The peer confirmed messages.
+    pub(crate) fn on_ack(&mut self, sh: &Shared) {
+        if let Some(mseq) = self.cancel_unconfirmed
+            && self.advert.is_none()
+            && sh.credits.is_acked(mseq)
+        {
+            self.cancel_unconfirmed = None;
+        }
+        self.credit_inline(sh);
+    }
+
+    /// Keeps track of since when nothing has moved.
+    fn note_block(&mut self, sh: &mut Shared, now: Instant) {
+        if self.pipe_is_clear() && sh.can_payload() {
+            if self.blocked_from.take().is_some() {
+                sh.wake.send |= !self.calls.is_empty();
+            }
+        } else if self.blocked_from.is_none() && self.advert.is_none() {
+            self.blocked_from = Some(now);
+            sh.stats.credit_stalls += u64::from(!sh.credits.payload_allowed());
+        }
+        let room = self.private.free(sh.config.send_buffer_len) > 0;
+        if self.turned_away && room && self.calls.is_empty() {
+            self.turned_away = false;
+            sh.wake.send = true;
+        }
+        self.set_stall_timer(sh, now);
+    }
+
+    fn pipe_is_clear(&self) -> bool {
+        self.private.is_empty() && self.filled.is_empty()
+    }
+
+    /// Everything accepted has been posted, and no call can add to it.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.pipe_is_clear()
+            && self.advert.is_none()
+            && self.to_kill.is_empty()
+            && self.killing.is_empty()
+            && self
+                .calls
+                .head()
+                .is_none_or(|(_, call)| call.copying.is_none() && call.pos >= call.owed_to)
+    }
+
+    /// Accepted bytes not yet posted, and bytes advertised.
+    pub(crate) fn unsent_len(&self) -> usize {
+        let filled: u64 = self.filled.iter().map(|f| u64::from(f.len)).sum();
+        let advert = self.advert.as_ref().map_or(0, SrcAdvert::remaining);
+        self.private.len() + usize::try_from(filled).unwrap_or(usize::MAX) + advert
+    }
+
+    /// Free private send memory.
+    pub(crate) fn space(&self, sh: &Shared) -> usize {
+        self.private.free(sh.config.send_buffer_len)
+    }
+
+    /// The connection is over: nothing will be sent any more. `jobs`: copies never begun.
+    pub(crate) fn on_over(&mut self, sh: &mut Shared, jobs: &[JobId]) {
+        for Filled { grant, .. } in self.filled.drain(..) {
+            sh.out.drop_grant(grant);
+        }
+        self.private.on_over(jobs);
+        self.advert = None;
+        self.to_kill.clear();
+        self.killing.clear();
+        sh.wake.send = true;
+    }
+}
+
+impl EndCall {
+    /// What a call is told that ends with nothing done.
+    pub(crate) const fn error(self) -> CallError {
+        match self {
+            Self::TimedOut => CallError::WouldBlock,
+            Self::Interrupted => CallError::Interrupted,
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Private send memory: bytes accepted from callers and not yet in a message. The driver keeps
+//! the bytes, this keeps the count.
+
+use crate::action::{Action, CopyJob, CopyWhat};
+use crate::connection::Shared;
+use crate::ids::{GrantId, JobId};
+use crate::time::Instant;
+use crate::timer::Timer;
+
+use super::{Filled, Tx};
+
+/// A copy from private memory into a message buffer.
+#[derive(Clone, Copy, Debug)]
+struct Staging {
+    job: JobId,
+    grant: GrantId,
+    len: u32,
+}
+
+/// The count of private bytes.
+#[derive(Debug, Default)]
+pub(super) struct Private {
+    /// Bytes, those being staged included.
+    len: usize,
+    staging: Option<Staging>,
+    /// The last staging found no message buffer.
+    pub(super) paused: bool,
+}
+
+impl Private {
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Room left of `total`.
+    pub(super) const fn free(&self, total: usize) -> usize {
+        total.saturating_sub(self.len)
+    }
+
+    pub(super) fn push(&mut self, len: usize) {
+        self.len += len;
+    }
+
+    /// The connection is over. A copy that has begun will still be answered.
+    pub(super) fn on_over(&mut self, never_begun: &[JobId]) {
+        self.len = 0;
+        if self
+            .staging
+            .is_some_and(|staging| never_begun.contains(&staging.job))
+        {
+            self.staging = None;
+        }
+    }
+}
+
+impl Tx {
+    /// Starts filling a message from private memory when it could be sent at once. Until then
+    /// the bytes of small sends gather, so that what waits is bytes and not messages.
+    pub(super) fn stage(&mut self, sh: &mut Shared) {
+        let private = &mut self.private;
+        if private.len == 0
+            || private.staging.is_some()
+            || private.paused
+            || !self.filled.is_empty()
+            || !sh.can_payload()
+        {
+            return;
+        }
+        let len = private.len.min(sh.data_len_max());
+        let Ok(len) = u32::try_from(len) else {
+            return;
+        };
+        self.next_grant = self.next_grant.wrapping_add(1);
+        let grant = GrantId(self.next_grant);
+        let job = sh.next_job();
+        private.staging = Some(Staging { job, grant, len });
+        sh.out.push(Action::Copy(CopyJob {
+            id: job,
+            what: CopyWhat::Stage { grant, len },
+        }));
+    }
+
+    /// A copy has ended. Says whether it was one of this half's.
+    pub(crate) fn on_copied(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        job: JobId,
+        ok: bool,
+    ) -> bool {
+        let Some(staging) = self.private.staging.filter(|staging| staging.job == job) else {
+            return false;
+        };
+        self.private.staging = None;
+        let Staging { grant, len, .. } = staging;
+        if sh.life.is_over() {
+            if ok {
+                sh.out.drop_grant(grant);
+            }
+        } else if ok {
+            let taken = usize::try_from(len).unwrap_or(usize::MAX);
+            self.private.len = self.private.len.saturating_sub(taken);
+            self.filled.push_back(Filled { grant, len });
+            sh.wake.send |= !self.calls.is_empty();
+        } else {
+            self.private.paused = true;
+            sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
+        }
+        true
+    }
+}
