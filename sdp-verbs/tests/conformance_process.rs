@@ -1,9 +1,9 @@
 //! Cases of the conformance suite between two processes: the child listens, this process connects.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use sdp_verbs::Provider;
@@ -40,13 +40,16 @@ fn the_listening_process() {
 }
 
 /// Ends the child even if the test fails.
-struct Listening(Child);
+struct Listening {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
 
 impl Drop for Listening {
     fn drop(&mut self) {
         // Both fail only if it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -66,22 +69,30 @@ impl Listening {
         if lazy {
             command.env(LAZY, "1");
         }
-        let mut child = Self(command.spawn().expect("a child process"));
-        let lines = BufReader::new(child.0.stdout.take().expect("its output")).lines();
-        for line in lines {
+        let mut child = command.spawn().expect("a child process");
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut listening = Self { child, output };
+        for line in listening.output.by_ref().lines() {
             let line = line.expect("a line from the child");
             if let Some(addr) = line.strip_prefix(LISTENING) {
-                return (child, addr.parse().expect("an address"));
+                let addr = addr.parse().expect("an address");
+                return (listening, addr);
             }
         }
         panic!(
             "the child of {case} ended without listening: {:?}",
-            child.0.wait()
+            listening.child.wait()
         );
     }
 
+    /// Waits for the child's end, and repeats what it said.
     fn end(mut self) -> ExitStatus {
-        self.0.wait().expect("the child's status")
+        let mut said = String::new();
+        self.output
+            .read_to_string(&mut said)
+            .expect("the child's output");
+        println!("{said}");
+        self.child.wait().expect("the child's status")
     }
 }
 

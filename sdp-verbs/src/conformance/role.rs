@@ -217,7 +217,7 @@ cases!(
     end_behind_the_data,
 );
 
-const ECHOES: u32 = 2000;
+const ECHOES: u32 = 500;
 
 fn echo_active(end: &End) -> Verdict {
     for number in 0..ECHOES {
@@ -255,7 +255,7 @@ fn lengths_passive(end: &End) -> Verdict {
     end.send(b"all")
 }
 
-const STREAMED: u32 = 3000;
+const STREAMED: u32 = 1000;
 
 fn stream_active(end: &End) -> Verdict {
     for number in 0..STREAMED {

@@ -204,9 +204,11 @@ impl<'a> Player<'a> {
         })
     }
 
-    fn serve(&self, number: u32) -> Verdict {
+    /// Sends a message; the last one so that its completion can be waited for.
+    fn serve(&self, number: u32, last: bool) -> Verdict {
         // Most are unsignalled, as in a real program; the queue has 16 places.
-        let flags = if number.is_multiple_of(8) {
+        let signaled = last || number.is_multiple_of(8);
+        let flags = if signaled {
             SendFlags::SIGNALED
         } else {
             SendFlags::empty()
@@ -261,6 +263,17 @@ impl<'a> Player<'a> {
         }
     }
 
+    /// Waits until a message has been sent: nobody may leave before what he posted is out.
+    fn served(&self, number: u32) -> Verdict {
+        loop {
+            let wc = self.next(0)?;
+            ensure_eq!(wc.status, WcStatus::Success, "{wc:?}");
+            if (wc.opcode, wc.wr_id) == (WcOpcode::Send, WrId(u64::from(number))) {
+                return Ok(());
+            }
+        }
+    }
+
     fn expect(&self, number: u32, polls: u32) -> Verdict {
         loop {
             let wc = self.next(polls)?;
@@ -298,14 +311,14 @@ fn ping_pong(link: &Link, rounds: u32, channels: bool) -> Verdict {
         let answers = scope.spawn(move || {
             for number in 0..rounds {
                 there.expect(number, number % 5 * 3)?;
-                there.serve(number)?;
+                there.serve(number, number == rounds - 1)?;
             }
-            Ok::<_, Stop>(())
+            there.served(rounds - 1)
         });
         let mut served = Ok(());
         for number in 0..rounds {
             served = here
-                .serve(number)
+                .serve(number, false)
                 .and_then(|()| here.expect(number, number % 7 * 2));
             if served.is_err() {
                 // Or the other player would wait until its bound.
@@ -328,11 +341,11 @@ fn bare_link(rig: &Rig<'_>) -> Verdict<Link> {
 }
 
 pub(super) fn ping_pong_of_two_threads(rig: &Rig<'_>) -> Verdict {
-    ping_pong(&bare_link(rig)?, 50_000, false)
+    ping_pong(&bare_link(rig)?, rig.rounds(), false)
 }
 
 pub(super) fn ping_pong_over_channels(rig: &Rig<'_>) -> Verdict {
-    ping_pong(&bare_link(rig)?, 5_000, true)
+    ping_pong(&bare_link(rig)?, rig.rounds() / 10, true)
 }
 
 /// Takes all events of a channel.

@@ -32,6 +32,10 @@ impl<'a> Rig<'a> {
         self.fixture.address()
     }
 
+    pub(super) fn rounds(&self) -> u32 {
+        self.fixture.rounds()
+    }
+
     /// What both sides can do.
     pub(super) fn caps(&self) -> Caps {
         self.sides.active.caps() & self.sides.passive.caps()
