@@ -3,14 +3,33 @@
 //! What real devices punish is made to fail here: a message without a posted receive, a read
 //! through a dead key, a read into memory that a call has given back, a wake-up that never comes.
 
+use std::sync::OnceLock;
+use std::vec::Vec;
+
 pub(super) mod app;
 pub(super) mod nic;
 pub(super) mod world;
 
-/// Byte `offset` of the stream that side `side` sends.
-pub(super) fn pattern(side: usize, offset: u64) -> u8 {
-    let mixed = (offset + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (side as u64 * 0x55);
-    (mixed >> 32) as u8
+/// Bytes before the pattern repeats: a prime, so that no buffer length hides a shift.
+const PERIOD: usize = 65_521;
+
+/// `len` bytes from `offset` on of the stream that side `side` sends.
+pub(super) fn pattern(side: usize, offset: u64, len: usize) -> Vec<u8> {
+    static TABLES: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    let tables = TABLES.get_or_init(|| {
+        [1, 2].map(|seed| {
+            let mut rng = Rng::new(seed);
+            (0..PERIOD).map(|_| rng.below(251) as u8).collect()
+        })
+    });
+    let mut bytes = Vec::with_capacity(len);
+    let mut at = (offset % PERIOD as u64) as usize;
+    while bytes.len() < len {
+        let run = (PERIOD - at).min(len - bytes.len());
+        bytes.extend_from_slice(&tables[side][at..][..run]);
+        at = 0;
+    }
+    bytes
 }
 
 /// A small generator of numbers, so that a run depends on its seed alone.

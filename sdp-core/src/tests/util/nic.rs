@@ -16,7 +16,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub(in crate::tests) struct Key {
     pub(in crate::tests) rkey: Rkey,
-    call: SendId,
+    pub(in crate::tests) call: SendId,
     at: usize,
     len: u32,
     pub(in crate::tests) alive: bool,

@@ -83,6 +83,8 @@ pub(in crate::tests) struct World {
     /// Work of each side that a flush must end.
     outstanding: [Vec<(WorkId, Option<ReadInto>)>; 2],
     order: u64,
+    /// This side is stopped: nothing happens at it.
+    stopped: [bool; 2],
     /// Timers asked for, so that none is asked for twice.
     timers: [Option<u64>; 2],
 }
@@ -115,6 +117,7 @@ impl World {
             happenings: Vec::new(),
             outstanding: [Vec::new(), Vec::new()],
             order: 0,
+            stopped: [false, false],
             timers: [None, None],
         };
         world.drain(1);
@@ -315,9 +318,16 @@ impl World {
         let Some((side, what)) = self.happenings[index].take() else {
             return true;
         };
-        self.happen(side, what);
-        self.drain(side);
+        if !self.stopped[side] {
+            self.happen(side, what);
+            self.drain(side);
+        }
         true
+    }
+
+    /// Nothing reaches `side` any more, and it does nothing.
+    pub(in crate::tests) fn cut(&mut self, side: usize) {
+        self.stopped[side] = true;
     }
 
     fn happen(&mut self, side: usize, what: Happening) {
@@ -421,7 +431,8 @@ impl World {
         let nic = &mut self.nics[side];
         match what {
             CopyWhat::Stage { grant, len } => {
-                let bytes = nic.private.drain(..len as usize).collect();
+                let rest = nic.private.split_off(len as usize);
+                let bytes = core::mem::replace(&mut nic.private, rest).into();
                 assert!(nic.grants.insert(grant, bytes).is_none());
             }
             CopyWhat::Compact {

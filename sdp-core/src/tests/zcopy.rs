@@ -1,0 +1,369 @@
+//! Read ZCopy: adverts, direct reads, read-ahead, and both policies of giving up.
+
+use core::time::Duration;
+
+use sdp_wire::Mid;
+
+use super::util::app::Op;
+use super::util::world::{Laws, World};
+use crate::stats::mid_index;
+use crate::{CallError, Config, ReadInto, ZcopyThreshold};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+fn config() -> Config {
+    Config {
+        zcopy_threshold: ZcopyThreshold::Bytes(64 * KIB),
+        ..Config::default()
+    }
+}
+
+fn sent(world: &World, side: usize, mid: Mid) -> u64 {
+    world.nics[side].conn.stats().sent[mid_index(mid)]
+}
+
+#[test]
+fn a_large_send_is_read_straight_into_a_large_receive() {
+    let mut world = World::connected(&config());
+    world.spawn(1, [Op::recv_all(4 * MIB)]);
+    world.spawn(0, [Op::send(4 * MIB)]);
+    world.finish();
+    assert_eq!(world.outcomes(0, 0), [Ok(4 * MIB)]);
+    assert_eq!(sent(&world, 0, Mid::SrcAvail), 4);
+    let stats = world.nics[1].conn.stats();
+    assert_eq!(stats.rx_bytes_zcopy + stats.rx_bytes_inline, 4 * MIB as u64);
+    assert_eq!(stats.rx_bytes_read_ahead, 0);
+    assert!(
+        world.nics[1]
+            .reads
+            .iter()
+            .all(|(into, _)| matches!(into, ReadInto::Call { .. }))
+    );
+    let stats = world.nics[0].conn.stats();
+    assert_eq!(stats.tx_bytes_zcopy + stats.tx_bytes_inline, 4 * MIB as u64);
+    world.assert_delivered();
+}
+
+#[test]
+fn without_invalidation_keys_are_killed_before_the_send_returns() {
+    let plain = Config {
+        invalidate_cap: false,
+        ..config()
+    };
+    for configs in [
+        [config(), plain.clone()],
+        [plain.clone(), config()],
+        [plain.clone(), plain],
+    ] {
+        let mut world = World::connected_with(configs, Laws::default());
+        world.spawn(1, [Op::recv_all(2 * MIB)]);
+        // That no key is alive when the send returns is asserted by the world.
+        world.spawn(0, [Op::send(2 * MIB)]);
+        world.finish();
+        assert_eq!(sent(&world, 0, Mid::SrcAvail), 2);
+        world.assert_delivered();
+    }
+}
+
+#[test]
+fn a_tail_below_the_threshold_goes_with_the_last_advert() {
+    let mut world = World::connected(&config());
+    world.spawn(1, [Op::recv_all(MIB + 100)]);
+    world.spawn(0, [Op::send(MIB + 100)]);
+    world.finish();
+    assert_eq!(sent(&world, 0, Mid::SrcAvail), 1);
+    assert_eq!(world.nics[0].conn.stats().tx_bytes_bcopy, 0);
+}
+
+#[test]
+fn small_receives_of_a_large_send_read_ahead_in_large_pieces() {
+    let mut world = World::connected(&config());
+    world.spawn(1, [Op::Sleep(10_000), Op::RecvToEnd { len: 1000 }]);
+    world.spawn(0, [Op::send(MIB), Op::ShutSend]);
+    world.finish();
+    world.assert_delivered();
+    let reads = &world.nics[1].reads;
+    assert!(reads.len() <= 6, "{} reads", reads.len());
+    assert!(
+        reads
+            .iter()
+            .all(|(into, _)| matches!(into, ReadInto::Mem { .. }))
+    );
+    world.run();
+    assert!(world.nics[1].mems.is_empty(), "private memory is freed");
+}
+
+#[test]
+fn a_peek_reads_ahead_and_leaves_the_bytes() {
+    let mut world = World::connected(&config());
+    let look = Op::peek(200_000);
+    world.spawn(
+        1,
+        [
+            Op::Sleep(10_000),
+            look.clone(),
+            look.clone(),
+            look,
+            Op::recv_all(MIB),
+        ],
+    );
+    world.spawn(0, [Op::send(MIB)]);
+    world.finish();
+    assert_eq!(world.outcomes(1, 0)[3], Ok(MIB));
+    world.assert_delivered();
+}
+
+#[test]
+fn pieces_of_memory_are_advertised_and_read_each_on_its_own() {
+    let mut world = World::connected(&config());
+    let pieces = std::vec![10, 10 + 100 * KIB, 20 + 100 * KIB, 20 + 300 * KIB];
+    let len = 20 + 300 * KIB;
+    world.spawn(
+        0,
+        [Op::Send {
+            len,
+            nonblocking: false,
+            copied: false,
+            pieces,
+            time_limit: None,
+        }],
+    );
+    world.spawn(
+        1,
+        [Op::Recv {
+            len,
+            nonblocking: false,
+            peek: false,
+            wait_all: true,
+            pieces: std::vec![50 * KIB, 51 * KIB, 250 * KIB, len],
+            time_limit: None,
+        }],
+    );
+    world.finish();
+    assert_eq!(sent(&world, 0, Mid::SrcAvail), 2);
+    assert_eq!(world.nics[0].conn.stats().tx_bytes_bcopy, 20);
+    world.assert_delivered();
+}
+
+#[test]
+fn a_slow_reader_that_comes_in_time_still_reads_directly() {
+    let mut world = World::connected(&config());
+    world.spawn(0, [Op::send(MIB)]);
+    world.spawn(1, [Op::Sleep(100_000), Op::recv_all(MIB)]);
+    world.finish();
+    assert_eq!(world.nics[1].conn.stats().rx_bytes_read_ahead, 0);
+    assert_eq!(sent(&world, 0, Mid::SrcAvailCancel), 0);
+}
+
+#[test]
+fn with_no_reader_a_send_that_fits_here_is_taken_back_and_copied() {
+    let mut world = World::connected(&config());
+    world.spawn(0, [Op::send(MIB)]);
+    world.finish();
+    assert_eq!(sent(&world, 0, Mid::SrcAvailCancel), 1);
+    assert!(world.now < 10_000_000);
+    world.spawn(1, [Op::recv_all(MIB)]);
+    world.finish();
+    world.assert_delivered();
+}
+
+/// S = R = 1 MiB. Messages that happen to fit posted buffers come on top.
+fn narrow() -> Config {
+    Config {
+        send_buffer_len: MIB,
+        recv_buffer_total: MIB,
+        ..config()
+    }
+}
+
+#[test]
+fn with_no_reader_what_fits_both_buffers_is_accepted_in_one_call() {
+    let mut world = World::connected(&narrow());
+    world.spawn(0, [Op::send(2 * MIB)]);
+    world.finish();
+    assert_eq!(world.outcomes(0, 0), [Ok(2 * MIB)]);
+    world.spawn(1, [Op::recv_all(2 * MIB)]);
+    world.finish();
+    world.assert_delivered();
+}
+
+#[test]
+fn with_no_reader_what_exceeds_both_buffers_waits_for_one() {
+    let mut world = World::connected(&narrow());
+    let over = 2 * MIB + 32 * 33 * KIB;
+    world.spawn(0, [Op::send(over)]);
+    world.run();
+    assert!(!world.all_done(), "{over} bytes accepted without a reader");
+    assert!(world.nics[1].conn.readable_len() >= MIB);
+    world.spawn(1, [Op::recv_all(over)]);
+    world.finish();
+    world.assert_delivered();
+}
+
+#[test]
+fn both_send_then_both_receive() {
+    let n = 2 * MIB;
+    for piece in [n, 4 * KIB, 64 * KIB, 100 * KIB] {
+        let mut world = World::connected(&narrow());
+        for side in 0..2 {
+            let sends = (0..n / piece).map(|_| Op::send(piece));
+            let rest = (n % piece > 0).then(|| Op::send(n % piece));
+            world.spawn(side, sends.chain(rest).chain([Op::recv_all(n)]));
+        }
+        world.finish();
+        world.assert_delivered();
+    }
+}
+
+#[test]
+fn both_send_then_both_receive_byte_by_byte() {
+    let small = Config {
+        send_buffer_len: 8 * KIB,
+        recv_buffer_total: 8 * KIB,
+        ..config()
+    };
+    let mut world = World::connected(&small);
+    for side in 0..2 {
+        let sends = (0..16 * KIB).map(|_| Op::send(1));
+        world.spawn(side, sends.chain([Op::recv_all(16 * KIB)]));
+    }
+    world.finish();
+    world.assert_delivered();
+}
+
+#[test]
+fn crossing_adverts_of_waiting_senders_move_both_ways() {
+    let mut world = World::connected(&narrow());
+    for side in 0..2 {
+        world.spawn(side, [Op::send(1500 * KIB), Op::recv_all(1500 * KIB)]);
+    }
+    world.finish();
+    assert!(sent(&world, 0, Mid::SrcAvail) > 0 && sent(&world, 1, Mid::SrcAvail) > 0);
+    world.assert_delivered();
+}
+
+#[test]
+fn a_send_with_a_time_limit_ends_with_an_exact_count() {
+    for limit in [1, 1_500, 3_000, 100_000, 201_000, 210_000, 500_000] {
+        let mut world = World::connected(&narrow());
+        let over = 8 * MIB;
+        world.spawn(0, [Op::send_for(over, limit), Op::ShutSend]);
+        world.finish();
+        let outcome = world.outcomes(0, 0)[0];
+        assert!(matches!(outcome, Ok(n) if n < over) || outcome == Err(CallError::WouldBlock));
+        world.spawn(1, [Op::RecvToEnd { len: 100_000 }]);
+        world.finish();
+        world.assert_delivered();
+    }
+}
+
+#[test]
+fn a_peer_that_stops_is_waited_for_no_longer_than_cancel_wait() {
+    let quick = Config {
+        cancel_wait: Duration::from_millis(50),
+        ..narrow()
+    };
+    let mut world = World::connected(&quick);
+    world.spawn(0, [Op::send_for(8 * MIB, 10_000), Op::send(1), Op::send(1)]);
+    // Nothing the peer is told reaches it any more.
+    world.cut(1);
+    world.finish();
+    let outcomes = world.outcomes(0, 0);
+    assert_eq!(
+        outcomes[0],
+        Err(CallError::Connection(crate::ConnectionError::Reset))
+    );
+    assert_eq!(outcomes[1], Err(CallError::BrokenPipe));
+}
+
+#[test]
+fn nonblocking_sends_never_advertise() {
+    let mut world = World::connected(&narrow());
+    world.spawn(
+        0,
+        [Op::try_send(4 * MIB), Op::try_send(4 * MIB), Op::ShutSend],
+    );
+    world.finish();
+    assert!(matches!(world.outcomes(0, 0)[0], Ok(n) if n >= MIB));
+    assert_eq!(sent(&world, 0, Mid::SrcAvail), 0);
+    world.spawn(1, [Op::RecvToEnd { len: 100_000 }]);
+    world.finish();
+    world.assert_delivered();
+}
+
+#[test]
+fn a_nonblocking_receive_starts_the_read_ahead() {
+    let mut world = World::connected(&config());
+    world.spawn(0, [Op::send(MIB)]);
+    // The first finds the inline bytes, the second nothing yet, the third what was read ahead.
+    let ops = [
+        Op::Sleep(20_000),
+        Op::try_recv(MIB),
+        Op::try_recv(MIB),
+        Op::Sleep(20_000),
+        Op::try_recv(MIB),
+        Op::RecvToEnd { len: MIB },
+    ];
+    world.spawn(1, ops);
+    world.run();
+    let outcomes = world.outcomes(1, 0);
+    assert_eq!(outcomes[0], Ok(64));
+    assert_eq!(outcomes[1], Err(CallError::WouldBlock));
+    assert_eq!(outcomes[2], Ok(256 * KIB));
+}
+
+#[test]
+fn with_cheap_reads_a_nonblocking_receive_reads_directly() {
+    let cheap = Config {
+        read_nonblocking: true,
+        ..config()
+    };
+    let mut world = World::connected(&cheap);
+    world.spawn(0, [Op::send(MIB)]);
+    world.spawn(1, [Op::Sleep(20_000), Op::try_recv(MIB), Op::try_recv(MIB)]);
+    world.finish();
+    // The bytes inline were copied, and the same call went on with the rest.
+    assert_eq!(world.outcomes(1, 0)[0], Ok(MIB));
+    assert_eq!(world.outcomes(1, 0)[1], Err(CallError::WouldBlock));
+}
+
+#[test]
+fn two_senders_take_turns_and_do_not_interleave() {
+    let mut world = World::connected(&config());
+    // The second waits its turn; its bytes follow those of the first.
+    world.spawn(0, [Op::send(3 * MIB)]);
+    world.run_until(|world| !world.nics[0].sends.is_empty());
+    world.apps[0].accepted = 3 * MIB as u64;
+    world.spawn(0, [Op::Sleep(1), Op::send(100)]);
+    world.spawn(1, [Op::Sleep(50_000), Op::recv_all(3 * MIB + 100)]);
+    world.run_until(|world| world.is_done(1, 0));
+    assert_eq!(world.outcomes(1, 0), [Ok(3 * MIB + 100)]);
+}
+
+#[test]
+fn a_send_waiting_for_its_turn_obeys_its_limit_and_nonblocking() {
+    let mut world = World::connected(&narrow());
+    world.spawn(0, [Op::send(8 * MIB)]);
+    world.spawn(
+        0,
+        [Op::Sleep(1_000), Op::try_send(10), Op::send_for(10, 10_000)],
+    );
+    world.run();
+    let would_block = Err(CallError::WouldBlock);
+    assert_eq!(world.outcomes(0, 1), [would_block, would_block]);
+}
+
+#[test]
+fn shutdown_ends_a_waiting_send_and_a_waiting_receive() {
+    let mut world = World::connected(&narrow());
+    world.spawn(0, [Op::send(8 * MIB)]);
+    world.spawn(0, [Op::recv(10)]);
+    world.spawn(0, [Op::Sleep(1_000_000), Op::ShutRecv, Op::ShutSend]);
+    world.finish();
+    assert!(matches!(world.outcomes(0, 0)[0], Ok(n) if n < 8 * MIB));
+    assert_eq!(world.outcomes(0, 1), [Ok(0)]);
+    world.spawn(1, [Op::RecvToEnd { len: 100_000 }]);
+    world.finish();
+    world.assert_delivered();
+}
