@@ -211,7 +211,11 @@ impl Conn {
             wr_id: work_wr_id(send.work),
             op,
             flags,
-        })
+        })?;
+        if send.work.is_some() {
+            inner.posted_work();
+        }
+        Ok(())
     }
 
     fn post_read(
