@@ -64,7 +64,7 @@ pub(crate) enum Mode {
     Auto,
     /// Copied through private buffers.
     Bcopy,
-    /// Straight between the programs' buffers.
+    /// Straight between the programs' buffers, however long the reader takes.
     Zcopy,
 }
 

@@ -1,0 +1,86 @@
+//! The built program over SDP between two processes of this machine, every byte verified.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must fail; helpers are not seen as tests"
+)]
+
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Runs `sdp perf` with a report to standard output, and reads it.
+fn report(args: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_sdp"))
+        .arg("perf")
+        .args(args)
+        .args(["--json", "-"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn count(report: &Value, path: &str) -> u64 {
+    report["results"][0]
+        .pointer(path)
+        .unwrap()
+        .as_u64()
+        .unwrap()
+}
+
+#[test]
+fn copied_bulk_is_right_and_counted_as_copied_at_both_ends() {
+    for size in ["1000", "64K", "1M"] {
+        let report = report(&[
+            "bw", "--mode", "bcopy", "--verify", "--conns", "2", "--size", size, "--bytes", "4M",
+        ]);
+        let bytes = count(&report, "/bytes");
+        assert_eq!(report["results"][0]["verified"], true, "{size}");
+        assert_eq!(count(&report, "/bytes_zcopy"), 0, "{size}");
+        // The trailer of each connection is counted too.
+        let copied = count(&report, "/engine/client/tx_bytes_bcopy");
+        assert!(
+            (bytes..=bytes + 2).contains(&copied),
+            "{size}: {copied} of {bytes}"
+        );
+        let sent = count(&report, "/verbs/client/send_bytes");
+        assert!(sent >= bytes, "{size}: {sent} of {bytes}");
+    }
+}
+
+#[test]
+fn zero_copy_bulk_is_read_by_the_verbs_from_either_memory() {
+    for buffers in ["heap", "registered"] {
+        let report = report(&[
+            "bw",
+            "--mode",
+            "zcopy",
+            "--verify",
+            "--buffers",
+            buffers,
+            "--bytes",
+            "64M",
+        ]);
+        let names = [
+            "bw.verified",
+            "verbs.read_bytes",
+            "verbs.send_bytes",
+            "engine agrees",
+        ];
+        for name in names {
+            let mut checks = report["checks"].as_array().unwrap().iter();
+            let check = checks.find(|check| check["name"] == name).unwrap();
+            assert_eq!(check["ok"], true, "{buffers}: {check}");
+        }
+    }
+}
+
+#[test]
+fn ping_pong_is_right_whatever_the_threads_wait_by() {
+    for wait in ["adaptive", "spin", "sleep"] {
+        let report = report(&["lat", "--wait", wait, "--verify", "--bytes", "64000"]);
+        assert_eq!(report["results"][0]["verified"], true, "{wait}");
+        assert_eq!(count(&report, "/bytes"), 128_000, "{wait}");
+    }
+}
