@@ -91,7 +91,7 @@ impl Listening {
         self.output
             .read_to_string(&mut said)
             .expect("the child's output");
-        println!("{said}");
+        eprint!("{said}");
         self.child.wait().expect("the child's status")
     }
 }

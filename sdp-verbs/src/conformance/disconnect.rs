@@ -107,3 +107,76 @@ pub(super) fn what_was_sent_survives_a_drop(rig: &Rig<'_>) -> Verdict {
     drop(active);
     delivered_first(&passive, 5)
 }
+
+/// Objects of one end, boxed up so that they can be dropped one by one.
+fn parts(rig: &Rig<'_>) -> Verdict<(End, Vec<Box<dyn std::any::Any>>)> {
+    let sides = &rig.sides;
+    let lab = rig.manual_lab()?;
+    let (listener, addr) = lab.listen(1)?;
+    let channel = sides.active.create_event_channel()?;
+    let comp = sides.active.create_comp_channel()?;
+    let cq = sides.active.create_cq(64, &comp, crate::cq::CqToken(9))?;
+    let id = sides.active.create_id(&channel)?;
+    let event = |what: &str| lab.until(what, || channel.poll().map(|event| event.kind));
+    id.resolve(addr, std::time::Duration::from_secs(5))?;
+    event("resolving")?;
+    let qp = id.create_qp(&crate::qp::QpAttr {
+        cq: std::sync::Arc::clone(&cq),
+        send_wr_max: 16,
+        recv_wr_max: 16,
+        rnr_retry: 7,
+    })?;
+    let buf = qp.alloc_recv(64)?;
+    qp.post_recv(crate::types::WrId(1), &buf)?;
+    id.connect(b"")?;
+    let (peer_id, _) = lab.request(super::rig::Side::Passive, &*listener)?;
+    let peer = End::new(
+        &lab,
+        super::rig::Side::Passive,
+        peer_id,
+        &Options::default(),
+    )?;
+    peer.id().accept(b"")?;
+    event("connecting")?;
+    id.establish()?;
+    peer.established()?;
+    let reserved = qp.reserve_send(10)?;
+    let region = sides.active.alloc_registered(4096)?;
+    let mut all: Vec<Box<dyn std::any::Any>> = vec![
+        Box::new(channel),
+        Box::new(comp),
+        Box::new(cq),
+        Box::new(id),
+        Box::new(qp),
+        Box::new(buf),
+        Box::new(reserved),
+        Box::new(region),
+    ];
+    if sides
+        .active
+        .caps()
+        .contains(crate::caps::Caps::MEMORY_WINDOW)
+    {
+        all.push(Box::new(sides.active.alloc_window()?));
+    }
+    Ok((peer, all))
+}
+
+pub(super) fn objects_are_dropped_in_any_order(rig: &Rig<'_>) -> Verdict {
+    for turn in 0..9 {
+        for reversed in [false, true] {
+            let (peer, mut all) = parts(rig)?;
+            let middle = turn % all.len();
+            all.rotate_left(middle);
+            if reversed {
+                all.reverse();
+            }
+            for object in all {
+                drop(object);
+                peer.turn();
+            }
+            peer.disconnected()?;
+        }
+    }
+    Ok(())
+}

@@ -233,3 +233,40 @@ pub(super) fn buffers_can_be_posted_again(rig: &Rig<'_>) -> Verdict {
     }
     Ok(())
 }
+
+pub(super) fn from_memory_without_a_key(rig: &Rig<'_>) -> Verdict {
+    for stray in 0..2 {
+        let link = rig.plain_link()?;
+        let (mem, gone) = (link.active.mem(4096)?, link.active.mem(4096)?);
+        let mut sge = mem.sge(0, 100);
+        if stray == 0 {
+            sge.lkey = gone.lkey();
+        } else {
+            sge.len = mem.region().len() + 1;
+        }
+        drop(gone);
+        let op = SendOp::Send {
+            data: SendData::Sges(&[sge]),
+            invalidate: None,
+        };
+        // Refused at once, or in the completion.
+        match link.active.post(op, SendFlags::SIGNALED) {
+            Err(error) => ensure!(
+                matches!(error, PostError::LocalProtection | PostError::TooLarge),
+                "refused for the wrong reason: {error:?}"
+            ),
+            Ok(id) => {
+                let status = link.active.failed(id)?;
+                ensure_eq!(status, WcStatus::LocalProtection, "status of the send");
+            }
+        }
+        while let Some(wc) = link.passive.received_now() {
+            ensure_eq!(
+                wc.status,
+                WcStatus::Flushed,
+                "message from no memory: {wc:?}"
+            );
+        }
+    }
+    Ok(())
+}

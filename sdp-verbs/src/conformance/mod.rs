@@ -14,6 +14,7 @@
 mod report;
 mod rig;
 
+mod bind;
 mod caps;
 mod cm;
 mod dead_key;
@@ -22,10 +23,12 @@ mod failure;
 mod message;
 mod order;
 mod queue;
+mod race;
 mod read;
 mod region;
 mod reserve;
 pub mod role;
+mod shared;
 mod wait;
 mod write;
 
@@ -117,13 +120,13 @@ macro_rules! conformance_list {
             disconnect {
                 by_the_connector, by_the_listener, by_both_at_once, twice_is_harmless,
                 by_dropping_the_id, what_was_sent_is_delivered_first,
-                what_was_sent_survives_a_drop
+                what_was_sent_survives_a_drop, objects_are_dropped_in_any_order
             }
             message {
                 arrive_in_order, lengths_from_nothing_to_the_largest, too_long_for_the_receive,
                 too_long_for_the_provider, a_send_waits_for_a_receive,
                 inline_bytes_are_free_at_once, gathered_from_several_elements,
-                receives_complete_with_their_own_ids, buffers_can_be_posted_again
+                from_memory_without_a_key, receives_complete_with_their_own_ids, buffers_can_be_posted_again
             }
             reserve {
                 a_reserved_buffer_is_sent, a_shorter_message_may_use_it,
@@ -132,14 +135,15 @@ macro_rules! conformance_list {
             queue {
                 a_full_send_queue_says_so, a_full_receive_queue_says_so,
                 unsignalled_success_is_silent, unsignalled_requests_free_their_places,
-                posting_needs_a_connection, two_threads_may_post
+                posting_needs_a_connection, two_threads_may_post,
+                attributes_beyond_the_limits_are_refused, too_many_elements_are_refused
             }
             wait {
                 an_event_ends_a_wait, a_wait_times_out, an_event_before_the_wait_counts,
                 wake_ends_a_wait, wake_before_the_wait_counts, ping_pong_of_two_threads,
                 ping_pong_over_channels, a_channel_tells_once_per_arm,
                 a_channel_tells_which_queue, a_disarmed_channel_is_silent,
-                solicited_events_only
+                solicited_events_only, arms_are_independent
             }
             read {
                 a_whole_window, a_part, into_several_elements, large_and_unaligned,
@@ -150,13 +154,27 @@ macro_rules! conformance_list {
             write {
                 a_whole_window, a_part, from_several_elements, large_and_unaligned,
                 is_there_before_the_message_behind_it, of_nothing_completes,
-                of_nothing_to_a_peer_that_is_gone, beyond_the_window, without_the_right
+                of_nothing_to_a_peer_that_is_gone, beyond_the_window, without_the_right,
+                from_memory_without_a_key
             }
             dead_key {
                 after_local_inv, after_send_with_inv, after_the_window_is_dropped,
                 after_the_region_is_dropped, after_set_error, after_the_queue_pair_is_dropped,
                 a_window_is_bound_again, a_bound_window_is_not_bound_again,
                 write_after_local_inv, an_old_key_stays_dead
+            }
+            bind {
+                beyond_the_region, of_nothing, over_memory_that_allows_none,
+                with_a_key_of_no_region, a_key_is_good_on_its_own_connection_only,
+                another_connection_cannot_invalidate, another_queue_pair_cannot_invalidate,
+                a_dead_key_cannot_be_invalidated
+            }
+            race {
+                a_read_shows_nothing_that_came_after, a_write_changes_nothing_that_came_after
+            }
+            shared {
+                completions_name_their_queue_pair, any_queue_pair_ends_a_wait,
+                every_completion_goes_to_one_thread
             }
             order {
                 completions_keep_the_order_of_posting, a_fence_waits_for_reads,

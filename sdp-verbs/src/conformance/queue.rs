@@ -3,7 +3,8 @@
 use super::report::{Stop, Verdict, ensure, ensure_eq};
 use super::rig::{End, Options, Rig, Side};
 use crate::caps::Caps;
-use crate::error::PostError;
+use crate::error::{PostError, VerbsError};
+use crate::types::{RemoteAddr, Rkey};
 use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcOpcode, WcStatus};
 
 /// Queues may be rounded up, but not without end.
@@ -224,4 +225,84 @@ pub(super) fn two_threads_may_post(rig: &Rig<'_>) -> Verdict {
         }
         received
     })
+}
+
+pub(super) fn attributes_beyond_the_limits_are_refused(rig: &Rig<'_>) -> Verdict {
+    let lab = rig.lab()?;
+    let (_listener, addr) = lab.listen(1)?;
+    let id = lab.resolve(Side::Active, addr)?;
+    let station = lab.station(Side::Active);
+    let limits = station.provider.limits();
+    let cq = station
+        .provider
+        .create_cq(64, &station.comp, crate::cq::CqToken(5))?;
+    let attr = crate::qp::QpAttr {
+        cq,
+        send_wr_max: limits.send_wr_max,
+        recv_wr_max: limits.recv_wr_max,
+        rnr_retry: 7,
+    };
+    let refused = |attr: &crate::qp::QpAttr| match id.create_qp(attr) {
+        Err(VerbsError::Limit { .. } | VerbsError::Argument { .. }) => Ok(()),
+        other => Err(Stop::failed(format!(
+            "a queue beyond the limit gave {other:?}"
+        ))),
+    };
+    if let Some(send_wr_max) = limits.send_wr_max.checked_add(1) {
+        refused(&crate::qp::QpAttr {
+            send_wr_max,
+            ..attr.clone()
+        })?;
+    }
+    if let Some(recv_wr_max) = limits.recv_wr_max.checked_add(1) {
+        refused(&crate::qp::QpAttr {
+            recv_wr_max,
+            ..attr.clone()
+        })?;
+    }
+    // The limits themselves are within them.
+    let qp = id.create_qp(&attr)?;
+    let beyond = qp.alloc_recv(limits.recv_len_max.saturating_add(1));
+    ensure!(beyond.is_err(), "a receive beyond the limit");
+    Ok(())
+}
+
+pub(super) fn too_many_elements_are_refused(rig: &Rig<'_>) -> Verdict {
+    let link = rig.plain_link()?;
+    let mem = link.active.mem(4096)?;
+    let max = rig.sides.active.limits().sge_max;
+    let sges = vec![mem.sge(0, 1); max.saturating_add(1).min(1 << 16)];
+    let (remote, rkey) = (RemoteAddr(4096), Rkey(0xFFFF_FFFE));
+    let gathered = SendOp::Send {
+        data: SendData::Sges(&sges),
+        invalidate: None,
+    };
+    let sent = link.active.post(gathered, SendFlags::SIGNALED);
+    ensure_eq!(
+        sent,
+        Err(PostError::TooLarge),
+        "a message of {} elements",
+        sges.len()
+    );
+    if rig.caps().contains(Caps::RDMA_READ) {
+        let read = link.active.post_read(&sges, remote, rkey);
+        ensure_eq!(
+            read,
+            Err(PostError::TooLarge),
+            "a read into {} elements",
+            sges.len()
+        );
+    }
+    if rig.caps().contains(Caps::RDMA_WRITE) {
+        let written = link.active.post_write(&sges, remote, rkey);
+        ensure_eq!(
+            written,
+            Err(PostError::TooLarge),
+            "a write of {} elements",
+            sges.len()
+        );
+    }
+    link.active.send(b"unharmed")?;
+    ensure_eq!(link.passive.receive()?, b"unharmed", "message");
+    Ok(())
 }

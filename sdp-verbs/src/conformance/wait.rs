@@ -460,3 +460,25 @@ pub(super) fn solicited_events_only(rig: &Rig<'_>) -> Verdict {
     ensure_eq!(told?, [link.passive.token()], "events");
     Ok(())
 }
+
+pub(super) fn arms_are_independent(rig: &Rig<'_>) -> Verdict {
+    let link = quiet_link(rig)?;
+    let channel = &*link.lab.station(Side::Passive).comp;
+    let cq = link.passive.cq();
+    for round in 0..10 {
+        cq.arm(ArmFor::Channel);
+        let token = cq.arm(ArmFor::Waiter);
+        ensure_eq!(cq.poll(&mut [NOTHING]), 0, "completions too early");
+        send_alone(&link.active, &[round], SendFlags::empty())?;
+        ensure!(
+            cq.wait(token, Some(BOUND))? != Wake::TimedOut,
+            "the waiter was not told"
+        );
+        ensure!(readable(channel, BOUND)?, "the channel was not told");
+        ensure_eq!(events(channel), [link.passive.token()], "events");
+        ensure_eq!(receive_alone(&link.passive)?, [round], "message");
+        link.lab.settle();
+        events(channel);
+    }
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use super::report::{Verdict, ensure, ensure_eq};
 use super::rig::{Exposure, Link, Mem, Rig, pattern};
 use crate::caps::Caps;
+use crate::error::PostError;
 use crate::types::{Access, RemoteAddr, Rkey, Sge};
 use crate::wr::{SendFlags, SendOp, WcOpcode, WcStatus};
 
@@ -220,4 +221,32 @@ pub(super) fn without_the_right(rig: &Rig<'_>) -> Verdict {
         setup.shown.addr,
         setup.shown.rkey,
     )
+}
+
+pub(super) fn from_memory_without_a_key(rig: &Rig<'_>) -> Verdict {
+    let setup = Setup::new(rig, 8192, 0, 8192)?;
+    let gone = setup.link.active.mem(4096)?;
+    let stray = Sge {
+        lkey: gone.lkey(),
+        ..setup.source.sge(0, 100)
+    };
+    drop(gone);
+    // Refused at once, or in the completion.
+    match setup
+        .link
+        .active
+        .post_write(&[stray], setup.shown.addr, setup.shown.rkey)
+    {
+        Err(error) => ensure_eq!(error, PostError::LocalProtection, "refusal"),
+        Ok(id) => {
+            let status = setup.link.active.failed(id)?;
+            ensure_eq!(status, WcStatus::LocalProtection, "status of the write");
+        }
+    }
+    let bytes = setup.target.read(0, 8192);
+    ensure!(
+        bytes.iter().all(|byte| *byte == UNTOUCHED),
+        "target changed"
+    );
+    Ok(())
 }

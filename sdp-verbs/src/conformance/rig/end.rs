@@ -175,6 +175,13 @@ impl End {
         self.lab.event_now(self.side, self.id())
     }
 
+    /// Polls everything, this end's peer included, a few times.
+    pub(in crate::conformance) fn turn(&self) {
+        for _ in 0..4 {
+            self.lab.turn();
+        }
+    }
+
     #[track_caller]
     pub(in crate::conformance) fn disconnected(&self) -> Verdict {
         match self.event()? {
