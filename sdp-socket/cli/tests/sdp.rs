@@ -60,7 +60,7 @@ fn zero_copy_bulk_is_read_by_the_verbs_from_either_memory() {
             "--buffers",
             buffers,
             "--bytes",
-            "64M",
+            "16M",
         ]);
         let names = [
             "bw.verified",
