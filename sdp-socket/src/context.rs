@@ -91,9 +91,7 @@ impl Context {
     /// # Errors
     /// Out of descriptors.
     pub fn threaded(provider: Arc<dyn Provider>) -> Result<Arc<Self>, VerbsError> {
-        let runtime =
-            ThreadRuntime::new().map_err(|e| VerbsError::os("opening the progress eventfd", e))?;
-        Self::new(provider, Arc::new(runtime))
+        Self::new(provider, Arc::new(ThreadRuntime::new()?))
     }
 
     /// The provider.

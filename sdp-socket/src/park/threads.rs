@@ -10,28 +10,50 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use sdp_core::Instant;
-use sdp_verbs::{ArmToken, CompChannel, CompletionQueue, EventChannel, Wake};
+use sdp_verbs::{ArmToken, CompChannel, CompletionQueue, EventChannel, VerbsError, Wake};
 
 use super::{AbortOnUnwind, Runtime, WaitWord};
 use crate::context::Context;
+use crate::error;
 use crate::sync::lock;
 
 /// Threads.
 #[derive(Debug)]
 pub(crate) struct ThreadRuntime {
-    kick: OwnedFd,
+    kick: Arc<OwnedFd>,
     started: Mutex<bool>,
 }
 
 impl ThreadRuntime {
     /// # Errors
-    /// Out of descriptors.
-    pub(crate) fn new() -> io::Result<Self> {
-        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    /// [`VerbsError::Limit`] when out of descriptors.
+    pub(crate) fn new() -> Result<Self, VerbsError> {
+        let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|e| no_eventfd(e.into()))?;
         Ok(Self {
-            kick,
+            kick: Arc::new(kick),
             started: Mutex::new(false),
         })
+    }
+}
+
+fn no_eventfd(source: io::Error) -> VerbsError {
+    let op = "opening the eventfd of the progress thread";
+    match source.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => VerbsError::Limit {
+            what: op,
+            limit: format!("RLIMIT_NOFILE or fs.file-max: {source}"),
+            remedy: "raise ulimit -n",
+        },
+        _ => VerbsError::os(op, source),
+    }
+}
+
+fn no_thread(source: io::Error) -> VerbsError {
+    VerbsError::Limit {
+        what: "starting the progress thread",
+        limit: format!("RLIMIT_NPROC, or RLIMIT_AS for its stack: {source}"),
+        remedy: "raise ulimit -u or ulimit -v",
     }
 }
 
@@ -64,7 +86,7 @@ impl Runtime for ThreadRuntime {
         let (cm, comp) = context.channels();
         let poller = Poller {
             context: Arc::downgrade(context),
-            kick: self.kick.try_clone()?,
+            kick: Arc::clone(&self.kick),
             cm,
             comp,
         };
@@ -75,14 +97,14 @@ impl Runtime for ThreadRuntime {
             .name("sdp-progress".into())
             .spawn(move || poller.run());
         before.thread_set_mask()?;
-        spawned?;
+        spawned.map_err(|e| error::verbs_error(no_thread(e)))?;
         *started = true;
         Ok(())
     }
 
     fn kick_progress(&self) {
         // A full counter means that a kick is pending already.
-        match rustix::io::write(&self.kick, &1u64.to_ne_bytes()) {
+        match rustix::io::write(&*self.kick, &1u64.to_ne_bytes()) {
             Ok(_) | Err(Errno::AGAIN) => {}
             Err(e) => tracing::error!("cannot wake the progress thread: {e}"),
         }
@@ -98,7 +120,7 @@ impl Runtime for ThreadRuntime {
 #[derive(Debug)]
 struct Poller {
     context: Weak<Context>,
-    kick: OwnedFd,
+    kick: Arc<OwnedFd>,
     cm: Arc<dyn EventChannel>,
     comp: Arc<dyn CompChannel>,
 }
@@ -134,7 +156,7 @@ impl Poller {
         }
         if fds[0].revents().contains(PollFlags::IN) {
             let mut count = [0; 8];
-            match rustix::io::read(&self.kick, &mut count) {
+            match rustix::io::read(&*self.kick, &mut count) {
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }

@@ -1,0 +1,191 @@
+//! Out of descriptors, file size or address space: an error that names the limit, and the process
+//! goes on.
+
+#[allow(
+    dead_code,
+    reason = "each test program uses its own part of what they share"
+)]
+mod common;
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sdp_socket::{SdpBuffer, SdpListener, SdpStream};
+
+use common::child::{Child, open_descriptors, play, say};
+use common::net::Stream;
+use common::pattern::Pattern;
+use common::watch::{doing, watched};
+
+/// Names of the limits.
+const NOFILE: [&str; 2] = ["RLIMIT_NOFILE", "ulimit -n"];
+const FSIZE: [&str; 2] = ["RLIMIT_FSIZE", "ulimit -f"];
+const AS: [&str; 2] = ["RLIMIT_AS", "ulimit -v"];
+
+/// The processes whose limits are lowered.
+#[test]
+fn child() {
+    play(|role| {
+        let (limit, rest) = role.split_once(' ').expect("a limit and a number");
+        let number: u64 = rest.parse().expect("a number");
+        match limit {
+            "nofile" => few_descriptors(number),
+            "nofile-later" => few_descriptors_later(number),
+            "fsize" => small_files(number),
+            "as" => small_address_space(number),
+            other => panic!("no role {other:?}"),
+        }
+    });
+}
+
+fn lower(resource: Resource, to: u64) {
+    let limit = Rlimit {
+        current: Some(to),
+        maximum: getrlimit(resource).maximum,
+    };
+    setrlimit(resource, limit).expect("setrlimit");
+}
+
+/// Everything a program does first: listen, connect, write, accept, read; registered memory too.
+fn a_small_life() -> io::Result<()> {
+    let pattern = Pattern(80);
+    doing("listening");
+    let listener = SdpListener::bind("127.0.0.1:0")?;
+    doing("connecting");
+    let client = SdpStream::connect(listener.local_addr()?)?;
+    client.put(&pattern.bytes(0, 1_000));
+    doing("accepting");
+    let (server, _) = listener.accept()?;
+    server.get_pattern(pattern, 0, 1_000, 1_000);
+    doing("registered memory");
+    let mut buf = SdpBuffer::new(100_000)?;
+    pattern.fill(1_000, &mut buf);
+    std::thread::scope(|scope| {
+        scope.spawn(|| client.put(&buf));
+        server.get_pattern(pattern, 1_000, 100_000, 100_000);
+    });
+    Ok(())
+}
+
+/// Checks that an error says which limit was met, by its name or by that of the command that
+/// raises it.
+fn names(error: &io::Error, limit: [&str; 2]) {
+    let text = error.to_string();
+    let named = limit.iter().any(|name| text.contains(name));
+    assert!(
+        named,
+        "{text:?} ({:?}) names none of {limit:?}",
+        error.kind()
+    );
+}
+
+/// A small life either succeeds or fails by an error that names the limit; with the limit gone it
+/// succeeds.
+fn survive(resource: Resource, limit: [&str; 2]) {
+    match a_small_life() {
+        Ok(()) => say("ok"),
+        Err(error) => {
+            names(&error, limit);
+            say(format!("refused: {error}"));
+        }
+    }
+    let maximum = getrlimit(resource).maximum;
+    setrlimit(
+        resource,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    )
+    .expect("setrlimit");
+    a_small_life().expect("without the limit");
+    say("ok");
+}
+
+fn few_descriptors(spare: u64) {
+    let open = open_descriptors() as u64;
+    lower(Resource::Nofile, open + spare);
+    survive(Resource::Nofile, NOFILE);
+}
+
+/// The limit is met by a process that has connections already.
+fn few_descriptors_later(spare: u64) {
+    a_small_life().expect("without a limit");
+    few_descriptors(spare);
+}
+
+fn small_files(len: u64) {
+    // The default action of SIGXFSZ is to end the process: it is left as it is.
+    lower(Resource::Fsize, len);
+    survive(Resource::Fsize, FSIZE);
+    lower(Resource::Fsize, len);
+    doing("registered memory larger than a file may be");
+    let large = usize::try_from(len).expect("fits") + 1;
+    let error = SdpBuffer::new(large).expect_err("larger than a file may be");
+    names(&error, FSIZE);
+}
+
+fn small_address_space(spare: u64) {
+    a_small_life().expect("without a limit");
+    let status = std::fs::read_to_string("/proc/self/statm").expect("/proc");
+    let pages = status.split(' ').next().expect("a number");
+    let pages: u64 = pages.parse().expect("a number");
+    let used = pages * rustix::param::page_size() as u64;
+    lower(Resource::As, used + spare);
+    doing("registered memory larger than the address space");
+    let large = usize::try_from(spare).expect("fits") * 2;
+    let error = SdpBuffer::new(large).expect_err("larger than the address space");
+    names(&error, AS);
+    survive(Resource::As, AS);
+}
+
+fn run(role: &'static str, number: u64) -> String {
+    let mut child = Child::start(&format!("{role} {number}"));
+    let first = child.hear();
+    assert_eq!(child.hear(), "ok", "after {first}");
+    child.finish();
+    first
+}
+
+/// With ever more descriptors to spare: refused by name, then served.
+#[test]
+fn descriptors() {
+    watched(|| {
+        let said: Vec<_> = [0, 1, 2, 3, 5, 8, 12, 16, 20, 24]
+            .map(|spare| run("nofile", spare))
+            .into();
+        assert!(
+            said[0].starts_with("refused"),
+            "with none to spare: {said:?}"
+        );
+        assert_eq!(run("nofile", 64), "ok");
+    });
+}
+
+/// As above in a process that has had connections.
+#[test]
+fn descriptors_later() {
+    watched(|| {
+        for spare in [0, 1, 2, 4, 8] {
+            run("nofile-later", spare);
+        }
+    });
+}
+
+/// Files may have a few bytes only: no signal, an error that says so.
+#[test]
+fn file_size() {
+    watched(|| {
+        for len in [0, 4_096, 65_536, 1 << 20] {
+            run("fsize", len);
+        }
+    });
+}
+
+/// Little address space is left.
+#[test]
+fn address_space() {
+    watched(|| {
+        run("as", 64 << 20);
+    });
+}
