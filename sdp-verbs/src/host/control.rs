@@ -85,6 +85,21 @@ pub(crate) fn send(
     fds: &[BorrowedFd<'_>],
     sign: bool,
 ) -> Result<Sent, VerbsError> {
+    match send_once(socket.as_fd(), bytes, fds, sign) {
+        // Our user has no name in our own user namespace, so we cannot say it. The kernel's word
+        // does; the peer will judge it as it judges every user it does not know.
+        Err(Errno::INVAL | Errno::PERM) if sign => send_once(socket.as_fd(), bytes, fds, false),
+        other => other,
+    }
+    .map_err(|e| descriptor::failed("sending on a control socket", e))
+}
+
+fn send_once(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    sign: bool,
+) -> Result<Sent, Errno> {
     let mut space = [MaybeUninit::uninit(); SEND_CONTROL_LEN];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let mut fits = fds.is_empty() || control.push(SendAncillaryMessage::ScmRights(fds));
@@ -99,12 +114,12 @@ pub(crate) fn send(
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     loop {
         let iov = [std::io::IoSlice::new(bytes)];
-        return match net::sendmsg(socket.as_fd(), &iov, &mut control, flags) {
+        return match net::sendmsg(socket, &iov, &mut control, flags) {
             Ok(_) => Ok(Sent::Done),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Ok(Sent::Full),
             Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN) => Ok(Sent::Closed),
-            Err(e) => Err(descriptor::failed("sending on a control socket", e)),
+            Err(e) => Err(e),
         };
     }
 }
