@@ -67,7 +67,8 @@ pub enum Action {
     ForgetKey(KeyId),
     /// Copy, without holding the connection's lock; answered by `handle_copied`.
     Copy(CopyJob),
-    /// The private receive memory is not needed any more.
+    /// The private receive memory is not needed any more. When a connection ends, this may name
+    /// memory whose first use was dropped before it was handed out: then there is nothing to do.
     FreeMem(MemId),
     /// A granted message buffer will not be posted; give it back.
     DropGrant(GrantId),

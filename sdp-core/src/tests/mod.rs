@@ -3,4 +3,5 @@
 mod util;
 
 mod basic;
+mod random;
 mod zcopy;

@@ -1,7 +1,7 @@
 //! One side: an engine, its driver's memory, and its adapter.
 
 use alloc::collections::VecDeque;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::vec::Vec;
 
 use sdp_wire::{BSDH_LEN, RemoteAddr, Rkey};
@@ -31,6 +31,7 @@ pub(in crate::tests) struct Nic {
     pub(in crate::tests) private: VecDeque<u8>,
     pub(in crate::tests) grants: HashMap<GrantId, Vec<u8>>,
     pub(in crate::tests) mems: HashMap<MemId, Vec<u8>>,
+    freed: HashSet<MemId>,
     pub(in crate::tests) keys: HashMap<KeyId, Key>,
     pub(in crate::tests) sends: HashMap<SendId, Vec<u8>>,
     pub(in crate::tests) recvs: HashMap<RecvId, Vec<u8>>,
@@ -59,6 +60,7 @@ impl Nic {
             private: VecDeque::new(),
             grants: HashMap::new(),
             mems: HashMap::new(),
+            freed: HashSet::new(),
             keys: HashMap::new(),
             sends: HashMap::new(),
             recvs: HashMap::new(),
@@ -195,6 +197,7 @@ impl Nic {
     }
 
     pub(in crate::tests) fn mem(&mut self, mem: MemId, capacity: usize) -> &mut Vec<u8> {
+        assert!(!self.freed.contains(&mem), "{mem:?} was freed");
         let memory = self
             .mems
             .entry(mem)
@@ -216,7 +219,9 @@ impl Nic {
                 assert!(!self.keys[&key].alive, "a living key is forgotten");
             }
             Action::FreeMem(mem) => {
-                assert!(self.mems.remove(&mem).is_some(), "{mem:?} freed twice");
+                // It may never have come to the allocation.
+                self.mems.remove(&mem);
+                assert!(self.freed.insert(mem), "{mem:?} freed twice");
             }
             Action::DropGrant(grant) => {
                 // A grant whose copy never began is unknown to the driver.

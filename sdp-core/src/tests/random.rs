@@ -1,0 +1,220 @@
+//! Random programs in random worlds, against the oracle: every byte accepted is delivered once,
+//! in order, and every call ends.
+
+use core::time::Duration;
+use std::vec::Vec;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::util::app::Op;
+use super::util::world::{Laws, World};
+use crate::{Config, ZcopyThreshold};
+
+const KIB: usize = 1 << 10;
+
+fn len() -> impl Strategy<Value = usize> {
+    prop_oneof![
+        1 => Just(0_usize),
+        4 => 1..64_usize,
+        4 => 1..5_000_usize,
+        4 => 1..60_000_usize,
+        1 => 1..400_000_usize,
+    ]
+}
+
+fn limit() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![3 => Just(None), 2 => (1..400_000_u64).prop_map(Some)]
+}
+
+/// Up to two ends inside, in order, and the end.
+fn pieces(len: usize) -> impl Strategy<Value = Vec<usize>> {
+    vec(0..=len, 0..3).prop_map(move |mut ends| {
+        ends.sort_unstable();
+        ends.push(len);
+        ends
+    })
+}
+
+fn send() -> impl Strategy<Value = Op> {
+    (len(), limit(), 0..10_u8).prop_flat_map(|(len, time_limit, kind)| {
+        pieces(len).prop_map(move |pieces| Op::Send {
+            len,
+            nonblocking: kind == 0,
+            copied: kind == 1,
+            pieces,
+            time_limit,
+        })
+    })
+}
+
+fn recv() -> impl Strategy<Value = Op> {
+    (len(), limit(), 0..12_u8).prop_flat_map(|(len, time_limit, kind)| {
+        pieces(len).prop_map(move |pieces| Op::Recv {
+            len,
+            nonblocking: kind == 0,
+            peek: kind == 1 || kind == 2,
+            // Waiting for all is bounded, since the sender may have sent its last.
+            wait_all: kind == 3 && time_limit.is_some(),
+            pieces,
+            time_limit: time_limit.or(Some(3_000_000)),
+        })
+    })
+}
+
+fn sleep() -> impl Strategy<Value = Op> {
+    (1..600_000_u64).prop_map(Op::Sleep)
+}
+
+fn sender() -> impl Strategy<Value = Vec<Op>> {
+    vec(prop_oneof![5 => send(), 1 => sleep()], 0..14)
+}
+
+fn receiver() -> impl Strategy<Value = Vec<Op>> {
+    vec(prop_oneof![4 => recv(), 1 => sleep()], 0..14)
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    (
+        prop_oneof![Just(4 * KIB), Just(40 * KIB), Just(300 * KIB)],
+        prop_oneof![Just(4 * KIB), Just(40 * KIB), Just(300 * KIB)],
+        prop_oneof![Just(37_u32), Just(300), Just(4_160), Just(32_832)],
+        (4..9_u16, 4..33_u16),
+        prop_oneof![
+            Just(ZcopyThreshold::Off),
+            Just(ZcopyThreshold::Bytes(2)),
+            Just(ZcopyThreshold::Bytes(4 * KIB)),
+        ],
+        (16..40_u32, 1..5_u32, any::<bool>(), any::<bool>()),
+        prop_oneof![Just(0_u64), Just(20), Just(200)],
+        (1..200_u32, 1..80_usize),
+    )
+        .prop_map(
+            |(snd, rcv, recv_buffer_len, (initial, max), zcopy_threshold, flags, wait, lens)| {
+                let (send_slots, read_depth, invalidate_cap, read_nonblocking) = flags;
+                let (inline_len, kib) = lens;
+                Config {
+                    send_buffer_len: snd,
+                    recv_buffer_total: rcv,
+                    recv_buffer_len,
+                    recv_buffers_initial: initial,
+                    recv_buffers_max: max,
+                    zcopy_threshold,
+                    send_slots,
+                    read_depth,
+                    invalidate_cap,
+                    read_nonblocking,
+                    rendezvous_wait: Duration::from_micros(wait),
+                    inline_len,
+                    advert_len_max: 64 << 10,
+                    read_ahead_len: kib * KIB,
+                    read_direct_min: 2 * KIB,
+                    ..Config::default()
+                }
+            },
+        )
+}
+
+fn laws() -> impl Strategy<Value = Laws> {
+    (
+        prop_oneof![Just(0_u64), Just(1_000), Just(30_000)],
+        prop_oneof![Just(0_u64), Just(500), Just(100_000)],
+        prop_oneof![Just(0_u64), Just(300), Just(50_000)],
+        any::<u64>(),
+        any::<bool>(),
+    )
+        .prop_map(|(latency, jitter, copy, seed, lose_rtu)| Laws {
+            latency,
+            jitter,
+            copy,
+            seed,
+            lose_rtu,
+        })
+}
+
+/// Both sides send and receive at random, say goodbye, and read to the end.
+fn run(configs: [Config; 2], laws: Laws, programs: [[Vec<Op>; 2]; 2]) {
+    let mut world = World::new(configs, laws);
+    for (side, [sends, receives]) in programs.into_iter().enumerate() {
+        world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
+        let last = Op::RecvToEnd { len: 20_000 };
+        world.spawn(side, receives.into_iter().chain([last]));
+    }
+    world.finish();
+    world.assert_delivered();
+    world.run();
+    for nic in &world.nics {
+        assert!(nic.conn.is_closed(), "not closed: {}", world.picture());
+        assert!(nic.mems.is_empty(), "memory left: {}", world.picture());
+        assert!(nic.grants.is_empty(), "grants left: {}", world.picture());
+    }
+}
+
+/// As [`run`], but one side breaks off at some time. What was received by then is right, and
+/// every call ends.
+fn run_broken(configs: [Config; 2], laws: Laws, programs: [[Vec<Op>; 2]; 2], at: u64, how: u8) {
+    let mut world = World::new(configs, laws);
+    for (side, [sends, receives]) in programs.into_iter().enumerate() {
+        world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
+        let last = Op::RecvToEnd { len: 20_000 };
+        world.spawn(side, receives.into_iter().chain([last]));
+    }
+    let end = match how {
+        0 => Op::Abort,
+        1 => Op::Close(None),
+        2 => Op::Close(Some(Duration::ZERO)),
+        3 => Op::Close(Some(Duration::from_micros(50))),
+        _ => Op::ShutRecv,
+    };
+    world.spawn(
+        0,
+        [
+            Op::Sleep(at),
+            end.clone(),
+            Op::Sleep(1_000_000),
+            Op::Close(None),
+        ],
+    );
+    world.finish();
+    for side in 0..2 {
+        world.spawn(side, [Op::Close(None)]);
+    }
+    world.run();
+    for nic in &world.nics {
+        assert!(nic.conn.is_closed(), "not closed: {}", world.picture());
+        assert!(nic.mems.is_empty(), "memory left: {}", world.picture());
+        assert!(nic.grants.is_empty(), "grants left: {}", world.picture());
+    }
+}
+
+fn cases() -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn random_programs_lose_no_byte(
+        a in config(), b in config(), laws in laws(),
+        p in [sender(), sender()], q in [receiver(), receiver()],
+    ) {
+        let [s0, s1] = p;
+        let [r0, r1] = q;
+        run([a, b], laws, [[s0, r0], [s1, r1]]);
+    }
+
+    #[test]
+    fn random_programs_survive_a_break(
+        a in config(), b in config(), laws in laws(),
+        p in [sender(), sender()], q in [receiver(), receiver()],
+        at in 0..3_000_000_u64, how in 0..5_u8,
+    ) {
+        let [s0, s1] = p;
+        let [r0, r1] = q;
+        run_broken([a, b], laws, [[s0, r0], [s1, r1]], at, how);
+    }
+}
