@@ -368,11 +368,6 @@ impl Connection {
         self.finish_close();
     }
 
-    #[cfg(test)]
-    pub(crate) fn credits(&self) -> &crate::credits::Credits {
-        &self.sh.credits
-    }
-
     /// A fresh engine in `stage`.
     fn new(config: Config, stage: state::Stage) -> Self {
         let config = config.within_bounds();

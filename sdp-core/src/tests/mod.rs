@@ -3,5 +3,7 @@
 mod util;
 
 mod basic;
+mod cancel;
+mod illegal;
 mod random;
 mod zcopy;

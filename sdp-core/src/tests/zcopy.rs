@@ -208,7 +208,7 @@ fn both_send_then_both_receive() {
         let mut world = World::connected(&narrow());
         for side in 0..2 {
             let sends = (0..n / piece).map(|_| Op::send(piece));
-            let rest = (n % piece > 0).then(|| Op::send(n % piece));
+            let rest = (!n.is_multiple_of(piece)).then(|| Op::send(n % piece));
             world.spawn(side, sends.chain(rest).chain([Op::recv_all(n)]));
         }
         world.finish();

@@ -4,6 +4,8 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 use std::vec::Vec;
 
+use smallvec::SmallVec;
+
 use super::pattern;
 use super::world::World;
 use crate::{
@@ -118,8 +120,8 @@ pub(in crate::tests) type Outcome = Result<usize, CallError>;
 enum Running {
     Idle,
     Sleeping,
-    Send(SendId, u64, Option<(usize, usize, CopyTarget)>),
-    Recv(RecvId, u64, Option<(CopySource, usize, usize)>),
+    Send(SendId, Option<(usize, usize, CopyTarget)>),
+    Recv(RecvId, Option<(CopySource, usize, usize)>),
 }
 
 /// One thread of a program.
@@ -130,14 +132,14 @@ pub(in crate::tests) struct Task {
     /// When the running call must end, and whether it was told.
     limit: Option<u64>,
     ended_at: Option<u64>,
+    peeking: bool,
     pub(in crate::tests) outcomes: Vec<Outcome>,
     done: bool,
 }
 
 /// A program.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::tests) struct App {
-    side: usize,
     pub(in crate::tests) tasks: Vec<Task>,
     /// Bytes of the stream accepted from this program, and delivered to it.
     pub(in crate::tests) accepted: u64,
@@ -146,23 +148,13 @@ pub(in crate::tests) struct App {
 }
 
 impl App {
-    pub(in crate::tests) fn new(side: usize) -> Self {
-        Self {
-            side,
-            tasks: Vec::new(),
-            accepted: 0,
-            received: 0,
-            eof: false,
-        }
-    }
-
     pub(in crate::tests) fn on_event(world: &mut World, side: usize, event: &Event) {
         for task in 0..world.apps[side].tasks.len() {
-            let woken = match (&world.apps[side].tasks[task].running, event) {
-                (Running::Send(_, _, None), Event::SendReady)
-                | (Running::Recv(_, _, None), Event::RecvReady) => true,
-                _ => false,
-            };
+            let woken = matches!(
+                (&world.apps[side].tasks[task].running, event),
+                (Running::Send(_, None), Event::SendReady)
+                    | (Running::Recv(_, None), Event::RecvReady)
+            );
             if woken {
                 world.schedule_task(side, task, 0);
             }
@@ -186,11 +178,11 @@ impl App {
                     true
                 }
                 Running::Idle => start(world, side, index),
-                Running::Send(id, _, copy) => {
+                Running::Send(id, copy) => {
                     let (id, copy) = (*id, copy.take());
                     send_on(world, side, index, id, copy)
                 }
-                Running::Recv(id, _, copy) => {
+                Running::Recv(id, copy) => {
                     let (id, copy) = (*id, copy.take());
                     recv_on(world, side, index, id, copy)
                 }
@@ -217,102 +209,103 @@ fn end(world: &mut World, side: usize, index: usize) {
 fn start(world: &mut World, side: usize, index: usize) -> bool {
     let now = world.instant();
     let app = &mut world.apps[side];
-    let base = app.accepted;
-    let received = app.received;
     let task = &mut app.tasks[index];
     let Some(op) = task.ops.pop_front() else {
         task.done = true;
         return false;
     };
-    let again = op.clone();
-    let conn = &mut world.nics[side].conn;
     task.ended_at = None;
-    let limit = match op {
-        Op::Send {
-            len,
-            nonblocking,
-            copied,
-            pieces,
-            time_limit,
-        } => {
-            let mut ends: smallvec::SmallVec<[usize; 2]> = pieces.into_iter().collect();
-            if ends.is_empty() {
-                ends.push(len);
-            }
-            let request = SendRequest {
-                len,
-                segment_ends: ends,
-                nonblocking,
-                copy_reason: copied.then_some(CopyReason::MemoryUnreachable),
-            };
-            let id = conn.send_start(now, request);
-            let bytes = pattern(side, base, len);
-            world.nics[side].sends.insert(id, bytes);
-            task.running = Running::Send(id, base, None);
-            time_limit
-        }
-        Op::Recv {
-            len,
-            nonblocking,
-            peek,
-            wait_all,
-            pieces,
-            time_limit,
-        } => {
-            let mut ends: smallvec::SmallVec<[usize; 2]> = pieces.into_iter().collect();
-            if ends.is_empty() {
-                ends.push(len);
-            }
-            let request = RecvRequest {
-                len,
-                segment_ends: ends,
-                nonblocking,
-                peek,
-                wait_all,
-                copy_reason: None,
-            };
-            let id = conn.recv_start(now, request);
-            world.nics[side].recvs.insert(id, std::vec![0; len]);
-            // A peek does not move on: marked by an impossible offset.
-            let start = if peek { u64::MAX } else { received };
-            task.running = Running::Recv(id, start, None);
-            time_limit
-        }
+    let conn = &mut world.nics[side].conn;
+    match op {
+        Op::Send { .. } => start_send(world, side, index, op),
+        Op::Recv { .. } => start_recv(world, side, index, op),
         Op::RecvToEnd { len } => {
             if !app.eof {
-                task.ops.push_front(again);
+                task.ops.push_front(Op::RecvToEnd { len });
                 task.ops.push_front(Op::recv(len));
             }
-            return true;
         }
         Op::Sleep(time) => {
             task.running = Running::Sleeping;
             world.schedule_task(side, index, time);
             return false;
         }
-        Op::ShutSend => {
-            conn.shutdown_send(now);
-            None
-        }
-        Op::ShutRecv => {
-            conn.shutdown_recv(now);
-            None
-        }
-        Op::Close(linger) => {
-            conn.close(now, linger);
-            None
-        }
-        Op::Abort => {
-            conn.abort(now);
-            None
-        }
-    };
+        Op::ShutSend => conn.shutdown_send(now),
+        Op::ShutRecv => conn.shutdown_recv(now),
+        Op::Close(linger) => conn.close(now, linger),
+        Op::Abort => conn.abort(now),
+    }
+    world.drain(side);
+    true
+}
+
+fn set_limit(world: &mut World, side: usize, index: usize, limit: Option<u64>) {
     if let Some(limit) = limit {
         world.apps[side].tasks[index].limit = Some(world.now + limit);
         world.schedule_task(side, index, limit);
     }
-    world.drain(side);
-    true
+}
+
+/// The ends of the pieces of memory of a call of `len` bytes.
+fn ends(pieces: Vec<usize>, len: usize) -> SmallVec<[usize; 2]> {
+    if pieces.is_empty() {
+        return [len].into_iter().collect();
+    }
+    pieces.into_iter().collect()
+}
+
+fn start_send(world: &mut World, side: usize, index: usize, op: Op) {
+    let Op::Send {
+        len,
+        nonblocking,
+        copied,
+        pieces,
+        time_limit,
+    } = op
+    else {
+        return;
+    };
+    let request = SendRequest {
+        len,
+        segment_ends: ends(pieces, len),
+        nonblocking,
+        copy_reason: copied.then_some(CopyReason::MemoryUnreachable),
+    };
+    let now = world.instant();
+    let id = world.nics[side].conn.send_start(now, request);
+    let bytes = pattern(side, world.apps[side].accepted, len);
+    world.nics[side].sends.insert(id, bytes);
+    world.apps[side].tasks[index].running = Running::Send(id, None);
+    set_limit(world, side, index, time_limit);
+}
+
+fn start_recv(world: &mut World, side: usize, index: usize, op: Op) {
+    let Op::Recv {
+        len,
+        nonblocking,
+        peek,
+        wait_all,
+        pieces,
+        time_limit,
+    } = op
+    else {
+        return;
+    };
+    let request = RecvRequest {
+        len,
+        segment_ends: ends(pieces, len),
+        nonblocking,
+        peek,
+        wait_all,
+        copy_reason: None,
+    };
+    let now = world.instant();
+    let id = world.nics[side].conn.recv_start(now, request);
+    world.nics[side].recvs.insert(id, std::vec![0; len]);
+    let task = &mut world.apps[side].tasks[index];
+    task.peeking = peek;
+    task.running = Running::Recv(id, None);
+    set_limit(world, side, index, time_limit);
 }
 
 fn send_on(
@@ -333,7 +326,7 @@ fn send_on(
     match step {
         SendStep::Copy { at, len, to } => {
             let delay = world.copy_delay();
-            if let Running::Send(_, _, copy) = &mut world.apps[side].tasks[index].running {
+            if let Running::Send(_, copy) = &mut world.apps[side].tasks[index].running {
                 *copy = Some((at, len, to));
             }
             if delay == 0 {
@@ -378,7 +371,7 @@ fn recv_on(
     match step {
         RecvStep::Copy { from, at, len } => {
             let delay = world.copy_delay();
-            if let Running::Recv(_, _, copy) = &mut world.apps[side].tasks[index].running {
+            if let Running::Recv(_, copy) = &mut world.apps[side].tasks[index].running {
                 *copy = Some((from, at, len));
             }
             if delay == 0 {
@@ -390,14 +383,12 @@ fn recv_on(
         RecvStep::Wait => false,
         RecvStep::Done(outcome) => {
             let bytes = world.nics[side].recvs.remove(&id).unwrap();
-            let Running::Recv(_, start, _) = world.apps[side].tasks[index].running else {
-                unreachable!("a receive ended that was not running");
-            };
             let app = &mut world.apps[side];
+            let peeking = app.tasks[index].peeking;
             if let Ok(len) = outcome {
                 let expected = pattern(1 - side, app.received, len);
                 assert!(bytes[..len] == expected, "wrong bytes at {}", app.received);
-                if start != u64::MAX {
+                if !peeking {
                     app.received += len as u64;
                     app.eof |= len == 0 && !bytes.is_empty();
                 }
@@ -444,6 +435,7 @@ impl World {
             running: Running::Idle,
             limit: None,
             ended_at: None,
+            peeking: false,
             outcomes: Vec::new(),
             done: false,
         });

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::vec::Vec;
 
 pub(super) mod app;
+pub(super) mod lone;
 pub(super) mod nic;
 pub(super) mod world;
 
@@ -19,11 +20,13 @@ pub(super) fn pattern(side: usize, offset: u64, len: usize) -> Vec<u8> {
     let tables = TABLES.get_or_init(|| {
         [1, 2].map(|seed| {
             let mut rng = Rng::new(seed);
-            (0..PERIOD).map(|_| rng.below(251) as u8).collect()
+            (0..PERIOD)
+                .map(|_| rng.below(251).to_le_bytes()[0])
+                .collect()
         })
     });
     let mut bytes = Vec::with_capacity(len);
-    let mut at = (offset % PERIOD as u64) as usize;
+    let mut at = usize::try_from(offset % PERIOD as u64).unwrap();
     while bytes.len() < len {
         let run = (PERIOD - at).min(len - bytes.len());
         bytes.extend_from_slice(&tables[side][at..][..run]);

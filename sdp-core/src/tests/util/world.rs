@@ -11,8 +11,8 @@ use super::app::App;
 use super::nic::Nic;
 use crate::connection::Connection;
 use crate::{
-    Action, CmInput, Completion, Config, CopyWhat, Instant, JobId, KeyId, ReadInto, Received,
-    WorkId,
+    Action, CmInput, Completion, Config, CopyWhat, Instant, JobId, KeyId, PostSend, ReadInto,
+    Received, WorkId,
 };
 
 /// How the world behaves.
@@ -110,7 +110,7 @@ impl World {
         let mut world = Self {
             now: 0,
             nics,
-            apps: std::vec![App::new(0), App::new(1)],
+            apps: std::vec![App::default(), App::default()],
             rng: Rng::new(laws.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
             laws,
             heap: BinaryHeap::new(),
@@ -210,21 +210,7 @@ impl World {
                 self.nics[side].kill_all_keys();
                 self.flush(side);
             }
-            Action::PostSend(send) => {
-                self.nics[side].log.push((self.now, send.clone()));
-                let bytes = self.nics[side].gather(&send);
-                let arrival = self
-                    .jittered(self.laws.latency)
-                    .max(self.nics[side].last_arrival);
-                self.nics[side].last_arrival = arrival;
-                if !self.nics[side].in_error {
-                    let invalidate = send.invalidate;
-                    self.at(arrival, peer, Happening::Arrive { bytes, invalidate });
-                }
-                if let Some(work) = send.work {
-                    self.complete(side, work, arrival + self.laws.latency, None, None);
-                }
-            }
+            Action::PostSend(send) => self.post_send(side, &send),
             Action::RdmaRead {
                 work,
                 remote,
@@ -260,6 +246,22 @@ impl World {
                 self.at(self.now + delay, side, Happening::Copied(job.id, job.what));
             }
             other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    fn post_send(&mut self, side: usize, send: &PostSend) {
+        self.nics[side].log.push((self.now, send.clone()));
+        let bytes = self.nics[side].gather(send);
+        let arrival = self.jittered(self.laws.latency);
+        let arrival = arrival.max(self.nics[side].last_arrival);
+        self.nics[side].last_arrival = arrival;
+        if !self.nics[side].in_error {
+            let invalidate = send.invalidate;
+            let arrive = Happening::Arrive { bytes, invalidate };
+            self.at(arrival, 1 - side, arrive);
+        }
+        if let Some(work) = send.work {
+            self.complete(side, work, arrival + self.laws.latency, None, None);
         }
     }
 

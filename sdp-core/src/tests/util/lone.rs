@@ -1,0 +1,317 @@
+//! One engine against a scripted peer: every message the peer sends is made by hand.
+
+use std::vec::Vec;
+
+use sdp_wire::{
+    Body, Flags, HEAD_LEN_MAX, HELLO_LEN, Head, Hello, HelloForm, Mid, RemoteAddr, Rkey, SrcAvail,
+    Version,
+};
+
+use crate::connection::Connection;
+use crate::{
+    Action, BufferId, CallError, CmInput, Completion, Config, ConnectionError, CopyTarget, Event,
+    Instant, KeyId, ReadInto, Received, RecvId, RecvRequest, RecvStep, SendId, SendRequest,
+    SendStep, WorkId,
+};
+
+/// An accepted connection, and what its peer knows.
+#[derive(Debug)]
+pub(in crate::tests) struct Lone {
+    pub(in crate::tests) conn: Connection,
+    pub(in crate::tests) now: u64,
+    /// Messages the engine has posted and the test has not looked at.
+    pub(in crate::tests) sent: Vec<(Head, Option<Rkey>)>,
+    /// Other actions, likewise.
+    pub(in crate::tests) actions: Vec<Action>,
+    pub(in crate::tests) posted: Vec<BufferId>,
+    pub(in crate::tests) last_work: Option<WorkId>,
+    /// Next MSeq of the peer, the last of the engine's it has received, and its Bufs.
+    pub(in crate::tests) mseq: u32,
+    pub(in crate::tests) seen: u32,
+    pub(in crate::tests) bufs: u16,
+}
+
+/// A Hello such as any peer sends.
+pub(in crate::tests) fn hello() -> Hello {
+    Hello {
+        bufs: 8,
+        version: Version::V2_2,
+        form: HelloForm::Whole,
+        invalidate_cap: true,
+        adverts_max: 4,
+        desired_remote_recv_size: 4096,
+        local_recv_size: 4096,
+        local_port: 1,
+        src: None,
+        dst: None,
+    }
+}
+
+impl Lone {
+    /// Accepted, and confirmed.
+    pub(in crate::tests) fn new(config: Config) -> Self {
+        let mut lone = Self::accepted(config);
+        lone.conn.handle_cm(lone.instant(), CmInput::Established);
+        lone.drain();
+        lone.actions.clear();
+        lone
+    }
+
+    /// Accepted, not yet confirmed.
+    pub(in crate::tests) fn accepted(config: Config) -> Self {
+        let mut bytes = [0; HELLO_LEN];
+        hello().encode(&mut bytes);
+        let conn = Connection::accept(Instant::from_nanos(0), config, &bytes).unwrap();
+        let mut lone = Self {
+            conn,
+            now: 0,
+            sent: Vec::new(),
+            actions: Vec::new(),
+            posted: Vec::new(),
+            last_work: None,
+            mseq: 1,
+            seen: 0,
+            bufs: 8,
+        };
+        lone.drain();
+        lone
+    }
+
+    pub(in crate::tests) fn instant(&self) -> Instant {
+        Instant::from_nanos(self.now)
+    }
+
+    pub(in crate::tests) fn drain(&mut self) {
+        while let Some(action) = self.conn.poll_action() {
+            match action {
+                Action::PostSend(send) => {
+                    let len = match send.payload {
+                        crate::Payload::None => 0,
+                        crate::Payload::Grant { len, .. } | crate::Payload::Call { len, .. } => len,
+                    };
+                    let total = send.head_len + len as usize;
+                    let head = Head::decode(&send.head, total).unwrap();
+                    self.last_work = send.work.or(self.last_work);
+                    self.sent.push((head, send.invalidate));
+                }
+                Action::PostRecv(buf) => self.posted.push(buf),
+                Action::BindKey { key, .. } => {
+                    let found = (rkey(key), RemoteAddr(0x1000));
+                    self.conn.handle_bound(self.instant(), key, Ok(found));
+                    self.actions.push(action);
+                }
+                Action::Copy(job) => self.conn.handle_copied(self.instant(), job.id, true),
+                other => self.actions.push(other),
+            }
+        }
+    }
+
+    /// The peer has received all that was sent, and forgets what it was.
+    pub(in crate::tests) fn see_all(&mut self) -> Vec<Mid> {
+        let mids = self.sent.iter().map(|(head, _)| head.mid()).collect();
+        if let Some((head, _)) = self.sent.last() {
+            self.seen = head.mseq;
+        }
+        self.sent.clear();
+        mids
+    }
+
+    /// The last message of kind `mid` that the engine sent.
+    pub(in crate::tests) fn find(&self, mid: Mid) -> Head {
+        let found = self.sent.iter().rev().find(|(head, _)| head.mid() == mid);
+        found
+            .unwrap_or_else(|| panic!("no {mid} in {:?}", self.sent))
+            .0
+    }
+
+    pub(in crate::tests) fn mids(&self) -> Vec<Mid> {
+        self.sent.iter().map(|(head, _)| head.mid()).collect()
+    }
+
+    /// The peer sends `body` with `payload_len` bytes of payload.
+    pub(in crate::tests) fn peer(&mut self, body: Body, payload_len: u32) {
+        self.peer_invalidating(body, payload_len, None);
+    }
+
+    pub(in crate::tests) fn peer_invalidating(
+        &mut self,
+        body: Body,
+        payload_len: u32,
+        invalidated: Option<Rkey>,
+    ) {
+        let head = self.next_head(body, payload_len);
+        self.mseq += 1;
+        self.peer_head(head, invalidated);
+    }
+
+    pub(in crate::tests) fn next_head(&self, body: Body, payload_len: u32) -> Head {
+        Head {
+            flags: Flags::empty(),
+            bufs: self.bufs,
+            mseq: self.mseq,
+            mseq_ack: self.seen,
+            body,
+            payload_len,
+        }
+    }
+
+    pub(in crate::tests) fn peer_head(&mut self, head: Head, invalidated: Option<Rkey>) {
+        let mut bytes = [0; HEAD_LEN_MAX];
+        head.encode(&mut bytes);
+        self.peer_bytes(&bytes, head.len() as usize, invalidated);
+    }
+
+    pub(in crate::tests) fn peer_bytes(
+        &mut self,
+        bytes: &[u8],
+        len: usize,
+        invalidated: Option<Rkey>,
+    ) {
+        let buf = self.posted.remove(0);
+        let message = Received {
+            head: bytes,
+            len,
+            invalidated,
+        };
+        self.conn.handle_recv(self.instant(), buf, message);
+        self.drain();
+    }
+
+    /// The peer advertises.
+    pub(in crate::tests) fn peer_advertises(&mut self, len: u32, inline: u32) {
+        let advert = SrcAvail {
+            len,
+            rkey: Rkey(77),
+            addr: RemoteAddr(0x5000),
+        };
+        self.peer(Body::SrcAvail(advert), inline);
+    }
+
+    pub(in crate::tests) fn complete(&mut self, work: WorkId, result: Completion) {
+        self.conn.handle_completion(self.instant(), work, result);
+        self.drain();
+    }
+
+    /// The reads posted and not looked at: work, target, length.
+    pub(in crate::tests) fn take_reads(&mut self) -> Vec<(WorkId, ReadInto, u32)> {
+        let mut reads = Vec::new();
+        self.actions.retain(|action| match action {
+            Action::RdmaRead {
+                work, into, len, ..
+            } => {
+                reads.push((*work, *into, *len));
+                false
+            }
+            _ => true,
+        });
+        reads
+    }
+
+    pub(in crate::tests) fn pass(&mut self, time: u64) {
+        self.now += time;
+        self.conn.handle_timeout(self.instant());
+        self.drain();
+    }
+
+    /// Starts a send of `len` bytes of advertisable memory and polls it once.
+    pub(in crate::tests) fn send(&mut self, len: usize) -> (SendId, SendStep) {
+        let request = SendRequest {
+            len,
+            segment_ends: [len].into_iter().collect(),
+            nonblocking: false,
+            copy_reason: None,
+        };
+        let id = self.conn.send_start(self.instant(), request);
+        (id, self.poll_send(id))
+    }
+
+    pub(in crate::tests) fn poll_send(&mut self, id: SendId) -> SendStep {
+        let step = self.conn.send_poll(self.instant(), id);
+        self.drain();
+        step
+    }
+
+    /// Does the copies the call asks for, until it asks for something else.
+    pub(in crate::tests) fn copy_out(&mut self, id: SendId) -> (SendStep, usize) {
+        let mut copied = 0;
+        loop {
+            match self.poll_send(id) {
+                SendStep::Copy { len, to, .. } => {
+                    copied += len;
+                    self.send_copied(id, len, to);
+                }
+                other => return (other, copied),
+            }
+        }
+    }
+
+    pub(in crate::tests) fn send_copied(&mut self, id: SendId, len: usize, to: CopyTarget) {
+        self.conn.send_copied(self.instant(), id, len, to);
+        self.drain();
+    }
+
+    pub(in crate::tests) fn recv(&mut self, len: usize) -> (RecvId, RecvStep) {
+        let request = RecvRequest {
+            len,
+            segment_ends: [len].into_iter().collect(),
+            nonblocking: false,
+            peek: false,
+            wait_all: false,
+            copy_reason: None,
+        };
+        let id = self.conn.recv_start(self.instant(), request);
+        (id, self.poll_recv(id))
+    }
+
+    pub(in crate::tests) fn poll_recv(&mut self, id: RecvId) -> RecvStep {
+        let step = self.conn.recv_poll(self.instant(), id);
+        self.drain();
+        step
+    }
+
+    /// Receives what is there, by copies.
+    pub(in crate::tests) fn copy_in(&mut self, id: RecvId) -> RecvStep {
+        loop {
+            match self.poll_recv(id) {
+                RecvStep::Copy { len, .. } => {
+                    self.conn.recv_copied(self.instant(), id, len);
+                    self.drain();
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Why the connection has ended, as told by the event.
+    pub(in crate::tests) fn closed(&mut self) -> Option<Option<ConnectionError>> {
+        let mut closed = None;
+        while let Some(event) = self.conn.poll_event() {
+            if let Event::Closed(why) = event {
+                closed = Some(why);
+            }
+        }
+        closed
+    }
+
+    /// The rule the peer has broken.
+    pub(in crate::tests) fn broken_rule(&mut self) -> &'static str {
+        match self.closed() {
+            Some(Some(ConnectionError::PeerMisbehaved(rule))) => rule,
+            other => panic!("not a broken rule: {other:?}"),
+        }
+    }
+
+    pub(in crate::tests) fn is_alive(&self) -> bool {
+        !self.conn.is_closed()
+    }
+}
+
+/// The key the driver made for `key`.
+pub(in crate::tests) fn rkey(key: KeyId) -> Rkey {
+    Rkey(0x700 + key.0)
+}
+
+/// Of a call whose connection failed.
+pub(in crate::tests) fn failed(error: ConnectionError) -> Result<usize, CallError> {
+    Err(CallError::Connection(error))
+}
