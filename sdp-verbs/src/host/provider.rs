@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::channel::HostChannel;
 use super::cm::Cm;
 use super::cq::HostCq;
+use super::message::PRIVATE_DATA_MAX;
 use super::options::HostOptions;
 use super::plane::Plane;
 use super::region::{HostRegion, HostWindow};
@@ -26,9 +27,9 @@ pub(crate) const LIMITS: Limits = Limits {
     rdma_len_max: 16 << 20,
     recv_len_max: 1 << 20,
     read_depth_max: 4096,
-    connect_data_max: 512,
-    accept_data_max: 512,
-    reject_data_max: 512,
+    connect_data_max: PRIVATE_DATA_MAX,
+    accept_data_max: PRIVATE_DATA_MAX,
+    reject_data_max: PRIVATE_DATA_MAX,
 };
 
 /// Verbs between processes of one machine. One instance is one end point; several may live in one

@@ -13,7 +13,7 @@ use rustix::net::SocketAddrUnix;
 
 use super::Env;
 use super::link::Outbox;
-use super::state::{Phase, Route, Source, State};
+use super::state::{PeerName, Phase, Route, Source, State};
 use super::timer::Due;
 use crate::cm::CmEventKind;
 use crate::error::VerbsError;
@@ -256,10 +256,11 @@ impl State {
         handshake::judge(&hello)?;
         let credentials = packet.credentials;
         if hello.wish == Wish::Existing {
-            let old = self.by_tag.get(&hello.tag).copied().filter(|link| {
-                let link = self.links.get(link);
-                link.is_some_and(|link| link.pid == credentials.pid)
-            });
+            let peer = PeerName {
+                tag: hello.tag,
+                pid: credentials.pid,
+            };
+            let old = self.by_peer.get(&peer).copied();
             return self.on_existing(env, dst, old);
         }
         let call = self.dials.get_mut(&dst).and_then(|dial| dial.call.as_mut());

@@ -7,7 +7,7 @@ use rustix::event::epoll;
 
 use super::Env;
 use super::link::Outbox;
-use super::state::{Source, State};
+use super::state::{PeerName, Source, State};
 use super::timer::Due;
 use crate::error::VerbsError;
 use crate::host::control::{self, Packet, Received, Sent};
@@ -117,10 +117,11 @@ impl State {
         packet: &Packet,
     ) -> Result<(), VerbsError> {
         let credentials = packet.credentials;
-        let old = self.by_tag.get(&hello.tag).copied().filter(|link| {
-            let link = self.links.get(link);
-            hello.wish == Wish::Link && link.is_some_and(|link| link.pid == credentials.pid)
-        });
+        let peer = PeerName {
+            tag: hello.tag,
+            pid: credentials.pid,
+        };
+        let existing = hello.wish == Wish::Link && self.by_peer.contains_key(&peer);
         let Some(guest) = self.guests.get_mut(&token) else {
             return Ok(());
         };
@@ -136,7 +137,7 @@ impl State {
             return Err(error);
         }
         let tag = env.plane.tag();
-        if old.is_some() {
+        if existing {
             let answer = handshake::hello(tag, Wish::Existing).encode();
             control::send(&guest.socket, &answer, &[], true)?;
             self.let_go(env, token);

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::Env;
-use super::state::{Phase, Source, State};
+use super::state::{PeerName, Phase, Source, State};
 use super::timer::Due;
 use crate::cm::CmEventKind;
 use crate::error::VerbsError;
@@ -28,6 +28,8 @@ const IDLE_WAIT: Duration = Duration::from_secs(1);
 const IDLE_WAIT_MAX: Duration = Duration::from_secs(64);
 /// Packets taken from one link in one round, so that no peer keeps the others waiting.
 const PACKETS_MAX: usize = 64;
+/// More packets than a socket's queue holds under the default limit (net.core.wmem_max).
+const DRAIN_MAX: usize = 4096;
 /// Messages that may wait for a peer to read; one that lets more pile up has stopped reading while
 /// it goes on asking.
 const WAITING_MAX: usize = 1 << 14;
@@ -41,10 +43,8 @@ pub(super) struct Link {
     pub(super) plane: Arc<PeerLink>,
     /// Its control socket.
     pub(super) out: Arc<Outbox>,
-    /// The peer's process image.
-    pub(super) tag: u128,
-    /// The peer's process id; 0 in another pid namespace.
-    pub(super) pid: i32,
+    /// Whom it leads to.
+    pub(super) peer: PeerName,
     /// Connections on it.
     pub(super) ids: HashSet<u64>,
     /// Our id of a connection by the peer's, for those the peer asked for.
@@ -207,12 +207,15 @@ impl State {
         }
         self.rewatch(out.token, Source::Link(token));
         // With two links to one peer, made when both called at once, the first stays preferred.
-        self.by_tag.entry(partner.tag).or_insert(token);
+        let peer = PeerName {
+            tag: partner.tag,
+            pid: partner.credentials.pid,
+        };
+        self.by_peer.entry(peer).or_insert(token);
         let link = Link {
             plane,
             out,
-            tag: partner.tag,
-            pid: partner.credentials.pid,
+            peer,
             ids: HashSet::new(),
             by_remote: HashMap::new(),
             closing: false,
@@ -271,7 +274,7 @@ impl State {
     /// Nothing new begins on this link.
     fn forget_routes(&mut self, token: u64) {
         self.routes.retain(|_, route| route.link != token);
-        self.by_tag.retain(|_, link| *link != token);
+        self.by_peer.retain(|_, link| *link != token);
     }
 
     /// The peer has no use for a link.
@@ -293,8 +296,8 @@ impl State {
             && link.closing
         {
             link.closing = false;
-            let tag = link.tag;
-            self.by_tag.entry(tag).or_insert(token);
+            let peer = link.peer;
+            self.by_peer.entry(peer).or_insert(token);
         }
     }
 
@@ -307,9 +310,13 @@ impl State {
         }
     }
 
-    /// Takes in everything that has arrived on a link so far.
+    /// Takes in everything that has arrived on a link so far, however fast more comes.
     pub(super) fn drain_link(&mut self, env: &Env, token: u64) {
-        while self.take_packet(env, token) {}
+        for _ in 0..DRAIN_MAX {
+            if !self.take_packet(env, token) {
+                return;
+            }
+        }
     }
 
     /// Takes one packet; false if there was none.
@@ -342,10 +349,10 @@ impl State {
         let Some(link) = self.links.get(&token) else {
             return Ok(());
         };
-        if packet.credentials.pid != link.pid {
+        if packet.credentials.pid != link.peer.pid {
             return Err(broken(format!(
                 "process {} sent on the link of process {}",
-                packet.credentials.pid, link.pid
+                packet.credentials.pid, link.peer.pid
             )));
         }
         match packet.message {
@@ -416,7 +423,7 @@ impl State {
             return;
         };
         if let LinkEnd::Protocol(rule) = &end {
-            tracing::warn!(pid = link.pid, rule, "host link: ended");
+            tracing::warn!(pid = link.peer.pid, rule, "host link: ended");
         }
         self.timers.clear(Due::Link(token));
         self.forget_routes(token);
@@ -435,9 +442,9 @@ impl State {
         let other = self
             .links
             .iter()
-            .find(|(_, other)| other.tag == link.tag && !other.closing);
+            .find(|(_, other)| other.peer == link.peer && !other.closing);
         if let Some((other, _)) = other {
-            self.by_tag.entry(link.tag).or_insert(*other);
+            self.by_peer.entry(link.peer).or_insert(*other);
         }
     }
 

@@ -44,8 +44,9 @@ pub(super) struct State {
     last: u64,
     pub(super) ids: HashMap<u64, Id>,
     pub(super) links: HashMap<u64, Link>,
-    /// The link to use for a peer, by its tag.
-    pub(super) by_tag: HashMap<u128, u64>,
+    /// The link to use for a peer. A tag is what a peer says of itself, so only the process that
+    /// said it first is found by it.
+    pub(super) by_peer: HashMap<PeerName, u64>,
     /// Listeners already reached, by destination.
     pub(super) routes: HashMap<SocketAddr, Route>,
     pub(super) listeners: HashMap<Name, u64>,
@@ -55,6 +56,15 @@ pub(super) struct State {
     pub(super) ports: EphemeralPorts,
     sources: HashMap<u64, Source>,
     trash: Vec<CmEvent>,
+}
+
+/// What a peer is known by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct PeerName {
+    /// Its process image, by its own word.
+    pub(super) tag: u128,
+    /// Its process id, by the kernel's; 0 in another pid namespace.
+    pub(super) pid: i32,
 }
 
 /// The way to a listener.
@@ -179,7 +189,7 @@ impl State {
             last: 0,
             ids: HashMap::new(),
             links: HashMap::new(),
-            by_tag: HashMap::new(),
+            by_peer: HashMap::new(),
             routes: HashMap::new(),
             listeners: HashMap::new(),
             dials: HashMap::new(),
