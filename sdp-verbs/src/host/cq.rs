@@ -23,6 +23,9 @@ use crate::sync::{Ordering, SleepWord, fence};
 use crate::types::QpNum;
 use crate::wr::{WcOpcode, WorkCompletion};
 
+/// The words of links that a queue's waiters sleep on, by link.
+type Cells = SmallVec<[(u64, Arc<WaitCell>); 1]>;
+
 /// What one call of [`CompletionQueue::poll`] may still do, and what it leaves.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -67,16 +70,12 @@ pub(crate) struct HostCq {
     /// What this process's own events are told to.
     own: PrivateSleepWord,
     /// What peers tell theirs to: one word per link.
-    cells: RwLock<SmallVec<[(u64, Arc<WaitCell>); 1]>>,
+    cells: RwLock<Cells>,
     /// One of the `ARM_` values.
     arm: AtomicU8,
     /// Whether the channel has it in its queue.
     queued: AtomicBool,
 }
-
-const NONE: u8 = ARM_NONE as u8;
-const ANY: u8 = ARM_ANY as u8;
-const SOLICITED: u8 = ARM_SOLICITED as u8;
 
 impl HostCq {
     /// A queue whose events go to `channel`, which must be of the same instance.
@@ -99,7 +98,7 @@ impl HostCq {
             polling: Mutex::default(),
             own: PrivateSleepWord::default(),
             cells: RwLock::default(),
-            arm: AtomicU8::new(NONE),
+            arm: AtomicU8::new(ARM_NONE),
             queued: AtomicBool::new(false),
         })
     }
@@ -141,8 +140,7 @@ impl HostCq {
     /// A queue pair completes here from now on.
     pub(crate) fn add_qp(&self, qp: &Arc<HostQp>) {
         let mut qps = self.qps();
-        qp.block()
-            .set_arm(u64::from(self.arm.load(Ordering::SeqCst)));
+        qp.block().set_arm(self.arm.load(Ordering::SeqCst));
         qps.push(Member {
             number: qp.number(),
             link: qp.link().id(),
@@ -162,7 +160,10 @@ impl HostCq {
         self.local().retain(|wc| wc.qp != QpNum(qp));
         if !link_used {
             let mut cells = self.cells.write().expect("nothing panics under this lock");
-            let gone: SmallVec<[_; 1]> = cells.drain_filter_link(link);
+            let (gone, kept): (Cells, Cells) = std::mem::take(&mut *cells)
+                .into_iter()
+                .partition(|(id, _)| *id == link);
+            *cells = kept;
             drop(cells);
             drop(gone);
             self.event(true);
@@ -188,7 +189,7 @@ impl HostCq {
         fence(Ordering::SeqCst);
         self.signal_words();
         let arm = self.arm.load(Ordering::Relaxed);
-        if arm == ANY || (arm == SOLICITED && solicited) {
+        if arm == ARM_ANY || (arm == ARM_SOLICITED && solicited) {
             self.raise();
         }
     }
@@ -205,7 +206,7 @@ impl HostCq {
     }
 
     fn raise(&self) {
-        if self.arm.swap(NONE, Ordering::AcqRel) != NONE
+        if self.arm.swap(ARM_NONE, Ordering::AcqRel) != ARM_NONE
             && !self.queued.swap(true, Ordering::AcqRel)
         {
             self.channel.push(Weak::clone(&self.me));
@@ -214,8 +215,8 @@ impl HostCq {
 
     /// A peer took the arm of one of the queue pairs and rang.
     pub(crate) fn doorbell(&self) {
-        if self.arm.load(Ordering::Relaxed) != NONE {
-            self.set_arms(NONE);
+        if self.arm.load(Ordering::Relaxed) != ARM_NONE {
+            self.set_arms(ARM_NONE);
             if !self.queued.swap(true, Ordering::AcqRel) {
                 self.channel.push(Weak::clone(&self.me));
             }
@@ -231,7 +232,7 @@ impl HostCq {
         let qps = self.qps();
         self.arm.store(arm, Ordering::SeqCst);
         for member in &*qps {
-            member.block.set_arm(u64::from(arm));
+            member.block.set_arm(arm);
         }
         drop(qps);
         fence(Ordering::SeqCst);
@@ -282,21 +283,6 @@ impl Polling {
     }
 }
 
-/// Takes the cells of one link out of the list.
-trait DrainLink {
-    fn drain_filter_link(&mut self, link: u64) -> SmallVec<[(u64, Arc<WaitCell>); 1]>;
-}
-
-impl DrainLink for SmallVec<[(u64, Arc<WaitCell>); 1]> {
-    fn drain_filter_link(&mut self, link: u64) -> Self {
-        let (gone, kept) = std::mem::take(self)
-            .into_iter()
-            .partition(|(id, _)| *id == link);
-        *self = kept;
-        gone
-    }
-}
-
 impl CompletionQueue for HostCq {
     fn poll(&self, out: &mut [WorkCompletion]) -> usize {
         let Ok(mut polling) = self.polling.try_lock() else {
@@ -338,14 +324,14 @@ impl CompletionQueue for HostCq {
                 }
                 return ArmToken(sum);
             }
-            ArmFor::Channel => self.set_arms(ANY),
-            ArmFor::ChannelSolicited => self.set_arms(SOLICITED),
+            ArmFor::Channel => self.set_arms(ARM_ANY),
+            ArmFor::ChannelSolicited => self.set_arms(ARM_SOLICITED),
         }
         ArmToken(self.own.load(Ordering::Acquire))
     }
 
     fn disarm_channel(&self) {
-        self.set_arms(NONE);
+        self.set_arms(ARM_NONE);
     }
 
     fn wait(&self, token: ArmToken, timeout: Option<Duration>) -> io::Result<Wake> {

@@ -51,6 +51,8 @@ struct Entry {
     live: Option<LiveKey>,
     /// Peers' writes being carried out through the key right now, by our own threads.
     users: u32,
+    /// Its place in its queue pair's list.
+    place: usize,
 }
 
 #[derive(Debug, Default)]
@@ -65,6 +67,28 @@ struct Inner {
     /// nothing else is left: a key comes back after some four thousand million others.
     rested: VecDeque<u16>,
     by_qp: HashMap<u32, Vec<Rkey>>,
+}
+
+impl Inner {
+    fn list(&mut self, qp: u32, rkey: Rkey) {
+        let keys = self.by_qp.entry(qp).or_default();
+        self.entries[index_of(rkey)].place = keys.len();
+        keys.push(rkey);
+    }
+
+    fn unlist(&mut self, qp: u32, rkey: Rkey) {
+        let Some(keys) = self.by_qp.get_mut(&qp) else {
+            return;
+        };
+        let place = self.entries[index_of(rkey)].place;
+        debug_assert_eq!(keys.get(place), Some(&rkey));
+        keys.swap_remove(place);
+        if let Some(moved) = keys.get(place) {
+            self.entries[index_of(*moved)].place = place;
+        } else if keys.is_empty() {
+            self.by_qp.remove(&qp);
+        }
+    }
 }
 
 /// The owner's view.
@@ -131,7 +155,7 @@ impl KeyTable {
         let cell = live.cell;
         entry.live = Some(live);
         let rkey = Rkey(u32::from(index) << 16 | u32::from(generation));
-        inner.by_qp.entry(cell.qp).or_default().push(rkey);
+        inner.list(cell.qp, rkey);
         cells::publish(&self.words, usize::from(index), generation, &cell);
         Ok(rkey)
     }
@@ -191,12 +215,7 @@ impl KeyTable {
         entry.live = None;
         cells::kill(&self.words, index);
         let mut inner = self.wait_unused(inner, rkey);
-        if let Some(keys) = inner.by_qp.get_mut(&bound_on) {
-            keys.retain(|k| *k != rkey);
-            if keys.is_empty() {
-                inner.by_qp.remove(&bound_on);
-            }
-        }
+        inner.unlist(bound_on, rkey);
         let cell = u16::try_from(index).expect("an index has 16 bits");
         if generation_of(rkey) == u16::MAX {
             inner.rested.push_back(cell);
@@ -316,7 +335,7 @@ impl PeerKeys {
     /// Maps what the peer's handshake carried.
     pub(crate) fn new(fd: &OwnedFd, tag: u128, addr: u64, len: u64) -> Result<Self, VerbsError> {
         let what = "key table of the peer";
-        if len != TABLE_LEN as u64 || addr % CELL_LEN as u64 != 0 || addr == 0 {
+        if len != TABLE_LEN as u64 || !addr.is_multiple_of(CELL_LEN as u64) || addr == 0 {
             return Err(VerbsError::Protocol {
                 what,
                 rule: format!("{len} bytes at {addr:#x}"),

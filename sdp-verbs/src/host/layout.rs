@@ -53,11 +53,11 @@ const STATUSES: usize = 16;
 const IN_RING: usize = STATUSES + WRITES_MAX;
 
 /// The channel wants no event.
-pub(crate) const ARM_NONE: u64 = 0;
+pub(crate) const ARM_NONE: u8 = 0;
 /// The channel wants an event for anything.
-pub(crate) const ARM_ANY: u64 = 1;
+pub(crate) const ARM_ANY: u8 = 1;
 /// The channel wants an event for what is solicited.
-pub(crate) const ARM_SOLICITED: u64 = 2;
+pub(crate) const ARM_SOLICITED: u8 = 2;
 
 /// What a peer found when it tried to read our memory, as it lies in the base chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,15 +170,16 @@ impl Block {
     }
 
     /// Owner: asks for a channel event, or takes the request back.
-    pub(crate) fn set_arm(&self, arm: u64) {
-        self.words.store(ARM, arm, Ordering::Release);
+    pub(crate) fn set_arm(&self, arm: u8) {
+        self.words.store(ARM, u64::from(arm), Ordering::Release);
     }
 
     /// Peer of the owner: whether the channel wants this event; the request is taken.
     pub(crate) fn take_arm(&self, solicited: bool) -> bool {
         let arm = self.words.load(ARM, Ordering::Relaxed);
-        let wanted = arm == ARM_ANY || (arm == ARM_SOLICITED && solicited);
-        wanted && self.words.swap(ARM, ARM_NONE, Ordering::AcqRel) != ARM_NONE
+        let wanted = arm == u64::from(ARM_ANY) || (arm == u64::from(ARM_SOLICITED) && solicited);
+        let none = u64::from(ARM_NONE);
+        wanted && self.words.swap(ARM, none, Ordering::AcqRel) != none
     }
 
     /// Target of a write: reports how write `n` of the owner's ended.

@@ -9,9 +9,7 @@ use super::channel::{self, HostChannel};
 use super::cq::HostCq;
 use super::fd;
 use super::keys::PeerKeys;
-use super::layout::{
-    BASE_PENDING, BASE_PROBE, BASE_READY, HEADER_LEN, HEADER_WORDS, Probe, QPS_MAX,
-};
+use super::layout::{BASE_PENDING, BASE_PROBE, BASE_READY, HEADER_WORDS, Probe, QPS_MAX};
 use super::plane::{ControlOut, LocalSide, PeerHello, PeerIdentity, Plane, PlaneMsg};
 use super::pool::{CHUNKS_MAX, LocalPool};
 use super::qp::HostQp;
@@ -58,7 +56,6 @@ pub(crate) struct PeerLink {
     plane: Arc<Plane>,
     id: u64,
     peer: PeerIdentity,
-    peer_tag: u128,
     out: Arc<dyn ControlOut>,
     pool: Arc<LocalPool>,
     base: MappedWords,
@@ -122,7 +119,6 @@ impl PeerLink {
             id: plane.next_link(),
             plane,
             peer,
-            peer_tag: facts.tag,
             out,
             pool,
             base,
@@ -155,11 +151,6 @@ impl PeerLink {
     /// The instance it belongs to.
     pub(crate) fn plane(&self) -> &Arc<Plane> {
         &self.plane
-    }
-
-    /// The peer's tag.
-    pub(crate) fn peer_tag(&self) -> u128 {
-        self.peer_tag
     }
 
     /// Our shared memory on it.
@@ -498,7 +489,6 @@ fn map_chunk(fd: &OwnedFd, len: u64) -> Result<Arc<Mapping>, VerbsError> {
     let what = "chunk of the peer";
     shm::verify(fd.as_fd(), what, len, SEALS_SHARED, true)?;
     let len = map_len(what, len)?;
-    debug_assert!(HEADER_LEN > shm::PAGE_LEN);
     Ok(Arc::new(Mapping::read_write(fd.as_fd(), len)?))
 }
 

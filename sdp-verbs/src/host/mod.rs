@@ -35,5 +35,6 @@ mod xmem;
 pub use options::HostOptions;
 pub use provider::HostProvider;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

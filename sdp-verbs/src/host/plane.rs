@@ -246,11 +246,6 @@ impl LocalSide {
         self.plane.keys.fd()
     }
 
-    /// The instance.
-    pub(crate) fn plane(&self) -> &Arc<Plane> {
-        &self.plane
-    }
-
     /// Taken apart by the link.
     pub(crate) fn into_parts(self) -> (Arc<Plane>, OwnedFd, Arc<LocalPool>) {
         (self.plane, self.doorbell, self.pool)

@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn large_and_small_copies_copy() {
         for len in [0, 1, 1000, 64 << 10, (1 << 20) + 7] {
-            let from: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+            let from: Vec<u8> = (0..=250).cycle().take(len).collect();
             let mut to = vec![0u8; len];
             // SAFETY: two live vectors of `len` bytes.
             unsafe { direct_copy(to.as_mut_ptr(), from.as_ptr(), len) };

@@ -1,6 +1,8 @@
 //! Queue pairs of the host provider.
 
 mod buf;
+mod connection;
+mod poll;
 mod post;
 mod remote;
 mod rx;
@@ -11,24 +13,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
-use super::cq::{HostCq, Work};
-use super::keys::KeyUse;
-use super::layout::{self, Block, Inbound, QpPlace, WRITES_MAX, WriteRequest};
+use super::cq::HostCq;
+use super::layout::{self, Block, QpPlace, WRITES_MAX};
 use super::link::PeerLink;
 use super::provider::LIMITS;
 use super::region::RegionInner;
-use super::xmem::Target;
 use crate::error::VerbsError;
 use crate::qp::QpAttr;
-use crate::types::{QpNum, Rkey};
+use crate::types::QpNum;
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
 use buf::PeerSlot;
+use connection::Broken;
 use remote::Remote;
-use rx::{Rx, RxCore};
-use transfer::Outcome;
-use tx::{Broken, Entry, Op, Progress, State, Tx};
+use rx::RxCore;
+use tx::{Entry, Op, Progress, State, Tx};
 
 /// Where a queue pair's memory is in its link: goes into REQ and REP as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,9 +35,6 @@ pub(crate) struct QpDescriptor(pub(crate) [u8; QP_DESCRIPTOR_LEN]);
 
 /// Bytes of a [`QpDescriptor`].
 pub(crate) const QP_DESCRIPTOR_LEN: usize = 32;
-
-/// Ring entries one poll looks at that give no completion.
-const SILENT_MAX: u32 = 64;
 
 /// A piece of registered memory of a request.
 #[derive(Clone, Debug)]
@@ -325,243 +320,6 @@ impl HostQp {
         }
     }
 
-    /// One look at both halves, by the thread in `poll`.
-    pub(crate) fn poll(&self, out: &mut [WorkCompletion], work: &mut Work) -> usize {
-        if self.over.load(Ordering::Acquire) {
-            return 0;
-        }
-        // Looked at before the ring: what the peer published before it died is seen below.
-        let peer_over = self.link.is_dead() || self.block().peer_in_error();
-        let (filled, drained) = self.poll_rx(out, work);
-        self.poll_tx(work);
-        if drained && !self.over.load(Ordering::Acquire) {
-            if peer_over {
-                self.enter_error(WcStatus::RetryExceeded);
-            } else if self.closing.load(Ordering::Acquire) && self.tx().queue.is_empty() {
-                self.enter_error(WcStatus::Flushed);
-            }
-        }
-        filled
-    }
-
-    /// Takes what has come in. Returns completions made, and whether the ring is empty.
-    fn poll_rx(&self, out: &mut [WorkCompletion], work: &mut Work) -> (usize, bool) {
-        let mut filled = 0;
-        let mut silent = 0;
-        let mut rx = self.core.lock();
-        loop {
-            if !rx.open {
-                return (filled, true);
-            }
-            let Some(entry) = rx.peek() else {
-                return (filled, true);
-            };
-            if filled == out.len() || silent == SILENT_MAX {
-                work.more = true;
-                return (filled, false);
-            }
-            match entry {
-                Some(Inbound::Send {
-                    slot,
-                    len,
-                    invalidate,
-                    ..
-                }) => {
-                    rx.advance();
-                    match self.receive(&mut rx, slot, len, invalidate) {
-                        Ok(wc) => {
-                            out[filled] = wc;
-                            filled += 1;
-                            if wc.status != WcStatus::Success {
-                                drop(rx);
-                                self.enter_error(WcStatus::Flushed);
-                                return (filled, false);
-                            }
-                        }
-                        Err(broken) => {
-                            drop(rx);
-                            self.peer_broke(broken);
-                            return (filled, false);
-                        }
-                    }
-                }
-                Some(Inbound::Overrun { slot }) => {
-                    rx.advance();
-                    let received = self.core.complete(&mut rx, slot);
-                    drop(rx);
-                    match received {
-                        Some(received) => {
-                            out[filled] =
-                                self.recv_completion(received.wr_id, WcStatus::LocalLength);
-                            filled += 1;
-                            self.enter_error(WcStatus::Flushed);
-                        }
-                        None => self.peer_broke(Broken(NOT_POSTED)),
-                    }
-                    return (filled, false);
-                }
-                Some(Inbound::Write(request)) => {
-                    if !work.transfer && request.len > 0 {
-                        work.more = true;
-                        return (filled, false);
-                    }
-                    let Some(remote) = rx.remote.as_ref().map(Arc::clone) else {
-                        return (filled, false);
-                    };
-                    drop(rx);
-                    work.transfer &= request.len == 0;
-                    let Some(status) = self.carry_out(&remote, &request).report() else {
-                        // The region is on its way: everything behind this waits for it.
-                        return (filled, false);
-                    };
-                    silent += 1;
-                    rx = self.core.lock();
-                    // Only this thread takes from the ring, so it is still the next one.
-                    rx.advance();
-                    remote.block().report_write(request.n, status);
-                    remote.notify(&self.link, true);
-                }
-                Some(Inbound::End) => {
-                    rx.advance();
-                    drop(rx);
-                    self.enter_error(WcStatus::Flushed);
-                    return (filled, false);
-                }
-                None => {
-                    drop(rx);
-                    self.peer_broke(Broken("an entry of the ring is of no known kind"));
-                    return (filled, false);
-                }
-            }
-        }
-    }
-
-    fn receive(
-        &self,
-        rx: &mut Rx,
-        slot: u32,
-        len: u64,
-        invalidate: Option<Rkey>,
-    ) -> Result<WorkCompletion, Broken> {
-        let received = self.core.complete(rx, slot).ok_or(Broken(NOT_POSTED))?;
-        let byte_len = usize::try_from(len)
-            .ok()
-            .filter(|len| *len <= received.len)
-            .ok_or(Broken("a message is longer than the receive it lies in"))?;
-        let mut wc = self.recv_completion(received.wr_id, WcStatus::Success);
-        if let Some(rkey) = invalidate {
-            if self.link.plane().keys().kill(rkey, Some(self.number)) {
-                wc.invalidated = Some(rkey);
-            } else {
-                wc.status = WcStatus::LocalProtection;
-                return Ok(wc);
-            }
-        }
-        wc.byte_len = byte_len;
-        Ok(wc)
-    }
-
-    /// Fetches what the peer wants written into our memory.
-    fn carry_out(&self, remote: &Remote, request: &WriteRequest) -> Outcome {
-        if request.len == 0 {
-            return Outcome::Done;
-        }
-        let (rkey, to) = request.to;
-        let keys = self.link.plane().keys();
-        let Some(using) = keys.use_for_write(rkey, self.number, to, request.len) else {
-            return Outcome::Access;
-        };
-        self.fetch_into(&using, remote, request)
-    }
-
-    fn fetch_into(&self, using: &KeyUse, remote: &Remote, request: &WriteRequest) -> Outcome {
-        let target = usize::try_from(request.len)
-            .ok()
-            .filter(|len| *len <= LIMITS.rdma_len_max)
-            .and_then(|len| {
-                let ptr = using.region().pointer(request.to.1, len)?;
-                Some(Target { ptr, len })
-            });
-        let Some(target) = target else {
-            return Outcome::Access;
-        };
-        let (rkey, from) = request.from;
-        // SAFETY: the target lies within a region with LOCAL_WRITE (checked when the key was
-        // bound), whose contract keeps it valid while the key lives; `using` keeps whoever kills
-        // the key waiting until the copy is over.
-        unsafe { transfer::fetch(&self.link, remote.qp(), rkey, from, &[target]) }
-    }
-
-    fn poll_tx(&self, work: &mut Work) {
-        let mut tx = self.tx();
-        if tx.queue.is_empty() {
-            return;
-        }
-        let mut progress = tx.progress(self);
-        if let Ok(made) = &progress
-            && made.wants_poll
-            && !made.failed
-        {
-            if !work.transfer {
-                work.more = true;
-            } else if let Some((local, from, rkey)) = tx.take_read() {
-                work.transfer = false;
-                let before = *made;
-                let remote = tx.remote().map(Arc::clone);
-                drop(tx);
-                let (status, len) = self.read(remote.as_deref(), &local, from.0, rkey);
-                tx = self.tx();
-                tx.finish_read(status, len);
-                if tx.state == State::Error {
-                    // It went into error meanwhile; this was what the flush waited for.
-                    tx.flush(self, status.unwrap_or(WcStatus::Flushed));
-                    drop(tx);
-                    self.cq.event(true);
-                    return;
-                }
-                progress = tx.progress(self).map(|made| made.with(before));
-                work.more |= matches!(&progress, Ok(made) if made.wants_poll && status.is_some());
-            }
-        }
-        let remote = tx.remote().map(Arc::clone);
-        drop(tx);
-        self.after_poll(progress, remote.as_deref());
-    }
-
-    /// As [`after`](Self::after), but the polling thread need not be told what it is about to see.
-    fn after_poll(&self, progress: Result<Progress, Broken>, remote: Option<&Remote>) {
-        let progress = progress.map(|made| Progress {
-            completed: false,
-            wants_poll: false,
-            ..made
-        });
-        self.after(progress, remote);
-    }
-
-    fn read(
-        &self,
-        remote: Option<&Remote>,
-        local: &[LocalSge],
-        from: u64,
-        rkey: Rkey,
-    ) -> (Option<WcStatus>, usize) {
-        let targets: SmallVec<[Target; 4]> = local
-            .iter()
-            .map(|sge| Target {
-                ptr: sge.ptr,
-                len: sge.len,
-            })
-            .collect();
-        let len = targets.iter().map(|t| t.len).sum();
-        let (Some(remote), false) = (remote, self.link.is_dead()) else {
-            return (Some(WcStatus::RetryExceeded), 0);
-        };
-        // SAFETY: each target was checked against a region with LOCAL_WRITE when it was posted,
-        // and `local` keeps that region while the contract of `register` keeps its memory.
-        let outcome = unsafe { transfer::fetch(&self.link, remote.qp(), rkey, from, &targets) };
-        (outcome.status(), len)
-    }
-
     /// Lets the peer see a region before it is told of a key over it.
     fn show(&self, region: &RegionInner) -> Result<(), VerbsError> {
         let refused = |reason: String| VerbsError::Unavailable {
@@ -577,8 +335,6 @@ impl HostQp {
         self.link.show_region(region)
     }
 }
-
-const NOT_POSTED: &str = "a message names a receive that is not posted";
 
 impl Drop for HostQp {
     fn drop(&mut self) {

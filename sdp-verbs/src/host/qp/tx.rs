@@ -8,25 +8,18 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
 use super::buf::{self, HeapBuf, Message, PeerSlot};
+use super::connection::{Broken, Connection};
 use super::remote::Remote;
 use super::{HostQp, LocalSge};
 use crate::host::cells::Cell;
 use crate::host::keys::LiveKey;
-use crate::host::layout::{
-    IN_WORDS, Inbound, PostedSlot, RECV_WORDS, WRITES_MAX, WriteRequest, WriteStatus,
-};
-use crate::host::pool::CHUNKS_MAX;
+use crate::host::layout::{Inbound, WRITES_MAX, WriteRequest, WriteStatus};
 use crate::host::region::RegionInner;
-use crate::host::ring::{RingReader, RingWriter};
-use crate::host::shm::Mapping;
-use crate::host::words::MappedWords;
-use crate::sync::fence;
 use crate::types::{Access, RemoteAddr, Rkey, WrId};
 use crate::wr::{SendFlags, WcOpcode, WcStatus, WorkCompletion};
 
@@ -146,22 +139,6 @@ impl Progress {
     }
 }
 
-/// A rule of the rings that the peer broke.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Broken(pub(super) &'static str);
-
-/// What is there when a connection exists.
-#[derive(Debug)]
-struct Connection {
-    remote: Arc<Remote>,
-    ring: RingWriter<MappedWords, IN_WORDS>,
-    slots: RingReader<MappedWords, RECV_WORDS>,
-    /// The link's list, as far as needed: saves its lock on the fast path.
-    chunks: Vec<Arc<Mapping>>,
-    /// Slots taken and given back unused.
-    returned: Vec<PeerSlot>,
-}
-
 /// The sending half.
 #[derive(Debug)]
 pub(super) struct Tx {
@@ -193,15 +170,7 @@ impl Tx {
 
     /// Connected.
     pub(super) fn connect(&mut self, remote: Arc<Remote>) {
-        let (in_words, in_log) = remote.block().in_ring();
-        let (recv_words, recv_log) = remote.block().recv_ring();
-        self.connection = Some(Connection {
-            ring: RingWriter::new(in_words, in_log),
-            slots: RingReader::new(recv_words, recv_log),
-            chunks: Vec::new(),
-            returned: Vec::new(),
-            remote,
-        });
+        self.connection = Some(Connection::new(remote));
         self.state = State::Ready;
     }
 
@@ -600,61 +569,6 @@ fn report(qp: &HostQp, entry: &Entry, status: WcStatus) -> bool {
         qp: crate::types::QpNum(qp.number()),
     });
     true
-}
-
-impl Connection {
-    fn take_slot(&mut self, qp: &HostQp) -> Result<Option<PeerSlot>, Broken> {
-        if let Some(slot) = self.returned.pop() {
-            return Ok(Some(slot));
-        }
-        let words = match self.slots.peek() {
-            Some(words) => words,
-            None => {
-                // Ask to be woken, and look again: one of the two sides sees the other.
-                self.remote_block().want_receive();
-                fence(Ordering::SeqCst);
-                match self.slots.peek() {
-                    Some(words) => words,
-                    None => return Ok(None),
-                }
-            }
-        };
-        let posted = PostedSlot::from_words(&words);
-        let Some(map) = self.chunk(qp, posted.chunk)? else {
-            // Its message is on the way; the link wakes us when it has come.
-            return Ok(None);
-        };
-        let mem = usize::try_from(posted.offset)
-            .ok()
-            .zip(usize::try_from(posted.len).ok())
-            .and_then(|(at, len)| map.part(at, len))
-            .ok_or(Broken("a posted receive does not lie within its chunk"))?;
-        self.slots.advance();
-        Ok(Some(PeerSlot {
-            number: posted.slot,
-            mem,
-            _map: map,
-        }))
-    }
-
-    fn remote_block(&self) -> &crate::host::layout::Block {
-        self.remote.block()
-    }
-
-    fn chunk(&mut self, qp: &HostQp, id: u32) -> Result<Option<Arc<Mapping>>, Broken> {
-        let at = usize::try_from(id).unwrap_or(usize::MAX);
-        if at >= CHUNKS_MAX {
-            return Err(Broken("a posted receive is in a chunk that cannot be"));
-        }
-        while self.chunks.len() <= at {
-            let next = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
-            let Some(map) = qp.link().peer_chunk(next) else {
-                return Ok(None);
-            };
-            self.chunks.push(map);
-        }
-        Ok(Some(Arc::clone(&self.chunks[at])))
-    }
 }
 
 impl HostQp {

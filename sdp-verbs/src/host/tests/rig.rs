@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,12 +23,15 @@ use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcOpcode, WcStatus, WorkCom
 /// Longer than anything here takes, on any machine.
 pub(super) const LONG: Duration = Duration::from_secs(30);
 
+/// A message on its way.
+type Held = (PlaneMsg, Option<OwnedFd>);
+
 /// A control socket to the link at its other end.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     peer: OnceLock<Weak<PeerLink>>,
     /// While set, messages wait here.
-    held: Mutex<Option<Vec<(PlaneMsg, Option<OwnedFd>)>>>,
+    held: Mutex<Option<Vec<Held>>>,
 }
 
 impl Wire {
@@ -80,7 +84,7 @@ pub(super) struct End {
     pub(super) qp: Arc<HostQp>,
 }
 
-fn hello(side: &LocalSide) -> PeerHello {
+pub(super) fn hello(side: &LocalSide) -> PeerHello {
     let own = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
     PeerHello {
         facts: side.facts(),
@@ -99,7 +103,20 @@ pub(super) fn me() -> PeerIdentity {
 
 /// Two new instances, linked.
 pub(super) fn link_two(who: PeerIdentity) -> [(Arc<PeerLink>, Arc<Wire>); 2] {
-    let sides = [Plane::new().unwrap(), Plane::new().unwrap()].map(|p| p.open_side().unwrap());
+    link_planes(&Plane::new().unwrap(), &Plane::new().unwrap(), who)
+}
+
+/// A new link between two instances.
+pub(super) fn link_again(a: &Arc<Plane>, b: &Arc<Plane>) -> [(Arc<PeerLink>, Arc<Wire>); 2] {
+    link_planes(a, b, me())
+}
+
+fn link_planes(
+    a: &Arc<Plane>,
+    b: &Arc<Plane>,
+    who: PeerIdentity,
+) -> [(Arc<PeerLink>, Arc<Wire>); 2] {
+    let sides = [a.open_side().unwrap(), b.open_side().unwrap()];
     let hellos = [hello(&sides[1]), hello(&sides[0])];
     let wires = [Arc::new(Wire::default()), Arc::new(Wire::default())];
     let mut made = Vec::new();
@@ -165,15 +182,23 @@ impl End {
         self.qp.post_send(signaled(wr_id, op)).unwrap();
     }
 
-    /// Everything that completes without more being done.
+    /// Everything that completes without more being done. A poll may carry out a transfer that
+    /// gives no completion, so some empty answers in a row mean the end.
     pub(super) fn drain(&self) -> Vec<WorkCompletion> {
         let mut all = Vec::new();
-        loop {
+        let mut empty = 0;
+        while empty < 4 {
             let some = self.poll_some(4);
-            if some.is_empty() {
-                return all;
-            }
+            empty = if some.is_empty() { empty + 1 } else { 0 };
             all.extend(some);
+        }
+        all
+    }
+
+    /// Polls, but not for ever: for ends whose peer may keep them busy.
+    pub(super) fn drain_bounded(&self) {
+        for _ in 0..8 {
+            self.poll_some(4);
         }
     }
 
@@ -279,6 +304,18 @@ pub(super) fn pair_with(sizes: Sizes) -> (End, End) {
     (a, b)
 }
 
+/// Two connected ends that take each other for `who`.
+pub(super) fn pair_between(who: PeerIdentity) -> (End, End) {
+    let [(a, wire_a), (b, wire_b)] = link_two(who);
+    let sizes = Sizes::default();
+    let ends = (
+        End::over(a, wire_a, 1, sizes),
+        End::over(b, wire_b, 2, sizes),
+    );
+    connect(&ends.0.qp, &ends.1.qp);
+    ends
+}
+
 pub(super) fn unconnected(sizes: Sizes) -> (End, End) {
     let [(a, wire_a), (b, wire_b)] = link_two(me());
     (
@@ -360,5 +397,36 @@ pub(super) fn until<T>(what: &str, mut step: impl FnMut() -> Option<T>) -> T {
         }
         assert!(Instant::now() < end, "{what} did not happen");
         std::thread::yield_now();
+    }
+}
+
+/// A thread that does something again and again until this is dropped, also by a failed test.
+#[derive(Debug)]
+pub(super) struct Poller {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Poller {
+    pub(super) fn start(step: impl Fn() + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                step();
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(std::thread::JoinHandle::join);
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))));
     }
 }
