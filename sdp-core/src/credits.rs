@@ -28,6 +28,8 @@ pub(crate) struct Credits {
     acked_mseq: u32,
     /// Messages that may still be queued.
     available: u32,
+    /// The most there ever were.
+    most: u32,
     /// MSeq of the last message received.
     recv_mseq: u32,
     /// Receives posted now.
@@ -55,6 +57,7 @@ impl Credits {
             sent_mseq: 0,
             acked_mseq: 0,
             available: 0,
+            most: 0,
             recv_mseq: 0,
             posted,
             told: posted,
@@ -67,6 +70,7 @@ impl Credits {
     /// The peer's Hello or HelloAck announced `bufs`.
     pub(crate) fn start(&mut self, bufs: u16) {
         self.available = u32::from(bufs);
+        self.most = self.available;
     }
 
     /// Takes in the base header of a received message.
@@ -102,6 +106,7 @@ impl Credits {
         let in_flight = self.next_mseq.wrapping_sub(1).wrapping_sub(head.mseq_ack);
         let before = self.available;
         self.available = u32::from(head.bufs).saturating_sub(in_flight);
+        self.most = self.most.max(self.available);
         Ok(Gain {
             credits: self.available > before,
             acks: acks > 0,
@@ -116,6 +121,11 @@ impl Credits {
     /// Payload may go.
     pub(crate) const fn payload_allowed(&self) -> bool {
         self.available >= PAYLOAD_MIN
+    }
+
+    /// Fewer than half of the credits are left.
+    pub(crate) const fn is_scarce(&self) -> bool {
+        self.available < self.most / 2
     }
 
     /// A message without payload may go.

@@ -19,16 +19,19 @@ pub(crate) enum Timer {
     CloseWait,
     /// Memory was refused; ask again.
     Retry,
+    /// Source: small sends have been held back long enough.
+    Coalesce,
 }
 
 /// All timers, in the order in which they are looked at.
-pub(crate) const TIMERS: [Timer; 6] = [
+pub(crate) const TIMERS: [Timer; 7] = [
     Timer::TxStall,
     Timer::Cancel,
     Timer::RxAhead,
     Timer::Linger,
     Timer::CloseWait,
     Timer::Retry,
+    Timer::Coalesce,
 ];
 
 /// Deadlines.

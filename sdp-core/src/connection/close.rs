@@ -227,6 +227,7 @@ impl Connection {
                         self.on_abort(now, ConnectionError::TimedOut("the close made no progress"))
                     }
                 },
+                Timer::Coalesce => self.tx.hurry(&mut self.sh, now),
                 Timer::Retry => {
                     self.tx.on_retry(&mut self.sh);
                     self.rx.on_retry();

@@ -19,6 +19,7 @@ use crate::ids::{BufferId, JobId, KeyId, RecvId, SendId, WorkId};
 use crate::rx::Rx;
 use crate::stats::{CopyReason, Stats};
 use crate::time::Instant;
+use crate::timer::Timer;
 use crate::tx::Tx;
 
 pub use handshake::Refusal;
@@ -183,7 +184,12 @@ impl Connection {
 
     /// What a receive needs next. After `Done` the id is forgotten.
     pub fn recv_poll(&mut self, now: Instant, id: RecvId) -> RecvStep {
-        self.rx.step(&mut self.sh, now, id)
+        let step = self.rx.step(&mut self.sh, now, id);
+        // Without its reader, what is unread may have to be buffered.
+        if matches!(step, RecvStep::Done(_)) && self.rx.has_unread() {
+            self.pump(now);
+        }
+        step
     }
 
     /// Answers [`RecvStep::Copy`]: `len` bytes were copied. Fewer than asked for mean that the
@@ -244,9 +250,13 @@ impl Connection {
         self.sh.wake.send = true;
     }
 
-    /// SO_RCVBUF, in bytes. What is there already stays. Takes effect with the next input.
+    /// SO_RCVBUF, in bytes. What is there already stays. Asks for [`Self::handle_timeout`] at
+    /// once, so that new room is offered to the peer.
     pub fn set_recv_buffer_total(&mut self, len: usize) {
         self.sh.config.recv_buffer_total = len;
+        if self.sh.life.is_open() {
+            self.sh.timers.set(Timer::Retry, Instant::from_nanos(0));
+        }
     }
 }
 

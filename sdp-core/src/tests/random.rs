@@ -87,12 +87,12 @@ fn config() -> impl Strategy<Value = Config> {
         ],
         (16..40_u32, 1..5_u32, any::<bool>(), any::<bool>()),
         prop_oneof![Just(0_u64), Just(20), Just(200)],
-        (1..200_u32, 1..80_usize),
+        (1..200_u32, 1..80_usize, any::<bool>()),
     )
         .prop_map(
             |(snd, rcv, recv_buffer_len, (initial, max), zcopy_threshold, flags, wait, lens)| {
                 let (send_slots, read_depth, invalidate_cap, read_nonblocking) = flags;
-                let (inline_len, kib) = lens;
+                let (inline_len, kib, nodelay) = lens;
                 Config {
                     send_buffer_len: snd,
                     recv_buffer_total: rcv,
@@ -106,6 +106,7 @@ fn config() -> impl Strategy<Value = Config> {
                     read_nonblocking,
                     rendezvous_wait: Duration::from_micros(wait),
                     inline_len,
+                    nodelay,
                     advert_len_max: 64 << 10,
                     read_ahead_len: kib * KIB,
                     read_direct_min: 2 * KIB,
@@ -122,13 +123,15 @@ fn laws() -> impl Strategy<Value = Laws> {
         prop_oneof![Just(0_u64), Just(300), Just(50_000)],
         any::<u64>(),
         any::<bool>(),
+        prop_oneof![2 => Just(0_u64), 1 => 1..30_u64],
     )
-        .prop_map(|(latency, jitter, copy, seed, lose_rtu)| Laws {
+        .prop_map(|(latency, jitter, copy, seed, lose_rtu, trouble)| Laws {
             latency,
             jitter,
             copy,
             seed,
             lose_rtu,
+            trouble,
         })
 }
 

@@ -21,6 +21,11 @@ impl SendCall {
         self.req.len - self.pos
     }
 
+    /// The peer still expects bytes of a refused advert.
+    pub(super) const fn is_owing(&self) -> bool {
+        self.pos < self.owed_to && !self.fault
+    }
+
     /// Bytes from here to the end of the contiguous piece that `pos` lies in.
     pub(super) fn segment_rest(&self) -> usize {
         let ends = &self.req.segment_ends;
@@ -103,7 +108,8 @@ impl Tx {
             owed => owed,
         };
         let data_max = sh.data_len_max();
-        if clear && sh.can_payload() && !call.grant_failed && !advert_blocked {
+        let gather = run < data_max && sh.coalesce();
+        if clear && sh.can_payload() && !call.grant_failed && !advert_blocked && !gather {
             self.next_grant = self.next_grant.wrapping_add(1);
             let to = CopyTarget::Message(GrantId(self.next_grant));
             let len = run.min(data_max);
@@ -135,6 +141,7 @@ impl Tx {
         }
         self.blocked_from.get_or_insert(now);
         self.set_stall_timer(sh, now);
+        self.hurry(sh, now);
         SendStep::Wait
     }
 }

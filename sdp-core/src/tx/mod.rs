@@ -205,10 +205,11 @@ impl Tx {
         }
         let result = if self.advert.is_some() {
             return Verdict::Wait;
+        } else if call.fault {
+            // Bytes owed to the peer cannot be had either.
+            count(CallError::Fault)
         } else if call.pos < call.owed_to {
             return Verdict::Go;
-        } else if call.fault {
-            count(CallError::Fault)
         } else if sh.life.tx_shut() {
             count(CallError::BrokenPipe)
         } else if call.pos == call.req.len {
@@ -310,7 +311,7 @@ impl Tx {
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
         self.post_filled(sh);
-        self.stage(sh);
+        self.stage(sh, now);
         self.post_advert(sh, now);
         self.flush_cancel(sh);
         self.kill_keys(sh);
@@ -415,7 +416,7 @@ impl Tx {
             && self
                 .calls
                 .head()
-                .is_none_or(|(_, call)| call.copying.is_none() && call.pos >= call.owed_to)
+                .is_none_or(|(_, call)| call.copying.is_none() && !call.is_owing())
     }
 
     /// Accepted bytes not yet posted, and bytes advertised.

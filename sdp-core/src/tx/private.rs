@@ -1,6 +1,8 @@
 //! Private send memory: bytes accepted from callers and not yet in a message. The driver keeps
 //! the bytes, this keeps the count.
 
+use core::time::Duration;
+
 use crate::action::{Action, CopyJob, CopyWhat};
 use crate::connection::Shared;
 use crate::ids::{GrantId, JobId};
@@ -25,6 +27,20 @@ pub(super) struct Private {
     staging: Option<Staging>,
     /// The last staging found no message buffer.
     pub(super) paused: bool,
+    /// Bytes are not held back for more to come.
+    hurry: bool,
+}
+
+/// Small bytes are held back for at most so long. A peer of our own kind returns credits as soon
+/// as it has read what it was sent; this is for peers that do not.
+const COALESCE_WAIT: Duration = Duration::from_millis(10);
+
+impl Shared {
+    /// Small sends are to be gathered: fewer than half of the credits are left, so the peer has
+    /// messages to read, or is about to say that it has read them. Not with TCP_NODELAY.
+    pub(super) fn coalesce(&self) -> bool {
+        !self.config.nodelay && self.credits.is_scarce() && !self.life.tx_shut()
+    }
 }
 
 impl Private {
@@ -60,7 +76,7 @@ impl Private {
 impl Tx {
     /// Starts filling a message from private memory when it could be sent at once. Until then
     /// the bytes of small sends gather, so that what waits is bytes and not messages.
-    pub(super) fn stage(&mut self, sh: &mut Shared) {
+    pub(super) fn stage(&mut self, sh: &mut Shared, now: Instant) {
         let private = &mut self.private;
         if private.len == 0
             || private.staging.is_some()
@@ -70,6 +86,11 @@ impl Tx {
         {
             return;
         }
+        if private.len < sh.data_len_max() && !private.hurry && sh.coalesce() {
+            sh.timers.set_once(Timer::Coalesce, now, COALESCE_WAIT);
+            return;
+        }
+        sh.timers.clear(Timer::Coalesce);
         let len = private.len.min(sh.data_len_max());
         let Ok(len) = u32::try_from(len) else {
             return;
@@ -82,6 +103,12 @@ impl Tx {
             id: job,
             what: CopyWhat::Stage { grant, len },
         }));
+    }
+
+    /// What was held back goes now.
+    pub(crate) fn hurry(&mut self, sh: &mut Shared, now: Instant) {
+        self.private.hurry = !self.private.is_empty();
+        self.stage(sh, now);
     }
 
     /// A copy has ended. Says whether it was one of this half's.
@@ -104,6 +131,7 @@ impl Tx {
         } else if ok {
             let taken = usize::try_from(len).unwrap_or(usize::MAX);
             self.private.len = self.private.len.saturating_sub(taken);
+            self.private.hurry &= self.private.len > 0;
             self.filled.push_back(Filled { grant, len });
             sh.wake.send |= !self.calls.is_empty();
         } else {

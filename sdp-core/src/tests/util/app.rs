@@ -317,8 +317,12 @@ fn send_on(
 ) -> bool {
     let now = world.instant();
     if let Some((at, len, to)) = copy {
-        world.nics[side].copy_to(id, at, len, to);
-        world.nics[side].conn.send_copied(now, id, len, to);
+        if world.trouble() {
+            world.nics[side].conn.send_copy_failed(now, id, to);
+        } else {
+            world.nics[side].copy_to(id, at, len, to);
+            world.nics[side].conn.send_copied(now, id, len, to);
+        }
         world.drain(side);
     }
     let step = world.nics[side].conn.send_poll(now, id);

@@ -11,8 +11,8 @@ use super::app::App;
 use super::nic::Nic;
 use crate::connection::Connection;
 use crate::{
-    Action, CmInput, Completion, Config, CopyWhat, Instant, JobId, KeyId, PostSend, ReadInto,
-    Received, WorkId,
+    Action, CmInput, Completion, Config, CopyReason, CopyWhat, Instant, JobId, KeyId, PostSend,
+    ReadInto, Received, WorkId,
 };
 
 /// How the world behaves.
@@ -27,6 +27,8 @@ pub(in crate::tests) struct Laws {
     pub(in crate::tests) seed: u64,
     /// The confirmation of the handshake is lost.
     pub(in crate::tests) lose_rtu: bool,
+    /// Of 100 requests for memory, keys and reads, so many fail.
+    pub(in crate::tests) trouble: u64,
 }
 
 impl Default for Laws {
@@ -37,6 +39,7 @@ impl Default for Laws {
             copy: 0,
             seed: 1,
             lose_rtu: false,
+            trouble: 0,
         }
     }
 }
@@ -156,6 +159,11 @@ impl World {
         self.at(time, side, Happening::Task(task));
     }
 
+    /// Something is to go wrong.
+    pub(in crate::tests) fn trouble(&mut self) -> bool {
+        self.laws.trouble > 0 && self.rng.below(100) < self.laws.trouble
+    }
+
     pub(in crate::tests) fn copy_delay(&mut self) -> u64 {
         if self.laws.copy == 0 {
             0
@@ -167,7 +175,14 @@ impl World {
     /// Carries out all that `side` wants done, and hears what it tells.
     pub(in crate::tests) fn drain(&mut self, side: usize) {
         while let Some(action) = self.nics[side].conn.poll_action() {
-            if let Some(action) = self.nics[side].act(action) {
+            if let Action::PostRecv(buf) = action
+                && !self.nics[side].bufs.contains_key(&buf)
+                && self.nics[side].conn.is_connected()
+                && self.trouble()
+            {
+                let now = self.instant();
+                self.nics[side].conn.buffer_unavailable(now, buf);
+            } else if let Some(action) = self.nics[side].act(action) {
                 self.carry_out(side, action);
             }
         }
@@ -233,8 +248,12 @@ impl World {
                 self.complete(side, work, time, Some(read), None);
             }
             Action::BindKey { key, call, at, len } => {
-                let bound = self.nics[side].bind(key, call, at, len);
-                self.nics[side].conn.handle_bound(now, key, Ok(bound));
+                let bound = if self.trouble() {
+                    Err(CopyReason::BindFailed)
+                } else {
+                    Ok(self.nics[side].bind(key, call, at, len))
+                };
+                self.nics[side].conn.handle_bound(now, key, bound);
             }
             Action::InvalidateKey { key, work } => {
                 let time = self.jittered(100);
@@ -345,8 +364,11 @@ impl World {
                 self.finish_work(side, work, read, kill, flushed);
             }
             Happening::Copied(job, what) => {
-                self.do_copy(side, what);
-                self.nics[side].conn.handle_copied(now, job, true);
+                let ok = !self.trouble();
+                if ok {
+                    self.do_copy(side, what);
+                }
+                self.nics[side].conn.handle_copied(now, job, ok);
             }
             Happening::Response(data) => {
                 self.nics[side]
@@ -414,6 +436,13 @@ impl World {
             if self.nics[1 - side].in_error {
                 let gone = Completion::TransportFailed("the peer is gone");
                 return self.nics[side].conn.handle_completion(now, work, gone);
+            }
+            if self.trouble() {
+                let fault = match read.into {
+                    ReadInto::Mem { .. } if self.trouble() => Completion::LocalFault,
+                    _ => Completion::RemoteFault,
+                };
+                return self.nics[side].conn.handle_completion(now, work, fault);
             }
             // The bytes are taken as late as verbs allow.
             let bytes = self.nics[1 - side].remote_read(read.rkey, read.remote, read.len);
