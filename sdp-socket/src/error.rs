@@ -37,13 +37,26 @@ pub(crate) fn connection_error(error: &ConnectionError) -> io::Error {
     io::Error::new(kind, *error)
 }
 
-/// A failed verb. Plain system errors keep their errno; the others keep their words.
+/// A failed verb. Plain system errors keep their errno; the others keep their words, and a full
+/// table of descriptors is one of them.
 pub(crate) fn verbs_error(error: VerbsError) -> io::Error {
+    let error = match error {
+        VerbsError::Os { op, source } if is_out_of_descriptors(&source) => VerbsError::Limit {
+            what: op,
+            limit: format!("RLIMIT_NOFILE or fs.file-max: {source}"),
+            remedy: "raise ulimit -n",
+        },
+        other => other,
+    };
     let kind = errno(error.errno()).kind();
     match error {
         VerbsError::Os { op: _, source } if source.raw_os_error().is_some() => source,
         other => io::Error::new(kind, other),
     }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// A rejection in words.
@@ -124,5 +137,9 @@ mod tests {
         let error = verbs_error(limit);
         assert_eq!(error.kind(), ErrorKind::OutOfMemory);
         assert!(error.to_string().contains("RLIMIT_FSIZE") && error.to_string().contains("raise"));
+        let full = VerbsError::os("opening", errno(libc::EMFILE));
+        assert!(verbs_error(full).to_string().contains("RLIMIT_NOFILE"));
+        let other = VerbsError::os("binding", errno(libc::EADDRINUSE));
+        assert_eq!(verbs_error(other).kind(), ErrorKind::AddrInUse);
     }
 }

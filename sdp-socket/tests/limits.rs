@@ -8,11 +8,13 @@
 mod common;
 
 use std::io;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sdp_socket::{SdpBuffer, SdpListener, SdpStream};
 
 use common::child::{Child, open_descriptors, play, say};
+use common::log::{keep_log, logged_about};
 use common::net::Stream;
 use common::pattern::Pattern;
 use common::watch::{doing, watched};
@@ -39,6 +41,7 @@ fn child() {
 }
 
 fn lower(resource: Resource, to: u64) {
+    keep_log();
     let limit = Rlimit {
         current: Some(to),
         maximum: getrlimit(resource).maximum,
@@ -52,7 +55,8 @@ fn a_small_life() -> io::Result<()> {
     doing("listening");
     let listener = SdpListener::bind("127.0.0.1:0")?;
     doing("connecting");
-    let client = SdpStream::connect(listener.local_addr()?)?;
+    let brief = Duration::from_secs(2);
+    let client = SdpStream::connect_timeout(&listener.local_addr()?, brief)?;
     client.put(&pattern.bytes(0, 1_000));
     doing("accepting");
     let (server, _) = listener.accept()?;
@@ -68,9 +72,13 @@ fn a_small_life() -> io::Result<()> {
 }
 
 /// Checks that an error says which limit was met, by its name or by that of the command that
-/// raises it.
+/// raises it. A listener that meets a limit keeps its callers waiting, as TCP's does, and says
+/// why in its log.
 fn names(error: &io::Error, limit: [&str; 2]) {
-    let text = error.to_string();
+    let mut text = error.to_string();
+    if error.kind() == io::ErrorKind::TimedOut {
+        text.push_str(&logged_about("host "));
+    }
     let named = limit.iter().any(|name| text.contains(name));
     assert!(
         named,

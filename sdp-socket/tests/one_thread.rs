@@ -113,7 +113,7 @@ mount! {
     },
     promise::{
         both_send_then_both_receive, both_send_all_that_fits,
-        both_send_all_that_fits_in_small_calls, one_byte_too_many,
+        both_send_all_that_fits_in_a_few_small_calls, too_many_bytes,
     },
     ours::{small_writes_never_interleave, read_waitall, write_while_unwinding},
     zcopy::{

@@ -69,7 +69,7 @@ macro_rules! sdp_bodies {
             promise::{
                 both_send_then_both_receive, both_send_all_that_fits,
                 both_send_all_that_fits_in_small_calls, both_send_all_that_fits_in_single_bytes,
-                one_byte_too_many,
+                too_many_bytes,
             },
             ours::{
                 writes_never_interleave, small_writes_never_interleave, read_waitall,

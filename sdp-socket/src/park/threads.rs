@@ -26,26 +26,14 @@ pub(crate) struct ThreadRuntime {
 
 impl ThreadRuntime {
     /// # Errors
-    /// [`VerbsError::Limit`] when out of descriptors.
+    /// Out of descriptors.
     pub(crate) fn new() -> Result<Self, VerbsError> {
         let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| no_eventfd(e.into()))?;
+            .map_err(|e| VerbsError::os("opening the eventfd of the progress thread", e))?;
         Ok(Self {
             kick: Arc::new(kick),
             started: Mutex::new(false),
         })
-    }
-}
-
-fn no_eventfd(source: io::Error) -> VerbsError {
-    let op = "opening the eventfd of the progress thread";
-    match source.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE) => VerbsError::Limit {
-            what: op,
-            limit: format!("RLIMIT_NOFILE or fs.file-max: {source}"),
-            remedy: "raise ulimit -n",
-        },
-        _ => VerbsError::os(op, source),
     }
 }
 

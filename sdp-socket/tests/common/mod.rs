@@ -1,6 +1,7 @@
 //! What the socket tests share.
 
 pub(crate) mod child;
+pub(crate) mod log;
 pub(crate) mod net;
 pub(crate) mod pattern;
 pub(crate) mod raw;
