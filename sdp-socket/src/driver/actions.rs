@@ -51,27 +51,22 @@ impl Conn {
             let names = Names::of(&action);
             match self.carry_out(inner, now, action) {
                 Ok(()) => {}
-                Err(error) => self.post_failed(inner, now, error, names),
+                Err(error) => self.post_failed(inner, error, names),
             }
         }
         self.tell(inner);
     }
 
-    /// A request was not accepted, so no completion will ever come for it: the engine hears that
-    /// it was flushed. The transport is gone; the engine hears of that when the completion queue
-    /// has been emptied.
-    fn post_failed(&self, inner: &mut Inner, now: Instant, error: PostError, names: Names) {
+    /// A request was not accepted, so no completion will ever come for it. The transport is gone;
+    /// the engine hears of that, and that the request was flushed, when what the peer had sent
+    /// before has been taken out of the completion queue.
+    fn post_failed(&self, inner: &mut Inner, error: PostError, names: Names) {
         if error != PostError::WrongState {
             tracing::error!(token = ?self.token, "a work request was refused: {error}");
         }
         match names {
-            Names::Work(work) => {
-                inner.calls.finish_invalidate(work, false);
-                inner
-                    .engine
-                    .handle_completion(now, work, sdp_core::Completion::Flushed);
-            }
-            Names::Receive(buf) => inner.engine.handle_recv_flushed(now, buf),
+            Names::Work(work) => inner.flushed_works.push(work),
+            Names::Receive(buf) => inner.flushed_receives.push(buf),
             Names::Nothing => {}
         }
         self.transport_down.store(true, Ordering::Release);

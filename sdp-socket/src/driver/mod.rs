@@ -30,14 +30,16 @@ use sdp_verbs::{CmId, CompletionQueue, CqToken, QueuePair, WrId};
 use smallvec::SmallVec;
 
 use buffers::{Grants, PrivateSend, ReadAhead, RecvBuffers};
-pub(crate) use recv::RecvFlags;
+pub use recv::RecvFlags;
 use regions::CallTable;
 pub(crate) use regions::{region_bytes, region_bytes_mut};
+pub use send::SendFlags;
 pub(crate) use setup::config;
 
 use crate::context::Context;
 use crate::options::Options;
 use crate::park::{Turn, WaitWord};
+use crate::ready::{Readiness, ReadyPair};
 use crate::sync::lock;
 
 /// Payload of at most this many bytes is copied under the connection's lock.
@@ -110,6 +112,13 @@ pub(crate) struct Inner {
     works: usize,
     /// Receives posted and not yet completed.
     receives: usize,
+    /// Requests that a broken transport gave back. The engine hears of them after the last message
+    /// of the peer's.
+    flushed_works: Vec<WorkId>,
+    /// As above: receives that could not be posted.
+    flushed_receives: Vec<BufferId>,
+    /// The descriptor to wait on, once the program has asked for it.
+    ready: Option<ReadyPair>,
     /// When the transport was found to be gone.
     down_since: Option<Instant>,
     /// The engine knows that the transport is gone.
@@ -214,6 +223,21 @@ impl Conn {
         if self.is_closed() {
             self.context.forget(self.token);
         }
+    }
+
+    /// The descriptor to wait on, made at the first call.
+    pub(crate) fn readiness(&self) -> io::Result<Readiness> {
+        let _caller = self.enter();
+        let mut inner = self.lock();
+        if let Some(ready) = &inner.ready {
+            return Ok(ready.descriptor());
+        }
+        let ready = ReadyPair::new()?;
+        let descriptor = ready.descriptor();
+        inner.ready = Some(ready);
+        let now = self.context.now();
+        self.after(inner, now);
+        Ok(descriptor)
     }
 
     /// The pending error, once (SO_ERROR).

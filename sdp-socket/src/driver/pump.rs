@@ -12,6 +12,7 @@ use super::{
     Conn, Inner, NEVER, POLL_BATCH, PUMP_ROUNDS_MAX, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK,
 };
 use crate::park::WaitWord;
+use crate::ready::Level;
 
 /// A transport that is gone flushes its receives; if it has not after this time, it is made to.
 const FLUSH_WAIT: Duration = Duration::from_secs(1);
@@ -123,6 +124,12 @@ impl Conn {
             WR_WORK => {
                 inner.works -= 1;
                 let work = WorkId(low);
+                if wc.status == WcStatus::Flushed {
+                    // Messages of the peer's may still follow in the queue.
+                    inner.flushed_works.push(work);
+                    self.transport_down.store(true, Ordering::Release);
+                    return;
+                }
                 inner
                     .calls
                     .finish_invalidate(work, wc.status == WcStatus::Success);
@@ -164,19 +171,33 @@ impl Conn {
     /// The transport is gone. Once every receive has come back, nothing of the peer's can follow:
     /// the queue pair's keys are killed, then the engine is told.
     fn wind_down(&self, inner: &mut Inner, now: Instant) {
-        if inner.told_down {
-            return;
+        let first = !inner.told_down;
+        if first {
+            let since = *inner.down_since.get_or_insert(now);
+            if inner.receives != 0 && now.since(since) < FLUSH_WAIT {
+                return;
+            }
+            inner.told_down = true;
+            if let Some(qp) = self.qp.get() {
+                qp.set_error();
+            }
+            inner.calls.forget_all_keys();
         }
-        let since = *inner.down_since.get_or_insert(now);
-        if inner.receives != 0 && now.since(since) < FLUSH_WAIT {
-            return;
+        let mut works = std::mem::take(&mut inner.flushed_works);
+        // The engine wants them as they were posted; those that could not be are among them.
+        works.sort_unstable();
+        for work in works {
+            inner.calls.finish_invalidate(work, false);
+            inner
+                .engine
+                .handle_completion(now, work, Completion::Flushed);
         }
-        inner.told_down = true;
-        if let Some(qp) = self.qp.get() {
-            qp.set_error();
+        for buf in std::mem::take(&mut inner.flushed_receives) {
+            inner.engine.handle_recv_flushed(now, buf);
         }
-        inner.calls.forget_all_keys();
-        inner.engine.handle_cm(now, sdp_core::CmInput::Disconnected);
+        if first {
+            inner.engine.handle_cm(now, sdp_core::CmInput::Disconnected);
+        }
     }
 
     /// The connection manager reports that the transport is gone.
@@ -205,6 +226,7 @@ impl Conn {
                 _ => self.notify_all(),
             }
         }
+        self.show_ready(inner);
         let engine = inner.engine.poll_timeout();
         let flush = inner
             .down_since
@@ -213,6 +235,27 @@ impl Conn {
         let first = [engine, flush].into_iter().flatten().min();
         self.timeout
             .store(first.map_or(NEVER, Instant::as_nanos), Ordering::SeqCst);
+    }
+
+    /// Brings the program's descriptor, if it has one, in line with the engine.
+    fn show_ready(&self, inner: &mut Inner) {
+        let Some(ready) = &mut inner.ready else {
+            return;
+        };
+        let engine = &inner.engine;
+        let space = engine.send_space();
+        let level = Level {
+            readable: engine.is_readable(),
+            arrivals: engine.stats().received.iter().sum(),
+            full: space == 0,
+            // Linux calls a TCP socket writable from a third of its buffer on.
+            roomy: space >= engine.config().send_buffer_len / 3,
+            read_closed: engine.peer_has_shut(),
+            ended: engine.is_closed().then(|| engine.has_failed()),
+        };
+        if let Err(error) = ready.show(level) {
+            tracing::error!(token = ?self.token, "the readiness descriptor: {error}");
+        }
     }
 
     /// Wakes those who wait on a word, the leader among them.
@@ -279,7 +322,9 @@ impl Conn {
     fn arm_channel(&self) {
         let inner = self.lock();
         let unfinished = match inner.engine.phase() {
-            Phase::Open => inner.works != 0 || inner.engine.unsent_len() != 0,
+            Phase::Open => {
+                inner.ready.is_some() || inner.works != 0 || inner.engine.unsent_len() != 0
+            }
             Phase::Closed => inner.receives != 0,
             _ => true,
         };

@@ -9,15 +9,15 @@ use super::regions::CallMemory;
 use super::{COPY_LOCKED_MAX, Conn, Inner};
 use crate::park::Spinner;
 
-/// How to receive.
-#[derive(Clone, Copy, Default, Debug)]
-pub(crate) struct RecvFlags {
+/// How to receive, in one call.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RecvFlags {
     /// Take what is there (O_NONBLOCK, MSG_DONTWAIT).
-    pub(crate) nonblocking: bool,
+    pub nonblocking: bool,
     /// Leave the bytes in the stream (MSG_PEEK).
-    pub(crate) peek: bool,
+    pub peek: bool,
     /// Return only when full (MSG_WAITALL).
-    pub(crate) wait_all: bool,
+    pub wait_all: bool,
 }
 
 impl Conn {

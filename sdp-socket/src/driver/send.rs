@@ -14,6 +14,13 @@ use super::{COPY_LOCKED_MAX, Conn, Inner};
 use crate::options::{THRESHOLD_MIN, Threshold};
 use crate::park::Spinner;
 
+/// How to send, in one call.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SendFlags {
+    /// Send what may be taken now (O_NONBLOCK, MSG_DONTWAIT).
+    pub nonblocking: bool,
+}
+
 impl Conn {
     /// Sends `bufs`, or as much as may be taken now or until the time-out.
     ///
