@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use sdp_verbs::BindRequest;
 
-use crate::connecting;
+use crate::bound::SdpBound;
+use crate::connecting::{self, SdpConnecting};
 use crate::context::Context;
-use crate::listener::SdpListener;
+use crate::error;
+use crate::listener::{BACKLOG, SdpListener};
 use crate::options::{Options, ZcopyThreshold};
 use crate::park::SpinPolicy;
 use crate::provider::{ProviderKind, choose, shared};
@@ -163,7 +165,7 @@ impl Builder {
         timeout: Option<Duration>,
     ) -> io::Result<SdpStream> {
         let options = self.options.inherited();
-        connecting::connect(context, addr, options, timeout).map(SdpStream::from_conn)
+        connecting::connect(context, addr, options, timeout)
     }
 
     /// Listens on the first of the addresses that can be bound.
@@ -173,13 +175,55 @@ impl Builder {
     pub fn bind(&self, addr: impl ToSocketAddrs) -> io::Result<SdpListener> {
         let context = self.open_context()?;
         each(addr, |addr| {
-            let request = BindRequest {
-                addr,
-                only_v6: self.only_v6,
-                reuse_port: self.reuse_port,
-            };
-            SdpListener::open(&context, request, self.options.inherited())
+            let bound = SdpBound::reserve(&context, self.bind_request(addr))?;
+            SdpListener::open(bound, BACKLOG, self.options.inherited())
         })
+    }
+
+    fn bind_request(&self, addr: SocketAddr) -> BindRequest {
+        BindRequest {
+            addr,
+            only_v6: self.only_v6,
+            reuse_port: self.reuse_port,
+        }
+    }
+
+    /// Takes a local address without listening on it, as `bind(2)` does.
+    ///
+    /// # Errors
+    /// As `bind(2)`.
+    pub fn reserve(&self, addr: SocketAddr) -> io::Result<SdpBound> {
+        SdpBound::reserve(&self.open_context()?, self.bind_request(addr))
+    }
+
+    /// Listens on an address taken before; `backlog` connections may wait to be accepted.
+    ///
+    /// # Errors
+    /// As `listen(2)`.
+    pub fn listen(&self, bound: SdpBound, backlog: u32) -> io::Result<SdpListener> {
+        SdpListener::open(bound, backlog, self.options.inherited())
+    }
+
+    /// Starts to connect and returns at once, as a non-blocking `connect(2)`; from `bound`, if
+    /// given.
+    ///
+    /// # Errors
+    /// What is known at once to be wrong.
+    pub fn start_connect(
+        &self,
+        addr: SocketAddr,
+        bound: Option<SdpBound>,
+    ) -> io::Result<SdpConnecting> {
+        let (context, id) = match bound {
+            Some(bound) => bound.into_parts(),
+            None => {
+                let context = self.open_context()?;
+                context.start_progress()?;
+                let id = context.create_id().map_err(error::verbs_error)?;
+                (context, id)
+            }
+        };
+        SdpConnecting::start(&context, id, addr, self.options.inherited(), None)
     }
 }
 

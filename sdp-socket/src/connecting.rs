@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sdp_core::{CmInput, Connection};
+use sdp_core::{CmInput, Connection, Instant};
 use sdp_verbs::{CmEventKind, CmId, VerbsError, Wake};
 
 use crate::context::Context;
@@ -13,6 +13,7 @@ use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
 use crate::park::WaitWord;
+use crate::stream::SdpStream;
 use crate::sync::lock;
 
 /// Resolving and connecting give up after this time if the caller names none: as Linux's
@@ -26,6 +27,8 @@ pub(crate) struct Connecting {
     id: Arc<dyn CmId>,
     dst: SocketAddr,
     options: Options,
+    /// When connecting has taken too long.
+    deadline: Instant,
     word: WaitWord,
     state: Mutex<State>,
 }
@@ -38,6 +41,77 @@ enum State {
     Taken,
 }
 
+/// A connect under way, as a non-blocking `connect(2)` leaves it: the progress thread drives it.
+/// Dropping it gives it up.
+#[derive(Debug)]
+pub struct SdpConnecting {
+    connecting: Arc<Connecting>,
+}
+
+impl SdpConnecting {
+    /// Starts to connect, from `id`'s address if it is bound.
+    pub(crate) fn start(
+        context: &Arc<Context>,
+        id: Arc<dyn CmId>,
+        dst: SocketAddr,
+        options: Options,
+        time_max: Option<Duration>,
+    ) -> io::Result<Self> {
+        let time_max = time_max.unwrap_or(CONNECT_TIME_MAX);
+        let token = id.token();
+        let connecting = Arc::new(Connecting {
+            context: Arc::clone(context),
+            id,
+            dst,
+            options,
+            deadline: context.now() + time_max,
+            word: WaitWord::default(),
+            state: Mutex::new(State::Resolving),
+        });
+        context.add_connecting(token, &connecting);
+        // From here on the drop of this value cleans up.
+        let this = Self { connecting };
+        let id = &this.connecting.id;
+        id.resolve(dst, time_max).map_err(error::verbs_error)?;
+        Ok(this)
+    }
+
+    /// Waits until it is known how the connect ends, without taking the result; any number of
+    /// threads may.
+    ///
+    /// # Errors
+    /// `TimedOut` after `time_max`, or when connecting has taken too long; it goes on either way.
+    pub fn wait(&self, time_max: Option<Duration>) -> io::Result<()> {
+        self.connecting.wait(time_max)
+    }
+
+    /// The stream, or why there is none, to the first that asks after the connect has ended.
+    pub fn try_finish(&self) -> Option<io::Result<SdpStream>> {
+        let result = self.connecting.take_result()?;
+        Some(result.map(SdpStream::from_conn))
+    }
+
+    /// The address it connects from, once known.
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.connecting.id.local_addr()
+    }
+
+    /// Gives up: threads in [`wait`](Self::wait) return, there will be no stream.
+    pub fn cancel(&self) {
+        self.connecting.give_up();
+        self.connecting.word.signal();
+    }
+}
+
+impl Drop for SdpConnecting {
+    fn drop(&mut self) {
+        let token = self.connecting.id.token();
+        self.connecting.context.remove_connecting(token);
+        self.connecting.give_up();
+    }
+}
+
 /// Connects and waits until the handshake is complete.
 ///
 /// # Errors
@@ -47,37 +121,24 @@ pub(crate) fn connect(
     dst: SocketAddr,
     options: Options,
     timeout: Option<Duration>,
-) -> io::Result<Arc<Conn>> {
+) -> io::Result<SdpStream> {
     context.start_progress()?;
     let id = context.create_id().map_err(error::verbs_error)?;
-    let token = id.token();
-    let connecting = Arc::new(Connecting {
-        context: Arc::clone(context),
-        id: Arc::clone(&id),
-        dst,
-        options,
-        word: WaitWord::default(),
-        state: Mutex::new(State::Resolving),
-    });
-    context.add_connecting(token, &connecting);
-    let result = id
-        .resolve(dst, timeout.unwrap_or(CONNECT_TIME_MAX))
-        .map_err(error::verbs_error)
-        .and_then(|()| connecting.wait(timeout));
-    context.remove_connecting(token);
-    if result.is_err() {
-        connecting.give_up();
-    }
-    result
+    let connecting = SdpConnecting::start(context, id, dst, options, timeout)?;
+    connecting.wait(None)?;
+    // It is over, and nobody else can have taken the result.
+    let result = connecting.try_finish();
+    result.unwrap_or_else(|| Err(io::ErrorKind::ConnectionAborted.into()))
 }
 
 impl Connecting {
-    fn wait(&self, timeout: Option<Duration>) -> io::Result<Arc<Conn>> {
-        let deadline = self.context.now() + timeout.unwrap_or(CONNECT_TIME_MAX);
+    fn wait(&self, time_max: Option<Duration>) -> io::Result<()> {
+        let wanted = time_max.map(|t| self.context.now() + t);
+        let deadline = wanted.map_or(self.deadline, |t| t.min(self.deadline));
         loop {
             let seen = self.word.seen();
-            if let Some(result) = self.take_result() {
-                return result;
+            if self.is_over() {
+                return Ok(());
             }
             if self.context.now() >= deadline {
                 return Err(io::Error::new(
@@ -93,6 +154,11 @@ impl Connecting {
                 tracing::trace!("a signal during connect: waiting on");
             }
         }
+    }
+
+    /// There is a result, or somebody has taken it.
+    fn is_over(&self) -> bool {
+        matches!(*lock(&self.state), State::Done(_) | State::Taken)
     }
 
     fn take_result(&self) -> Option<io::Result<Arc<Conn>>> {
@@ -125,10 +191,11 @@ impl Connecting {
     /// The caller does not wait any more: whatever comes of it is closed.
     fn give_up(&self) {
         let state = std::mem::replace(&mut *lock(&self.state), State::Taken);
-        if let State::Handshake(conn) | State::Done(Ok(conn)) = state {
-            discard(&conn);
-        } else {
-            self.id.disconnect();
+        match state {
+            State::Handshake(conn) | State::Done(Ok(conn)) => discard(&conn),
+            State::Resolving | State::Done(Err(_)) => self.id.disconnect(),
+            // The stream has an owner, or this has been done before.
+            State::Taken => {}
         }
     }
 

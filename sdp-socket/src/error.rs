@@ -55,6 +55,16 @@ pub(crate) fn verbs_error(error: VerbsError) -> io::Error {
     }
 }
 
+/// The errno inside of an error of this crate: of the system call, the verb or the peer's answer
+/// that failed. `None` for errors that have their kind only.
+#[must_use]
+pub fn raw_errno(error: &io::Error) -> Option<i32> {
+    error.raw_os_error().or_else(|| {
+        let verbs: &VerbsError = error.get_ref()?.downcast_ref()?;
+        Some(verbs.errno())
+    })
+}
+
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

@@ -20,7 +20,7 @@
 //! # Layers
 //!
 //! ```text
-//!   SdpStream, SdpListener, Builder, SdpBuffer      stream listener builder buffer options
+//!   SdpStream, SdpListener, Builder, SdpBuffer      stream listener builder bound buffer options
 //!   connecting, listening                           connecting listener
 //!   driver: actions -> verbs, completions -> engine driver/
 //!   context: channels, timers, progress             context
@@ -34,6 +34,7 @@
 //! first connect or bind: it completes handshakes and answers peers of connections on which no
 //! thread is in a call. It sleeps while there is nothing to do.
 
+mod bound;
 mod buffer;
 mod builder;
 mod connecting;
@@ -48,9 +49,13 @@ mod stats;
 mod stream;
 mod sync;
 
+pub use bound::SdpBound;
 pub use buffer::SdpBuffer;
 pub use builder::Builder;
+pub use connecting::SdpConnecting;
 pub use context::Context;
+pub use driver::{RecvFlags, SendFlags};
+pub use error::raw_errno;
 pub use listener::{Incoming, SdpListener};
 pub use options::ZcopyThreshold;
 pub use park::{Runtime, SpinPolicy, WaitWord};

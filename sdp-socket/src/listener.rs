@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sdp_core::Connection;
-use sdp_verbs::{BindRequest, CmId, Wake};
+use sdp_verbs::{CmId, Wake};
 
+use crate::bound::SdpBound;
 use crate::builder::Builder;
 use crate::context::Context;
 use crate::driver::{Conn, config};
@@ -19,7 +20,7 @@ use crate::stream::SdpStream;
 use crate::sync::lock;
 
 /// Connections that wait to be accepted, at most; as std's `TcpListener`.
-const BACKLOG: u32 = 128;
+pub(crate) const BACKLOG: u32 = 128;
 
 /// A listening endpoint and its accept queue. Handshakes are completed by the progress loop, so a
 /// connect succeeds without an accept, as with TCP.
@@ -29,40 +30,50 @@ pub(crate) struct Listening {
     id: Arc<dyn CmId>,
     options: Options,
     only_v6: bool,
+    backlog: AtomicU32,
     queue: Mutex<VecDeque<Arc<Conn>>>,
     /// Handshakes under way and connections in the queue.
     pending: AtomicUsize,
     word: WaitWord,
     nonblocking: AtomicBool,
+    /// No connection is taken any more.
+    shut: AtomicBool,
 }
 
 impl Listening {
-    fn open(
-        context: &Arc<Context>,
-        request: BindRequest,
-        options: Options,
-    ) -> io::Result<Arc<Self>> {
-        context.start_progress()?;
-        let id = context.create_id().map_err(error::verbs_error)?;
-        id.bind(request).map_err(error::verbs_error)?;
+    fn open(bound: SdpBound, backlog: u32, options: Options) -> io::Result<Arc<Self>> {
+        let only_v6 = bound.only_v6();
+        let (context, id) = bound.into_parts();
+        // As listen(2): a backlog of zero still takes one.
+        let backlog = backlog.max(1);
         let listening = Arc::new(Self {
-            context: Arc::clone(context),
+            context: Arc::clone(&context),
             id: Arc::clone(&id),
             options,
-            only_v6: request.only_v6,
+            only_v6,
+            backlog: AtomicU32::new(backlog),
             queue: Mutex::default(),
             pending: AtomicUsize::new(0),
             word: WaitWord::default(),
             nonblocking: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
         });
         context.add_listening(id.token(), &listening);
-        id.listen(BACKLOG).map_err(error::verbs_error)?;
+        id.listen(backlog).map_err(error::verbs_error)?;
         Ok(listening)
+    }
+
+    fn backlog(&self) -> usize {
+        usize::try_from(self.backlog.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
     /// A peer asks to connect.
     pub(crate) fn request(self: &Arc<Self>, id: Arc<dyn CmId>, private_data: &[u8]) {
-        if self.pending.load(Ordering::Relaxed) >= BACKLOG as usize {
+        if self.shut.load(Ordering::Acquire) {
+            turn_down(&*id, "the listener has been shut down", &[]);
+            return;
+        }
+        if self.pending.load(Ordering::Relaxed) >= self.backlog() {
             turn_down(&*id, "the backlog is full", &[]);
             return;
         }
@@ -115,6 +126,12 @@ impl Listening {
     fn accept(&self) -> io::Result<Arc<Conn>> {
         loop {
             let seen = self.word.seen();
+            if self.shut.load(Ordering::Acquire) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the listener has been shut down",
+                ));
+            }
             if let Some(conn) = self.pop() {
                 return Ok(conn);
             }
@@ -129,13 +146,20 @@ impl Listening {
     }
 }
 
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.context.remove_listening(self.id.token());
+impl Listening {
+    /// Resets what has not been accepted.
+    fn reset_queue(&self) {
         while let Some(conn) = self.pop() {
             conn.with_engine(|engine, now| engine.abort(now));
             conn.close();
         }
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.context.remove_listening(self.id.token());
+        self.reset_queue();
     }
 }
 
@@ -163,12 +187,27 @@ impl SdpListener {
         Builder::new().bind(addr)
     }
 
-    pub(crate) fn open(
-        context: &Arc<Context>,
-        request: BindRequest,
-        options: Options,
-    ) -> io::Result<Self> {
-        Listening::open(context, request, options).map(|listening| Self { listening })
+    pub(crate) fn open(bound: SdpBound, backlog: u32, options: Options) -> io::Result<Self> {
+        Listening::open(bound, backlog, options).map(|listening| Self { listening })
+    }
+
+    /// Changes how many connections may wait to be accepted, as a second `listen(2)` does.
+    ///
+    /// # Errors
+    /// None on a listener.
+    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        let backlog = backlog.max(1);
+        self.listening.backlog.store(backlog, Ordering::Relaxed);
+        let id = &self.listening.id;
+        id.listen(backlog).map_err(error::verbs_error)
+    }
+
+    /// Stops listening for good: threads in [`accept`](Self::accept) return `InvalidInput`,
+    /// connections that were not accepted are reset, new ones are turned down.
+    pub fn shutdown(&self) {
+        self.listening.shut.store(true, Ordering::Release);
+        self.listening.reset_queue();
+        self.listening.word.signal();
     }
 
     /// Waits for a connection.

@@ -59,6 +59,9 @@ struct Shared {
     write_timeout: AtomicU64,
     linger: AtomicU64,
     threshold: AtomicUsize,
+    /// As the engine has them.
+    send_buffer_len: AtomicUsize,
+    recv_buffer_len: AtomicUsize,
     nonblocking: AtomicBool,
     nodelay: AtomicBool,
 }
@@ -71,6 +74,8 @@ impl Default for Options {
                 write_timeout: AtomicU64::new(NO_TIME),
                 linger: AtomicU64::new(NO_TIME),
                 threshold: AtomicUsize::new(THRESHOLD_AUTO),
+                send_buffer_len: AtomicUsize::new(0),
+                recv_buffer_len: AtomicUsize::new(0),
                 nonblocking: AtomicBool::new(false),
                 nodelay: AtomicBool::new(false),
             }),
@@ -163,6 +168,22 @@ impl Options {
         self.shared.threshold.store(stored, Ordering::Relaxed);
     }
 
+    pub(crate) fn send_buffer_len(&self) -> usize {
+        self.shared.send_buffer_len.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_send_buffer_len(&self, len: usize) {
+        self.shared.send_buffer_len.store(len, Ordering::Relaxed);
+    }
+
+    pub(crate) fn recv_buffer_len(&self) -> usize {
+        self.shared.recv_buffer_len.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_recv_buffer_len(&self, len: usize) {
+        self.shared.recv_buffer_len.store(len, Ordering::Relaxed);
+    }
+
     pub(crate) fn spin(&self) -> SpinPolicy {
         self.fixed.spin
     }
@@ -192,6 +213,8 @@ impl Options {
         if let Some(len) = self.fixed.recv_buffer_len {
             config.recv_buffer_total = Self::clamp_buffer(len);
         }
+        self.set_send_buffer_len(config.send_buffer_len);
+        self.set_recv_buffer_len(config.recv_buffer_total);
         if let Some(wait) = self.fixed.rendezvous_wait {
             config.rendezvous_wait = wait;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::builder::Builder;
-use crate::driver::{Conn, RecvFlags};
+use crate::driver::{Conn, RecvFlags, SendFlags};
 use crate::options::{Options, ZcopyThreshold};
 use crate::stats::Stats;
 
@@ -133,6 +133,29 @@ impl SdpStream {
         self.conn().recv(&mut [IoSliceMut::new(buf)], flags)
     }
 
+    /// Receives with flags for this call, as `recvmsg(2)`. A stream that is non-blocking is so
+    /// whatever the flags say.
+    ///
+    /// # Errors
+    /// As `recv(2)`.
+    pub fn recv_with(&self, bufs: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
+        let flags = RecvFlags {
+            nonblocking: flags.nonblocking || self.options().nonblocking(),
+            ..flags
+        };
+        self.conn().recv(bufs, flags)
+    }
+
+    /// Sends with flags for this call, as `sendmsg(2)`. A stream that is non-blocking is so
+    /// whatever the flags say.
+    ///
+    /// # Errors
+    /// As `send(2)`.
+    pub fn send_with(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
+        let nonblocking = flags.nonblocking || self.options().nonblocking();
+        self.conn().send(bufs, nonblocking)
+    }
+
     fn recv_flags(&self) -> RecvFlags {
         RecvFlags {
             nonblocking: self.options().nonblocking(),
@@ -254,9 +277,19 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn set_send_buffer_size(&self, len: usize) -> io::Result<()> {
+        let len = Options::clamp_buffer(len);
+        self.options().set_send_buffer_len(len);
         self.conn()
-            .visit_engine(|engine, _| engine.set_send_buffer_len(Options::clamp_buffer(len)));
+            .visit_engine(|engine, _| engine.set_send_buffer_len(len));
         Ok(())
+    }
+
+    /// See [`set_send_buffer_size`](Self::set_send_buffer_size).
+    ///
+    /// # Errors
+    /// None.
+    pub fn send_buffer_size(&self) -> io::Result<usize> {
+        Ok(self.options().send_buffer_len())
     }
 
     /// SO_RCVBUF, brought into the range 4 KiB to 64 MiB.
@@ -264,9 +297,19 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn set_recv_buffer_size(&self, len: usize) -> io::Result<()> {
+        let len = Options::clamp_buffer(len);
+        self.options().set_recv_buffer_len(len);
         self.conn()
-            .visit_engine(|engine, _| engine.set_recv_buffer_total(Options::clamp_buffer(len)));
+            .visit_engine(|engine, _| engine.set_recv_buffer_total(len));
         Ok(())
+    }
+
+    /// See [`set_recv_buffer_size`](Self::set_recv_buffer_size).
+    ///
+    /// # Errors
+    /// None.
+    pub fn recv_buffer_size(&self) -> io::Result<usize> {
+        Ok(self.options().recv_buffer_len())
     }
 
     /// SO_ERROR: the error that ended the connection, once.
