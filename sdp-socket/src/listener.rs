@@ -16,6 +16,7 @@ use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
 use crate::park::WaitWord;
+use crate::ready::{Level, Readiness, ReadyPair};
 use crate::stream::SdpStream;
 use crate::sync::lock;
 
@@ -32,6 +33,8 @@ pub(crate) struct Listening {
     only_v6: bool,
     backlog: AtomicU32,
     queue: Mutex<VecDeque<Arc<Conn>>>,
+    /// The descriptor to wait on, once the program has asked for it, and how many have come.
+    ready: Mutex<(Option<ReadyPair>, u64)>,
     /// Handshakes under way and connections in the queue.
     pending: AtomicUsize,
     word: WaitWord,
@@ -53,6 +56,7 @@ impl Listening {
             only_v6,
             backlog: AtomicU32::new(backlog),
             queue: Mutex::default(),
+            ready: Mutex::default(),
             pending: AtomicUsize::new(0),
             word: WaitWord::default(),
             nonblocking: AtomicBool::new(false),
@@ -111,14 +115,46 @@ impl Listening {
         // bytes and its error are the program's to see.
         if conn.is_connected() {
             lock(&self.queue).push_back(Arc::clone(conn));
+            self.show_ready(1);
             self.word.signal();
         } else {
             self.pending.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
+    /// Brings the program's descriptor, if it has one, in line with the queue.
+    fn show_ready(&self, arrived: u64) {
+        let mut guard = lock(&self.ready);
+        let (ready, arrivals) = &mut *guard;
+        *arrivals += arrived;
+        // The queue is looked at under the descriptor's lock: the last to look is right.
+        let readable = !lock(&self.queue).is_empty();
+        let level = Level {
+            readable,
+            arrivals: *arrivals,
+            full: true,
+            ..Level::default()
+        };
+        if let Some(Err(error)) = ready.as_mut().map(|ready| ready.show(level)) {
+            tracing::error!("the readiness descriptor of a listener: {error}");
+        }
+    }
+
+    fn readiness(&self) -> io::Result<Readiness> {
+        let made = {
+            let mut guard = lock(&self.ready);
+            match &guard.0 {
+                Some(ready) => return Ok(ready.descriptor()),
+                None => guard.0.insert(ReadyPair::new()?).descriptor(),
+            }
+        };
+        self.show_ready(0);
+        Ok(made)
+    }
+
     fn pop(&self) -> Option<Arc<Conn>> {
         let conn = lock(&self.queue).pop_front()?;
+        self.show_ready(0);
         self.pending.fetch_sub(1, Ordering::Relaxed);
         Some(conn)
     }
@@ -253,6 +289,14 @@ impl SdpListener {
             .store(nonblocking, Ordering::Relaxed);
         self.listening.word.signal();
         Ok(())
+    }
+
+    /// A descriptor for poll, select and epoll: IN while a connection waits to be accepted.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.listening.readiness()
     }
 
     /// Another handle to the same listener.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::builder::Builder;
 use crate::driver::{Conn, RecvFlags, SendFlags};
 use crate::options::{Options, ZcopyThreshold};
+use crate::ready::Readiness;
 use crate::stats::Stats;
 
 /// A connected stream, as [`std::net::TcpStream`]: dropping the last handle closes it, what was
@@ -318,6 +319,18 @@ impl SdpStream {
     /// None.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         Ok(self.conn().take_error())
+    }
+
+    /// A descriptor for poll, select and epoll (level, edge, one-shot, nested), made at the first
+    /// call and kept until the last handle of it and of the stream is gone. IN: a non-blocking
+    /// read would return at once. OUT: a non-blocking write has room for a third of SO_SNDBUF.
+    /// RDHUP, HUP and ERR as with TCP. While it exists every message costs system calls; streams
+    /// without it cost none.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.conn().readiness()
     }
 
     /// What this connection has done so far.

@@ -332,6 +332,12 @@ impl Connection {
         self.sh.life.peer_fin
     }
 
+    /// The connection ended in an error that nobody has been told yet.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.sh.life.error.is_some()
+    }
+
     /// Why the connection ended, to the first that asks; a failed call is one that asked.
     pub fn take_error(&mut self) -> Option<ConnectionError> {
         self.sh.life.error.take()

@@ -1,0 +1,352 @@
+//! A descriptor that poll, select and epoll understand, in every mode they have.
+//!
+//! It is P, one end of a pair P–Q of Unix stream sockets. The state of P that the kernel reports
+//! is made from both ends:
+//!
+//! | P reports | because |
+//! |---|---|
+//! | IN | a token byte from Q lies unread in P |
+//! | no OUT | P's own send queue is full; Q has not read it |
+//! | RDHUP | Q is shut for writing |
+//! | HUP | Q is closed |
+//! | ERR | Q was closed while the *primer*, a byte of P's, lay unread in it |
+//!
+//! Each arrival gives a new token, so a new edge for EPOLLET; the older tokens are taken back, so
+//! P is never without IN while there is something to read, and never keeps more than one for
+//! long. What a program itself reads from or writes to P is lost on it: the descriptor is for
+//! waiting only.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
+    socketpair, sockopt,
+};
+
+/// Bytes written at once to make P unwritable.
+const FILL_LEN: usize = 1024;
+
+/// A descriptor to wait on, for as long as it exists. See [`SdpStream::readiness`] and
+/// [`SdpListener::readiness`].
+///
+/// [`SdpStream::readiness`]: crate::SdpStream::readiness
+/// [`SdpListener::readiness`]: crate::SdpListener::readiness
+#[derive(Clone, Debug)]
+pub struct Readiness(Arc<OwnedFd>);
+
+impl AsFd for Readiness {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Readiness {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// What a socket's state is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Level {
+    /// A non-blocking receive, or accept, would return at once.
+    pub(crate) readable: bool,
+    /// Grows with everything that arrives: an edge.
+    pub(crate) arrivals: u64,
+    /// A non-blocking send has room for nothing.
+    pub(crate) full: bool,
+    /// A non-blocking send has room for plenty. Between the two nothing changes.
+    pub(crate) roomy: bool,
+    /// The peer sends no more.
+    pub(crate) read_closed: bool,
+    /// The connection has ended; in error if so.
+    pub(crate) ended: Option<bool>,
+}
+
+/// Both ends of the pair, and what has been done with them.
+#[derive(Debug)]
+pub(crate) struct ReadyPair {
+    p: Arc<OwnedFd>,
+    q: Option<OwnedFd>,
+    token: bool,
+    filled: bool,
+    shut: bool,
+    arrivals: u64,
+}
+
+impl ReadyPair {
+    /// A pair that reports OUT.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (p, q) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        // The kernel's minimum: a full queue is reached, and left, with few bytes.
+        sockopt::set_socket_send_buffer_size(&p, 1)?;
+        let pair = Self {
+            p: Arc::new(p),
+            q: Some(q),
+            token: false,
+            filled: false,
+            shut: false,
+            arrivals: 0,
+        };
+        pair.prime()?;
+        Ok(pair)
+    }
+
+    /// The program's end.
+    pub(crate) fn descriptor(&self) -> Readiness {
+        Readiness(Arc::clone(&self.p))
+    }
+
+    /// Makes P report `level`.
+    ///
+    /// # Errors
+    /// A system call failed that cannot fail on a pair nobody tampered with.
+    pub(crate) fn show(&mut self, level: Level) -> io::Result<()> {
+        if self.q.is_none() {
+            return Ok(());
+        }
+        self.show_readable(level)?;
+        if level.ended.is_none() && level.full && !self.filled {
+            self.fill()?;
+        } else if (level.roomy || level.ended.is_some()) && self.filled {
+            self.unfill()?;
+        }
+        if level.read_closed && !self.shut {
+            self.shut = true;
+            if let Some(q) = &self.q {
+                shutdown(q, Shutdown::Write)?;
+            }
+        }
+        if let Some(in_error) = level.ended {
+            if !in_error {
+                self.drain_q()?;
+            }
+            // With the primer unread this is a reset, without it an end.
+            self.q = None;
+        }
+        Ok(())
+    }
+
+    fn show_readable(&mut self, level: Level) -> io::Result<()> {
+        let arrived = level.arrivals != self.arrivals;
+        self.arrivals = level.arrivals;
+        // Once Q is shut for writing P reports IN for good.
+        if self.shut {
+            return Ok(());
+        }
+        match (level.readable, self.token) {
+            (true, false) => {
+                self.put_token()?;
+            }
+            (true, true) if arrived => {
+                self.put_token()?;
+                self.take_tokens(1)?;
+            }
+            (false, true) => {
+                self.token = false;
+                self.take_tokens(usize::MAX)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn put_token(&mut self) -> io::Result<()> {
+        self.token = true;
+        let Some(q) = &self.q else { return Ok(()) };
+        match send(q, b"r", SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            // A queue of the program's own making is full: IN is reported all the same.
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn take_tokens(&self, count: usize) -> io::Result<()> {
+        let mut bytes = [0; 64];
+        let len = count.min(bytes.len());
+        loop {
+            match recv(&*self.p, &mut bytes[..len], RecvFlags::DONTWAIT) {
+                Ok((n, _)) if n == len && count > len => {}
+                Ok(_) | Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    /// P's send queue becomes full.
+    fn fill(&mut self) -> io::Result<()> {
+        self.filled = true;
+        loop {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            match send(&*self.p, &[0; FILL_LEN], flags) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn unfill(&mut self) -> io::Result<()> {
+        self.filled = false;
+        self.drain_q()?;
+        self.prime()
+    }
+
+    /// One byte of P's lies unread in Q.
+    fn prime(&self) -> io::Result<()> {
+        send(&*self.p, b"p", SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        Ok(())
+    }
+
+    fn drain_q(&self) -> io::Result<()> {
+        let Some(q) = &self.q else { return Ok(()) };
+        let mut bytes = [0; 4 * FILL_LEN];
+        loop {
+            match recv(q, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok((0, _)) | Err(Errno::AGAIN) => return Ok(()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    const ZERO: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+
+    fn state(pair: &ReadyPair) -> PollFlags {
+        let all = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP;
+        let ready = pair.descriptor();
+        let mut fds = [PollFd::new(&ready, all)];
+        poll(&mut fds, Some(&ZERO)).unwrap();
+        fds[0].revents()
+    }
+
+    fn shown(pair: &mut ReadyPair, level: Level) -> PollFlags {
+        pair.show(level).unwrap();
+        state(pair)
+    }
+
+    const READABLE: Level = Level {
+        readable: true,
+        arrivals: 1,
+        full: false,
+        roomy: true,
+        read_closed: false,
+        ended: None,
+    };
+    const FULL: Level = Level {
+        readable: false,
+        full: true,
+        roomy: false,
+        ..READABLE
+    };
+
+    /// Every state a TCP socket can be in has its mask, and leaves it again.
+    #[test]
+    fn masks() {
+        let mut pair = ReadyPair::new().unwrap();
+        assert_eq!(state(&pair), PollFlags::OUT);
+        assert_eq!(shown(&mut pair, READABLE), PollFlags::IN | PollFlags::OUT);
+        assert_eq!(shown(&mut pair, FULL), PollFlags::empty());
+        let between = Level {
+            full: false,
+            ..FULL
+        };
+        assert_eq!(shown(&mut pair, between), PollFlags::empty());
+        assert_eq!(
+            shown(
+                &mut pair,
+                Level {
+                    roomy: true,
+                    ..between
+                }
+            ),
+            PollFlags::OUT
+        );
+        let half = Level {
+            readable: true,
+            read_closed: true,
+            ..READABLE
+        };
+        let open = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP;
+        assert_eq!(shown(&mut pair, half), open);
+        let over = Level {
+            ended: Some(false),
+            ..half
+        };
+        assert_eq!(shown(&mut pair, over), open | PollFlags::HUP);
+    }
+
+    /// A reset is reported as an error, whatever the state before.
+    #[test]
+    fn reset_is_an_error() {
+        for before in [READABLE, FULL] {
+            let mut pair = ReadyPair::new().unwrap();
+            shown(&mut pair, before);
+            let reset = Level {
+                readable: true,
+                ended: Some(true),
+                ..before
+            };
+            let mask = shown(&mut pair, reset);
+            assert!(
+                mask.contains(PollFlags::ERR | PollFlags::HUP | PollFlags::IN),
+                "{mask:?}"
+            );
+        }
+    }
+
+    /// Every arrival is an edge although the one before was not taken; no arrival is none.
+    #[test]
+    fn edges() {
+        let mut pair = ReadyPair::new().unwrap();
+        let epoll = epoll::create(CreateFlags::CLOEXEC).unwrap();
+        let flags = EventFlags::IN | EventFlags::ET;
+        epoll::add(&epoll, pair.descriptor(), EventData::new_u64(7), flags).unwrap();
+        let edges = || {
+            let mut events: Vec<Event> = Vec::with_capacity(4);
+            epoll::wait(
+                &epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(&ZERO),
+            )
+            .unwrap()
+        };
+        for arrivals in 1..100 {
+            pair.show(Level {
+                arrivals,
+                ..READABLE
+            })
+            .unwrap();
+            assert_eq!(edges(), 1, "arrival {arrivals}");
+            pair.show(Level {
+                arrivals,
+                ..READABLE
+            })
+            .unwrap();
+            assert_eq!(edges(), 0, "nothing came after {arrivals}");
+        }
+        assert_eq!(
+            shown(&mut pair, FULL),
+            PollFlags::empty(),
+            "one call takes all tokens"
+        );
+    }
+}
