@@ -40,6 +40,8 @@ pub struct Config {
     pub inline_len: u32,
     /// Time without progress after which both ends buffer (architecture, policy 3).
     pub rendezvous_wait: Duration,
+    /// What it may fall to while nobody receives; the same as `rendezvous_wait`: it is fixed.
+    pub rendezvous_wait_min: Duration,
     /// How long a call that must end waits for the peer's answer to its cancel.
     pub cancel_wait: Duration,
     /// Close without progress is given up after this time.
@@ -75,7 +77,8 @@ impl Default for Config {
             read_direct_min: 16 << 10,
             read_ahead_len: 256 << 10,
             inline_len: 64,
-            rendezvous_wait: Duration::from_micros(200),
+            rendezvous_wait: Duration::from_millis(2),
+            rendezvous_wait_min: Duration::from_micros(50),
             cancel_wait: Duration::from_secs(1),
             close_wait: Duration::from_secs(60),
             nodelay: false,

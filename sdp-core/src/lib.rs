@@ -20,6 +20,7 @@ mod control;
 mod credits;
 mod mode;
 mod outbox;
+mod patience;
 mod resize;
 mod rx;
 mod suspend;

@@ -217,6 +217,7 @@ impl Options {
         self.set_recv_buffer_len(config.recv_buffer_total);
         if let Some(wait) = self.fixed.rendezvous_wait {
             config.rendezvous_wait = wait;
+            config.rendezvous_wait_min = wait;
         }
         if let Some(wait) = self.fixed.cancel_wait {
             config.cancel_wait = wait;

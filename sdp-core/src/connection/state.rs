@@ -11,6 +11,7 @@ use crate::event::Event;
 use crate::ids::{JobId, WorkId};
 use crate::mode::Modes;
 use crate::outbox::{Outbox, Outgoing};
+use crate::patience::Patience;
 use crate::stats::{Stats, mid_index};
 use crate::timer::Timers;
 
@@ -174,6 +175,7 @@ pub(crate) struct Shared {
     pub(crate) wake: Wake,
     pub(crate) timers: Timers,
     pub(crate) control: Control,
+    pub(crate) patience: Patience,
     next_job: u32,
 }
 
@@ -190,6 +192,7 @@ impl Shared {
             wake: Wake::default(),
             timers: Timers::default(),
             control: Control::default(),
+            patience: Patience::new(config.rendezvous_wait_min, config.rendezvous_wait),
             next_job: 0,
             config,
         }

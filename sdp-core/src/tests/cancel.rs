@@ -17,6 +17,7 @@ fn config() -> Config {
         zcopy_threshold: ZcopyThreshold::Bytes(8 * KIB),
         send_buffer_len: 64 * KIB,
         rendezvous_wait: Duration::from_millis(1),
+        rendezvous_wait_min: Duration::from_millis(1),
         cancel_wait: Duration::from_millis(10),
         inline_len: 64,
         ..Config::default()

@@ -105,6 +105,7 @@ fn config() -> impl Strategy<Value = Config> {
                     invalidate_cap,
                     read_nonblocking,
                     rendezvous_wait: Duration::from_micros(wait),
+                    rendezvous_wait_min: Duration::from_micros(wait / 4),
                     inline_len,
                     nodelay,
                     advert_len_max: 64 << 10,

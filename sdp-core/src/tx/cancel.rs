@@ -18,22 +18,21 @@ impl Tx {
     /// The pipe has been blocked for `rendezvous_wait` without progress at the peer.
     pub(super) fn is_stalled(&self, sh: &Shared, now: Instant) -> bool {
         self.blocked_from
-            .is_some_and(|from| from + sh.config.rendezvous_wait <= now)
+            .is_some_and(|from| from + sh.patience.wait() <= now)
     }
 
     /// When policy 3 is to be applied next.
     pub(super) fn set_stall_timer(&self, sh: &mut Shared, now: Instant) {
-        let wait = sh.config.rendezvous_wait;
         let at = match &self.advert {
             Some(advert) => match advert.state {
-                AdvertState::Open { .. } if !advert.judged => Some(advert.moved_at + wait),
+                AdvertState::Open { .. } if !advert.judged => Some(advert.moved_at + advert.wait),
                 _ => None,
             },
             // Only a waiting call needs to be told, and only once.
             None => self
                 .blocked_from
                 .filter(|_| !self.calls.is_empty())
-                .map(|from| from + wait)
+                .map(|from| from + sh.patience.wait())
                 .filter(|at| *at > now),
         };
         match at {
@@ -53,10 +52,11 @@ impl Tx {
         if !matches!(advert.state, AdvertState::Open { .. }) || advert.judged {
             return;
         }
-        if advert.moved_at + sh.config.rendezvous_wait > now {
+        if advert.moved_at + advert.wait > now {
             return;
         }
         advert.judged = true;
+        sh.patience.was_not_read();
         let taken_to = advert.taken_to();
         let Some(call) = self.calls.get_mut(advert.call) else {
             return;

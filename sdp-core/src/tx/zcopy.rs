@@ -1,5 +1,7 @@
 //! Read ZCopy, source side (clause §4.4): a key for the peer, SrcAvail, and the bytes it reports.
 
+use core::time::Duration;
+
 use sdp_wire::{Body, RemoteAddr, Rkey, SrcAvail};
 
 use crate::action::{Action, Payload};
@@ -53,6 +55,8 @@ pub(super) struct SrcAdvert {
     pub(super) state: AdvertState,
     /// Since when no byte was reported.
     pub(super) moved_at: Instant,
+    /// Without progress for so long, nobody reads.
+    pub(super) wait: Duration,
     /// Policy 3 has been applied since then.
     pub(super) judged: bool,
 }
@@ -148,6 +152,7 @@ impl Tx {
             rkey: None,
             state: AdvertState::Binding,
             moved_at: Instant::default(),
+            wait: Duration::ZERO,
             judged: false,
         });
         sh.out.push_work(Action::BindKey {
@@ -235,6 +240,7 @@ impl Tx {
         advert.inline = inline;
         advert.state = AdvertState::Open { mseq };
         advert.moved_at = now;
+        advert.wait = sh.patience.next();
     }
 
     /// The peer has read `len` bytes more (§4.4 rows 7 and 8).
@@ -261,6 +267,10 @@ impl Tx {
         }
         advert.read += len;
         advert.moved_at = now;
+        if !advert.judged {
+            // Not what the peer was asked to read ahead.
+            sh.patience.was_read();
+        }
         advert.judged = false;
         sh.control.nudge = false;
         sh.stats.tx_bytes_zcopy += u64::from(len);

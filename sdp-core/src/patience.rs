@@ -1,0 +1,91 @@
+//! How long a large send waits for a reader before both ends buffer (policy 3): learned.
+//!
+//! Where reads come, waiting pays, and how long they take to come is the scheduler's business: on
+//! two processors with sixteen threads, milliseconds. Where none comes, every wait is lost. So the
+//! wait halves each time nobody came, down to its minimum, and is the whole maximum again as soon
+//! as somebody did. At the minimum one send in [`EXPLORE`] waits the maximum, to notice a change.
+
+use core::time::Duration;
+
+/// One send in this many waits as long as it may.
+const EXPLORE: u32 = 16;
+
+#[derive(Debug)]
+pub(crate) struct Patience {
+    wait: Duration,
+    min: Duration,
+    max: Duration,
+    sends: u32,
+}
+
+impl Patience {
+    /// Learns between `min` and `max`; `min` at or above `max`: always `max`.
+    pub(crate) fn new(min: Duration, max: Duration) -> Self {
+        Self {
+            wait: max,
+            min: min.min(max),
+            max,
+            sends: 0,
+        }
+    }
+
+    /// How long the advert that is sent now may wait.
+    pub(crate) fn next(&mut self) -> Duration {
+        self.sends = self.sends.wrapping_add(1);
+        if self.sends.is_multiple_of(EXPLORE) {
+            self.max
+        } else {
+            self.wait
+        }
+    }
+
+    /// How long anything else may.
+    pub(crate) const fn wait(&self) -> Duration {
+        self.wait
+    }
+
+    /// A reader came.
+    pub(crate) fn was_read(&mut self) {
+        self.wait = self.max;
+    }
+
+    /// Nobody came.
+    pub(crate) fn was_not_read(&mut self) {
+        self.wait = (self.wait / 2).max(self.min);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    const MIN: Duration = Duration::from_micros(50);
+    const MAX: Duration = Duration::from_millis(2);
+
+    /// Without readers the wait falls to its minimum, but for one send in sixteen; one reader
+    /// restores it.
+    #[test]
+    fn learns_both_ways() {
+        let mut patience = Patience::new(MIN, MAX);
+        for _ in 0..10 {
+            patience.was_not_read();
+        }
+        assert_eq!(patience.wait(), MIN);
+        let waits: Vec<Duration> = (0..EXPLORE).map(|_| patience.next()).collect();
+        assert_eq!(waits.iter().filter(|wait| **wait == MAX).count(), 1);
+        assert_eq!(waits.iter().filter(|wait| **wait == MIN).count(), 15);
+        patience.was_read();
+        assert_eq!(patience.next(), MAX);
+    }
+
+    /// Equal bounds fix it, zero and for ever included.
+    #[test]
+    fn fixed() {
+        for fixed in [Duration::ZERO, MAX, Duration::MAX] {
+            let mut patience = Patience::new(fixed, fixed);
+            patience.was_not_read();
+            assert_eq!((patience.wait(), patience.next()), (fixed, fixed));
+        }
+    }
+}
