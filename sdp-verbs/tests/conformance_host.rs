@@ -34,6 +34,11 @@ impl Fixture for Host {
     fn poller(&self) -> Poller {
         self.poller
     }
+
+    fn rounds(&self) -> u32 {
+        // The wait words of both are the same; once is enough for the long search.
+        if self.two_instances { 50_000 } else { 10_000 }
+    }
 }
 
 /// One instance, connected to itself.

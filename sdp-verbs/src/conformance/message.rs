@@ -4,6 +4,7 @@ use super::report::{Stop, Verdict, ensure, ensure_eq};
 use super::rig::{Options, Rig, pattern};
 use crate::caps::Caps;
 use crate::error::PostError;
+use crate::types::WrId;
 use crate::wr::{SendData, SendFlags, SendOp, WcOpcode, WcStatus};
 
 pub(super) fn arrive_in_order(rig: &Rig<'_>) -> Verdict {
@@ -267,6 +268,64 @@ pub(super) fn from_memory_without_a_key(rig: &Rig<'_>) -> Verdict {
                 "message from no memory: {wc:?}"
             );
         }
+    }
+    Ok(())
+}
+
+pub(super) fn a_buffer_of_another_connection_is_refused(rig: &Rig<'_>) -> Verdict {
+    let lab = rig.lab()?;
+    let (one, other) = (
+        lab.link(&Options::default())?,
+        lab.link(&Options::default())?,
+    );
+    let buf = other.passive.qp().alloc_recv(64)?;
+    let posted = one.passive.qp().post_recv(WrId(1000), &buf);
+    ensure_eq!(
+        posted,
+        Err(PostError::LocalProtection),
+        "posting another connection's buffer"
+    );
+    one.active.send(b"mine")?;
+    ensure_eq!(one.passive.receive()?, b"mine", "message");
+    Ok(())
+}
+
+pub(super) fn a_posted_buffer_is_not_posted_again(rig: &Rig<'_>) -> Verdict {
+    let link = rig.link(&Options {
+        recvs: 0,
+        ..Options::default()
+    })?;
+    let buf = link.passive.qp().alloc_recv(64)?;
+    link.passive.qp().post_recv(WrId(1000), &buf)?;
+    let again = link.passive.qp().post_recv(WrId(1001), &buf);
+    ensure_eq!(
+        again,
+        Err(PostError::LocalProtection),
+        "posting a posted buffer"
+    );
+    link.active.send(b"once")?;
+    let wc = link.passive.next_received()?;
+    ensure_eq!(
+        (wc.wr_id, wc.status),
+        (WrId(1000), WcStatus::Success),
+        "{wc:?}"
+    );
+    Ok(())
+}
+
+pub(super) fn a_dropped_buffer_stays_posted(rig: &Rig<'_>) -> Verdict {
+    let link = rig.link(&Options {
+        recvs: 0,
+        ..Options::default()
+    })?;
+    for round in 0..20u8 {
+        let buf = link.passive.qp().alloc_recv(64)?;
+        link.passive.qp().post_recv(WrId(u64::from(round)), &buf)?;
+        drop(buf);
+        link.active.send(&[round])?;
+        let wc = link.passive.next_received()?;
+        let expected = (WrId(u64::from(round)), WcStatus::Success, 1);
+        ensure_eq!((wc.wr_id, wc.status, wc.byte_len), expected, "{wc:?}");
     }
     Ok(())
 }

@@ -126,11 +126,14 @@ macro_rules! conformance_list {
                 arrive_in_order, lengths_from_nothing_to_the_largest, too_long_for_the_receive,
                 too_long_for_the_provider, a_send_waits_for_a_receive,
                 inline_bytes_are_free_at_once, gathered_from_several_elements,
-                from_memory_without_a_key, receives_complete_with_their_own_ids, buffers_can_be_posted_again
+                from_memory_without_a_key, receives_complete_with_their_own_ids, buffers_can_be_posted_again,
+                a_buffer_of_another_connection_is_refused, a_posted_buffer_is_not_posted_again,
+                a_dropped_buffer_stays_posted
             }
             reserve {
                 a_reserved_buffer_is_sent, a_shorter_message_may_use_it,
-                a_returned_buffer_is_not_lost, posted_in_another_order, too_large_is_refused
+                a_returned_buffer_is_not_lost, posted_in_another_order, too_large_is_refused,
+                a_buffer_of_another_connection_is_refused
             }
             queue {
                 a_full_send_queue_says_so, a_full_receive_queue_says_so,

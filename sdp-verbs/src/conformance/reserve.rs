@@ -120,3 +120,24 @@ pub(super) fn too_large_is_refused(rig: &Rig<'_>) -> Verdict {
     }
     Ok(())
 }
+
+pub(super) fn a_buffer_of_another_connection_is_refused(rig: &Rig<'_>) -> Verdict {
+    let lab = rig.lab()?;
+    let (one, other) = (
+        lab.link(&Options::default())?,
+        lab.link(&Options::default())?,
+    );
+    let buf = other.active.qp().reserve_send(64)?;
+    refused(
+        "a buffer of another connection",
+        post(&one.active, buf, 64),
+        |error| *error == PostError::LocalProtection,
+    )?;
+    for link in [&one, &other] {
+        for number in 0..8 {
+            link.active.send(&[number])?;
+            ensure_eq!(link.passive.receive()?, [number], "message");
+        }
+    }
+    Ok(())
+}

@@ -1,6 +1,7 @@
 //! Queue pairs that let their requests out late.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Setup;
@@ -24,6 +25,8 @@ struct State {
     connected: bool,
 }
 
+static NEXT_SEND_TOKEN: AtomicU64 = AtomicU64::new(1);
+
 /// What the queue pair, its completion queue and its id share.
 #[derive(Debug)]
 pub(super) struct QpCore {
@@ -31,6 +34,8 @@ pub(super) struct QpCore {
     /// Taken after the completion queue's lock, never before it.
     state: Mutex<State>,
     book: Arc<RecvBook>,
+    /// Marks reserved buffers as this queue pair's.
+    send_token: u64,
 }
 
 impl QpCore {
@@ -44,6 +49,7 @@ impl QpCore {
                 connected: false,
             }),
             book: Arc::default(),
+            send_token: NEXT_SEND_TOKEN.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -133,6 +139,9 @@ impl LazyQp {
                     SendData::Inline(bytes) if bytes.len() > limits.recv_len_max => {
                         Err(PostError::TooLarge)
                     }
+                    SendData::Buf { buf, .. } if buf.token() != self.core.send_token => {
+                        Err(PostError::LocalProtection)
+                    }
                     SendData::Inline(_) | SendData::Buf { .. } => Ok(()),
                 }
             }
@@ -183,7 +192,7 @@ impl QueuePair for LazyQp {
         }
         // Out of memory is the one way to fail, and it passes as a full queue does.
         let block = Arc::new(Block::new(len).map_err(|_| PostError::QueueFull)?);
-        Ok(SendBuf::new(*block.mem(), 0, block))
+        Ok(SendBuf::new(*block.mem(), self.core.send_token, block))
     }
 
     fn unreserve_send(&self, buf: SendBuf) {

@@ -1,6 +1,7 @@
 //! Receives: private buffers in front of the wrapped provider's.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::block::{Block, copy_out};
@@ -21,7 +22,7 @@ pub(super) struct RecvPair {
 impl Drop for RecvPair {
     fn drop(&mut self) {
         if let Some(book) = self.book.upgrade() {
-            book.with(|pairs| pairs.known.remove(&self.token));
+            book.with(|known| known.remove(&self.token));
         }
     }
 }
@@ -33,43 +34,38 @@ impl RecvPair {
     }
 }
 
-#[derive(Debug, Default)]
-struct Pairs {
-    known: HashMap<u64, Weak<RecvPair>>,
-    next_token: u64,
-}
+/// Tokens differ over all queue pairs, or a buffer posted to the wrong one would be mistaken for
+/// one of its own.
+static NEXT_TOKEN: AtomicU64 = AtomicU64::new(0);
+
+type Known = HashMap<u64, Weak<RecvPair>>;
 
 /// The receive buffers of one queue pair. A `RecvBuf` says nothing of itself but its token, so
 /// this is how a posted one is found again.
 #[derive(Debug, Default)]
-pub(super) struct RecvBook(Mutex<Pairs>);
+pub(super) struct RecvBook(Mutex<Known>);
 
 impl RecvBook {
     /// A buffer for the caller in front of `inner`.
     pub(super) fn add(self: &Arc<Self>, inner: RecvBuf) -> Result<RecvBuf, VerbsError> {
         let shown = Block::new(inner.mem().len())?;
         let mem = *shown.mem();
-        let pair = self.with(|pairs| {
-            let token = pairs.next_token;
-            pairs.next_token += 1;
-            let pair = Arc::new(RecvPair {
-                inner,
-                shown,
-                token,
-                book: Arc::downgrade(self),
-            });
-            pairs.known.insert(token, Arc::downgrade(&pair));
-            pair
+        let pair = Arc::new(RecvPair {
+            inner,
+            shown,
+            token: NEXT_TOKEN.fetch_add(1, Ordering::Relaxed),
+            book: Arc::downgrade(self),
         });
+        self.with(|known| known.insert(pair.token, Arc::downgrade(&pair)));
         Ok(RecvBuf::new(mem, pair.token, pair))
     }
 
     /// The pair behind a caller's buffer, if it is one of this queue pair's.
     pub(super) fn find(&self, buf: &RecvBuf) -> Option<Arc<RecvPair>> {
-        self.with(|pairs| pairs.known.get(&buf.token()).and_then(Weak::upgrade))
+        self.with(|known| known.get(&buf.token()).and_then(Weak::upgrade))
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Pairs) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Known) -> T) -> T {
         // A panic elsewhere leaves the map whole: every change is one call on it.
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
