@@ -98,7 +98,7 @@ macro_rules! mount {
 mount! {
     data::{
         echo_of_few_sizes, full_duplex_briefly, vectored, peek_then_read, peek_at_a_large_write,
-        small_writes_large_reader, empty_calls, clones_are_one_stream,
+        small_writes_large_reader_briefly, empty_calls, clones_are_one_stream,
     },
     close::{
         half_close_by_client, half_close_by_server, both_half_close, shutdown_read_ends_reading,
@@ -108,18 +108,18 @@ mount! {
     },
     wait::{read_timeout, options_are_kept, write_timeout, nonblocking, nonblocking_and_back},
     names::{
-        addresses, connect_refused, bind_in_use, connect_before_accept,
+        addresses, connect_refused, bind_in_use, connect_before_accept_briefly,
         listener_dropped_before_accept,
     },
     promise::{
-        both_send_then_both_receive, both_send_all_that_fits,
+        both_send_then_both_receive, both_send_all_that_fits_in_small_buffers,
         both_send_all_that_fits_in_a_few_small_calls, too_many_bytes,
     },
     ours::{small_writes_never_interleave, read_waitall, write_while_unwinding},
     zcopy::{
         from_heap, from_registered, switched_off, switched_over, parts_of_a_registered_buffer,
         mixed_memory_in_one_write, small_reads_of_a_large_advert,
-        write_timeout_with_an_open_advert, drop_after_a_large_write, reader_drops_in_the_middle,
+        write_timeout_with_a_small_advert_open, drop_after_a_large_write, reader_drops_in_the_middle,
         shutdown_ends_an_open_advert,
     },
 }

@@ -215,9 +215,17 @@ pub(crate) fn slow_small_reader(net: &impl Net) {
 
 /// Small writes, read in large pieces.
 pub(crate) fn small_writes_large_reader(net: &impl Net) {
+    small_writes(net, 256 * KIB);
+}
+
+/// As above, few enough to be done many times.
+pub(crate) fn small_writes_large_reader_briefly(net: &impl Net) {
+    small_writes(net, 20 * KIB);
+}
+
+fn small_writes(net: &impl Net, total: usize) {
     let (client, server) = net.pair();
     let pattern = Pattern(7);
-    let total = 256 * KIB;
     net.all(vec![
         actor("writer", || {
             let mut rng = Rng::new(7);

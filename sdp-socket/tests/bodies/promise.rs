@@ -17,6 +17,11 @@ pub(crate) fn both_send_all_that_fits(net: &impl Net) {
     both_send(&net.sized(256 * KIB), 512 * KIB, 512 * KIB);
 }
 
+/// The same, small enough to be done many times.
+pub(crate) fn both_send_all_that_fits_in_small_buffers(net: &impl Net) {
+    both_send(&net.sized(32 * KIB), 64 * KIB, 64 * KIB);
+}
+
 /// The same in small calls: bytes count, not messages.
 pub(crate) fn both_send_all_that_fits_in_small_calls(net: &impl Net) {
     both_send(&net.sized(16 * KIB), 32 * KIB, 3);

@@ -158,13 +158,14 @@ pub(crate) fn parts_of_a_registered_buffer(net: &Sdp) {
     let net = net.rendezvous(4 * KIB);
     let (client, server) = net.pair();
     let pattern = Pattern(61);
-    let mut buf = registered(&net, MIB);
+    let whole = 200 * KIB;
+    let mut buf = registered(&net, whole);
     pattern.fill(0, &mut buf);
     let parts = [
-        (0, MIB),
+        (0, whole),
         (1, 4 * KIB),
         (4 * KIB - 1, 70_001),
-        (MIB - 10_000, 10_000),
+        (whole - 10_000, 10_000),
     ];
     net.all(vec![
         actor("writer", || {
@@ -233,11 +234,18 @@ pub(crate) fn small_reads_of_a_large_advert(net: &Sdp) {
 /// A write whose time runs out while its memory is shown to the peer lets go of it, says exactly
 /// how much was taken, and the stream goes on from there.
 pub(crate) fn write_timeout_with_an_open_advert(net: &Sdp) {
-    let net = net.rendezvous(4 * KIB).sized(256 * KIB);
+    timeout_with_an_open_advert(&net.rendezvous(4 * KIB).sized(256 * KIB), 3 * MIB);
+}
+
+/// As above, small enough to be done many times.
+pub(crate) fn write_timeout_with_a_small_advert_open(net: &Sdp) {
+    timeout_with_an_open_advert(&net.rendezvous(4 * KIB).sized(16 * KIB), 200 * KIB);
+}
+
+fn timeout_with_an_open_advert(net: &Sdp, total: usize) {
     let (client, server) = net.pair();
     let pattern = Pattern(64);
-    let total = 3 * MIB;
-    let mut buf = registered(&net, total);
+    let mut buf = registered(net, total);
     pattern.fill(0, &mut buf);
     client
         .set_write_timeout(Some(Duration::from_millis(30)))
@@ -288,7 +296,7 @@ pub(crate) fn drop_after_a_large_write(net: &Sdp) {
     let net = net.with(|b| b.zcopy_threshold(ZcopyThreshold::Bytes(4 * KIB)));
     let (client, server) = net.pair();
     let pattern = Pattern(67);
-    let len = MIB;
+    let len = 300 * KIB;
     client.put(&pattern.bytes(0, len));
     drop(client);
     server.get_pattern(pattern, 0, len, 100_000);
