@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use sdp_verbs::Provider;
+use sdp_verbs::hook::Lazy;
 use sdp_verbs::hook::trace::{Trace, TraceCounters};
 use sdp_verbs::host::HostProvider;
 
@@ -123,6 +124,20 @@ pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
     let context = Context::threaded(provider).map_err(error::verbs_error)?;
     opened.contexts.insert(kind, Arc::clone(&context));
     Ok(context)
+}
+
+impl Context {
+    /// A context of its own over `host`, behind a layer that does everything as late as verbs
+    /// allow, in a way that follows from `seed`. Slow: it is for tests of programs, to find what
+    /// works only because this provider copies at once and an adapter does not.
+    ///
+    /// # Errors
+    /// Out of descriptors or memory; a system on which `host` does not work.
+    pub fn lazy_host(seed: u64) -> io::Result<Arc<Self>> {
+        let host: Arc<dyn Provider> = Arc::new(HostProvider::open().map_err(error::verbs_error)?);
+        let lazy = Lazy::new(host).seeded(seed);
+        Self::threaded(Arc::new(lazy)).map_err(error::verbs_error)
+    }
 }
 
 fn absent(kind: ProviderKind, why: &str) -> io::Error {

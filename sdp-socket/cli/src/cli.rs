@@ -28,6 +28,63 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Perf,
     },
+    /// Use streams in every way at once, for a while, and compare every byte.
+    ///
+    /// Two processes, connections that come and go, both ways at once: calls of 1 byte to 8 MiB
+    /// from ordinary and registered memory, vectored, peeking, with time-outs, a third of the
+    /// sockets non-blocking; meanwhile both processes fork and start programs. Every choice
+    /// follows from the seed.
+    Soak(SoakArgs),
+    /// One of the two processes of a soak.
+    #[command(hide = true)]
+    SoakEnd(SoakEndArgs),
+}
+
+/// Arguments of `sdp soak`.
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// How long to open connections; a third of it, at most 10 s, is for warming up.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "60")]
+    pub(crate) seconds: f64,
+    /// Connections at once.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) conns: u32,
+    /// Verbs provider.
+    #[arg(long, value_enum, default_value_t = Provider::Host)]
+    pub(crate) provider: Provider,
+    /// Puts a layer above the provider that does everything as late as verbs allow, in a way that
+    /// follows from SEED.
+    #[arg(long, value_name = "SEED")]
+    pub(crate) lazy: Option<u32>,
+    /// Seed of all choices, as an earlier run printed it.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// How often each process forks, and how often it starts a program.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) disturbances: u32,
+    /// Write the report as JSON to FILE (`-`: standard output) in place of text.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Arguments of one process of a soak.
+#[derive(Debug, Args)]
+pub(crate) struct SoakEndArgs {
+    /// Connections at once.
+    #[arg(long)]
+    pub(crate) conns: u32,
+    /// Verbs provider.
+    #[arg(long, value_enum)]
+    pub(crate) provider: Provider,
+    /// Seed of the layer that does everything late.
+    #[arg(long)]
+    pub(crate) lazy: Option<u64>,
+    /// Seed of all choices.
+    #[arg(long)]
+    pub(crate) seed: u64,
+    /// Where the server listens; without it this is the server.
+    #[arg(long)]
+    pub(crate) connect: Option<SocketAddr>,
 }
 
 /// The measurements.

@@ -9,8 +9,10 @@
 //! measured, 2 for a wrong command line.
 
 mod cli;
+mod lab;
 mod perf;
 mod report;
+mod soak;
 mod table;
 mod transport;
 
@@ -23,6 +25,8 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let outcome = match cli.command {
         cli::Command::Perf { command } => perf::run(&command),
+        cli::Command::Soak(args) => soak::run(&args),
+        cli::Command::SoakEnd(args) => soak::run_end(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -11,9 +11,15 @@ use serde::Serialize;
 
 use crate::transport::Counters;
 
+/// What a command reports as its results.
+pub(crate) trait Results: Serialize + Sized {
+    /// The results of one run, for people: lines, each with its end.
+    fn render(results: &[Self]) -> String;
+}
+
 /// One run of one command: what was measured, what was promised, what was left out.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct Report<R = Measured> {
     /// `sdp.<command>/1`.
     pub(crate) schema: String,
     /// Version of this program.
@@ -27,7 +33,7 @@ pub(crate) struct Report {
     /// Where it ran.
     pub(crate) machine: Machine,
     /// What was measured.
-    pub(crate) results: Vec<Measured>,
+    pub(crate) results: Vec<R>,
     /// Promises, each kept or broken.
     pub(crate) checks: Vec<Check>,
     /// What was not run, each with a reason.
@@ -149,6 +155,38 @@ pub(crate) struct Check {
 }
 
 impl Check {
+    /// A promise that `value` is at most `limit`.
+    pub(crate) fn at_most(
+        name: impl Into<String>,
+        value: f64,
+        limit: f64,
+        unit: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            value: Some(value),
+            limit: Some(limit),
+            unit,
+            ..Self::plain(name, value <= limit, detail)
+        }
+    }
+
+    /// A promise that `value` is at least `limit`.
+    pub(crate) fn at_least(
+        name: impl Into<String>,
+        value: f64,
+        limit: f64,
+        unit: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self {
+            value: Some(value),
+            limit: Some(limit),
+            unit,
+            ..Self::plain(name, value >= limit, detail)
+        }
+    }
+
     /// A promise that holds or not, without a figure.
     pub(crate) fn plain(name: impl Into<String>, ok: bool, detail: impl Into<String>) -> Self {
         Self {
@@ -191,7 +229,11 @@ impl Started {
     ///
     /// # Errors
     /// When the machine cannot be described (no /proc).
-    pub(crate) fn report(self, command: &str, provider: Option<String>) -> anyhow::Result<Report> {
+    pub(crate) fn report<R>(
+        self,
+        command: &str,
+        provider: Option<String>,
+    ) -> anyhow::Result<Report<R>> {
         let release = "/proc/sys/kernel/osrelease";
         let kernel =
             fs::read_to_string(release).with_context(|| format!("cannot read {release}"))?;
@@ -215,7 +257,7 @@ impl Started {
     }
 }
 
-impl Report {
+impl<R: Results> Report<R> {
     /// Whether every check holds.
     pub(crate) fn passed(&self) -> bool {
         self.checks.iter().all(|check| check.ok)
@@ -272,7 +314,7 @@ mod tests {
 
     #[test]
     fn passes_exactly_when_every_check_is_ok() {
-        let mut report = Started::now().report("perf", None).unwrap();
+        let mut report: Report = Started::now().report("perf", None).unwrap();
         report.checks.push(Check::plain("a", true, ""));
         assert!(report.passed());
         report.checks.push(Check::plain("b", false, ""));

@@ -5,25 +5,32 @@ use std::fmt::Write;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 
-use crate::report::{Figure, Measured, Report};
+use crate::report::{Figure, Measured, Report, Results};
 
-/// The whole report as text: results, what the engines did, checks, what was skipped.
-pub(crate) fn render(report: &Report) -> String {
-    let mut text = String::new();
-    for workload in ["bw", "lat"] {
-        let results: Vec<_> = report
-            .results
-            .iter()
-            .filter(|result| result.workload == workload)
-            .collect();
-        if !results.is_empty() {
-            let table = results_table(workload, &results);
-            push(&mut text, format_args!("{table}"));
+impl Results for Measured {
+    /// Tables, then what the engines did.
+    fn render(results: &[Self]) -> String {
+        let mut text = String::new();
+        for workload in ["bw", "lat"] {
+            let results: Vec<_> = results
+                .iter()
+                .filter(|result| result.workload == workload)
+                .collect();
+            if !results.is_empty() {
+                let table = results_table(workload, &results);
+                push(&mut text, format_args!("{table}"));
+            }
         }
+        for result in results {
+            push_counters(&mut text, result);
+        }
+        text
     }
-    for result in &report.results {
-        push_counters(&mut text, result);
-    }
+}
+
+/// The whole report as text: results, checks, what was skipped.
+pub(crate) fn render<R: Results>(report: &Report<R>) -> String {
+    let mut text = R::render(&report.results);
     for check in &report.checks {
         let verdict = if check.ok { "ok    " } else { "FAILED" };
         let value = check.value.map_or_else(String::new, |value| {
@@ -42,7 +49,7 @@ pub(crate) fn render(report: &Report) -> String {
 }
 
 /// Only what failed and what was skipped.
-pub(crate) fn complaints(report: &Report) -> String {
+pub(crate) fn complaints<R>(report: &Report<R>) -> String {
     let mut text = String::new();
     for check in report.checks.iter().filter(|check| !check.ok) {
         push(
@@ -53,7 +60,7 @@ pub(crate) fn complaints(report: &Report) -> String {
     text + &skipped(report)
 }
 
-fn skipped(report: &Report) -> String {
+fn skipped<R>(report: &Report<R>) -> String {
     let mut text = String::new();
     for item in &report.skipped {
         push(

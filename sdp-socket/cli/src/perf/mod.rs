@@ -8,7 +8,7 @@ mod cpu;
 mod flow;
 mod lat;
 mod marker;
-mod pattern;
+pub(crate) mod pattern;
 mod peers;
 mod server;
 mod session;

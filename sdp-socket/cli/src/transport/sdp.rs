@@ -28,11 +28,6 @@ pub(super) struct Sdp {
 impl Sdp {
     /// Streams as `endpoint` asks.
     pub(super) fn new(endpoint: &Endpoint) -> Self {
-        let provider = match endpoint.provider {
-            Provider::Host => ProviderKind::Host,
-            Provider::Rdma => ProviderKind::Rdma,
-            Provider::Sim => ProviderKind::Sim,
-        };
         let threshold = match endpoint.mode {
             Mode::Auto => ZcopyThreshold::Auto,
             Mode::Bcopy => ZcopyThreshold::Off,
@@ -44,7 +39,7 @@ impl Sdp {
             Wait::Sleep => SpinPolicy::Never,
         };
         let mut builder = Builder::new()
-            .provider(provider)
+            .provider(endpoint.provider.kind())
             .zcopy_threshold(threshold)
             .spin(spin);
         if endpoint.mode == Mode::Zcopy {
@@ -54,6 +49,17 @@ impl Sdp {
         Self {
             builder,
             buffers: endpoint.buffers,
+        }
+    }
+}
+
+impl Provider {
+    /// As the library calls it.
+    pub(crate) fn kind(self) -> ProviderKind {
+        match self {
+            Self::Host => ProviderKind::Host,
+            Self::Rdma => ProviderKind::Rdma,
+            Self::Sim => ProviderKind::Sim,
         }
     }
 }
