@@ -2,6 +2,7 @@
 
 use super::report::{Verdict, ensure, ensure_eq};
 use super::rig::{End, Options, Rig, pattern, refused};
+use crate::caps::Caps;
 use crate::error::PostError;
 use crate::memory::SendBuf;
 use crate::types::WrId;
@@ -138,6 +139,33 @@ pub(super) fn a_buffer_of_another_connection_is_refused(rig: &Rig<'_>) -> Verdic
             link.active.send(&[number])?;
             ensure_eq!(link.passive.receive()?, [number], "message");
         }
+    }
+    Ok(())
+}
+
+pub(super) fn a_reservation_holds_up_no_earlier_message(rig: &Rig<'_>) -> Verdict {
+    rig.need(Caps::RNR_RETRY)?;
+    let link = rig.link(&Options {
+        recvs: 0,
+        ..Options::default()
+    })?;
+    for round in 0..10u8 {
+        let id = link.active.post_message(&[round, 1], SendFlags::SIGNALED)?;
+        link.lab.settle();
+        link.passive.post_recv(64)?;
+        // Must not take the only receive, which the message has been waiting for.
+        let buf = link.active.qp().reserve_send(10)?;
+        ensure_eq!(
+            link.passive.receive()?,
+            [round, 1],
+            "the message that waited"
+        );
+        link.active.sent(id, WcOpcode::Send)?;
+        link.passive.post_recv(64)?;
+        buf.mem().write(0, &[round, 2]);
+        let id = post(&link.active, buf, 2)?;
+        ensure_eq!(link.passive.receive()?, [round, 2], "the reserved message");
+        link.active.sent(id, WcOpcode::Send)?;
     }
     Ok(())
 }
