@@ -127,6 +127,12 @@ impl Builder {
         self
     }
 
+    /// SO_SNDBUF and SO_RCVBUF that streams made by this builder start with.
+    #[must_use]
+    pub fn buffer_sizes(&self) -> (usize, usize) {
+        self.options.buffer_sizes()
+    }
+
     fn open_context(&self) -> io::Result<Arc<Context>> {
         match &self.context {
             Some(context) => Ok(Arc::clone(context)),

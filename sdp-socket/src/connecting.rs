@@ -77,11 +77,11 @@ impl SdpConnecting {
     }
 
     /// Waits until it is known how the connect ends, without taking the result; any number of
-    /// threads may.
+    /// threads may. False: `time_max` has passed and connecting goes on.
     ///
     /// # Errors
-    /// `TimedOut` after `time_max`, or when connecting has taken too long; it goes on either way.
-    pub fn wait(&self, time_max: Option<Duration>) -> io::Result<()> {
+    /// The system refused to wait.
+    pub fn wait(&self, time_max: Option<Duration>) -> io::Result<bool> {
         self.connecting.wait(time_max)
     }
 
@@ -132,28 +132,45 @@ pub(crate) fn connect(
 }
 
 impl Connecting {
-    fn wait(&self, time_max: Option<Duration>) -> io::Result<()> {
+    fn wait(&self, time_max: Option<Duration>) -> io::Result<bool> {
         let wanted = time_max.map(|t| self.context.now() + t);
         let deadline = wanted.map_or(self.deadline, |t| t.min(self.deadline));
         loop {
             let seen = self.word.seen();
             if self.is_over() {
-                return Ok(());
+                return Ok(true);
             }
-            if self.context.now() >= deadline {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("connecting to {}: no answer in time", self.dst),
-                ));
-            }
-            let wake = self
-                .context
-                .runtime()
-                .wait_word(&self.word, seen, Some(deadline))?;
-            if wake == Wake::Interrupted {
-                tracing::trace!("a signal during connect: waiting on");
+            let now = self.context.now();
+            if now >= self.deadline {
+                self.take_too_long();
+            } else if now >= deadline {
+                return Ok(false);
+            } else {
+                let runtime = self.context.runtime();
+                if runtime.wait_word(&self.word, seen, Some(deadline))? == Wake::Interrupted {
+                    tracing::trace!("a signal during connect: waiting on");
+                }
             }
         }
+    }
+
+    /// The time for connecting is over.
+    fn take_too_long(&self) {
+        let error = io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("connecting to {}: no answer in time", self.dst),
+        );
+        let mut state = lock(&self.state);
+        if matches!(*state, State::Done(_) | State::Taken) {
+            return;
+        }
+        let old = std::mem::replace(&mut *state, State::Done(Err(error)));
+        drop(state);
+        match old {
+            State::Handshake(conn) => discard(&conn),
+            _ => self.id.disconnect(),
+        }
+        self.word.signal();
     }
 
     /// There is a result, or somebody has taken it.

@@ -5,8 +5,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use sdp_core::Connection;
+use sdp_core::{Connection, Instant};
 use sdp_verbs::{CmId, Wake};
 
 use crate::bound::SdpBound;
@@ -159,7 +160,8 @@ impl Listening {
         Some(conn)
     }
 
-    fn accept(&self) -> io::Result<Arc<Conn>> {
+    /// Waits at most until `deadline`.
+    fn accept(&self, deadline: Option<Instant>) -> io::Result<Arc<Conn>> {
         loop {
             let seen = self.word.seen();
             if self.shut.load(Ordering::Acquire) {
@@ -171,10 +173,14 @@ impl Listening {
             if let Some(conn) = self.pop() {
                 return Ok(conn);
             }
-            if self.nonblocking.load(Ordering::Relaxed) {
+            let late = deadline.is_some_and(|at| at <= self.context.now());
+            if late || self.nonblocking.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            let wake = self.context.runtime().wait_word(&self.word, seen, None)?;
+            let wake = self
+                .context
+                .runtime()
+                .wait_word(&self.word, seen, deadline)?;
             if wake == Wake::Interrupted {
                 return Err(io::ErrorKind::Interrupted.into());
             }
@@ -251,7 +257,19 @@ impl SdpListener {
     /// # Errors
     /// `WouldBlock` if non-blocking and none is there; `Interrupted` by a signal.
     pub fn accept(&self) -> io::Result<(SdpStream, SocketAddr)> {
-        let conn = self.listening.accept()?;
+        self.accept_until(None)
+    }
+
+    /// Waits for a connection, for a limited time.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept); `WouldBlock` when the time has passed.
+    pub fn accept_timeout(&self, time: Duration) -> io::Result<(SdpStream, SocketAddr)> {
+        self.accept_until(Some(self.listening.context.now() + time))
+    }
+
+    fn accept_until(&self, deadline: Option<Instant>) -> io::Result<(SdpStream, SocketAddr)> {
+        let conn = self.listening.accept(deadline)?;
         let peer = conn.peer_addr().unwrap_or_else(|| self.unknown_peer());
         Ok((SdpStream::from_conn(conn), peer))
     }

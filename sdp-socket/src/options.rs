@@ -203,16 +203,21 @@ impl Options {
         len.clamp(BUFFER_MIN, BUFFER_MAX)
     }
 
+    /// Sizes of the buffers at the start.
+    pub(crate) fn buffer_sizes(&self) -> (usize, usize) {
+        let default = Config::default();
+        let or = |set: Option<usize>, default| set.map_or(default, Self::clamp_buffer);
+        (
+            or(self.fixed.send_buffer_len, default.send_buffer_len),
+            or(self.fixed.recv_buffer_len, default.recv_buffer_total),
+        )
+    }
+
     /// Puts these options into the engine's settings.
     pub(crate) fn apply(&self, config: &mut Config, same_host: bool) {
         config.zcopy_threshold = Self::engine_threshold(self.threshold(), same_host);
         config.nodelay = self.nodelay();
-        if let Some(len) = self.fixed.send_buffer_len {
-            config.send_buffer_len = Self::clamp_buffer(len);
-        }
-        if let Some(len) = self.fixed.recv_buffer_len {
-            config.recv_buffer_total = Self::clamp_buffer(len);
-        }
+        (config.send_buffer_len, config.recv_buffer_total) = self.buffer_sizes();
         self.set_send_buffer_len(config.send_buffer_len);
         self.set_recv_buffer_len(config.recv_buffer_total);
         if let Some(wait) = self.fixed.rendezvous_wait {
