@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -62,6 +62,8 @@ pub(crate) struct HostCq {
     token: CqToken,
     /// Completions that need no look at a ring. Taken after a queue pair's lock.
     local: Mutex<VecDeque<WorkCompletion>>,
+    /// How many, to know that there are none without the lock.
+    local_count: AtomicUsize,
     qps: Mutex<Vec<Member>>,
     /// Counts changes of `qps`.
     version: AtomicU64,
@@ -93,6 +95,7 @@ impl HostCq {
             channel,
             token,
             local: Mutex::new(VecDeque::with_capacity(capacity)),
+            local_count: AtomicUsize::new(0),
             qps: Mutex::default(),
             version: AtomicU64::new(0),
             polling: Mutex::default(),
@@ -157,7 +160,10 @@ impl HostCq {
         let link_used = qps.iter().any(|member| member.link == link);
         drop(qps);
         self.version.fetch_add(1, Ordering::Release);
-        self.local().retain(|wc| wc.qp != QpNum(qp));
+        let mut local = self.local();
+        local.retain(|wc| wc.qp != QpNum(qp));
+        self.local_count.store(local.len(), Ordering::Relaxed);
+        drop(local);
         if !link_used {
             let mut cells = self.cells.write().expect("nothing panics under this lock");
             let (gone, kept): (Cells, Cells) = std::mem::take(&mut *cells)
@@ -180,7 +186,9 @@ impl HostCq {
 
     /// Queues a completion; an [`event`](Self::event) must follow once locks are given back.
     pub(crate) fn push(&self, wc: WorkCompletion) {
-        self.local().push_back(wc);
+        let mut local = self.local();
+        local.push_back(wc);
+        self.local_count.store(local.len(), Ordering::Relaxed);
     }
 
     /// Tells whoever armed that there is something to poll. `solicited`: it counts for a channel
@@ -194,15 +202,9 @@ impl HostCq {
         }
     }
 
-    /// Arming arms our own word first and the links' after it, and peers signal only theirs: if
-    /// ours is not armed, no sleeper is.
     fn signal_words(&self) {
-        if !event::signal(&self.own) {
-            return;
-        }
-        for (_, cell) in &*self.cells.read().expect("nothing panics under this lock") {
-            event::signal(cell.word());
-        }
+        let cells = self.cells.read().expect("nothing panics under this lock");
+        event::signal_all(&self.own, cells.iter().map(|(_, cell)| cell.word()));
     }
 
     fn raise(&self) {
@@ -240,11 +242,15 @@ impl HostCq {
 
     /// Moves what needs no look at a ring.
     fn take_local(&self, out: &mut [WorkCompletion], polling: &Polling) -> usize {
+        if self.local_count.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
         let mut local = self.local();
         let count = out.len().min(local.len());
         for (to, wc) in out.iter_mut().zip(local.drain(..count)) {
             *to = wc;
         }
+        self.local_count.store(local.len(), Ordering::Relaxed);
         drop(local);
         for wc in out.iter().take(count) {
             if wc.opcode != WcOpcode::Recv {
@@ -318,11 +324,8 @@ impl CompletionQueue for HostCq {
         match who {
             ArmFor::Waiter => {
                 let cells = self.cells.read().expect("nothing panics under this lock");
-                let mut sum = event::arm(&self.own);
-                for (_, cell) in &*cells {
-                    sum = sum.wrapping_add(event::arm(cell.word()));
-                }
-                return ArmToken(sum);
+                let words = cells.iter().map(|(_, cell)| cell.word());
+                return ArmToken(event::arm_all(&self.own, words));
             }
             ArmFor::Channel => self.set_arms(ARM_ANY),
             ArmFor::ChannelSolicited => self.set_arms(ARM_SOLICITED),

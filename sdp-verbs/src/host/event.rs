@@ -21,6 +21,11 @@ pub(crate) fn arm(word: &impl SleepWord) -> u32 {
     token
 }
 
+/// Whether anybody armed since the last signal; the same fence is needed before.
+pub(crate) fn is_armed(word: &impl SleepWord) -> bool {
+    word.load(Ordering::Relaxed) & ARMED != 0
+}
+
 /// Wakes whoever armed since the last signal. The caller has published before and has put
 /// `fence(SeqCst)` between. Returns whether there was anybody.
 pub(crate) fn signal(word: &impl SleepWord) -> bool {
@@ -35,6 +40,34 @@ pub(crate) fn signal(word: &impl SleepWord) -> bool {
         }
     }
     false
+}
+
+/// Announces a sleeper that several parties can wake: this process through `own`, each link's peer
+/// through its word. The token is the sum: words only count up, so the sum is the same only if
+/// nothing happened.
+pub(crate) fn arm_all<'a, W: SleepWord + 'a>(
+    own: &impl SleepWord,
+    links: impl Iterator<Item = &'a W>,
+) -> u32 {
+    // Ours first: see `signal_all`.
+    let token = arm(own);
+    links.fold(token, |sum, link| sum.wrapping_add(arm(link)))
+}
+
+/// Tells an event of this process to sleepers, whichever of the words they sleep on. The caller
+/// has published before and has put `fence(SeqCst)` between.
+///
+/// Peers signal only their link's word, and arming arms ours first: where ours is not armed,
+/// nobody sleeps, or the event that took our arm is about to wake him.
+pub(crate) fn signal_all<'a, W: SleepWord + 'a>(
+    own: &impl SleepWord,
+    links: impl Iterator<Item = &'a W>,
+) {
+    if signal(own) {
+        links.for_each(|link| {
+            signal(link);
+        });
+    }
 }
 
 #[cfg(all(test, loom))]
@@ -96,6 +129,45 @@ mod loom_tests {
             for publisher in publishers {
                 publisher.join().unwrap();
             }
+        });
+    }
+
+    /// A sleeper on its link's word alone hears both its peer and its own process.
+    #[test]
+    fn local_events_reach_a_sleeper_on_the_links_word() {
+        loom::model(|| {
+            let own = Arc::new(LoomSleepWord::new());
+            let link = Arc::new(LoomSleepWord::new());
+            let data = LoomWords::new(2);
+            let peer = {
+                let (link, data) = (Arc::clone(&link), data.clone());
+                thread::spawn(move || {
+                    data.store(0, 1, Ordering::Release);
+                    fence(Ordering::SeqCst);
+                    signal(&*link);
+                })
+            };
+            let local = {
+                let (own, link, data) = (Arc::clone(&own), Arc::clone(&link), data.clone());
+                thread::spawn(move || {
+                    data.store(1, 1, Ordering::Release);
+                    fence(Ordering::SeqCst);
+                    signal_all(&*own, std::iter::once(&*link));
+                })
+            };
+            let both = || (0..2).all(|at| data.load(at, Ordering::Acquire) != 0);
+            while !both() {
+                let token = arm_all(&*own, std::iter::once(&*link));
+                if both() {
+                    break;
+                }
+                let seen = link.load(Ordering::Acquire);
+                if own.load(Ordering::Acquire).wrapping_add(seen) == token {
+                    link.sleep(seen);
+                }
+            }
+            peer.join().unwrap();
+            local.join().unwrap();
         });
     }
 }

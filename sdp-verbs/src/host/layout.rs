@@ -127,6 +127,14 @@ impl Block {
         self.words.clear();
     }
 
+    /// Owner: whether entry number `next` of the inbound ring has been published.
+    pub(crate) fn has_inbound(&self, next: u64) -> bool {
+        let index = usize::try_from(next & ((1 << self.in_log) - 1)).expect("below 2^14");
+        self.words
+            .load(IN_RING + index * IN_WORDS, Ordering::Acquire)
+            == next + 1
+    }
+
     /// The inbound ring's words and size.
     pub(crate) fn in_ring(&self) -> (MappedWords, u8) {
         (self.words.tail(IN_RING), self.in_log)
@@ -174,12 +182,16 @@ impl Block {
         self.words.store(ARM, u64::from(arm), Ordering::Release);
     }
 
+    /// Peer of the owner: whether the channel wants this event.
+    pub(crate) fn is_armed(&self, solicited: bool) -> bool {
+        let arm = self.words.load(ARM, Ordering::Relaxed);
+        arm == u64::from(ARM_ANY) || (arm == u64::from(ARM_SOLICITED) && solicited)
+    }
+
     /// Peer of the owner: whether the channel wants this event; the request is taken.
     pub(crate) fn take_arm(&self, solicited: bool) -> bool {
-        let arm = self.words.load(ARM, Ordering::Relaxed);
-        let wanted = arm == u64::from(ARM_ANY) || (arm == u64::from(ARM_SOLICITED) && solicited);
         let none = u64::from(ARM_NONE);
-        wanted && self.words.swap(ARM, none, Ordering::AcqRel) != none
+        self.is_armed(solicited) && self.words.swap(ARM, none, Ordering::AcqRel) != none
     }
 
     /// Target of a write: reports how write `n` of the owner's ended.

@@ -76,6 +76,11 @@ impl<W: Words, const E: usize> RingReader<W, E> {
     pub(crate) fn advance(&mut self) {
         self.next += 1;
     }
+
+    /// Entries taken so far: the number of the next one.
+    pub(crate) fn taken(&self) -> u64 {
+        self.next
+    }
 }
 
 #[cfg(all(test, loom))]

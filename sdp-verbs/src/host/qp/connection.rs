@@ -10,6 +10,7 @@ use crate::host::pool::CHUNKS_MAX;
 use crate::host::ring::{RingReader, RingWriter};
 use crate::host::shm::Mapping;
 use crate::host::words::MappedWords;
+use crate::memory::ForeignSlice;
 use crate::sync::{Ordering, fence};
 
 /// A rule of the rings that the peer broke.
@@ -26,6 +27,14 @@ pub(super) struct Connection {
     chunks: Vec<Arc<Mapping>>,
     /// Slots taken and given back unused.
     pub(super) returned: Vec<PeerSlot>,
+}
+
+/// A posted receive of the peer's that is next. Its memory stays mapped as long as the connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) number: u32,
+    pub(super) mem: ForeignSlice,
+    chunk: usize,
 }
 
 impl Connection {
@@ -47,6 +56,22 @@ impl Connection {
         if let Some(slot) = self.returned.pop() {
             return Ok(Some(slot));
         }
+        let Some(found) = self.find_slot(qp)? else {
+            return Ok(None);
+        };
+        self.take_found();
+        Ok(Some(PeerSlot {
+            number: found.number,
+            mem: found.mem,
+            _map: Arc::clone(&self.chunks[found.chunk]),
+        }))
+    }
+
+    /// Looks for it without taking it. `None` too while slots given back are to be used first.
+    pub(super) fn find_slot(&mut self, qp: &HostQp) -> Result<Option<Found>, Broken> {
+        if !self.returned.is_empty() {
+            return Ok(None);
+        }
         let words = match self.slots.peek() {
             Some(words) => words,
             None => {
@@ -60,24 +85,29 @@ impl Connection {
             }
         };
         let posted = PostedSlot::from_words(&words);
-        let Some(map) = self.chunk(qp, posted.chunk)? else {
+        let Some(chunk) = self.chunk(qp, posted.chunk)? else {
             // Its message is on the way; the link wakes us when it has come.
             return Ok(None);
         };
         let mem = usize::try_from(posted.offset)
             .ok()
             .zip(usize::try_from(posted.len).ok())
-            .and_then(|(at, len)| map.part(at, len))
+            .and_then(|(at, len)| self.chunks[chunk].part(at, len))
             .ok_or(Broken("a posted receive does not lie within its chunk"))?;
-        self.slots.advance();
-        Ok(Some(PeerSlot {
+        Ok(Some(Found {
             number: posted.slot,
             mem,
-            _map: map,
+            chunk,
         }))
     }
 
-    fn chunk(&mut self, qp: &HostQp, id: u32) -> Result<Option<Arc<Mapping>>, Broken> {
+    /// Takes what was found last.
+    pub(super) fn take_found(&mut self) {
+        self.slots.advance();
+    }
+
+    /// The place of a chunk in `chunks`, once it has been passed.
+    fn chunk(&mut self, qp: &HostQp, id: u32) -> Result<Option<usize>, Broken> {
         let at = usize::try_from(id).unwrap_or(usize::MAX);
         if at >= CHUNKS_MAX {
             return Err(Broken("a posted receive is in a chunk that cannot be"));
@@ -89,6 +119,6 @@ impl Connection {
             };
             self.chunks.push(map);
         }
-        Ok(Some(Arc::clone(&self.chunks[at])))
+        Ok(Some(at))
     }
 }

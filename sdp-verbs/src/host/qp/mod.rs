@@ -20,7 +20,7 @@ use super::provider::LIMITS;
 use super::region::RegionInner;
 use crate::error::VerbsError;
 use crate::qp::QpAttr;
-use crate::types::QpNum;
+use crate::types::{QpNum, WrId};
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
 use buf::PeerSlot;
 use connection::Broken;
@@ -70,6 +70,8 @@ pub(crate) struct HostQp {
     closing: AtomicBool,
     /// It has been flushed.
     over: AtomicBool,
+    /// Whether the sending half has requests, as of its last change: for the polling thread.
+    busy: AtomicBool,
 }
 
 impl HostQp {
@@ -117,6 +119,7 @@ impl HostQp {
             rnr_retry: attr.rnr_retry,
             closing: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
         });
         cq.add_qp(&qp);
         Ok(qp)
@@ -149,6 +152,23 @@ impl HostQp {
     /// When it gives up waiting for a receive of the peer's.
     pub(crate) fn rnr_deadline(&self) -> Option<Instant> {
         self.tx().rnr_deadline()
+    }
+
+    /// A send request takes an entry of the queue.
+    fn count_send(&self) {
+        self.outstanding.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Queues the completion of a send request.
+    fn complete_send(&self, wr_id: WrId, status: WcStatus, opcode: WcOpcode, byte_len: usize) {
+        self.cq.push(WorkCompletion {
+            wr_id,
+            status,
+            opcode,
+            byte_len,
+            invalidated: None,
+            qp: QpNum(self.number),
+        });
     }
 
     /// A send completion was taken from the queue, or needed none: its entry is free.
@@ -238,13 +258,24 @@ impl HostQp {
 
     /// Runs the sending half and tells whoever must know, with no lock held.
     fn drive(&self, mut tx: MutexGuard<'_, Tx>) {
+        // Before the last look for a receive: whoever is woken by it must find us busy.
+        self.busy.store(!tx.queue.is_empty(), Ordering::Relaxed);
         let progress = tx.progress(self);
-        let remote = tx.remote().map(Arc::clone);
-        drop(tx);
-        self.after(progress, remote.as_deref());
+        self.settle(tx, progress);
     }
 
-    fn after(&self, progress: Result<Progress, Broken>, remote: Option<&Remote>) {
+    /// Gives the lock back and does what must be done without it.
+    fn settle(&self, tx: MutexGuard<'_, Tx>, progress: Result<Progress, Broken>) {
+        self.busy.store(!tx.queue.is_empty(), Ordering::Relaxed);
+        let remote = match &progress {
+            Ok(Progress {
+                published: Some(solicited),
+                ..
+            }) => tx.remote().filter(|r| r.is_awaited(*solicited)),
+            _ => None,
+        }
+        .map(Arc::clone);
+        drop(tx);
         let made = match progress {
             Ok(made) => made,
             Err(broken) => {
@@ -309,7 +340,7 @@ impl HostQp {
         self.cq.event(true);
     }
 
-    fn recv_completion(&self, wr_id: crate::types::WrId, status: WcStatus) -> WorkCompletion {
+    fn recv_completion(&self, wr_id: WrId, status: WcStatus) -> WorkCompletion {
         WorkCompletion {
             wr_id,
             status,

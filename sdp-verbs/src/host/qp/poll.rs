@@ -55,6 +55,9 @@ impl HostQp {
 
     /// Takes what has come in. Returns completions made, and whether the ring is empty.
     fn poll_rx(&self, out: &mut [WorkCompletion], work: &mut Work) -> (usize, bool) {
+        if !self.core.has_inbound() {
+            return (0, true);
+        }
         let mut filled = 0;
         let mut silent = 0;
         let mut rx = self.core.lock();
@@ -77,10 +80,10 @@ impl HostQp {
                 silent += 1;
                 rx = self.core.lock();
                 // Only this thread takes from the ring, so it is still the next one.
-                rx.advance();
+                self.core.advance(&mut rx);
                 continue;
             }
-            rx.advance();
+            self.core.advance(&mut rx);
             let taken = self.take_entry(&mut rx, entry);
             if let Ok(wc) = taken
                 && wc.status == WcStatus::Success
@@ -200,49 +203,38 @@ impl HostQp {
     }
 
     fn poll_tx(&self, work: &mut Work) {
-        let mut tx = self.tx();
-        if tx.queue.is_empty() {
+        if !self.busy.load(Ordering::Relaxed) {
             return;
         }
-        let mut progress = tx.progress(self);
-        if let Ok(made) = &progress
-            && made.wants_poll
-            && !made.failed
-        {
-            if !work.transfer {
+        let mut tx = self.tx();
+        let progress = tx.progress(self);
+        let mut read = None;
+        if matches!(&progress, Ok(made) if made.wants_poll && !made.failed) {
+            if work.transfer {
+                read = tx.take_read();
+            } else {
                 work.more = true;
-            } else if let Some((local, from, rkey)) = tx.take_read() {
-                work.transfer = false;
-                let before = *made;
-                let remote = tx.remote().map(Arc::clone);
-                drop(tx);
-                let (status, len) = self.read(remote.as_deref(), &local, from.0, rkey);
-                tx = self.tx();
-                tx.finish_read(status, len);
-                if tx.state == State::Error {
-                    // It went into error meanwhile; this was what the flush waited for.
-                    tx.flush(self, status.unwrap_or(WcStatus::Flushed));
-                    drop(tx);
-                    self.cq.event(true);
-                    return;
-                }
-                progress = tx.progress(self).map(|made| made.with(before));
-                work.more |= matches!(&progress, Ok(made) if made.wants_poll && status.is_some());
             }
         }
         let remote = tx.remote().map(Arc::clone);
-        drop(tx);
-        self.after_poll(progress, remote.as_deref());
-    }
-
-    /// As [`after`](Self::after), but the polling thread need not be told what it is about to see.
-    fn after_poll(&self, progress: Result<Progress, Broken>, remote: Option<&Remote>) {
-        let progress = progress.map(|made| Progress {
-            completed: false,
-            wants_poll: false,
-            ..made
-        });
-        self.after(progress, remote);
+        self.settle(tx, progress.map(Progress::seen_by_poll));
+        let Some((local, from, rkey)) = read else {
+            return;
+        };
+        work.transfer = false;
+        let (status, len) = self.read(remote.as_deref(), &local, from.0, rkey);
+        let mut tx = self.tx();
+        tx.finish_read(status, len);
+        if tx.state == State::Error {
+            // It went into error meanwhile; this was what the flush waited for.
+            tx.flush(self, status.unwrap_or(WcStatus::Flushed));
+            drop(tx);
+            self.cq.event(true);
+            return;
+        }
+        let progress = tx.progress(self);
+        work.more |= matches!(&progress, Ok(made) if made.wants_poll && status.is_some());
+        self.settle(tx, progress.map(Progress::seen_by_poll));
     }
 
     fn read(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use smallvec::SmallVec;
 
 use super::buf::{HeapBuf, Message, Place, Reservation};
-use super::tx::{self, Entry, Op, State, Tx};
+use super::tx::{self, Entry, Op, SendHead, State, Tx};
 use super::{HostQp, LocalSge};
 use crate::error::{PostError, VerbsError};
 use crate::host::cells::Cell;
@@ -50,8 +50,8 @@ impl HostQp {
         Ok(resolved)
     }
 
-    /// Counts a request against the depth of the queue.
-    fn admit(&self, tx: &Tx) -> Result<(), PostError> {
+    /// Whether a request may be posted now.
+    fn check(&self, tx: &Tx) -> Result<(), PostError> {
         if tx.state != State::Ready {
             return Err(PostError::WrongState);
         }
@@ -59,7 +59,13 @@ impl HostQp {
         if self.outstanding.load(Ordering::Acquire) >= self.send_wr_max {
             return Err(PostError::QueueFull);
         }
-        self.outstanding.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Counts a request against the depth of the queue.
+    fn admit(&self, tx: &Tx) -> Result<(), PostError> {
+        self.check(tx)?;
+        self.count_send();
         Ok(())
     }
 
@@ -75,7 +81,7 @@ impl HostQp {
     /// one is free.
     fn post_copied(
         &self,
-        wr: (WrId, SendFlags, Option<Rkey>),
+        head: SendHead,
         len: usize,
         copy: impl Fn(&ForeignSlice),
     ) -> Result<(), PostError> {
@@ -83,7 +89,20 @@ impl HostQp {
             return Err(PostError::TooLarge);
         }
         let mut tx = self.tx();
-        self.admit(&tx)?;
+        self.check(&tx)?;
+        match tx.send_now(self, head, len, &copy) {
+            Ok(Some(made)) => {
+                self.settle(tx, Ok(made));
+                return Ok(());
+            }
+            Ok(None) => {}
+            Err(broken) => {
+                drop(tx);
+                self.peer_broke(broken);
+                return Err(PostError::WrongState);
+            }
+        }
+        self.count_send();
         let message = match tx.take_slot(self) {
             Ok(Some(slot)) if len > slot.mem.len() => Message::Overrun(slot),
             Ok(Some(slot)) => {
@@ -102,23 +121,17 @@ impl HostQp {
                 return Err(PostError::WrongState);
             }
         };
-        let (wr_id, flags, invalidate) = wr;
         let op = Op::Send {
             message,
             len,
-            invalidate,
+            invalidate: head.invalidate,
         };
-        tx.queue.push_back(Entry::new(wr_id, flags, op));
+        tx.queue.push_back(Entry::new(head.wr_id, head.flags, op));
         self.drive(tx);
         Ok(())
     }
 
-    fn post_reserved(
-        &self,
-        wr: (WrId, SendFlags, Option<Rkey>),
-        buf: &SendBuf,
-        len: usize,
-    ) -> Result<(), PostError> {
+    fn post_reserved(&self, head: SendHead, buf: &SendBuf, len: usize) -> Result<(), PostError> {
         let reservation = Arc::clone(buf.keep())
             .downcast::<Reservation>()
             .map_err(|_| PostError::LocalProtection)?;
@@ -148,13 +161,12 @@ impl HostQp {
                 }
             },
         };
-        let (wr_id, flags, invalidate) = wr;
         let op = Op::Send {
             message,
             len,
-            invalidate,
+            invalidate: head.invalidate,
         };
-        tx.queue.push_back(Entry::new(wr_id, flags, op));
+        tx.queue.push_back(Entry::new(head.wr_id, head.flags, op));
         self.drive(tx);
         Ok(())
     }
@@ -280,7 +292,11 @@ impl QueuePair for HostQp {
         let SendWr { wr_id, op, flags } = wr;
         match op {
             SendOp::Send { data, invalidate } => {
-                let head = (wr_id, flags, invalidate);
+                let head = SendHead {
+                    wr_id,
+                    flags,
+                    invalidate,
+                };
                 match data {
                     SendData::Inline(bytes) => {
                         self.post_copied(head, bytes.len(), |to| to.write(0, bytes))

@@ -65,6 +65,13 @@ impl Remote {
         self.qp
     }
 
+    /// Whether anybody of the peer's wants to know of what was published before: the cheap half of
+    /// [`notify`](Self::notify).
+    pub(super) fn is_awaited(&self, solicited: bool) -> bool {
+        fence(Ordering::SeqCst);
+        event::is_armed(&self.cell) || self.block.is_armed(solicited)
+    }
+
     /// Wakes whoever of the peer's wants to know of what was published before.
     pub(super) fn notify(&self, link: &PeerLink, solicited: bool) {
         fence(Ordering::SeqCst);

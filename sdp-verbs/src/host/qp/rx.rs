@@ -1,6 +1,6 @@
 //! The receiving half of a queue pair: posted receives, and what came into them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::remote::Remote;
@@ -66,6 +66,8 @@ pub(super) struct RxCore {
     pool: Arc<LocalPool>,
     /// The peer has been told of the block and may use it.
     exposed: AtomicBool,
+    /// Ring entries taken: the polling thread's own note, to look at the ring without the lock.
+    taken: AtomicU64,
 }
 
 /// Keeps one buffer's memory.
@@ -112,11 +114,23 @@ impl RxCore {
             cell,
             pool: Arc::clone(pool),
             exposed: AtomicBool::new(false),
+            taken: AtomicU64::new(0),
         })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Rx> {
         self.rx.lock().expect("nothing panics under this lock")
+    }
+
+    /// Whether something has come in. A look by the polling thread.
+    pub(super) fn has_inbound(&self) -> bool {
+        self.block.has_inbound(self.taken.load(Ordering::Relaxed))
+    }
+
+    /// Done with what was peeked at.
+    pub(super) fn advance(&self, rx: &mut Rx) {
+        rx.ring.advance();
+        self.taken.store(rx.ring.taken(), Ordering::Relaxed);
     }
 
     /// Our block.
@@ -282,11 +296,6 @@ impl Rx {
     pub(super) fn peek(&self) -> Option<Option<Inbound>> {
         let words = self.ring.peek()?;
         Some(Inbound::from_words(&words))
-    }
-
-    /// Done with what was peeked at.
-    pub(super) fn advance(&mut self) {
-        self.ring.advance();
     }
 
     /// Takes every posted receive back, oldest first. Their memory rests.

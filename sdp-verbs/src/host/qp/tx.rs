@@ -20,8 +20,9 @@ use crate::host::cells::Cell;
 use crate::host::keys::LiveKey;
 use crate::host::layout::{Inbound, WRITES_MAX, WriteRequest, WriteStatus};
 use crate::host::region::RegionInner;
+use crate::memory::ForeignSlice;
 use crate::types::{Access, RemoteAddr, Rkey, WrId};
-use crate::wr::{SendFlags, WcOpcode, WcStatus, WorkCompletion};
+use crate::wr::{SendFlags, WcOpcode, WcStatus};
 
 /// How long one of the tries counted by `rnr_retry` lasts.
 const RNR_TRY: Duration = Duration::from_millis(10);
@@ -68,6 +69,14 @@ pub(super) enum Op {
     Bind,
     /// The end marker; completes without a completion.
     End,
+}
+
+/// What a SEND has besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SendHead {
+    pub(super) wr_id: WrId,
+    pub(super) flags: SendFlags,
+    pub(super) invalidate: Option<Rkey>,
 }
 
 /// A request.
@@ -120,17 +129,12 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Together with what an earlier round of the same call came to.
-    pub(super) fn with(self, earlier: Self) -> Self {
+    /// The polling thread need not be told of what it is about to see.
+    pub(super) fn seen_by_poll(self) -> Self {
         Self {
-            published: match (self.published, earlier.published) {
-                (Some(a), Some(b)) => Some(a || b),
-                (one, other) => one.or(other),
-            },
-            completed: self.completed || earlier.completed,
-            failed: self.failed || earlier.failed,
-            wants_poll: self.wants_poll,
-            ended: self.ended || earlier.ended,
+            completed: false,
+            wants_poll: false,
+            ..self
         }
     }
 
@@ -202,6 +206,44 @@ impl Tx {
             Some(connection) => connection.take_slot(qp),
             None => Ok(None),
         }
+    }
+
+    /// A message that can go out at once: copied straight into the peer's receive, published,
+    /// completed. `None` if it has to wait its turn.
+    pub(super) fn send_now(
+        &mut self,
+        qp: &HostQp,
+        head: SendHead,
+        len: usize,
+        copy: impl Fn(&ForeignSlice),
+    ) -> Result<Option<Progress>, Broken> {
+        let (true, Some(connection)) = (self.queue.is_empty(), &mut self.connection) else {
+            return Ok(None);
+        };
+        let found = connection.find_slot(qp)?;
+        let Some(found) = found.filter(|found| len <= found.mem.len()) else {
+            return Ok(None);
+        };
+        copy(&found.mem);
+        connection.take_found();
+        let solicited = head.flags.contains(SendFlags::SOLICITED);
+        let entry = Inbound::Send {
+            slot: found.number,
+            len: len as u64,
+            solicited,
+            invalidate: head.invalidate,
+        };
+        connection.ring.push(&entry.to_words());
+        let completed = head.flags.contains(SendFlags::SIGNALED);
+        if completed {
+            qp.count_send();
+            qp.complete_send(head.wr_id, WcStatus::Success, WcOpcode::Send, 0);
+        }
+        Ok(Some(Progress {
+            published: Some(solicited),
+            completed,
+            ..Progress::default()
+        }))
     }
 
     /// A slot that was taken is not needed.
@@ -542,7 +584,7 @@ fn failed(status: Option<WcStatus>) -> bool {
 }
 
 /// Puts a private message into a slot, or marks that it does not fit.
-pub(super) fn place(slot: PeerSlot, private: &crate::memory::ForeignSlice, len: usize) -> Message {
+pub(super) fn place(slot: PeerSlot, private: &ForeignSlice, len: usize) -> Message {
     if len > slot.mem.len() {
         return Message::Overrun(slot);
     }
@@ -560,14 +602,8 @@ fn report(qp: &HostQp, entry: &Entry, status: WcStatus) -> bool {
         qp.send_taken();
         return false;
     }
-    qp.cq().push(WorkCompletion {
-        wr_id: entry.wr_id,
-        status,
-        opcode,
-        byte_len: if success { entry.byte_len } else { 0 },
-        invalidated: None,
-        qp: crate::types::QpNum(qp.number()),
-    });
+    let byte_len = if success { entry.byte_len } else { 0 };
+    qp.complete_send(entry.wr_id, status, opcode, byte_len);
     true
 }
 
