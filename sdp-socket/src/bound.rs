@@ -8,14 +8,14 @@ use sdp_verbs::{BindRequest, CmId};
 
 use crate::context::Context;
 use crate::error;
+use crate::park::Own;
 
 /// A local address that is taken: what `bind(2)` gives. Listen on it or connect from it, with
 /// [`Builder::listen`](crate::Builder::listen) and
 /// [`Builder::start_connect`](crate::Builder::start_connect); dropping it lets go of it.
 #[derive(Debug)]
 pub struct SdpBound {
-    context: Arc<Context>,
-    id: Arc<dyn CmId>,
+    parts: Own<(Arc<Context>, Arc<dyn CmId>)>,
     only_v6: bool,
 }
 
@@ -25,8 +25,7 @@ impl SdpBound {
         let id = context.create_id().map_err(error::verbs_error)?;
         id.bind(request).map_err(error::verbs_error)?;
         Ok(Self {
-            context: Arc::clone(context),
-            id,
+            parts: Own::new((Arc::clone(context), id))?,
             only_v6: request.only_v6,
         })
     }
@@ -36,8 +35,8 @@ impl SdpBound {
     /// # Errors
     /// None on an address that was taken.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.id
-            .local_addr()
+        let (_, id) = self.parts.get()?;
+        id.local_addr()
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
@@ -45,7 +44,7 @@ impl SdpBound {
         self.only_v6
     }
 
-    pub(crate) fn into_parts(self) -> (Arc<Context>, Arc<dyn CmId>) {
-        (self.context, self.id)
+    pub(crate) fn into_parts(self) -> io::Result<(Arc<Context>, Arc<dyn CmId>)> {
+        self.parts.into_inner()
     }
 }

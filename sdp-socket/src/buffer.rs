@@ -11,14 +11,16 @@ use sdp_verbs::MemoryRegion;
 use crate::context::Context;
 use crate::driver::{region_bytes, region_bytes_mut};
 use crate::error;
+use crate::park::Own;
 use crate::provider::{choose, shared};
 
 /// Bytes registered for life with the process's default provider. Sends from it, or from any part
 /// of it, take the fastest way there is. It gives the peer no right by itself: only the bytes of
 /// a send in progress can be read, and only until that send returns.
+///
+/// In a forked child it is empty: its memory stays with the parent.
 pub struct SdpBuffer {
-    region: Arc<dyn MemoryRegion>,
-    context: Arc<Context>,
+    held: Own<(Arc<dyn MemoryRegion>, Arc<Context>)>,
     len: usize,
 }
 
@@ -42,18 +44,16 @@ impl SdpBuffer {
             .alloc_registered(len.max(1))
             .map_err(error::verbs_error)?;
         context.add_registered(&region);
-        Ok(Self {
-            region,
-            context: Arc::clone(context),
-            len,
-        })
+        let held = Own::new((region, Arc::clone(context)))?;
+        Ok(Self { held, len })
     }
 }
 
 impl Drop for SdpBuffer {
     fn drop(&mut self) {
-        self.context
-            .remove_registered(self.region.addr().as_ptr() as usize);
+        if let Ok((region, context)) = self.held.get() {
+            context.remove_registered(region.addr().as_ptr() as usize);
+        }
     }
 }
 
@@ -61,13 +61,19 @@ impl Deref for SdpBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &region_bytes(&*self.region)[..self.len]
+        match self.held.get() {
+            Ok((region, _)) => &region_bytes(&**region)[..self.len],
+            Err(_) => &[],
+        }
     }
 }
 
 impl DerefMut for SdpBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut region_bytes_mut(&*self.region)[..self.len]
+        match self.held.get() {
+            Ok((region, _)) => &mut region_bytes_mut(&**region)[..self.len],
+            Err(_) => &mut [],
+        }
     }
 }
 

@@ -221,7 +221,7 @@ impl Builder {
         bound: Option<SdpBound>,
     ) -> io::Result<SdpConnecting> {
         let (context, id) = match bound {
-            Some(bound) => bound.into_parts(),
+            Some(bound) => bound.into_parts()?,
             None => {
                 let context = self.open_context()?;
                 context.start_progress()?;

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
-use crate::park::WaitWord;
+use crate::park::{Own, WaitWord};
 use crate::stream::SdpStream;
 use crate::sync::lock;
 
@@ -45,7 +45,7 @@ enum State {
 /// Dropping it gives it up.
 #[derive(Debug)]
 pub struct SdpConnecting {
-    connecting: Arc<Connecting>,
+    connecting: Own<Arc<Connecting>>,
 }
 
 impl SdpConnecting {
@@ -70,8 +70,10 @@ impl SdpConnecting {
         });
         context.add_connecting(token, &connecting);
         // From here on the drop of this value cleans up.
-        let this = Self { connecting };
-        let id = &this.connecting.id;
+        let id = Arc::clone(&connecting.id);
+        let this = Self {
+            connecting: Own::new(connecting)?,
+        };
         id.resolve(dst, time_max).map_err(error::verbs_error)?;
         Ok(this)
     }
@@ -82,33 +84,38 @@ impl SdpConnecting {
     /// # Errors
     /// The system refused to wait.
     pub fn wait(&self, time_max: Option<Duration>) -> io::Result<bool> {
-        self.connecting.wait(time_max)
+        self.connecting.get()?.wait(time_max)
     }
 
     /// The stream, or why there is none, to the first that asks after the connect has ended.
     pub fn try_finish(&self) -> Option<io::Result<SdpStream>> {
-        let result = self.connecting.take_result()?;
-        Some(result.map(SdpStream::from_conn))
+        match self.connecting.get() {
+            Ok(connecting) => Some(connecting.take_result()?.and_then(SdpStream::from_conn)),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// The address it connects from, once known.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.connecting.id.local_addr()
+        self.connecting.get().ok()?.id.local_addr()
     }
 
     /// Gives up: threads in [`wait`](Self::wait) return, there will be no stream.
     pub fn cancel(&self) {
-        self.connecting.give_up();
-        self.connecting.word.signal();
+        if let Ok(connecting) = self.connecting.get() {
+            connecting.give_up();
+            connecting.word.signal();
+        }
     }
 }
 
 impl Drop for SdpConnecting {
     fn drop(&mut self) {
-        let token = self.connecting.id.token();
-        self.connecting.context.remove_connecting(token);
-        self.connecting.give_up();
+        if let Ok(connecting) = self.connecting.get() {
+            connecting.context.remove_connecting(connecting.id.token());
+            connecting.give_up();
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::time::Duration;
 
 use sdp_core::Instant;
 use sdp_verbs::{
@@ -160,6 +161,18 @@ impl Context {
         };
         // Outside of the lock: dropping a connection drops its queue pair and id.
         drop(gone);
+    }
+
+    /// Closes every connection and waits, `linger` in all, until what was written has left.
+    pub(crate) fn close_all(&self, linger: Duration) {
+        let deadline = self.now() + linger;
+        let conns: Vec<Arc<Conn>> = lock(&self.peers).by_queue.values().cloned().collect();
+        for conn in &conns {
+            conn.close();
+        }
+        for conn in &conns {
+            conn.wait_flushed(deadline);
+        }
     }
 
     fn conn(&self, token: CqToken) -> Option<Arc<Conn>> {

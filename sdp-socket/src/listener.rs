@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
-use crate::park::WaitWord;
+use crate::park::{Own, WaitWord};
 use crate::ready::{Level, Readiness, ReadyPair};
 use crate::stream::SdpStream;
 use crate::sync::lock;
@@ -47,7 +47,7 @@ pub(crate) struct Listening {
 impl Listening {
     fn open(bound: SdpBound, backlog: u32, options: Options) -> io::Result<Arc<Self>> {
         let only_v6 = bound.only_v6();
-        let (context, id) = bound.into_parts();
+        let (context, id) = bound.into_parts()?;
         // As listen(2): a backlog of zero still takes one.
         let backlog = backlog.max(1);
         let listening = Arc::new(Self {
@@ -217,10 +217,14 @@ fn turn_down(id: &dyn CmId, why: &str, private_data: &[u8]) {
 /// Dropping it stops listening; connections that were not accepted are reset.
 #[derive(Debug)]
 pub struct SdpListener {
-    listening: Arc<Listening>,
+    listening: Own<Arc<Listening>>,
 }
 
 impl SdpListener {
+    fn listening(&self) -> io::Result<&Arc<Listening>> {
+        self.listening.get()
+    }
+
     /// Listens on the first of the addresses that can be bound. Port 0 takes an ephemeral port.
     ///
     /// # Errors
@@ -230,7 +234,8 @@ impl SdpListener {
     }
 
     pub(crate) fn open(bound: SdpBound, backlog: u32, options: Options) -> io::Result<Self> {
-        Listening::open(bound, backlog, options).map(|listening| Self { listening })
+        let listening = Own::new(Listening::open(bound, backlog, options)?)?;
+        Ok(Self { listening })
     }
 
     /// Changes how many connections may wait to be accepted, as a second `listen(2)` does.
@@ -239,17 +244,20 @@ impl SdpListener {
     /// None on a listener.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         let backlog = backlog.max(1);
-        self.listening.backlog.store(backlog, Ordering::Relaxed);
-        let id = &self.listening.id;
+        self.listening()?.backlog.store(backlog, Ordering::Relaxed);
+        let id = &self.listening()?.id;
         id.listen(backlog).map_err(error::verbs_error)
     }
 
     /// Stops listening for good: threads in [`accept`](Self::accept) return `InvalidInput`,
     /// connections that were not accepted are reset, new ones are turned down.
     pub fn shutdown(&self) {
-        self.listening.shut.store(true, Ordering::Release);
-        self.listening.reset_queue();
-        self.listening.word.signal();
+        let Ok(listening) = self.listening() else {
+            return;
+        };
+        listening.shut.store(true, Ordering::Release);
+        listening.reset_queue();
+        listening.word.signal();
     }
 
     /// Waits for a connection.
@@ -265,13 +273,13 @@ impl SdpListener {
     /// # Errors
     /// As [`accept`](Self::accept); `WouldBlock` when the time has passed.
     pub fn accept_timeout(&self, time: Duration) -> io::Result<(SdpStream, SocketAddr)> {
-        self.accept_until(Some(self.listening.context.now() + time))
+        self.accept_until(Some(self.listening()?.context.now() + time))
     }
 
     fn accept_until(&self, deadline: Option<Instant>) -> io::Result<(SdpStream, SocketAddr)> {
-        let conn = self.listening.accept(deadline)?;
+        let conn = self.listening()?.accept(deadline)?;
         let peer = conn.peer_addr().unwrap_or_else(|| self.unknown_peer());
-        Ok((SdpStream::from_conn(conn), peer))
+        Ok((SdpStream::from_conn(conn)?, peer))
     }
 
     fn unknown_peer(&self) -> SocketAddr {
@@ -286,7 +294,7 @@ impl SdpListener {
     /// # Errors
     /// None on a listener that was bound.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listening
+        self.listening()?
             .id
             .local_addr()
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
@@ -302,10 +310,10 @@ impl SdpListener {
     /// # Errors
     /// None.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.listening
+        self.listening()?
             .nonblocking
             .store(nonblocking, Ordering::Relaxed);
-        self.listening.word.signal();
+        self.listening()?.word.signal();
         Ok(())
     }
 
@@ -314,7 +322,7 @@ impl SdpListener {
     /// # Errors
     /// Out of descriptors.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        self.listening.readiness()
+        self.listening()?.readiness()
     }
 
     /// Another handle to the same listener.
@@ -323,7 +331,7 @@ impl SdpListener {
     /// None.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
-            listening: Arc::clone(&self.listening),
+            listening: Own::new(Arc::clone(self.listening()?))?,
         })
     }
 
@@ -332,7 +340,7 @@ impl SdpListener {
     /// # Errors
     /// None.
     pub fn only_v6(&self) -> io::Result<bool> {
-        Ok(self.listening.only_v6)
+        Ok(self.listening()?.only_v6)
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 use sdp_verbs::Provider;
 use sdp_verbs::hook::Lazy;
@@ -14,6 +15,7 @@ use sdp_verbs::host::HostProvider;
 
 use crate::context::Context;
 use crate::error;
+use crate::park::{GENERATIONS_MAX, at_exit, generation};
 use crate::sync::lock;
 
 /// Environment variable that names the provider.
@@ -65,9 +67,29 @@ struct Opened {
     traces: Vec<Arc<Trace>>,
 }
 
-fn opened() -> &'static Mutex<Opened> {
-    static OPENED: OnceLock<Mutex<Opened>> = OnceLock::new();
-    OPENED.get_or_init(Mutex::default)
+/// What this process has opened; a forked child starts anew.
+static OPENED: [OnceLock<Mutex<Opened>>; GENERATIONS_MAX] =
+    [const { OnceLock::new() }; GENERATIONS_MAX];
+
+/// How long exit waits, in all, for what was written to be taken.
+const EXIT_LINGER: Duration = Duration::from_secs(2);
+
+fn opened() -> io::Result<&'static Mutex<Opened>> {
+    Ok(OPENED[generation()?].get_or_init(Mutex::default))
+}
+
+/// The exit handler: closes every stream, and waits until what was written has left.
+extern "C" fn close_all() {
+    let Ok(opened) = opened() else { return };
+    // A thread that opens a provider just now has written nothing yet.
+    let Ok(opened) = opened.try_lock() else {
+        return;
+    };
+    let contexts: Vec<Arc<Context>> = opened.contexts.values().cloned().collect();
+    drop(opened);
+    for context in contexts {
+        context.close_all(EXIT_LINGER);
+    }
 }
 
 /// Switches on the wrapper that counts work requests below the engine, for contexts that are
@@ -79,7 +101,7 @@ pub fn set_trace(on: bool) {
 /// What the counting wrappers of this process have counted, or `None` without [`set_trace`].
 #[must_use]
 pub fn verbs_counters() -> Option<TraceCounters> {
-    let opened = lock(opened());
+    let opened = lock(opened().ok()?);
     let mut all = opened.traces.iter().map(|t| t.counters());
     let first = all.next()?;
     Some(all.fold(first, |sum, next| sum + next))
@@ -107,7 +129,7 @@ pub(crate) fn choose(chosen: Option<ProviderKind>) -> io::Result<ProviderKind> {
 
 /// The process's context of a provider, opened at first use.
 pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
-    let mut opened = lock(opened());
+    let mut opened = lock(opened()?);
     if let Some(context) = opened.contexts.get(&kind) {
         return Ok(Arc::clone(context));
     }
@@ -123,6 +145,7 @@ pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
     }
     let context = Context::threaded(provider).map_err(error::verbs_error)?;
     opened.contexts.insert(kind, Arc::clone(&context));
+    at_exit(close_all);
     Ok(context)
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::builder::Builder;
 use crate::driver::{Conn, RecvFlags, SendFlags};
 use crate::options::{Options, ZcopyThreshold};
+use crate::park::Own;
 use crate::ready::Readiness;
 use crate::stats::Stats;
 
@@ -19,7 +20,7 @@ use crate::stats::Stats;
 /// socket buffers. Threads may read and write at once; two writes never interleave.
 #[derive(Debug)]
 pub struct SdpStream {
-    handle: Arc<Handle>,
+    handle: Arc<Own<Handle>>,
 }
 
 /// Closes the connection when the last clone of a stream goes.
@@ -33,14 +34,14 @@ impl Drop for Handle {
 }
 
 impl SdpStream {
-    pub(crate) fn from_conn(conn: Arc<Conn>) -> Self {
-        Self {
-            handle: Arc::new(Handle(conn)),
-        }
+    pub(crate) fn from_conn(conn: Arc<Conn>) -> io::Result<Self> {
+        Ok(Self {
+            handle: Arc::new(Own::new(Handle(conn))?),
+        })
     }
 
-    fn conn(&self) -> &Conn {
-        &self.handle.0
+    fn conn(&self) -> io::Result<&Conn> {
+        Ok(&self.handle.get()?.0)
     }
 
     /// Connects to the first of the addresses that accepts.
@@ -64,7 +65,7 @@ impl SdpStream {
     /// # Errors
     /// `NotConnected` if it is unknown.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.conn()
+        self.conn()?
             .peer_addr()
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -74,7 +75,7 @@ impl SdpStream {
     /// # Errors
     /// `NotConnected` if it is unknown.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.conn()
+        self.conn()?
             .local_addr()
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
@@ -85,7 +86,7 @@ impl SdpStream {
     /// # Errors
     /// `NotConnected` after the connection has ended.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let conn = self.conn();
+        let conn = self.conn()?;
         if conn.is_closed() {
             return Err(io::ErrorKind::NotConnected.into());
         }
@@ -117,9 +118,9 @@ impl SdpStream {
     pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         let flags = RecvFlags {
             peek: true,
-            ..self.recv_flags()
+            ..self.recv_flags()?
         };
-        self.conn().recv(&mut [IoSliceMut::new(buf)], flags)
+        self.conn()?.recv(&mut [IoSliceMut::new(buf)], flags)
     }
 
     /// Receives until `buf` is full or the stream ends, in one call (MSG_WAITALL).
@@ -129,9 +130,9 @@ impl SdpStream {
     pub fn read_waitall(&self, buf: &mut [u8]) -> io::Result<usize> {
         let flags = RecvFlags {
             wait_all: true,
-            ..self.recv_flags()
+            ..self.recv_flags()?
         };
-        self.conn().recv(&mut [IoSliceMut::new(buf)], flags)
+        self.conn()?.recv(&mut [IoSliceMut::new(buf)], flags)
     }
 
     /// Receives with flags for this call, as `recvmsg(2)`. A stream that is non-blocking is so
@@ -141,10 +142,10 @@ impl SdpStream {
     /// As `recv(2)`.
     pub fn recv_with(&self, bufs: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
         let flags = RecvFlags {
-            nonblocking: flags.nonblocking || self.options().nonblocking(),
+            nonblocking: flags.nonblocking || self.options()?.nonblocking(),
             ..flags
         };
-        self.conn().recv(bufs, flags)
+        self.conn()?.recv(bufs, flags)
     }
 
     /// Sends with flags for this call, as `sendmsg(2)`. A stream that is non-blocking is so
@@ -153,19 +154,19 @@ impl SdpStream {
     /// # Errors
     /// As `send(2)`.
     pub fn send_with(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> io::Result<usize> {
-        let nonblocking = flags.nonblocking || self.options().nonblocking();
-        self.conn().send(bufs, nonblocking)
+        let nonblocking = flags.nonblocking || self.options()?.nonblocking();
+        self.conn()?.send(bufs, nonblocking)
     }
 
-    fn recv_flags(&self) -> RecvFlags {
-        RecvFlags {
-            nonblocking: self.options().nonblocking(),
+    fn recv_flags(&self) -> io::Result<RecvFlags> {
+        Ok(RecvFlags {
+            nonblocking: self.options()?.nonblocking(),
             ..RecvFlags::default()
-        }
+        })
     }
 
-    fn options(&self) -> &Options {
-        &self.conn().options
+    fn options(&self) -> io::Result<&Options> {
+        Ok(&self.conn()?.options)
     }
 
     /// SO_RCVTIMEO. `None` waits without limit.
@@ -173,7 +174,7 @@ impl SdpStream {
     /// # Errors
     /// `InvalidInput` for a time of zero.
     pub fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        self.options().set_read_timeout(nonzero(time)?);
+        self.options()?.set_read_timeout(nonzero(time)?);
         Ok(())
     }
 
@@ -183,7 +184,7 @@ impl SdpStream {
     /// # Errors
     /// `InvalidInput` for a time of zero.
     pub fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        self.options().set_write_timeout(nonzero(time)?);
+        self.options()?.set_write_timeout(nonzero(time)?);
         Ok(())
     }
 
@@ -192,7 +193,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.options().read_timeout())
+        Ok(self.options()?.read_timeout())
     }
 
     /// See [`set_write_timeout`](Self::set_write_timeout).
@@ -200,7 +201,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.options().write_timeout())
+        Ok(self.options()?.write_timeout())
     }
 
     /// TCP_NODELAY: small writes are not held back to be sent together while credits are scarce.
@@ -208,8 +209,9 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.options().set_nodelay(on);
-        self.conn().visit_engine(|engine, _| engine.set_nodelay(on));
+        self.options()?.set_nodelay(on);
+        self.conn()?
+            .visit_engine(|engine, _| engine.set_nodelay(on));
         Ok(())
     }
 
@@ -218,7 +220,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn nodelay(&self) -> io::Result<bool> {
-        Ok(self.options().nodelay())
+        Ok(self.options()?.nodelay())
     }
 
     /// SO_LINGER. `Some(0)`: closing resets the connection; `Some(t)`: unsent bytes are given up
@@ -227,7 +229,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
-        self.options().set_linger(time);
+        self.options()?.set_linger(time);
         Ok(())
     }
 
@@ -236,7 +238,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        Ok(self.options().linger())
+        Ok(self.options()?.linger())
     }
 
     /// Makes reads and writes return at once with what can be had.
@@ -244,7 +246,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        self.options().set_nonblocking(on);
+        self.options()?.set_nonblocking(on);
         Ok(())
     }
 
@@ -253,8 +255,8 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn set_zcopy_threshold(&self, threshold: ZcopyThreshold) -> io::Result<()> {
-        self.options().set_threshold(threshold);
-        let conn = self.conn();
+        self.options()?.set_threshold(threshold);
+        let conn = self.conn()?;
         let same_host = conn
             .context
             .provider()
@@ -270,7 +272,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn zcopy_threshold(&self) -> io::Result<ZcopyThreshold> {
-        Ok(self.options().threshold())
+        Ok(self.options()?.threshold())
     }
 
     /// SO_SNDBUF, brought into the range 4 KiB to 64 MiB.
@@ -279,8 +281,8 @@ impl SdpStream {
     /// None.
     pub fn set_send_buffer_size(&self, len: usize) -> io::Result<()> {
         let len = Options::clamp_buffer(len);
-        self.options().set_send_buffer_len(len);
-        self.conn()
+        self.options()?.set_send_buffer_len(len);
+        self.conn()?
             .visit_engine(|engine, _| engine.set_send_buffer_len(len));
         Ok(())
     }
@@ -290,7 +292,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn send_buffer_size(&self) -> io::Result<usize> {
-        Ok(self.options().send_buffer_len())
+        Ok(self.options()?.send_buffer_len())
     }
 
     /// SO_RCVBUF, brought into the range 4 KiB to 64 MiB.
@@ -299,8 +301,8 @@ impl SdpStream {
     /// None.
     pub fn set_recv_buffer_size(&self, len: usize) -> io::Result<()> {
         let len = Options::clamp_buffer(len);
-        self.options().set_recv_buffer_len(len);
-        self.conn()
+        self.options()?.set_recv_buffer_len(len);
+        self.conn()?
             .visit_engine(|engine, _| engine.set_recv_buffer_total(len));
         Ok(())
     }
@@ -310,7 +312,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn recv_buffer_size(&self) -> io::Result<usize> {
-        Ok(self.options().recv_buffer_len())
+        Ok(self.options()?.recv_buffer_len())
     }
 
     /// SO_ERROR: the error that ended the connection, once.
@@ -318,7 +320,7 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(self.conn().take_error())
+        Ok(self.conn()?.take_error())
     }
 
     /// A descriptor for poll, select and epoll (level, edge, one-shot, nested), made at the first
@@ -330,14 +332,16 @@ impl SdpStream {
     /// # Errors
     /// Out of descriptors.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        self.conn().readiness()
+        self.conn()?.readiness()
     }
 
     /// What this connection has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.conn()
-            .visit_engine(|engine, _| Stats::from(engine.stats()))
+        self.conn().map_or_else(
+            |_| Stats::default(),
+            |conn| conn.visit_engine(|engine, _| Stats::from(engine.stats())),
+        )
     }
 }
 
@@ -357,7 +361,7 @@ impl Read for &SdpStream {
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.conn().recv(bufs, self.recv_flags())
+        self.conn()?.recv(bufs, self.recv_flags()?)
     }
 }
 
@@ -367,7 +371,7 @@ impl Write for &SdpStream {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.conn().send(bufs, self.options().nonblocking())
+        self.conn()?.send(bufs, self.options()?.nonblocking())
     }
 
     /// Nothing is held back by this library: a flush does nothing, as with TCP.

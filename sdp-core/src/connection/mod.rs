@@ -332,6 +332,13 @@ impl Connection {
         self.sh.life.peer_fin
     }
 
+    /// This side has closed, and everything up to its DisConn has been delivered to the peer's
+    /// adapter.
+    #[must_use]
+    pub fn has_sent_all(&self) -> bool {
+        self.sh.life.fin == state::Fin::Done
+    }
+
     /// The connection ended in an error that nobody has been told yet.
     #[must_use]
     pub fn has_failed(&self) -> bool {
@@ -382,6 +389,12 @@ impl Connection {
         self.sh.flush_nudge();
         self.sh.flush_update();
         self.finish_close();
+    }
+
+    /// The peer's advert is open.
+    #[cfg(test)]
+    pub(crate) fn advert_open(&self) -> bool {
+        self.rx.advert_open()
     }
 
     /// A fresh engine in `stage`.

@@ -7,7 +7,7 @@ use sdp_core::{EndCall, Instant};
 use sdp_verbs::{ArmFor, Wake};
 
 use super::{Conn, NEVER};
-use crate::park::{AbortOnUnwind, Spinner, WaitWord};
+use crate::park::{AbortOnUnwind, SpinPolicy, Spinner, WaitWord};
 
 /// A thread in a call on a connection. When the last one leaves, the progress loop takes over.
 pub(super) struct Caller<'a> {
@@ -91,6 +91,23 @@ impl Conn {
             Err(error) => {
                 tracing::error!("cannot sleep: {error}");
                 Some(EndCall::Interrupted)
+            }
+        }
+    }
+
+    /// Waits until everything accepted, and the end of it, has left this process.
+    pub(crate) fn wait_flushed(&self, deadline: Instant) {
+        let _caller = self.enter();
+        let mut spinner = Spinner::new(SpinPolicy::Never);
+        loop {
+            let seen = self.tx.seen();
+            if self.is_closed() || self.lock().engine.has_sent_all() {
+                return;
+            }
+            if let Some(EndCall::TimedOut) = self.wait(&self.tx, seen, Some(deadline), &mut spinner)
+            {
+                tracing::warn!(token = ?self.token, "exit without delivering all that was written");
+                return;
             }
         }
     }

@@ -4,6 +4,8 @@
 //! thread: see [`Runtime`].
 
 mod eventcount;
+mod exit;
+mod fork;
 mod spin;
 mod threads;
 mod turn;
@@ -17,6 +19,8 @@ use sdp_core::Instant;
 use sdp_verbs::{ArmToken, CompletionQueue, Wake};
 
 pub(crate) use eventcount::EventCount;
+pub(crate) use exit::at_exit;
+pub(crate) use fork::{GENERATIONS_MAX, Own, generation};
 pub use spin::SpinPolicy;
 pub(crate) use spin::Spinner;
 pub(crate) use threads::ThreadRuntime;

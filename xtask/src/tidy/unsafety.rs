@@ -23,10 +23,15 @@ struct Confined {
     contracts: bool,
 }
 
-const CONFINED: [Confined; 2] = [
+const CONFINED: [Confined; 3] = [
     Confined {
         within: "sdp-socket/src/",
-        modules: &["sdp-socket/src/driver/regions"],
+        modules: &[
+            "sdp-socket/src/driver/regions",
+            // An exit handler and a page that fork wipes: there is no safe way to ask for either.
+            "sdp-socket/src/park/exit",
+            "sdp-socket/src/park/fork",
+        ],
         contracts: false,
     },
     Confined {
@@ -42,6 +47,24 @@ const CONFINED: [Confined; 2] = [
             "sdp-verbs/src/conformance",
         ],
         contracts: true,
+    },
+    Confined {
+        within: "sdp-ffi/src/",
+        modules: &[
+            // The functions of sdp.h, one file per kind.
+            "sdp-ffi/src/socket",
+            "sdp-ffi/src/io",
+            "sdp-ffi/src/options",
+            "sdp-ffi/src/names",
+            "sdp-ffi/src/poll",
+            "sdp-ffi/src/memory",
+            "sdp-ffi/src/version",
+            // C's pointers, errno, and the table that a forked child must not touch.
+            "sdp-ffi/src/pointer",
+            "sdp-ffi/src/guard",
+            "sdp-ffi/src/process",
+        ],
+        contracts: false,
     },
 ];
 
