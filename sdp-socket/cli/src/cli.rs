@@ -38,6 +38,39 @@ pub(crate) enum Command {
     /// One of the two processes of a soak.
     #[command(hide = true)]
     SoakEnd(SoakEndArgs),
+    /// Kill peers, or stop them for a while, and look at what becomes of the survivor's calls.
+    ///
+    /// Each round starts a process, brings the connection with it into a phase (handshake, copied
+    /// bytes under way, an advert open, a read running, closing) and kills it. All bytes that had
+    /// reached the survivor must be delivered, then the error, soon; nothing of the peer may stay.
+    Kill(KillArgs),
+    /// The process that is killed.
+    #[command(hide = true)]
+    KillVictim(KillVictimArgs),
+}
+
+/// Arguments of `sdp kill`.
+#[derive(Debug, Args)]
+pub(crate) struct KillArgs {
+    /// How often [default: 200, with --stop 20].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rounds: Option<u32>,
+    /// Stop the peer for 3 s in place of killing it.
+    #[arg(long)]
+    pub(crate) stop: bool,
+    /// Seed of all choices, as an earlier run printed it.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Write the report as JSON to FILE (`-`: standard output) in place of text.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Arguments of the process that is killed.
+#[derive(Debug, Args)]
+pub(crate) struct KillVictimArgs {
+    /// What it does.
+    pub(crate) script: String,
 }
 
 /// Arguments of `sdp soak`.

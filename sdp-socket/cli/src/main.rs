@@ -9,6 +9,7 @@
 //! measured, 2 for a wrong command line.
 
 mod cli;
+mod kill;
 mod lab;
 mod perf;
 mod report;
@@ -26,6 +27,8 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         cli::Command::Perf { command } => perf::run(&command),
         cli::Command::Soak(args) => soak::run(&args),
+        cli::Command::Kill(args) => kill::run(&args),
+        cli::Command::KillVictim(args) => kill::run_victim(&args),
         cli::Command::SoakEnd(args) => soak::run_end(&args),
     };
     match outcome {

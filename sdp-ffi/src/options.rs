@@ -1,0 +1,90 @@
+//! Socket options.
+
+use std::ffi::c_void;
+
+use libc::{c_int, socklen_t};
+
+use crate::errno::Failure;
+use crate::guard::guard;
+use crate::pointer::write_bytes;
+use crate::process::process;
+use crate::settings::Name;
+
+/// Level of the options that only SDP has.
+pub const SOL_SDP: c_int = 1025;
+/// Option, an int: from how many bytes on a send is not copied. 0: never; SDP_ZCOPY_AUTO: what is
+/// measured to be best for the memory it comes from. At level SOL_SDP, or IPPROTO_TCP.
+pub const SDP_ZCOPY_THRESH: c_int = 80;
+/// Value of SDP_ZCOPY_THRESH, the default.
+pub const SDP_ZCOPY_AUTO: c_int = -1;
+
+/// No option has more bytes; of longer values the first ones are looked at.
+const VALUE_LEN_MAX: usize = 16;
+
+/// Sets an option, as setsockopt(2).
+///
+/// SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled),
+/// SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_REUSEADDR (kept; binding always reuses), SO_REUSEPORT.
+/// IPPROTO_TCP: TCP_NODELAY, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP:
+/// SDP_ZCOPY_THRESH.
+///
+/// Returns 0; or -1 with ENOPROTOOPT, EINVAL (length or value), EDOM (time), EFAULT (NULL), EBADF.
+///
+/// # Safety
+/// value is NULL, or length bytes there can be read.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sdp_setsockopt(
+    socket: c_int,
+    level: c_int,
+    option: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> c_int {
+    guard("sdp_setsockopt", || {
+        let socket = process().sockets.get(socket)?;
+        let name = Name::of(level, option)?;
+        if value.is_null() {
+            return Err(Failure::null("the value"));
+        }
+        // As Linux, which takes it for an int.
+        let len = c_int::try_from(length)
+            .ok()
+            .and_then(|n| usize::try_from(n).ok());
+        let Some(len) = len else {
+            return Err(Failure::new(libc::EINVAL, "a negative length"));
+        };
+        let mut copy = [0; VALUE_LEN_MAX];
+        let len = len.min(VALUE_LEN_MAX);
+        // SAFETY: our caller's promise for the source; the copy has room for `len`.
+        unsafe { std::ptr::copy_nonoverlapping(value.cast(), copy.as_mut_ptr(), len) };
+        socket.set_option(name, &copy[..len]).map(|()| 0)
+    })
+}
+
+/// Reads an option, as getsockopt(2): those of sdp_setsockopt(), and SO_ERROR (which is then 0),
+/// SO_TYPE, SO_DOMAIN, SO_ACCEPTCONN.
+///
+/// Returns 0; or -1 with ENOPROTOOPT, EINVAL (negative length), EFAULT (NULL), EBADF.
+///
+/// # Safety
+/// value is NULL, or *length bytes there can be written, and length too.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sdp_getsockopt(
+    socket: c_int,
+    level: c_int,
+    option: c_int,
+    value: *mut c_void,
+    length: *mut socklen_t,
+) -> c_int {
+    guard("sdp_getsockopt", || {
+        let socket = process().sockets.get(socket)?;
+        let name = Name::of(level, option)?;
+        if value.is_null() || length.is_null() {
+            // Before SO_ERROR is taken and lost.
+            return Err(Failure::null("the value or its length"));
+        }
+        let bytes = socket.option(name)?;
+        // SAFETY: our caller's promise.
+        unsafe { write_bytes(&bytes, value, length, false) }.map(|()| 0)
+    })
+}

@@ -1,0 +1,184 @@
+//! From C's pointers to Rust's slices and values, and back.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::ptr;
+
+use libc::{c_int, c_void, iovec, size_t, sockaddr, socklen_t};
+use smallvec::SmallVec;
+
+use crate::address::{Family, V6_LEN, bytes_of};
+use crate::errno::Failure;
+
+/// Bytes one call may move, as on Linux: more are left for the next call.
+const CALL_LEN_MAX: usize = 0x7fff_f000;
+/// Pieces of a vectored call, as `IOV_MAX` of Linux.
+const PIECES_MAX: usize = 1024;
+
+/// Pieces of memory on the stack.
+type Few<T> = SmallVec<[T; 8]>;
+
+/// The bytes of a send. NULL is fine for none.
+///
+/// # Safety
+/// Not NULL: `len` readable bytes at `at`, until the call returns.
+pub(crate) unsafe fn bytes<'a>(at: *const c_void, len: size_t) -> Result<&'a [u8], Failure> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if at.is_null() {
+        return Err(Failure::null("the buffer"));
+    }
+    // SAFETY: the caller's promise; the length is below `isize::MAX`.
+    Ok(unsafe { std::slice::from_raw_parts(at.cast(), len.min(CALL_LEN_MAX)) })
+}
+
+/// The memory of a receive. NULL is fine for none.
+///
+/// # Safety
+/// Not NULL: `len` writable bytes at `at` that nobody else touches until the call returns. They
+/// need no values: this library only writes there.
+pub(crate) unsafe fn bytes_mut<'a>(at: *mut c_void, len: size_t) -> Result<&'a mut [u8], Failure> {
+    if len == 0 {
+        return Ok(&mut []);
+    }
+    if at.is_null() {
+        return Err(Failure::null("the buffer"));
+    }
+    // SAFETY: the caller's promise; the length is below `isize::MAX`.
+    Ok(unsafe { std::slice::from_raw_parts_mut(at.cast(), len.min(CALL_LEN_MAX)) })
+}
+
+/// The pieces that `f` makes of an array of `struct iovec`, cut off at the bytes of one call.
+///
+/// # Safety
+/// Not NULL: `count` structures at `at`.
+unsafe fn pieces<T>(
+    at: *const iovec,
+    count: c_int,
+    mut f: impl FnMut(*mut c_void, usize) -> Result<T, Failure>,
+) -> Result<Few<T>, Failure> {
+    let count = usize::try_from(count).ok().filter(|n| *n <= PIECES_MAX);
+    let Some(count) = count else {
+        let words = format!("more than {PIECES_MAX} pieces, or fewer than none");
+        return Err(Failure::new(libc::EINVAL, words));
+    };
+    if count > 0 && at.is_null() {
+        return Err(Failure::null("the array of pieces"));
+    }
+    let mut total = 0_usize;
+    let mut out = Few::new();
+    for index in 0..count {
+        // SAFETY: the index is within the caller's array.
+        let piece = unsafe { at.add(index) };
+        // SAFETY: as above; C promises nothing about alignment that this read would need.
+        let piece = unsafe { piece.read_unaligned() };
+        let rest = CALL_LEN_MAX - total.min(CALL_LEN_MAX);
+        total = total
+            .checked_add(piece.iov_len)
+            .filter(|sum| isize::try_from(*sum).is_ok())
+            .ok_or_else(|| Failure::new(libc::EINVAL, "the pieces exceed SSIZE_MAX"))?;
+        out.push(f(piece.iov_base, piece.iov_len.min(rest))?);
+    }
+    Ok(out)
+}
+
+/// The pieces of a vectored send.
+///
+/// # Safety
+/// As [`bytes`], for every piece; `count` structures at `at`.
+pub(crate) unsafe fn send_pieces<'a>(
+    at: *const iovec,
+    count: c_int,
+) -> Result<Few<IoSlice<'a>>, Failure> {
+    let piece = |base: *mut c_void, len| {
+        // SAFETY: the caller's promise for this piece.
+        unsafe { bytes(base, len) }.map(IoSlice::new)
+    };
+    // SAFETY: the caller's promise for the array.
+    unsafe { pieces(at, count, piece) }
+}
+
+/// The pieces of a vectored receive.
+///
+/// # Safety
+/// As [`bytes_mut`], for every piece; no two overlap; `count` structures at `at`.
+pub(crate) unsafe fn recv_pieces<'a>(
+    at: *const iovec,
+    count: c_int,
+) -> Result<Few<IoSliceMut<'a>>, Failure> {
+    let piece = |base, len| {
+        // SAFETY: the caller's promise for this piece.
+        unsafe { bytes_mut(base, len) }.map(IoSliceMut::new)
+    };
+    // SAFETY: the caller's promise for the array.
+    unsafe { pieces(at, count, piece) }
+}
+
+/// Reads an address.
+///
+/// # Safety
+/// Not NULL: `len` readable bytes at `at`.
+pub(crate) unsafe fn read_address(
+    at: *const sockaddr,
+    len: socklen_t,
+    family: Family,
+) -> Result<SocketAddr, Failure> {
+    if at.is_null() {
+        return Err(Failure::null("the address"));
+    }
+    let mut copy = [0; V6_LEN];
+    let len = usize::try_from(len).map_or(V6_LEN, |len| len.min(V6_LEN));
+    // SAFETY: the caller's promise for the source; the copy has room for `len`.
+    unsafe { ptr::copy_nonoverlapping(at.cast(), copy.as_mut_ptr(), len) };
+    family.parse(&copy[..len])
+}
+
+/// Writes `bytes`, or as many as fit, and the length: of what was written, or, if `full_len`, of
+/// all of them.
+///
+/// # Safety
+/// Not NULL: a writable length at `len`, and as many writable bytes at `at` as it says.
+pub(crate) unsafe fn write_bytes(
+    bytes: &[u8],
+    at: *mut c_void,
+    len: *mut socklen_t,
+    full_len: bool,
+) -> Result<(), Failure> {
+    if at.is_null() {
+        return Err(Failure::null("the place for the result"));
+    }
+    if len.is_null() {
+        return Err(Failure::null("the length of the result"));
+    }
+    // SAFETY: the caller's promise.
+    let room = unsafe { len.read_unaligned() };
+    // As Linux, which takes it for an int.
+    let room = c_int::try_from(room)
+        .ok()
+        .and_then(|n| usize::try_from(n).ok());
+    let Some(room) = room else {
+        return Err(Failure::new(libc::EINVAL, "a negative length"));
+    };
+    let written = bytes.len().min(room);
+    // SAFETY: the caller's promise for the target, which has room; `bytes` is our own copy.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at.cast(), written) };
+    let told = if full_len { bytes.len() } else { written };
+    let told = socklen_t::try_from(told).unwrap_or(socklen_t::MAX);
+    // SAFETY: the caller's promise.
+    unsafe { len.write_unaligned(told) };
+    Ok(())
+}
+
+/// Writes an address as `getsockname(2)` does: cut off if need be, with the full length.
+///
+/// # Safety
+/// As [`write_bytes`].
+pub(crate) unsafe fn write_address(
+    addr: SocketAddr,
+    at: *mut sockaddr,
+    len: *mut socklen_t,
+) -> Result<(), Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { write_bytes(&bytes_of(addr), at.cast(), len, true) }
+}

@@ -1,0 +1,333 @@
+//! Socket options: their names, their bytes, and what a socket has of them before it is a stream.
+
+use std::io;
+use std::time::Duration;
+
+use libc::{c_int, c_long};
+use sdp_socket::{Builder, SdpStream, ZcopyThreshold};
+use smallvec::SmallVec;
+
+use crate::errno::Failure;
+use crate::options::{SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP};
+
+/// The bytes of an option: one of the three structures below.
+pub(crate) type OptionBytes = SmallVec<[u8; 16]>;
+
+/// The options there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Name {
+    SendBuffer,
+    RecvBuffer,
+    ReadTimeout,
+    WriteTimeout,
+    Linger,
+    Error,
+    ReuseAddr,
+    ReusePort,
+    Type,
+    Domain,
+    AcceptConn,
+    Nodelay,
+    OnlyV6,
+    Threshold,
+}
+
+/// Level, number, option.
+const NAMES: [(c_int, c_int, Name); 15] = [
+    (libc::SOL_SOCKET, libc::SO_SNDBUF, Name::SendBuffer),
+    (libc::SOL_SOCKET, libc::SO_RCVBUF, Name::RecvBuffer),
+    (libc::SOL_SOCKET, libc::SO_RCVTIMEO, Name::ReadTimeout),
+    (libc::SOL_SOCKET, libc::SO_SNDTIMEO, Name::WriteTimeout),
+    (libc::SOL_SOCKET, libc::SO_LINGER, Name::Linger),
+    (libc::SOL_SOCKET, libc::SO_ERROR, Name::Error),
+    (libc::SOL_SOCKET, libc::SO_REUSEADDR, Name::ReuseAddr),
+    (libc::SOL_SOCKET, libc::SO_REUSEPORT, Name::ReusePort),
+    (libc::SOL_SOCKET, libc::SO_TYPE, Name::Type),
+    (libc::SOL_SOCKET, libc::SO_DOMAIN, Name::Domain),
+    (libc::SOL_SOCKET, libc::SO_ACCEPTCONN, Name::AcceptConn),
+    (libc::IPPROTO_TCP, libc::TCP_NODELAY, Name::Nodelay),
+    (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, Name::OnlyV6),
+    (SOL_SDP, SDP_ZCOPY_THRESH, Name::Threshold),
+    // Where the SDP of old had it.
+    (libc::IPPROTO_TCP, SDP_ZCOPY_THRESH, Name::Threshold),
+];
+
+impl Name {
+    /// # Errors
+    /// `ENOPROTOOPT` for an option there is not.
+    pub(crate) fn of(level: c_int, number: c_int) -> Result<Self, Failure> {
+        let found = NAMES.iter().find(|row| (row.0, row.1) == (level, number));
+        found.map(|row| row.2).ok_or_else(|| {
+            let words = format!("no option {number} at level {level}");
+            Failure::new(libc::ENOPROTOOPT, words)
+        })
+    }
+}
+
+/// Options that a program may set at any time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    send_buffer_len: Option<usize>,
+    recv_buffer_len: Option<usize>,
+    pub(crate) read_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    linger: Option<Duration>,
+    nodelay: bool,
+    only_v6: bool,
+    reuse_addr: bool,
+    reuse_port: bool,
+    threshold: ZcopyThreshold,
+}
+
+impl Settings {
+    /// What makes streams and listeners with these options, as far as it takes them.
+    pub(crate) fn builder(&self) -> Builder {
+        let mut builder = Builder::new()
+            .nodelay(self.nodelay)
+            .only_v6(self.only_v6)
+            .reuse_port(self.reuse_port)
+            .zcopy_threshold(self.threshold);
+        if let Some(len) = self.send_buffer_len {
+            builder = builder.send_buffer_size(len);
+        }
+        if let Some(len) = self.recv_buffer_len {
+            builder = builder.recv_buffer_size(len);
+        }
+        builder
+    }
+
+    /// Gives a stream these options.
+    pub(crate) fn apply(&self, stream: &SdpStream) -> io::Result<()> {
+        stream.set_read_timeout(self.read_timeout)?;
+        stream.set_write_timeout(self.write_timeout)?;
+        stream.set_linger(self.linger)?;
+        stream.set_nodelay(self.nodelay)?;
+        stream.set_zcopy_threshold(self.threshold)?;
+        if let Some(len) = self.send_buffer_len {
+            stream.set_send_buffer_size(len)?;
+        }
+        if let Some(len) = self.recv_buffer_len {
+            stream.set_recv_buffer_size(len)?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `EINVAL` for too few bytes or a value out of range, `EDOM` for a bad time,
+    /// `ENOPROTOOPT` for an option that can only be read.
+    pub(crate) fn set(&mut self, name: Name, bytes: &[u8]) -> Result<(), Failure> {
+        match name {
+            Name::SendBuffer => self.send_buffer_len = Some(buffer_len(bytes)?),
+            Name::RecvBuffer => self.recv_buffer_len = Some(buffer_len(bytes)?),
+            Name::ReadTimeout => self.read_timeout = time(bytes)?,
+            Name::WriteTimeout => self.write_timeout = time(bytes)?,
+            Name::Linger => self.linger = linger(bytes)?,
+            Name::Nodelay => self.nodelay = int(bytes)? != 0,
+            Name::OnlyV6 => self.only_v6 = int(bytes)? != 0,
+            Name::ReuseAddr => self.reuse_addr = int(bytes)? != 0,
+            Name::ReusePort => self.reuse_port = int(bytes)? != 0,
+            Name::Threshold => self.threshold = threshold(int(bytes)?)?,
+            Name::Error | Name::Type | Name::Domain | Name::AcceptConn => {
+                let words = format!("{name:?} can only be read");
+                return Err(Failure::new(libc::ENOPROTOOPT, words));
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of one of these options, `None` for those that are a socket's state. `buffers`
+    /// are the sizes in effect.
+    pub(crate) fn get(&self, name: Name, buffers: (usize, usize)) -> Option<OptionBytes> {
+        Some(match name {
+            Name::SendBuffer => int_bytes(saturating(buffers.0)),
+            Name::RecvBuffer => int_bytes(saturating(buffers.1)),
+            Name::ReadTimeout => time_bytes(self.read_timeout),
+            Name::WriteTimeout => time_bytes(self.write_timeout),
+            Name::Linger => linger_bytes(self.linger),
+            Name::Nodelay => int_bytes(c_int::from(self.nodelay)),
+            Name::OnlyV6 => int_bytes(c_int::from(self.only_v6)),
+            Name::ReuseAddr => int_bytes(c_int::from(self.reuse_addr)),
+            Name::ReusePort => int_bytes(c_int::from(self.reuse_port)),
+            Name::Threshold => int_bytes(match self.threshold {
+                ZcopyThreshold::Auto => SDP_ZCOPY_AUTO,
+                ZcopyThreshold::Off => 0,
+                ZcopyThreshold::Bytes(len) => saturating(len),
+            }),
+            Name::Error | Name::Type | Name::Domain | Name::AcceptConn => return None,
+        })
+    }
+}
+
+fn saturating(len: usize) -> c_int {
+    c_int::try_from(len).unwrap_or(c_int::MAX)
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Failure> {
+    let found = bytes.get(at..at + N).and_then(|b| b.try_into().ok());
+    found.ok_or_else(|| {
+        let words = format!("an option value of {} bytes: too short", bytes.len());
+        Failure::new(libc::EINVAL, words)
+    })
+}
+
+fn int(bytes: &[u8]) -> Result<c_int, Failure> {
+    field(bytes, 0).map(c_int::from_ne_bytes)
+}
+
+pub(crate) fn int_bytes(value: c_int) -> OptionBytes {
+    OptionBytes::from_slice(&value.to_ne_bytes())
+}
+
+/// As Linux: a negative size is a huge one, and the library brings it into its range.
+fn buffer_len(bytes: &[u8]) -> Result<usize, Failure> {
+    Ok(usize::try_from(int(bytes)?).unwrap_or(usize::MAX))
+}
+
+fn threshold(value: c_int) -> Result<ZcopyThreshold, Failure> {
+    match (value, usize::try_from(value)) {
+        (SDP_ZCOPY_AUTO, _) => Ok(ZcopyThreshold::Auto),
+        (0, _) => Ok(ZcopyThreshold::Off),
+        (_, Ok(len)) => Ok(ZcopyThreshold::Bytes(len)),
+        (_, Err(_)) => {
+            let words = format!("a zero copy threshold of {value} bytes");
+            Err(Failure::new(libc::EINVAL, words))
+        }
+    }
+}
+
+const LONG_LEN: usize = size_of::<c_long>();
+const MICROS: c_long = 1_000_000;
+
+/// `struct timeval`; zero is no limit.
+fn time(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
+    let seconds = c_long::from_ne_bytes(field(bytes, 0)?);
+    let micros = c_long::from_ne_bytes(field(bytes, LONG_LEN)?);
+    let (Ok(whole), true) = (u64::try_from(seconds), (0..MICROS).contains(&micros)) else {
+        let words = format!("a time of {seconds} s and {micros} µs");
+        return Err(Failure::new(libc::EDOM, words));
+    };
+    let micros = u64::try_from(micros).map_or(Duration::ZERO, Duration::from_micros);
+    let time = Duration::from_secs(whole).saturating_add(micros);
+    Ok((!time.is_zero()).then_some(time))
+}
+
+fn time_bytes(time: Option<Duration>) -> OptionBytes {
+    let time = time.unwrap_or_default();
+    let seconds = c_long::try_from(time.as_secs()).unwrap_or(c_long::MAX);
+    let micros = c_int::try_from(time.subsec_micros()).map_or(0, c_long::from);
+    let mut bytes = OptionBytes::from_slice(&seconds.to_ne_bytes());
+    bytes.extend_from_slice(&micros.to_ne_bytes());
+    bytes
+}
+
+/// What a negative linger time means to Linux: a very long one. In seconds.
+const LINGER_MAX: u64 = u32::MAX as u64;
+
+/// `struct linger`.
+fn linger(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
+    let on = int(bytes)? != 0;
+    let seconds = c_int::from_ne_bytes(field(bytes, size_of::<c_int>())?);
+    let seconds = u64::try_from(seconds).unwrap_or(LINGER_MAX);
+    Ok(on.then(|| Duration::from_secs(seconds)))
+}
+
+fn linger_bytes(linger: Option<Duration>) -> OptionBytes {
+    let seconds = linger.unwrap_or_default().as_secs();
+    let seconds = c_int::try_from(seconds).unwrap_or(c_int::MAX);
+    let mut bytes = int_bytes(c_int::from(linger.is_some()));
+    bytes.extend_from_slice(&seconds.to_ne_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUFFERS: (usize, usize) = (1, 2);
+
+    fn set_then_get(name: Name, bytes: &[u8]) -> OptionBytes {
+        let mut settings = Settings::default();
+        settings.set(name, bytes).unwrap();
+        settings.get(name, BUFFERS).unwrap()
+    }
+
+    /// What is set is read back, for each structure; the structures are those of C.
+    #[test]
+    fn values_round_trip() {
+        for name in [
+            Name::Nodelay,
+            Name::OnlyV6,
+            Name::ReuseAddr,
+            Name::ReusePort,
+        ] {
+            assert_eq!(set_then_get(name, &int_bytes(7)), int_bytes(1), "{name:?}");
+            assert_eq!(set_then_get(name, &int_bytes(0)), int_bytes(0), "{name:?}");
+        }
+        for value in [0, 4096, 1 << 20, SDP_ZCOPY_AUTO] {
+            let bytes = int_bytes(value);
+            assert_eq!(set_then_get(Name::Threshold, &bytes), bytes);
+        }
+        let time = time_bytes(Some(Duration::from_micros(3_250_000)));
+        assert_eq!(time.len(), size_of::<libc::timeval>());
+        assert_eq!(set_then_get(Name::ReadTimeout, &time), time);
+        assert_eq!(set_then_get(Name::WriteTimeout, &time), time);
+        for linger in [None, Some(Duration::ZERO), Some(Duration::from_secs(9))] {
+            let bytes = linger_bytes(linger);
+            assert_eq!(bytes.len(), size_of::<libc::linger>());
+            assert_eq!(set_then_get(Name::Linger, &bytes), bytes);
+        }
+    }
+
+    /// Zero seconds mean no limit, as on every socket.
+    #[test]
+    fn a_time_of_zero_is_no_limit() {
+        let mut settings = Settings::default();
+        settings.set(Name::ReadTimeout, &time_bytes(None)).unwrap();
+        assert_eq!(settings.read_timeout, None);
+    }
+
+    /// Each bad value has its errno, and changes nothing.
+    #[test]
+    fn bad_values_are_refused() {
+        let mut bad_time = time_bytes(None);
+        bad_time[LONG_LEN..].copy_from_slice(&MICROS.to_ne_bytes());
+        let mut negative = time_bytes(None);
+        negative[..LONG_LEN].copy_from_slice(&(-1 as c_long).to_ne_bytes());
+        let one = int_bytes(1);
+        let rows: [(Name, &[u8], c_int); 11] = [
+            (Name::Nodelay, &one[..3], libc::EINVAL),
+            (Name::SendBuffer, &[], libc::EINVAL),
+            (Name::Linger, &one, libc::EINVAL),
+            (Name::ReadTimeout, &bad_time[..LONG_LEN], libc::EINVAL),
+            (Name::ReadTimeout, &bad_time, libc::EDOM),
+            (Name::WriteTimeout, &negative, libc::EDOM),
+            (Name::Threshold, &int_bytes(-2), libc::EINVAL),
+            (Name::Error, &one, libc::ENOPROTOOPT),
+            (Name::Type, &one, libc::ENOPROTOOPT),
+            (Name::Domain, &one, libc::ENOPROTOOPT),
+            (Name::AcceptConn, &one, libc::ENOPROTOOPT),
+        ];
+        let mut settings = Settings::default();
+        for (name, bytes, errno) in rows {
+            assert_eq!(
+                settings.set(name, bytes).unwrap_err().errno,
+                errno,
+                "{name:?}"
+            );
+        }
+        assert_eq!(
+            format!("{settings:?}"),
+            format!("{:?}", Settings::default())
+        );
+    }
+
+    /// Unknown options are named.
+    #[test]
+    fn unknown_options_are_refused() {
+        for (level, number) in [(libc::SOL_SOCKET, 9999), (libc::IPPROTO_UDP, 1), (-1, -1)] {
+            let failure = Name::of(level, number).unwrap_err();
+            assert_eq!(failure.errno, libc::ENOPROTOOPT);
+            assert!(failure.message.contains(&number.to_string()));
+        }
+    }
+}

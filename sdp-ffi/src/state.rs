@@ -1,0 +1,456 @@
+//! A socket and what it is at the moment.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use libc::c_int;
+use sdp_socket::{
+    Builder, Readiness, RecvFlags, SdpBound, SdpConnecting, SdpListener, SdpStream, SendFlags,
+};
+
+use crate::address::Family;
+use crate::errno::Failure;
+use crate::settings::{Name, OptionBytes, Settings, int_bytes};
+
+/// Backlogs are brought down to this, as Linux does to `net.core.somaxconn`.
+const BACKLOG_MAX: u32 = 4096;
+
+/// One socket. Calls hold it by `Arc`, so a close never takes it from under one.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// As the program named it.
+    domain: c_int,
+    pub(crate) family: Family,
+    nonblocking: AtomicBool,
+    closed: AtomicBool,
+    settings: Mutex<Settings>,
+    phase: Mutex<Phase>,
+    /// Set once, when connected.
+    stream: OnceLock<SdpStream>,
+    /// Set once, when listening.
+    listener: OnceLock<SdpListener>,
+    /// Keeps the descriptor of `sdp_fileno` open as long as the socket.
+    readiness: OnceLock<Readiness>,
+}
+
+/// Where a socket is in its life.
+#[derive(Debug)]
+enum Phase {
+    Fresh,
+    Bound(SdpBound),
+    Listening,
+    Connecting(Arc<SdpConnecting>),
+    /// The connect failed and nobody has been told.
+    Failed(Failure),
+    /// `told`: a connect has returned 0.
+    Connected {
+        told: bool,
+    },
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values are replaced whole, so none is left halfway by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Socket {
+    pub(crate) fn new(domain: c_int, family: Family, nonblocking: bool) -> Self {
+        Self {
+            domain,
+            family,
+            nonblocking: AtomicBool::new(nonblocking),
+            closed: AtomicBool::new(false),
+            settings: Mutex::default(),
+            phase: Mutex::new(Phase::Fresh),
+            stream: OnceLock::new(),
+            listener: OnceLock::new(),
+            readiness: OnceLock::new(),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    fn is_nonblocking(&self) -> bool {
+        self.nonblocking.load(Ordering::Relaxed)
+    }
+
+    fn settings(&self) -> Settings {
+        lock(&self.settings).clone()
+    }
+
+    fn builder(&self) -> Builder {
+        lock(&self.settings).builder()
+    }
+
+    /// The phase, of a socket that is open and whose connect, if it has ended, is seen to have.
+    fn phase(&self) -> Result<MutexGuard<'_, Phase>, Failure> {
+        let mut phase = lock(&self.phase);
+        if self.is_closed() {
+            return Err(Failure::closed());
+        }
+        let Phase::Connecting(connecting) = &*phase else {
+            return Ok(phase);
+        };
+        let Some(result) = connecting.try_finish() else {
+            return Ok(phase);
+        };
+        let connected = result.and_then(|stream| {
+            self.settings().apply(&stream)?;
+            Ok(stream)
+        });
+        *phase = match connected {
+            Ok(stream) => {
+                // A socket connects once: it was empty.
+                let _ = self.stream.set(stream);
+                Phase::Connected { told: false }
+            }
+            Err(error) => Phase::Failed(error.into()),
+        };
+        Ok(phase)
+    }
+
+    /// Takes a local address.
+    pub(crate) fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
+        let mut phase = self.phase()?;
+        let Phase::Fresh = *phase else {
+            return Err(Failure::new(libc::EINVAL, "the socket has an address"));
+        };
+        *phase = Phase::Bound(self.builder().reserve(addr)?);
+        Ok(())
+    }
+
+    /// Listens, or changes the backlog.
+    pub(crate) fn listen(&self, backlog: c_int) -> Result<(), Failure> {
+        let backlog = u32::try_from(backlog)
+            .unwrap_or(BACKLOG_MAX)
+            .min(BACKLOG_MAX);
+        let mut phase = self.phase()?;
+        if let (Phase::Listening, Some(listener)) = (&*phase, self.listener.get()) {
+            return Ok(listener.set_backlog(backlog)?);
+        }
+        let bound = match std::mem::replace(&mut *phase, Phase::Fresh) {
+            Phase::Bound(bound) => bound,
+            Phase::Fresh => self.builder().reserve(self.family.unspecified())?,
+            other => {
+                *phase = other;
+                return Err(Failure::new(libc::EINVAL, "the socket is connected"));
+            }
+        };
+        let listener = self.builder().listen(bound, backlog)?;
+        listener.set_nonblocking(self.is_nonblocking())?;
+        // A socket listens once: it was empty.
+        let _ = self.listener.set(listener);
+        *phase = Phase::Listening;
+        Ok(())
+    }
+
+    /// Waits for a connection.
+    pub(crate) fn accept(&self) -> Result<(Self, SocketAddr), Failure> {
+        let Some(listener) = self.listener.get() else {
+            return Err(Failure::new(libc::EINVAL, "the socket does not listen"));
+        };
+        let settings = self.settings();
+        let accepted = match settings.read_timeout {
+            Some(time) => listener.accept_timeout(time),
+            None => listener.accept(),
+        };
+        let (stream, peer) = accepted.map_err(|error| self.or_closed(error.into()))?;
+        settings.apply(&stream)?;
+        let socket = Self {
+            settings: Mutex::new(settings),
+            phase: Mutex::new(Phase::Connected { told: true }),
+            stream: OnceLock::from(stream),
+            ..Self::new(self.domain, self.family, false)
+        };
+        Ok((socket, self.family.shown(peer)))
+    }
+
+    /// Connects, or goes on connecting.
+    pub(crate) fn connect(&self, addr: SocketAddr) -> Result<(), Failure> {
+        let connecting = {
+            let mut phase = self.phase()?;
+            match &mut *phase {
+                Phase::Listening => return Err(Failure::new(libc::EISCONN, "it listens")),
+                Phase::Connected { .. } | Phase::Failed(_) => return connected(&mut phase),
+                Phase::Connecting(_) if self.is_nonblocking() => {
+                    return Err(Failure::new(libc::EALREADY, "still connecting"));
+                }
+                Phase::Connecting(connecting) => Arc::clone(connecting),
+                Phase::Fresh | Phase::Bound(_) => self.start_connect(&mut phase, addr)?,
+            }
+        };
+        let in_time = connecting.wait(self.settings().write_timeout)?;
+        if !in_time {
+            return Err(Failure::new(libc::EINPROGRESS, "connecting goes on"));
+        }
+        connected(&mut *self.phase()?)
+    }
+
+    fn start_connect(
+        &self,
+        phase: &mut Phase,
+        addr: SocketAddr,
+    ) -> Result<Arc<SdpConnecting>, Failure> {
+        let bound = match std::mem::replace(phase, Phase::Fresh) {
+            Phase::Bound(bound) => Some(bound),
+            _ => None,
+        };
+        let connecting = Arc::new(self.builder().start_connect(addr, bound)?);
+        *phase = Phase::Connecting(Arc::clone(&connecting));
+        if self.is_nonblocking() {
+            return Err(Failure::new(libc::EINPROGRESS, "connecting goes on"));
+        }
+        Ok(connecting)
+    }
+
+    /// The stream, once a connect under way has ended. `absent`: the errno if there is none.
+    fn stream(
+        &self,
+        nonblocking: bool,
+        time_max: impl Fn(&Settings) -> Option<Duration>,
+        absent: c_int,
+    ) -> Result<&SdpStream, Failure> {
+        loop {
+            if let Some(stream) = self.stream.get() {
+                return Ok(stream);
+            }
+            let connecting = {
+                let mut phase = self.phase()?;
+                if let Some(failure) = take_failure(&mut phase) {
+                    return Err(failure);
+                }
+                match &*phase {
+                    Phase::Connected { .. } => continue,
+                    Phase::Connecting(connecting) if !nonblocking => Arc::clone(connecting),
+                    Phase::Connecting(_) => return Err(still_connecting()),
+                    _ => return Err(Failure::new(absent, "the socket is not connected")),
+                }
+            };
+            if !connecting.wait(time_max(&self.settings()))? {
+                return Err(still_connecting());
+            }
+        }
+    }
+
+    /// Sends.
+    pub(crate) fn send(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Failure> {
+        let nonblocking = flags.nonblocking || self.is_nonblocking();
+        let stream = self.stream(nonblocking, |s| s.write_timeout, libc::EPIPE)?;
+        let result = stream.send_with(bufs, SendFlags { nonblocking });
+        self.counted(result.map_err(Failure::from))
+    }
+
+    /// Receives.
+    pub(crate) fn recv(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        flags: RecvFlags,
+    ) -> Result<usize, Failure> {
+        let nonblocking = flags.nonblocking || self.is_nonblocking();
+        let stream = self.stream(nonblocking, |s| s.read_timeout, libc::ENOTCONN)?;
+        let flags = RecvFlags {
+            nonblocking,
+            ..flags
+        };
+        let result = stream.recv_with(bufs, flags);
+        self.counted(result.map_err(Failure::from))
+    }
+
+    /// Bytes that were moved count, whatever has become of the socket since.
+    fn counted(&self, result: Result<usize, Failure>) -> Result<usize, Failure> {
+        match result {
+            Ok(count) if count > 0 || !self.is_closed() => Ok(count),
+            Ok(_) => Err(Failure::closed()),
+            Err(failure) => Err(self.or_closed(failure)),
+        }
+    }
+
+    fn or_closed(&self, failure: Failure) -> Failure {
+        if self.is_closed() {
+            return Failure::closed();
+        }
+        failure
+    }
+
+    /// Shuts down one or both directions, a listener, or a connect under way.
+    pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
+        if let Some(stream) = self.stream.get() {
+            return Ok(stream.shutdown(how)?);
+        }
+        let mut phase = self.phase()?;
+        match &*phase {
+            Phase::Connected { .. } => {
+                drop(phase);
+                self.shutdown(how)
+            }
+            Phase::Listening => {
+                // Nothing can be written to a listener: as Linux, no error.
+                if let (Some(listener), true) = (self.listener.get(), how != Shutdown::Write) {
+                    listener.shutdown();
+                }
+                Ok(())
+            }
+            Phase::Connecting(connecting) => {
+                connecting.cancel();
+                *phase = Phase::Fresh;
+                Ok(())
+            }
+            _ => Err(Failure::new(libc::ENOTCONN, "the socket is not connected")),
+        }
+    }
+
+    /// Closes. Calls in progress end; the last of them lets go of the stream, which delivers
+    /// what was sent, or is reset, by the rules of close(2).
+    pub(crate) fn close(self: Arc<Self>) {
+        self.closed.store(true, Ordering::SeqCst);
+        // The table has let go: nobody who is not in a call by now can come in any more.
+        if Arc::strong_count(&self) == 1 {
+            return;
+        }
+        if let Some(stream) = self.stream.get() {
+            // It fails if the connection has ended: then nobody waits in it.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        if let Some(listener) = self.listener.get() {
+            listener.shutdown();
+        }
+        if let Phase::Connecting(connecting) = &*lock(&self.phase) {
+            connecting.cancel();
+        }
+    }
+
+    /// O_NONBLOCK.
+    pub(crate) fn set_nonblocking(&self, on: bool) -> Result<(), Failure> {
+        // Under the lock, so that a listener that is being made cannot miss it.
+        let _phase = self.phase()?;
+        self.nonblocking.store(on, Ordering::Relaxed);
+        if let Some(listener) = self.listener.get() {
+            listener.set_nonblocking(on)?;
+        }
+        Ok(())
+    }
+
+    /// This end's address.
+    pub(crate) fn local_addr(&self) -> Result<SocketAddr, Failure> {
+        let phase = self.phase()?;
+        let addr = match &*phase {
+            Phase::Bound(bound) => Some(bound.local_addr()?),
+            Phase::Connecting(connecting) => connecting.local_addr(),
+            _ => match (self.stream.get(), self.listener.get()) {
+                (Some(stream), _) => Some(stream.local_addr()?),
+                (None, Some(listener)) => Some(listener.local_addr()?),
+                (None, None) => None,
+            },
+        };
+        let addr = addr.unwrap_or_else(|| self.family.unspecified());
+        Ok(self.family.shown(addr))
+    }
+
+    /// The peer's address.
+    pub(crate) fn peer_addr(&self) -> Result<SocketAddr, Failure> {
+        let _phase = self.phase()?;
+        let Some(stream) = self.stream.get() else {
+            return Err(Failure::new(libc::ENOTCONN, "the socket is not connected"));
+        };
+        Ok(self.family.shown(stream.peer_addr()?))
+    }
+
+    /// The descriptor to wait on.
+    pub(crate) fn readiness(&self) -> Result<&Readiness, Failure> {
+        let _phase = self.phase()?;
+        if let Some(readiness) = self.readiness.get() {
+            return Ok(readiness);
+        }
+        let made = match (self.stream.get(), self.listener.get()) {
+            (Some(stream), _) => stream.readiness()?,
+            (None, Some(listener)) => listener.readiness()?,
+            (None, None) => {
+                return Err(Failure::new(
+                    libc::EOPNOTSUPP,
+                    "a socket has a descriptor once it is connected or listens",
+                ));
+            }
+        };
+        Ok(self.readiness.get_or_init(|| made))
+    }
+
+    /// Sets an option.
+    pub(crate) fn set_option(&self, name: Name, bytes: &[u8]) -> Result<(), Failure> {
+        let phase = self.phase()?;
+        if name == Name::OnlyV6 {
+            if self.family != Family::V6 {
+                return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
+            }
+            let Phase::Fresh = *phase else {
+                return Err(Failure::new(libc::EINVAL, "the socket has an address"));
+            };
+        }
+        let mut settings = lock(&self.settings);
+        settings.set(name, bytes)?;
+        match self.stream.get() {
+            Some(stream) => Ok(settings.apply(stream)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads an option.
+    pub(crate) fn option(&self, name: Name) -> Result<OptionBytes, Failure> {
+        let mut phase = self.phase()?;
+        if name == Name::OnlyV6 && self.family != Family::V6 {
+            return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
+        }
+        let settings = self.settings();
+        let stream = self.stream.get();
+        let buffers = match stream {
+            Some(stream) => (stream.send_buffer_size()?, stream.recv_buffer_size()?),
+            None => settings.builder().buffer_sizes(),
+        };
+        if let Some(bytes) = settings.get(name, buffers) {
+            return Ok(bytes);
+        }
+        Ok(int_bytes(match name {
+            Name::Type => libc::SOCK_STREAM,
+            Name::Domain => self.domain,
+            Name::AcceptConn => c_int::from(matches!(*phase, Phase::Listening)),
+            _ => match stream {
+                Some(stream) => stream.take_error()?.map_or(0, |e| Failure::from(e).errno),
+                None => take_failure(&mut phase).map_or(0, |failure| failure.errno),
+            },
+        }))
+    }
+}
+
+fn still_connecting() -> Failure {
+    Failure::new(libc::EAGAIN, "still connecting")
+}
+
+/// Why the connect failed, once; the socket may then connect again.
+fn take_failure(phase: &mut Phase) -> Option<Failure> {
+    if !matches!(phase, Phase::Failed(_)) {
+        return None;
+    }
+    match std::mem::replace(phase, Phase::Fresh) {
+        Phase::Failed(failure) => Some(failure),
+        _ => None,
+    }
+}
+
+/// What a connect returns now that connecting is over.
+fn connected(phase: &mut Phase) -> Result<(), Failure> {
+    if let Some(failure) = take_failure(phase) {
+        return Err(failure);
+    }
+    match phase {
+        Phase::Connected { told: true } => Err(Failure::new(libc::EISCONN, "it is connected")),
+        Phase::Connected { told } => {
+            *told = true;
+            Ok(())
+        }
+        _ => Err(Failure::new(libc::ECONNABORTED, "connecting was given up")),
+    }
+}

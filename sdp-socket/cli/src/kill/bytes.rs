@@ -1,0 +1,69 @@
+//! Memory and bytes of a stream between the two processes.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::ops::DerefMut;
+
+use sdp_socket::{SdpBuffer, SdpStream};
+
+use super::script::Moves;
+use crate::perf::pattern::Pattern;
+
+/// Memory of a call.
+pub(super) type Bytes = Box<dyn DerefMut<Target = [u8]> + Send>;
+
+/// `len` bytes of the kind that fits.
+///
+/// # Errors
+/// Out of memory or descriptors.
+pub(super) fn memory(moves: Moves, len: usize) -> io::Result<Bytes> {
+    Ok(match moves {
+        Moves::Registered => Box::new(SdpBuffer::new(len)?),
+        Moves::Copied | Moves::Heap => Box::new(vec![0; len]),
+    })
+}
+
+/// Bytes of one way, as far as they have come.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pattern: Pattern,
+    /// How many.
+    pub(super) at: u64,
+}
+
+impl Flow {
+    /// None yet.
+    pub(super) fn new(pattern: u32) -> Self {
+        Self {
+            pattern: Pattern::of(pattern),
+            at: 0,
+        }
+    }
+
+    /// One write of what comes next.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub(super) fn write(&mut self, mut stream: &SdpStream, bytes: &mut [u8]) -> io::Result<usize> {
+        self.pattern.fill(self.at, bytes);
+        let count = stream.write(bytes)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+
+    /// One read of what must come next; 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// Those of the stream; `InvalidData` if it is not what was sent.
+    pub(super) fn read(&mut self, mut stream: &SdpStream, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = loop {
+            match stream.read(bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        let wrong = self.pattern.check(self.at, &bytes[..count]);
+        wrong.map_err(|wrong| io::Error::new(ErrorKind::InvalidData, wrong.to_string()))?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
