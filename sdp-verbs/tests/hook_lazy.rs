@@ -1,5 +1,10 @@
 //! `hook::Lazy` dawdles: what these tests see happen late, host alone does at once.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a set-up that fails has failed the test"
+)]
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -86,7 +86,15 @@ pub(super) fn with_a_key_of_no_region(rig: &Rig<'_>) -> Verdict {
 }
 
 /// Two connections between the same sides; the first shows memory.
-fn two_links(rig: &Rig<'_>) -> Verdict<(Link, Link, Mem, Box<dyn MemoryWindow>, Rkey)> {
+struct TwoLinks {
+    one: Link,
+    other: Link,
+    mem: Mem,
+    window: Box<dyn MemoryWindow>,
+    rkey: Rkey,
+}
+
+fn two_links(rig: &Rig<'_>) -> Verdict<TwoLinks> {
     rig.need(Caps::MEMORY_WINDOW | Caps::RDMA_READ)?;
     let lab = rig.lab()?;
     let one = lab.link(&super::rig::Options::default())?;
@@ -101,7 +109,13 @@ fn two_links(rig: &Rig<'_>) -> Verdict<(Link, Link, Mem, Box<dyn MemoryWindow>, 
         .bind(id, SendFlags::SIGNALED, &*window, binding(&mem, 0, LEN));
     let rkey = bound?;
     one.passive.sent(id, WcOpcode::Bind)?;
-    Ok((one, other, mem, window, rkey))
+    Ok(TwoLinks {
+        one,
+        other,
+        mem,
+        window,
+        rkey,
+    })
 }
 
 /// The key is alive on the connection that it belongs to.
@@ -115,7 +129,13 @@ fn is_alive(link: &Link, mem: &Mem, rkey: Rkey) -> Verdict {
 }
 
 pub(super) fn a_key_is_good_on_its_own_connection_only(rig: &Rig<'_>) -> Verdict {
-    let (one, other, mem, _window, rkey) = two_links(rig)?;
+    let TwoLinks {
+        one,
+        other,
+        mem,
+        rkey,
+        window: _window,
+    } = two_links(rig)?;
     let target = other.active.mem(LEN)?;
     let remote = RemoteAddr(mem.at(0, LEN).as_ptr() as u64);
     let id = other
@@ -135,7 +155,13 @@ pub(super) fn a_key_is_good_on_its_own_connection_only(rig: &Rig<'_>) -> Verdict
 
 pub(super) fn another_connection_cannot_invalidate(rig: &Rig<'_>) -> Verdict {
     rig.need(Caps::SEND_WITH_INV)?;
-    let (one, other, mem, window, rkey) = two_links(rig)?;
+    let TwoLinks {
+        one,
+        other,
+        mem,
+        window,
+        rkey,
+    } = two_links(rig)?;
     let flags = SendFlags::SIGNALED;
     other
         .active
@@ -152,7 +178,13 @@ pub(super) fn another_connection_cannot_invalidate(rig: &Rig<'_>) -> Verdict {
 
 pub(super) fn another_queue_pair_cannot_invalidate(rig: &Rig<'_>) -> Verdict {
     rig.need(Caps::LOCAL_INV)?;
-    let (one, other, mem, window, rkey) = two_links(rig)?;
+    let TwoLinks {
+        one,
+        other,
+        mem,
+        window,
+        rkey,
+    } = two_links(rig)?;
     // Refused at once, or in the completion.
     let posted = other
         .passive

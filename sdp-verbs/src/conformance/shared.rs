@@ -177,7 +177,7 @@ pub(super) fn any_queue_pair_ends_a_wait(rig: &Rig<'_>) -> Verdict {
             }
             Ok::<_, Stop>(())
         });
-        let mut take_all = || {
+        let take_all = || {
             for round in 0..ROUNDS {
                 let wc = waited_for(&*shared.cq)?;
                 ensure_eq!(shared.message(&wc)?, round.to_be_bytes(), "message");
