@@ -4,6 +4,7 @@ mod util;
 
 mod basic;
 mod cancel;
+mod hostile;
 mod illegal;
 mod random;
 mod zcopy;

@@ -191,10 +191,14 @@ fn run_broken(configs: [Config; 2], laws: Laws, programs: [[Vec<Op>; 2]; 2], at:
     }
 }
 
-fn cases() -> ProptestConfig {
+/// Few cases by default, so that the tests stay quick; `PROPTEST_CASES` asks for more.
+pub(super) fn cases() -> ProptestConfig {
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    let default = ProptestConfig::default();
     ProptestConfig {
+        cases: if asked { default.cases } else { 24 },
         failure_persistence: None,
-        ..ProptestConfig::default()
+        ..default
     }
 }
 

@@ -25,6 +25,8 @@ pub(in crate::tests) struct Lone {
     pub(in crate::tests) actions: Vec<Action>,
     pub(in crate::tests) posted: Vec<BufferId>,
     pub(in crate::tests) last_work: Option<WorkId>,
+    /// Signalled messages.
+    pub(in crate::tests) works: Vec<WorkId>,
     /// Next MSeq of the peer, the last of the engine's it has received, and its Bufs.
     pub(in crate::tests) mseq: u32,
     pub(in crate::tests) seen: u32,
@@ -69,6 +71,7 @@ impl Lone {
             actions: Vec::new(),
             posted: Vec::new(),
             last_work: None,
+            works: Vec::new(),
             mseq: 1,
             seen: 0,
             bufs: 8,
@@ -92,6 +95,7 @@ impl Lone {
                     let total = send.head_len + len as usize;
                     let head = Head::decode(&send.head, total).unwrap();
                     self.last_work = send.work.or(self.last_work);
+                    self.works.extend(send.work);
                     self.sent.push((head, send.invalidate));
                 }
                 Action::PostRecv(buf) => self.posted.push(buf),
