@@ -7,4 +7,5 @@ mod cancel;
 mod hostile;
 mod illegal;
 mod random;
+mod table;
 mod zcopy;

@@ -1,0 +1,165 @@
+//! The table of states and messages: what each message does in each state. A change of behaviour
+//! is a difference of this text.
+
+use std::string::String;
+use std::vec::Vec;
+
+use sdp_wire::{Body, ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail};
+
+use super::util::lone::Lone;
+use crate::{Completion, Config, ConnectionError, EndCall, Event, SendStep, ZcopyThreshold};
+
+/// States to be in, by name.
+const STATES: [&str; 9] = [
+    "accepted",
+    "open",
+    "source advert",
+    "source cancelling",
+    "sink advert",
+    "sink reading",
+    "peer has closed",
+    "closed",
+    "dead",
+];
+
+fn lone() -> Lone {
+    Lone::new(Config {
+        zcopy_threshold: ZcopyThreshold::Bytes(4_000),
+        ..Config::default()
+    })
+}
+
+fn in_state(state: &str) -> Lone {
+    let mut lone = match state {
+        "accepted" => Lone::accepted(Config::default()),
+        _ => lone(),
+    };
+    match state {
+        "source advert" | "source cancelling" => {
+            let (id, step) = lone.send(10_000);
+            assert_eq!(step, SendStep::Wait);
+            if state == "source cancelling" {
+                lone.conn.send_end(lone.instant(), id, EndCall::TimedOut);
+                lone.drain();
+            }
+        }
+        "sink advert" => lone.peer_advertises(100_000, 10),
+        "sink reading" => {
+            lone.peer_advertises(100_000, 10);
+            let (id, _) = lone.recv(100_000);
+            lone.conn.recv_copied(lone.instant(), id, 10);
+            assert_eq!(lone.copy_in(id), crate::RecvStep::Wait);
+            assert_eq!(lone.take_reads().len(), 1);
+        }
+        "peer has closed" => lone.peer(Body::DisConn, 0),
+        "closed" => {
+            lone.conn.close(lone.instant(), None);
+            lone.drain();
+            let work = lone.last_work.expect("DisConn is signalled");
+            lone.complete(work, Completion::Success);
+        }
+        "dead" => {
+            lone.conn.abort(lone.instant());
+            lone.drain();
+        }
+        _ => {}
+    }
+    while lone.conn.poll_event().is_some() {}
+    lone.see_all();
+    lone
+}
+
+fn messages() -> Vec<(&'static str, Body, u32)> {
+    let advert = SrcAvail {
+        len: 1_000,
+        rkey: Rkey(1),
+        addr: RemoteAddr(1),
+    };
+    let sink = SinkAvail {
+        len: 1_000,
+        rkey: Rkey(1),
+        addr: RemoteAddr(1),
+        non_discards: 0,
+    };
+    let service_id = ServiceId::from_port(1);
+    std::vec![
+        ("Data", Body::Data, 10),
+        ("Data, empty", Body::Data, 0),
+        ("SrcAvail", Body::SrcAvail(advert), 10),
+        ("SrcAvail, bare", Body::SrcAvail(advert), 0),
+        ("SrcAvailCancel", Body::SrcAvailCancel, 0),
+        ("RdmaRdCompl", Body::RdmaRdCompl { len: 1 }, 0),
+        ("SendSm", Body::SendSm, 0),
+        ("SinkAvail", Body::SinkAvail(sink), 0),
+        ("RdmaWrCompl", Body::RdmaWrCompl { len: 1 }, 0),
+        ("SinkAvailCancel", Body::SinkAvailCancel, 0),
+        ("SinkCancelAck", Body::SinkCancelAck, 0),
+        (
+            "ModeChange 00",
+            Body::ModeChange(ModeChange::RecvBuffered),
+            0
+        ),
+        (
+            "ModeChange 10",
+            Body::ModeChange(ModeChange::RecvCombined),
+            0
+        ),
+        (
+            "ModeChange 20",
+            Body::ModeChange(ModeChange::RecvPipelined),
+            0
+        ),
+        (
+            "ModeChange 90",
+            Body::ModeChange(ModeChange::SendCombined),
+            0
+        ),
+        ("ChRcvBuf", Body::ChRcvBuf { size: 4_096 }, 0),
+        ("ChRcvBufAck", Body::ChRcvBufAck { size: 4_096 }, 0),
+        ("SuspComm", Body::SuspComm { service_id }, 0),
+        ("SuspCommAck", Body::SuspCommAck, 0),
+        ("DisConn", Body::DisConn, 0),
+        ("AbortConn", Body::AbortConn, 0),
+    ]
+}
+
+/// What became of the connection, in a few letters: the clause that was broken; `-`, the message
+/// was taken; `+`, it was and a message answered it; `end`, gracefully.
+fn verdict(lone: &mut Lone) -> String {
+    let mut end = None;
+    while let Some(event) = lone.conn.poll_event() {
+        if let Event::Closed(why) = event {
+            end = Some(why);
+        }
+    }
+    match end {
+        None if lone.sent.is_empty() => "-".into(),
+        None => "+".into(),
+        Some(None) => "end".into(),
+        Some(Some(
+            ConnectionError::PeerMisbehaved(rule) | ConnectionError::PeerIncompatible(rule),
+        )) => rule.split([':', ' ']).next().unwrap_or(rule).into(),
+        Some(Some(ConnectionError::LocallyAborted)) => "abort".into(),
+        Some(Some(ConnectionError::Reset)) => "reset".into(),
+        Some(Some(other)) => std::format!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_message_in_every_state() {
+    let mut table = String::new();
+    for (name, body, payload_len) in messages() {
+        table.push_str(&std::format!("{name:<15}"));
+        for state in STATES {
+            let mut lone = in_state(state);
+            lone.peer(body, payload_len);
+            table.push_str(&std::format!(" {:<6}", verdict(&mut lone)));
+        }
+        while table.ends_with(' ') {
+            table.pop();
+        }
+        table.push('\n');
+    }
+    let expected = include_str!("table.txt");
+    assert!(table == expected, "the table is now\n{table}");
+}
