@@ -1,7 +1,7 @@
 //! Counters that many threads add to without sharing a cache line.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::wr::WcStatus;
 
@@ -131,27 +131,39 @@ pub(super) fn failure_counter(status: WcStatus) -> Option<Counter> {
     }
 }
 
-const SHARDS: usize = 16;
+/// Shards with a thread of their own; one more is for everybody else.
+const OWN_SHARDS: usize = 63;
 
 /// Two cache lines apart, because adapters of the processor fetch lines in pairs.
 #[repr(align(128))]
 #[derive(Debug)]
 struct Shard([AtomicU64; COUNTERS.len()]);
 
-/// The counters themselves. A thread adds to its own shard; a reader sums all of them.
+/// The counters themselves. A thread adds to a shard that no other thread writes, without a locked
+/// instruction; a reader sums all of them.
 #[derive(Debug)]
-pub(super) struct Counts([Shard; SHARDS]);
+pub(super) struct Counts(Box<[Shard; OWN_SHARDS + 1]>);
 
 impl Counts {
     pub(super) fn new() -> Self {
-        Self(std::array::from_fn(|_| {
+        Self(Box::new(std::array::from_fn(|_| {
             Shard(std::array::from_fn(|_| AtomicU64::new(0)))
-        }))
+        })))
     }
 
     pub(super) fn add(&self, counter: Counter, amount: u64) {
         // Relaxed: a counter orders nothing.
-        self.0[my_shard()].0[counter as usize].fetch_add(amount, Ordering::Relaxed);
+        match my_shard() {
+            Some(shard) => {
+                let cell = &self.0[shard].0[counter as usize];
+                let sum = cell.load(Ordering::Relaxed).wrapping_add(amount);
+                cell.store(sum, Ordering::Relaxed);
+            }
+            None => {
+                let cell = &self.0[OWN_SHARDS].0[counter as usize];
+                cell.fetch_add(amount, Ordering::Relaxed);
+            }
+        }
     }
 
     pub(super) fn add_len(&self, counter: Counter, bytes: usize) {
@@ -166,17 +178,53 @@ impl Counts {
     }
 }
 
-fn my_shard() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
-    }
-    MINE.with(|mine| {
-        if mine.get() == usize::MAX {
-            mine.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+/// Numbers of shards that no living thread owns. The lock also hands a shard's counts from the
+/// thread that had it to the one that gets it.
+static FREE: Mutex<FreeShards> = Mutex::new(FreeShards {
+    returned: Vec::new(),
+    never_used: 0,
+});
+
+struct FreeShards {
+    returned: Vec<usize>,
+    never_used: usize,
+}
+
+fn free_shards() -> MutexGuard<'static, FreeShards> {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A thread's own shard; given back when the thread ends.
+struct Mine(Option<usize>);
+
+impl Mine {
+    fn take() -> Self {
+        let mut free = free_shards();
+        if let Some(shard) = free.returned.pop() {
+            return Self(Some(shard));
         }
-        mine.get()
-    })
+        let shard = free.never_used;
+        if shard == OWN_SHARDS {
+            return Self(None);
+        }
+        free.never_used += 1;
+        Self(Some(shard))
+    }
+}
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        free_shards().returned.extend(self.0);
+    }
+}
+
+/// The shard that only this thread adds to. `None` if there are too many threads, or if this one
+/// is ending.
+fn my_shard() -> Option<usize> {
+    thread_local! {
+        static MINE: Mine = Mine::take();
+    }
+    MINE.try_with(|mine| mine.0).ok().flatten()
 }
 
 #[cfg(test)]
@@ -185,14 +233,19 @@ mod tests {
 
     #[test]
     fn threads_add_up() {
+        const THREADS: usize = OWN_SHARDS + 17;
         let counts = Counts::new();
+        // All alive at once, and more than there are shards: some share the last one.
+        let all = std::sync::Barrier::new(THREADS);
         std::thread::scope(|scope| {
-            for _ in 0..20 {
+            for _ in 0..THREADS {
                 scope.spawn(|| {
-                    for _ in 0..100 {
+                    all.wait();
+                    for _ in 0..25 {
                         counts.add(Counter::SendCount, 1);
                         counts.add_len(Counter::SendBytes, 3);
                     }
+                    all.wait();
                 });
             }
         });
