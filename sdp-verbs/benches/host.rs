@@ -6,7 +6,7 @@
 use std::hint::spin_loop;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
@@ -142,11 +142,28 @@ impl End {
     fn receive(&self, out: &mut [WorkCompletion]) -> usize {
         let count = self.cq.poll(out);
         for wc in &out[..count] {
-            assert_eq!((wc.status, wc.opcode), (WcStatus::Success, WcOpcode::Recv));
-            let slot = usize::try_from(wc.wr_id.0).expect("small");
-            self.qp.post_recv(wc.wr_id, &self.bufs[slot]).expect("room");
+            self.repost(wc);
         }
         count
+    }
+
+    /// Posts a completed receive again.
+    fn repost(&self, wc: &WorkCompletion) {
+        assert_eq!((wc.status, wc.opcode), (WcStatus::Success, WcOpcode::Recv));
+        let slot = usize::try_from(wc.wr_id.0).expect("small");
+        self.qp.post_recv(wc.wr_id, &self.bufs[slot]).expect("room");
+    }
+
+    /// Spins for one message, which is not posted again; `None` if `stop` is set.
+    fn spin_one(&self, stop: &AtomicBool) -> Option<WorkCompletion> {
+        let mut out = [blank()];
+        while self.cq.poll(&mut out) == 0 {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            spin_loop();
+        }
+        Some(out[0])
     }
 
     /// Spins for messages; true once `count` have come, false if `stop` is set.
@@ -166,23 +183,62 @@ impl End {
     }
 }
 
+/// Half a round trip of one word between two threads: the marker that says how near each other
+/// the two processors are while the rest is measured.
+fn marker(criterion: &mut Criterion) {
+    let word = AtomicU64::new(0);
+    let wait_for = |value| {
+        while word.load(Ordering::Acquire) != value {
+            spin_loop();
+        }
+    };
+    criterion.bench_function("marker_word", |bench| {
+        bench.iter_custom(|rounds| {
+            word.store(0, Ordering::Relaxed);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for round in 0..rounds {
+                        wait_for(2 * round + 1);
+                        word.store(2 * round + 2, Ordering::Release);
+                    }
+                });
+                let start = Instant::now();
+                for round in 0..rounds {
+                    word.store(2 * round + 1, Ordering::Release);
+                    wait_for(2 * round + 2);
+                }
+                start.elapsed() / 2
+            })
+        });
+    });
+}
+
 fn latency(criterion: &mut Criterion) {
     let (near, far) = connect();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while far.spin(1, &stop) {
+            while let Some(wc) = far.spin_one(&stop) {
                 far.send(SendData::Inline(&[0; 64]));
+                far.repost(&wc);
             }
         });
         criterion.bench_function("one_way_64B", |bench| {
             bench.iter_custom(|rounds| {
                 let start = Instant::now();
+                let mut last = None;
                 for _ in 0..rounds {
                     near.send(SendData::Inline(&[0; 64]));
-                    near.spin(1, &stop);
+                    if let Some(wc) = last.take() {
+                        near.repost(&wc);
+                    }
+                    last = near.spin_one(&stop);
                 }
-                start.elapsed() / 2
+                let took = start.elapsed() / 2;
+                if let Some(wc) = last {
+                    near.repost(&wc);
+                }
+                took
             });
         });
         stop.store(true, Ordering::Relaxed);
@@ -296,5 +352,5 @@ fn post_and_poll(criterion: &mut Criterion) {
     criterion.bench_function("empty_poll", |bench| bench.iter(|| near.cq.poll(&mut out)));
 }
 
-criterion_group!(benches, latency, stream, read, post_and_poll);
+criterion_group!(benches, marker, latency, stream, read, post_and_poll);
 criterion_main!(benches);

@@ -77,6 +77,16 @@ impl<W: Words, const E: usize> RingReader<W, E> {
         self.next += 1;
     }
 
+    /// Word index of the entry `ahead` places after the next one.
+    pub(crate) fn place(&self, ahead: u64) -> usize {
+        entry_at::<E>(self.next + ahead, self.mask)
+    }
+
+    /// The ring's words, for hints.
+    pub(crate) fn words(&self) -> &W {
+        &self.words
+    }
+
     /// Entries taken so far: the number of the next one.
     pub(crate) fn taken(&self) -> u64 {
         self.next

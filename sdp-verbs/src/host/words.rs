@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+use super::cache;
 use super::shm::Mapping;
 use super::wait;
 use crate::sync::{Ordering, SleepWord, Words};
@@ -52,6 +53,15 @@ impl MappedWords {
     /// Replaces a word; returns it as it was.
     pub(crate) fn swap(&self, at: usize, value: u64, order: Ordering) -> u64 {
         self.atomic(at).swap(value, order)
+    }
+
+    /// Asks for the cache line of a word, soon to be read. A word beyond the run is ignored.
+    pub(crate) fn prefetch(&self, at: usize) {
+        if at < self.count {
+            // SAFETY: `at` is within the run, checked above.
+            let word = unsafe { self.first.add(at) };
+            cache::prefetch_read(word.as_ptr().cast::<u8>());
+        }
     }
 
     /// Makes all words zero.

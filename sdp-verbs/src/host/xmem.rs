@@ -29,7 +29,9 @@ pub(crate) enum ReadFault {
     NotProven,
 }
 
-/// Copies of at least this many bytes use the string instruction.
+/// Copies of at least this many bytes use the string instruction, on processors that say that
+/// theirs is fast. Measured at 1 MiB: Zen 5 (which does) 59 against 50 GB/s of memcpy, Zen 1
+/// (which does not) 13 against 28.
 #[cfg(target_arch = "x86_64")]
 const STRING_COPY_MIN: usize = 64 << 10;
 
@@ -153,7 +155,7 @@ pub(crate) fn reason(errno: i32) -> String {
 #[inline(never)]
 pub(crate) unsafe fn direct_copy(dst: *mut u8, src: *const u8, len: usize) {
     #[cfg(target_arch = "x86_64")]
-    if len >= STRING_COPY_MIN {
+    if len >= STRING_COPY_MIN && std::arch::is_x86_feature_detected!("ermsb") {
         // SAFETY: `rep movsb` forward (the direction flag is clear by the ABI) is memcpy, whose
         // contract is this function's.
         unsafe {

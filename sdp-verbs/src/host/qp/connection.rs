@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::HostQp;
 use super::buf::PeerSlot;
 use super::remote::Remote;
+use crate::host::cache;
 use crate::host::layout::{IN_WORDS, PostedSlot, RECV_WORDS};
 use crate::host::pool::CHUNKS_MAX;
 use crate::host::ring::{RingReader, RingWriter};
@@ -99,6 +100,23 @@ impl Connection {
             mem,
             chunk,
         }))
+    }
+
+    /// Hints for the message after this one: its receive's first line, and the entry after that.
+    pub(super) fn prefetch(&self) {
+        self.slots.words().prefetch(self.slots.place(2));
+        let Some(words) = self.slots.peek() else {
+            return;
+        };
+        let posted = PostedSlot::from_words(&words);
+        let chunk = usize::try_from(posted.chunk).ok();
+        let mem = chunk
+            .and_then(|at| self.chunks.get(at))
+            .zip(usize::try_from(posted.offset).ok())
+            .and_then(|(map, at)| map.part(at, 1));
+        if let Some(mem) = mem {
+            cache::prefetch_write(mem.as_ptr());
+        }
     }
 
     /// Takes what was found last.

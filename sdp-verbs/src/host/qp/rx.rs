@@ -12,17 +12,22 @@ use crate::host::words::MappedWords;
 use crate::memory::{ForeignSlice, RecvBuf};
 use crate::types::WrId;
 
-/// A receive buffer's state.
+/// A receive buffer. Its memory stays in place while its state changes.
 #[derive(Debug)]
-enum Slot {
-    /// The number is free.
-    Free,
+struct Slot {
+    area: Area,
+    /// Bytes of the receive.
+    len: usize,
+    state: SlotState,
+}
+
+/// Who may use a receive buffer.
+#[derive(Debug)]
+enum SlotState {
     /// The program has it.
-    Held { area: Area, len: usize },
+    Held,
     /// The peer may fill it.
     Posted {
-        area: Area,
-        len: usize,
         wr_id: WrId,
         order: u64,
         /// The program dropped it meanwhile.
@@ -30,14 +35,15 @@ enum Slot {
     },
     /// Its receive was flushed: the peer may still write into it, so the memory rests until the
     /// peer says that it is done.
-    Resting { area: Area },
+    Resting,
 }
 
 #[derive(Debug)]
 pub(super) struct Rx {
     ring: RingReader<MappedWords, IN_WORDS>,
     posted: RingWriter<MappedWords, RECV_WORDS>,
-    slots: Vec<Slot>,
+    /// `None`: the number is free.
+    slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     posted_count: u32,
     posted_ever: u64,
@@ -162,11 +168,15 @@ impl RxCore {
                     limit: u32::MAX.to_string(),
                     remedy: "drop some",
                 })?;
-                rx.slots.push(Slot::Free);
+                rx.slots.push(None);
                 slot
             }
         };
-        *rx.slot_mut(slot).expect("it was just taken") = Slot::Held { area, len };
+        *rx.place_mut(slot).expect("it was just taken") = Some(Slot {
+            area,
+            len,
+            state: SlotState::Held,
+        });
         drop(rx);
         let keep = Arc::new(SlotKeep {
             core: Arc::clone(self),
@@ -184,15 +194,15 @@ impl RxCore {
         let Some(slot) = rx.slot_mut(number) else {
             return;
         };
-        match slot {
-            Slot::Free | Slot::Resting { .. } => {}
-            Slot::Posted { dropped, .. } => *dropped = true,
-            Slot::Held { area, .. } => {
-                let area = area.clone();
-                *slot = Slot::Free;
-                rx.free.push(number);
+        match &mut slot.state {
+            SlotState::Resting => {}
+            SlotState::Posted { dropped, .. } => *dropped = true,
+            SlotState::Held => {
+                let area = rx.release(number);
                 drop(rx);
-                self.pool.free(&area);
+                if let Some(area) = area {
+                    self.pool.free(&area);
+                }
             }
         }
     }
@@ -200,29 +210,18 @@ impl RxCore {
     /// The posted receive `number` has been filled, or will never be.
     pub(super) fn complete(&self, rx: &mut Rx, number: u32) -> Option<Received> {
         let slot = rx.slot_mut(number)?;
-        let Slot::Posted {
-            area,
-            len,
-            wr_id,
-            dropped,
-            ..
-        } = slot
-        else {
+        let SlotState::Posted { wr_id, dropped, .. } = slot.state else {
             return None;
         };
         let received = Received {
-            wr_id: *wr_id,
-            len: *len,
+            wr_id,
+            len: slot.len,
         };
-        let (area, len) = (area.clone(), *len);
-        if *dropped {
-            *slot = Slot::Free;
-            rx.free.push(number);
-            self.pool.free(&area);
-        } else {
-            *slot = Slot::Held { area, len };
-        }
+        slot.state = SlotState::Held;
         rx.posted_count -= 1;
+        if dropped && let Some(area) = rx.release(number) {
+            self.pool.free(&area);
+        }
         Some(received)
     }
 }
@@ -233,12 +232,7 @@ impl Drop for RxCore {
         rx.remote = None;
         let mut areas = vec![self.block_area.clone()];
         for slot in rx.slots.drain(..) {
-            match slot {
-                Slot::Free => {}
-                Slot::Held { area, .. } | Slot::Posted { area, .. } | Slot::Resting { area } => {
-                    areas.push(area);
-                }
-            }
+            areas.extend(slot.map(|slot| slot.area));
         }
         if self.exposed.load(Ordering::Acquire) {
             self.pool.retire(Retired {
@@ -255,8 +249,19 @@ impl Drop for RxCore {
 }
 
 impl Rx {
-    fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
+    fn place_mut(&mut self, number: u32) -> Option<&mut Option<Slot>> {
         self.slots.get_mut(usize::try_from(number).ok()?)
+    }
+
+    fn slot_mut(&mut self, number: u32) -> Option<&mut Slot> {
+        self.place_mut(number)?.as_mut()
+    }
+
+    /// Frees a number; the caller frees its memory.
+    fn release(&mut self, number: u32) -> Option<Area> {
+        let slot = self.place_mut(number)?.take()?;
+        self.free.push(number);
+        Some(slot.area)
     }
 
     /// Posts a buffer that the program holds.
@@ -269,19 +274,16 @@ impl Rx {
         }
         let order = self.posted_ever;
         let slot = self.slot_mut(number).ok_or(PostError::LocalProtection)?;
-        let Slot::Held { area, len } = slot else {
+        if !matches!(slot.state, SlotState::Held) {
             return Err(PostError::LocalProtection);
-        };
-        let (area, len) = (area.clone(), *len);
+        }
         let posted = PostedSlot {
             slot: number,
-            chunk: area.chunk,
-            offset: area.offset as u64,
-            len: len as u64,
+            chunk: slot.area.chunk,
+            offset: slot.area.offset as u64,
+            len: slot.len as u64,
         };
-        *slot = Slot::Posted {
-            area,
-            len,
+        slot.state = SlotState::Posted {
             wr_id,
             order,
             dropped: false,
@@ -302,13 +304,10 @@ impl Rx {
     pub(super) fn flush(&mut self) -> Vec<WrId> {
         self.open = false;
         let mut flushed: Vec<(u64, WrId)> = Vec::new();
-        for slot in &mut self.slots {
-            if let Slot::Posted {
-                area, wr_id, order, ..
-            } = slot
-            {
-                flushed.push((*order, *wr_id));
-                *slot = Slot::Resting { area: area.clone() };
+        for slot in self.slots.iter_mut().flatten() {
+            if let SlotState::Posted { wr_id, order, .. } = slot.state {
+                flushed.push((order, wr_id));
+                slot.state = SlotState::Resting;
             }
         }
         self.posted_count = 0;

@@ -234,6 +234,7 @@ impl Tx {
             invalidate: head.invalidate,
         };
         connection.ring.push(&entry.to_words());
+        connection.prefetch();
         let completed = head.flags.contains(SendFlags::SIGNALED);
         if completed {
             qp.count_send();
