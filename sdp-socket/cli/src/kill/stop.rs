@@ -85,16 +85,16 @@ impl Round<'_> {
 
     /// Both ways are busy when the peer stops, and all arrives when it goes on.
     fn without_timeout(&mut self, kind: &'static str, moves: Moves) -> anyhow::Result<Seen> {
-        let (process, stream) = self.doom(moves, TOTAL)?;
+        let (mut process, stream) = self.doom(moves, TOTAL)?;
         let pause = Duration::from_micros(self.rng.length(20_000) as u64);
         let mut sent = Flow::new(2 * self.number + 1);
         let mut received = Flow::new(2 * self.number);
         let mut out = memory(moves, CALL_MAX)?;
         let mut room = memory(moves, CALL_MAX)?;
         let ended = thread::scope(|scope| {
-            let stream = &stream;
+            let (stream, process) = (&stream, &mut process);
             let sending = scope.spawn(|| send_all(stream, &mut sent, &mut out, TOTAL as u64));
-            let stopping = scope.spawn(|| {
+            let stopping = scope.spawn(move || {
                 thread::sleep(pause);
                 process.stop()?;
                 thread::sleep(STILL);

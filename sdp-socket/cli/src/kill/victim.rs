@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::thread;
 
 use anyhow::Context;
-use sdp_socket::{Builder, SdpStream};
+use sdp_socket::SdpStream;
 
 use super::bytes::{Flow, memory};
 use super::counter::Counter;
@@ -27,7 +27,7 @@ pub(super) fn run(args: &KillVictimArgs) -> anyhow::Result<()> {
     let orders = Orders::<()>::listen()?;
     match script.part {
         Part::ConnectForEver => connect_for_ever(&script)?,
-        Part::Listen => listen()?,
+        Part::Listen => listen(&script)?,
         Part::Stream => stream(&script)?,
         Part::Drain => drain(&script)?,
         Part::Idle => {
@@ -35,7 +35,11 @@ pub(super) fn run(args: &KillVictimArgs) -> anyhow::Result<()> {
             orders.next(std::time::Duration::MAX);
             drop(stream);
         }
-        Part::Advertise => advertise(&script)?,
+        Part::Advertise => {
+            let stream = advertise(&script)?;
+            orders.next(std::time::Duration::MAX);
+            drop(stream);
+        }
         Part::Close => close(&script)?,
         Part::BothWays => both_ways(&script)?,
     }
@@ -87,8 +91,8 @@ fn connect_for_ever(script: &Script) -> anyhow::Result<()> {
     })
 }
 
-fn listen() -> anyhow::Result<()> {
-    let listener = Builder::new().bind("127.0.0.1:0")?;
+fn listen(script: &Script) -> anyhow::Result<()> {
+    let listener = script.moves.builder().bind("127.0.0.1:0")?;
     say(&Word::Ready(Some(listener.local_addr()?)))?;
     let mut accepted = Vec::new();
     loop {
@@ -136,11 +140,11 @@ fn drain(script: &Script) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn advertise(script: &Script) -> anyhow::Result<()> {
+fn advertise(script: &Script) -> anyhow::Result<SdpStream> {
     let mut bytes = memory(script.moves, script.len)?;
     let stream = connect(script)?;
     Flow::new(script.pattern).write(&stream, &mut bytes)?;
-    Ok(())
+    Ok(stream)
 }
 
 fn close(script: &Script) -> anyhow::Result<()> {
