@@ -2,7 +2,7 @@
 //! runtime, where one thread at a time plays everybody in an order given by a seed and time is a
 //! number.
 //!
-//! `SDP_SIM_SEED=n` runs one seed only.
+//! `SDP_SIM_SEED=n` runs one seed only, `SDP_SIM_SEED=a..b` many, as long as they take.
 
 #[allow(
     dead_code,
@@ -15,9 +15,12 @@ mod bodies;
 )]
 mod common;
 
+use std::ops::Range;
+use std::time::Duration;
+
 use common::net::{Net, Stream};
 use common::sdp::{Sdp, host, lazy, scripted};
-use common::watch::{doing, note, watched};
+use common::watch::{LIMIT, doing, note, watched, watched_for};
 
 /// Seeds each body is run with.
 const SEEDS: u64 = 50;
@@ -65,16 +68,24 @@ fn real_runtime_lazy() {
 /// Runs a body with every seed: on even ones over the host provider, on odd ones over one that
 /// does everything late.
 fn with_seeds(body: impl Fn(&Sdp) + Send + 'static) {
-    let only = std::env::var("SDP_SIM_SEED").ok();
-    let only = only.map(|seed| seed.parse::<u64>().expect("SDP_SIM_SEED is a number"));
-    let seeds = only.map_or(0..SEEDS, |seed| seed..seed + 1);
-    watched(move || {
+    let chosen = std::env::var("SDP_SIM_SEED").ok();
+    let limit = chosen.as_ref().map_or(LIMIT, |_| Duration::MAX);
+    let seeds = chosen.map_or(0..SEEDS, |text| range(&text));
+    watched_for(limit, move || {
         for seed in seeds {
             note("seed", format!("{seed} (SDP_SIM_SEED={seed} repeats it)"));
             let provider = || if seed % 2 == 0 { host() } else { lazy(seed) };
             scripted(seed, provider, &body);
         }
     });
+}
+
+fn range(text: &str) -> Range<u64> {
+    let number = |text: &str| text.parse().expect("SDP_SIM_SEED is a number or a range");
+    match text.split_once("..") {
+        Some((from, to)) => number(from)..number(to),
+        None => number(text)..number(text) + 1,
+    }
 }
 
 #[test]

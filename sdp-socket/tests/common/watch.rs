@@ -97,6 +97,14 @@ pub(crate) fn words(panic: &(dyn Any + Send)) -> String {
 /// If it panics, one of its actors does, or it does not end in time. Threads that are stuck are
 /// left behind.
 pub(crate) fn watched(body: impl FnOnce() + Send + 'static) {
+    watched_for(LIMIT, body);
+}
+
+/// As [`watched`], with another limit: for what is asked for by hand.
+///
+/// # Panics
+/// As [`watched`].
+pub(crate) fn watched_for(limit: Duration, body: impl FnOnce() + Send + 'static) {
     let (verdict, verdicts) = channel();
     let watch = Arc::new(Watch {
         verdict,
@@ -111,11 +119,11 @@ pub(crate) fn watched(body: impl FnOnce() + Send + 'static) {
     };
     let thread = thread::Builder::new().name(name).spawn(run);
     let thread = thread.expect("a thread for the test");
-    match verdicts.recv_timeout(LIMIT) {
+    match verdicts.recv_timeout(limit) {
         Ok(Ok(())) => thread.join().expect("it has caught its panics"),
         Ok(Err(why)) => panic!("{why}\nat that time:{}", watch.report()),
         Err(RecvTimeoutError::Timeout) => {
-            panic!("not done after {LIMIT:?}; waiting in:{}", watch.report())
+            panic!("not done after {limit:?}; waiting in:{}", watch.report())
         }
         Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
     }
