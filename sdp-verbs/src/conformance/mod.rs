@@ -223,7 +223,7 @@ macro_rules! conformance_mount {
 /// cases that are expected to be skipped. A question mark behind a name says that it depends on
 /// the machine whether the case can run.
 ///
-/// ```ignore
+/// ```text
 /// fn fixture() -> impl sdp_verbs::conformance::Fixture { MyFixture }
 /// sdp_verbs::conformance_tests!(fixture, skips: ["read::from_heap_memory"]);
 /// ```
