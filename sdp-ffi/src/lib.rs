@@ -49,7 +49,9 @@ mod version;
 pub use io::{sdp_readv, sdp_recv, sdp_send, sdp_writev};
 pub use memory::{sdp_alloc, sdp_free};
 pub use names::{sdp_getpeername, sdp_getsockname};
-pub use options::{SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP, sdp_getsockopt, sdp_setsockopt};
+pub use options::{
+    SDP_STATS, SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP, SdpStats, sdp_getsockopt, sdp_setsockopt,
+};
 pub use poll::{sdp_fileno, sdp_set_nonblocking};
 pub use socket::{
     AF_INET_SDP, AF_INET6_SDP, sdp_accept, sdp_bind, sdp_close, sdp_connect, sdp_listen,

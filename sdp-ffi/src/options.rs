@@ -18,7 +18,31 @@ pub const SDP_ZCOPY_THRESH: c_int = 80;
 /// Value of SDP_ZCOPY_THRESH, the default.
 pub const SDP_ZCOPY_AUTO: c_int = -1;
 
-/// No option has more bytes; of longer values the first ones are looked at.
+/// Option, a struct sdp_stats, read only: what the connection has done. At level SOL_SDP.
+pub const SDP_STATS: c_int = 100;
+
+/// Counters of one connection since it was made: bytes of payload. Later versions add fields at the
+/// end; as many bytes as there is room for are written.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SdpStats {
+    /// Sent by copying.
+    pub tx_bytes_bcopy: u64,
+    /// Sent inside adverts.
+    pub tx_bytes_inline: u64,
+    /// Read by the peer out of the sender's own memory.
+    pub tx_bytes_zcopy: u64,
+    /// Received by copying.
+    pub rx_bytes_bcopy: u64,
+    /// Received inside adverts.
+    pub rx_bytes_inline: u64,
+    /// Read straight into the receiver's own memory.
+    pub rx_bytes_zcopy: u64,
+    /// Read ahead into private memory.
+    pub rx_bytes_read_ahead: u64,
+}
+
+/// No option that can be set has more bytes; of longer values the first ones are looked at.
 const VALUE_LEN_MAX: usize = 16;
 
 /// Sets an option, as setsockopt(2).
@@ -62,9 +86,9 @@ pub unsafe extern "C" fn sdp_setsockopt(
 }
 
 /// Reads an option, as getsockopt(2): those of sdp_setsockopt(), and SO_ERROR (which is then 0),
-/// SO_TYPE, SO_DOMAIN, SO_ACCEPTCONN.
+/// SO_TYPE, SO_DOMAIN, SO_ACCEPTCONN, SDP_STATS.
 ///
-/// Returns 0; or -1 with ENOPROTOOPT, EINVAL (negative length), EFAULT (NULL), EBADF.
+/// Returns 0; or -1 with ENOPROTOOPT, ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL), EBADF.
 ///
 /// # Safety
 /// value is NULL, or *length bytes there can be written, and length too.

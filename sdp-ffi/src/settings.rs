@@ -8,9 +8,9 @@ use sdp_socket::{Builder, SdpStream, ZcopyThreshold};
 use smallvec::SmallVec;
 
 use crate::errno::Failure;
-use crate::options::{SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP};
+use crate::options::{SDP_STATS, SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP, SdpStats};
 
-/// The bytes of an option: one of the three structures below.
+/// The bytes of an option: one of the structures below.
 pub(crate) type OptionBytes = SmallVec<[u8; 16]>;
 
 /// The options there are.
@@ -30,10 +30,11 @@ pub(crate) enum Name {
     Nodelay,
     OnlyV6,
     Threshold,
+    Stats,
 }
 
 /// Level, number, option.
-const NAMES: [(c_int, c_int, Name); 15] = [
+const NAMES: [(c_int, c_int, Name); 16] = [
     (libc::SOL_SOCKET, libc::SO_SNDBUF, Name::SendBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, Name::RecvBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, Name::ReadTimeout),
@@ -48,6 +49,7 @@ const NAMES: [(c_int, c_int, Name); 15] = [
     (libc::IPPROTO_TCP, libc::TCP_NODELAY, Name::Nodelay),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, Name::OnlyV6),
     (SOL_SDP, SDP_ZCOPY_THRESH, Name::Threshold),
+    (SOL_SDP, SDP_STATS, Name::Stats),
     // Where the SDP of old had it.
     (libc::IPPROTO_TCP, SDP_ZCOPY_THRESH, Name::Threshold),
 ];
@@ -127,7 +129,7 @@ impl Settings {
             Name::ReuseAddr => self.reuse_addr = int(bytes)? != 0,
             Name::ReusePort => self.reuse_port = int(bytes)? != 0,
             Name::Threshold => self.threshold = threshold(int(bytes)?)?,
-            Name::Error | Name::Type | Name::Domain | Name::AcceptConn => {
+            Name::Error | Name::Type | Name::Domain | Name::AcceptConn | Name::Stats => {
                 let words = format!("{name:?} can only be read");
                 return Err(Failure::new(libc::ENOPROTOOPT, words));
             }
@@ -153,7 +155,9 @@ impl Settings {
                 ZcopyThreshold::Off => 0,
                 ZcopyThreshold::Bytes(len) => saturating(len),
             }),
-            Name::Error | Name::Type | Name::Domain | Name::AcceptConn => return None,
+            Name::Error | Name::Type | Name::Domain | Name::AcceptConn | Name::Stats => {
+                return None;
+            }
         })
     }
 }
@@ -176,6 +180,32 @@ fn int(bytes: &[u8]) -> Result<c_int, Failure> {
 
 pub(crate) fn int_bytes(value: c_int) -> OptionBytes {
     OptionBytes::from_slice(&value.to_ne_bytes())
+}
+
+/// The bytes of `struct sdp_stats`.
+pub(crate) fn stats_bytes(stats: &SdpStats) -> OptionBytes {
+    let SdpStats {
+        tx_bytes_bcopy,
+        tx_bytes_inline,
+        tx_bytes_zcopy,
+        rx_bytes_bcopy,
+        rx_bytes_inline,
+        rx_bytes_zcopy,
+        rx_bytes_read_ahead,
+    } = *stats;
+    let fields = [
+        tx_bytes_bcopy,
+        tx_bytes_inline,
+        tx_bytes_zcopy,
+        rx_bytes_bcopy,
+        rx_bytes_inline,
+        rx_bytes_zcopy,
+        rx_bytes_read_ahead,
+    ];
+    fields
+        .iter()
+        .flat_map(|field| field.to_ne_bytes())
+        .collect()
 }
 
 /// As Linux: a negative size is a huge one, and the library brings it into its range.
@@ -276,6 +306,21 @@ mod tests {
             assert_eq!(bytes.len(), size_of::<libc::linger>());
             assert_eq!(set_then_get(Name::Linger, &bytes), bytes);
         }
+    }
+
+    /// The counters are written as the structure has them, without gaps.
+    #[test]
+    fn counters_are_the_structure() {
+        let stats = SdpStats {
+            tx_bytes_bcopy: 1,
+            rx_bytes_read_ahead: 7,
+            ..SdpStats::default()
+        };
+        let bytes = stats_bytes(&stats);
+        assert_eq!(bytes.len(), size_of::<SdpStats>());
+        assert_eq!(bytes[..8], 1_u64.to_ne_bytes());
+        let last = std::mem::offset_of!(SdpStats, rx_bytes_read_ahead);
+        assert_eq!(bytes[last..], 7_u64.to_ne_bytes());
     }
 
     /// Zero seconds mean no limit, as on every socket.

@@ -13,7 +13,8 @@ use sdp_socket::{
 
 use crate::address::Family;
 use crate::errno::Failure;
-use crate::settings::{Name, OptionBytes, Settings, int_bytes};
+use crate::options::SdpStats;
+use crate::settings::{Name, OptionBytes, Settings, int_bytes, stats_bytes};
 
 /// Backlogs are brought down to this, as Linux does to `net.core.somaxconn`.
 const BACKLOG_MAX: u32 = 4096;
@@ -300,7 +301,7 @@ impl Socket {
                 *phase = Phase::Fresh;
                 Ok(())
             }
-            _ => Err(Failure::new(libc::ENOTCONN, "the socket is not connected")),
+            _ => Err(not_connected()),
         }
     }
 
@@ -355,7 +356,7 @@ impl Socket {
     pub(crate) fn peer_addr(&self) -> Result<SocketAddr, Failure> {
         let _phase = self.phase()?;
         let Some(stream) = self.stream.get() else {
-            return Err(Failure::new(libc::ENOTCONN, "the socket is not connected"));
+            return Err(not_connected());
         };
         Ok(self.family.shown(stream.peer_addr()?))
     }
@@ -413,6 +414,9 @@ impl Socket {
         if let Some(bytes) = settings.get(name, buffers) {
             return Ok(bytes);
         }
+        if name == Name::Stats {
+            return stream.map_or_else(|| Err(not_connected()), |s| Ok(stats_bytes(&counters(s))));
+        }
         Ok(int_bytes(match name {
             Name::Type => libc::SOCK_STREAM,
             Name::Domain => self.domain,
@@ -423,6 +427,23 @@ impl Socket {
             },
         }))
     }
+}
+
+fn counters(stream: &SdpStream) -> SdpStats {
+    let stats = stream.stats();
+    SdpStats {
+        tx_bytes_bcopy: stats.tx_bytes_bcopy,
+        tx_bytes_inline: stats.tx_bytes_inline,
+        tx_bytes_zcopy: stats.tx_bytes_zcopy,
+        rx_bytes_bcopy: stats.rx_bytes_bcopy,
+        rx_bytes_inline: stats.rx_bytes_inline,
+        rx_bytes_zcopy: stats.rx_bytes_zcopy,
+        rx_bytes_read_ahead: stats.rx_bytes_read_ahead,
+    }
+}
+
+fn not_connected() -> Failure {
+    Failure::new(libc::ENOTCONN, "the socket is not connected")
 }
 
 fn still_connecting() -> Failure {

@@ -7,7 +7,7 @@ use crate::run::Run;
 use crate::step::{Steps, Tally};
 use crate::ui::Ui;
 use crate::workspace::Workspace;
-use crate::{libtest, loom, test_run, tidy};
+use crate::{header, libtest, loom, test_run, tidy};
 
 /// A system without an operating system, for the packages that promise to need none.
 const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -20,6 +20,7 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, json: Option<&PathBuf>) -> any
     let mut steps = Steps::new(ui);
     steps.tool("fmt", workspace.cargo(["fmt", "--all", "--check"]))?;
     steps.step("tidy", |_| tidy::tally(workspace))?;
+    steps.step("header", |_| header::tally(workspace))?;
     steps.tool(
         "clippy",
         workspace.cargo([

@@ -52,7 +52,14 @@ pub(crate) enum Command {
     /// a reason. Prints each violation as `file:line: what to do`.
     Tidy,
 
-    /// Everything that a change must pass: formatting, tidy, clippy, tests, loom, docs
+    /// Write the C header of libsdp, sdp-ffi/include/sdp.h, from its Rust sources
+    Header {
+        /// Write nothing: compare, and fail if the file is not as generated.
+        #[arg(long)]
+        check: bool,
+    },
+
+    /// Everything that a change must pass: formatting, tidy, header, clippy, tests, loom, docs
     Ci {
         /// Also write the report to FILE as JSON (`-`: standard output).
         #[arg(long, value_name = "FILE")]
@@ -80,7 +87,7 @@ impl Command {
         match self {
             Self::Demo(options) => options.json.as_ref(),
             Self::Test { json } | Self::Loom { json } | Self::Ci { json } => json.as_ref(),
-            Self::Tidy => None,
+            Self::Tidy | Self::Header { .. } => None,
         }
     }
 }

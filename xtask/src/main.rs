@@ -8,6 +8,7 @@
 mod ci;
 mod cli;
 mod demo;
+mod header;
 mod libtest;
 mod loom;
 mod report;
@@ -45,6 +46,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
         cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
         cli::Command::Tidy => tidy::run(&workspace, ui),
+        cli::Command::Header { check } => header::run(&workspace, ui, *check),
         cli::Command::Ci { json } => ci::run(&workspace, ui, json.as_ref()),
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Workspace {
 pub(crate) struct Package {
     /// Name.
     pub(crate) name: String,
+    /// Version.
+    pub(crate) version: String,
     /// Path of its manifest.
     pub(crate) manifest_path: PathBuf,
     /// What it depends on, of every kind.

@@ -65,6 +65,7 @@ mod tests {
         });
         Package {
             name: name.to_owned(),
+            version: "0.0.0".to_owned(),
             manifest_path: PathBuf::from(format!("/w/{name}/Cargo.toml")),
             dependencies: dependencies.collect(),
             targets: Vec::new(),

@@ -1,0 +1,214 @@
+//! Building and running C programs against the libraries that cargo has just built.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// No program here takes as long, even on a loaded machine and under valgrind.
+const TIME_MAX: Duration = Duration::from_secs(300);
+
+/// What `rustc --print native-static-libs` says the static library wants.
+pub const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+
+/// A language and its compiler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    C11,
+    Cpp17,
+}
+
+/// How a program gets the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    Shared,
+    Static,
+}
+
+/// The library as an installation has it, and programs built with it, in a folder of their own.
+pub struct Prefix {
+    folder: tempfile::TempDir,
+}
+
+impl Prefix {
+    /// Installs header, libraries and pkg-config file.
+    pub fn install() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for part in ["include", "lib/pkgconfig", "bin"] {
+            fs::create_dir_all(root.join(part)).unwrap();
+        }
+        fs::copy(package.join("include/sdp.h"), root.join("include/sdp.h")).unwrap();
+        symlink(built("so"), root.join("lib/libsdp.so.0")).unwrap();
+        symlink("libsdp.so.0", root.join("lib/libsdp.so")).unwrap();
+        symlink(built("a"), root.join("lib/libsdp.a")).unwrap();
+        let template = fs::read_to_string(package.join("libsdp.pc.in")).unwrap();
+        let filled = template
+            .replace("@prefix@", root.to_str().unwrap())
+            .replace("@version@", env!("CARGO_PKG_VERSION"));
+        assert!(!filled.contains('@'), "{filled}");
+        fs::write(root.join("lib/pkgconfig/libsdp.pc"), filled).unwrap();
+        Self { folder }
+    }
+
+    pub fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Compiles `tests/c/<name>.c` with every warning an error, or says why it cannot.
+    pub fn build(&self, name: &str, language: Language, link: Link) -> Option<PathBuf> {
+        let (compiler, standard): (_, &[&str]) = match language {
+            Language::C11 => ("cc", &["-std=c11"]),
+            Language::Cpp17 => ("c++", &["-x", "c++", "-std=c++17"]),
+        };
+        if !is_there(compiler) {
+            skipped(name, &format!("no {compiler} in PATH"));
+            return None;
+        }
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/c/{name}.c"));
+        let program = self
+            .root()
+            .join(format!("bin/{name}-{language:?}-{link:?}"));
+        let mut command = Command::new(compiler);
+        command.args(standard);
+        command.args([
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-pedantic",
+            "-D_GNU_SOURCE",
+            "-O1",
+            "-g",
+        ]);
+        command.arg("-I").arg(self.root().join("include"));
+        command.arg(source).args(["-x", "none", "-o"]).arg(&program);
+        match link {
+            Link::Shared => {
+                let folder = self.root().join("lib");
+                command.arg(format!("-Wl,-rpath,{}", folder.display()));
+                command.arg("-L").arg(folder).arg("-lsdp");
+            }
+            Link::Static => {
+                command
+                    .arg(self.root().join("lib/libsdp.a"))
+                    .args(NATIVE_LIBS);
+            }
+        }
+        succeeds(&mut command);
+        Some(program)
+    }
+}
+
+/// The library of that kind that was built with this test.
+pub fn built(ending: &str) -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let folder = test.parent().unwrap();
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let is_ours = |path: &PathBuf| {
+        let stem = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .unwrap_or_default();
+        let ours = stem == "libsdp" || stem.starts_with("libsdp-");
+        ours && path.extension().is_some_and(|e| e == ending)
+    };
+    // Builds with other settings may have left others there.
+    let newest = files
+        .filter(is_ours)
+        .max_by_key(|path| path.metadata().and_then(|m| m.modified()).unwrap());
+    newest.unwrap_or_else(|| panic!("no libsdp.{ending} in {}", folder.display()))
+}
+
+/// Tells of a test, or a part of one, that cannot run here.
+pub fn skipped(what: &str, reason: &str) {
+    println!("skipped {what}: {reason}");
+}
+
+/// Whether a program can be run by that name.
+pub fn is_there(program: &str) -> bool {
+    let mut probe = Command::new(program);
+    probe
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    probe.status().is_ok()
+}
+
+/// Runs a tool to its end, which must be a success.
+pub fn succeeds(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert_success(&output, &format!("{command:?}"));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn assert_success(output: &Output, what: &str) {
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A program that runs beside the test.
+pub struct Running {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    what: String,
+}
+
+/// Starts a program.
+pub fn start(mut command: Command) -> Running {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    Running {
+        child,
+        stdout,
+        what: format!("{command:?}"),
+    }
+}
+
+impl Running {
+    /// The next line it prints.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    /// The rest of what it prints, at its end, which must be a success and in time.
+    pub fn finish(mut self) -> String {
+        let (sender, ended) = mpsc::channel();
+        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
+        let waiter = thread::spawn(move || {
+            let mut text = String::new();
+            self.stdout.read_to_string(&mut text).unwrap();
+            let mut output = self.child.wait_with_output().unwrap();
+            output.stdout = text.into_bytes();
+            // The receiver is gone if the time was over.
+            let _ = sender.send(output);
+        });
+        let Ok(output) = ended.recv_timeout(TIME_MAX) else {
+            // SAFETY: a signal to a child that nobody has waited for.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+            waiter.join().unwrap();
+            panic!("{} hung", self.what);
+        };
+        waiter.join().unwrap();
+        assert_success(&output, &self.what);
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
