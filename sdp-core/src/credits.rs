@@ -40,6 +40,10 @@ pub(crate) struct Credits {
     told_max: u32,
     /// MSeq of a SrcAvailCancel that is not finished: MSeqAck stays below it (§4.8 step 4).
     hold: Option<u32>,
+    /// Refusals (SendSm) queued and not yet handed out, and the last message received when the
+    /// first of them was queued: MSeqAck does not pass it, so that none of them is taken for the
+    /// answer to a later cancel.
+    refusals: (u32, u32),
     /// The last message received was an empty Data.
     last_was_update: bool,
 }
@@ -63,6 +67,7 @@ impl Credits {
             told: posted,
             told_max: posted,
             hold: None,
+            refusals: (0, 0),
             last_was_update: false,
         }
     }
@@ -155,9 +160,15 @@ impl Credits {
     }
 
     const fn ack(&self) -> u32 {
-        match self.hold {
+        let held = match self.hold {
             Some(cancel) => cancel.wrapping_sub(1),
             None => self.recv_mseq,
+        };
+        let (count, seen) = self.refusals;
+        if count > 0 && distance(seen, held) < 0 {
+            seen
+        } else {
+            held
         }
     }
 
@@ -221,6 +232,19 @@ impl Credits {
     /// The cancel is finished.
     pub(crate) fn release_ack(&mut self) {
         self.hold = None;
+    }
+
+    /// A refusal is queued: MSeqAck stays where it is until it has been handed out.
+    pub(crate) fn hold_refusal(&mut self) {
+        if self.refusals.0 == 0 {
+            self.refusals.1 = self.ack();
+        }
+        self.refusals.0 += 1;
+    }
+
+    /// A refusal has been handed out.
+    pub(crate) fn release_refusal(&mut self) {
+        self.refusals.0 -= 1;
     }
 
     /// The peer has confirmed message `mseq`.
@@ -329,6 +353,23 @@ mod tests {
         c.release_ack();
         let mseq = c.take();
         assert_eq!(c.stamp(mseq), (4, 1));
+    }
+
+    #[test]
+    fn a_refusal_does_not_confirm_what_came_after_it_was_queued() {
+        let mut c = Credits::new(4);
+        c.start(4);
+        c.on_receive(&head(1, 0, 4, 0), false).unwrap();
+        let refusal = c.take();
+        c.hold_refusal();
+        // The cancel comes before the refusal leaves, and its own answer is queued behind.
+        c.on_receive(&head(2, 0, 4, 0), false).unwrap();
+        c.hold_ack();
+        let answer = c.take();
+        assert_eq!(c.stamp(refusal).1, 1);
+        c.release_refusal();
+        c.release_ack();
+        assert_eq!(c.stamp(answer).1, 2);
     }
 
     #[test]

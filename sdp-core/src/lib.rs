@@ -18,6 +18,7 @@ use core::time::Duration;
 
 mod control;
 mod credits;
+mod mark;
 mod mode;
 mod outbox;
 mod patience;

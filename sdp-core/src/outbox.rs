@@ -45,18 +45,31 @@ impl Slots {
     }
 }
 
+/// Which hold on MSeqAck a message ends, and when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HoldEnd {
+    /// None.
+    None,
+    /// It answers a SrcAvailCancel, and confirms it.
+    Before,
+    /// It is a SendSm that nobody asked for, and must not be taken for the answer to a cancel that
+    /// came after it was queued.
+    After,
+}
+
 /// A message in the outbox: numbered, and stamped when it leaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing {
     pub(crate) body: Body,
+    pub(crate) flags: Flags,
     pub(crate) payload: Payload,
     /// SEND with invalidate of this key.
     pub(crate) invalidate: Option<Rkey>,
     pub(crate) solicited: bool,
     /// The completion is wanted.
     pub(crate) signalled: bool,
-    /// The message answers a SrcAvailCancel: MSeqAck need not stay below it any more.
-    pub(crate) releases_ack: bool,
+    /// What this message does to the hold on MSeqAck.
+    pub(crate) hold: HoldEnd,
 }
 
 impl Outgoing {
@@ -64,11 +77,12 @@ impl Outgoing {
     pub(crate) fn control(body: Body) -> Self {
         Self {
             body,
+            flags: Flags::empty(),
             payload: Payload::None,
             invalidate: None,
             solicited: body.is_solicited(Flags::empty()),
             signalled: false,
-            releases_ack: false,
+            hold: HoldEnd::None,
         }
     }
 }
@@ -182,12 +196,15 @@ impl Outbox {
             }
             Item::Message { out, mseq, work } => {
                 self.messages -= 1;
-                if out.releases_ack {
+                if out.hold == HoldEnd::Before {
                     credits.release_ack();
                 }
                 let (bufs, mseq_ack) = credits.stamp(mseq);
+                if out.hold == HoldEnd::After {
+                    credits.release_refusal();
+                }
                 let head = Head {
-                    flags: Flags::empty(),
+                    flags: out.flags,
                     bufs,
                     mseq,
                     mseq_ack,

@@ -83,6 +83,29 @@ fn from_registered() {
     });
 }
 
+/// One large send keeps several adverts open, and every one of its bytes is read from its memory.
+#[test]
+fn one_large_send_overlaps_its_adverts() {
+    watched(|| {
+        let (net, traces) = Sdp::traced();
+        let net = net.rendezvous(4 << 10);
+        let pair = net.pair();
+        let len = 64 << 20;
+        let pattern = Pattern(91);
+        let mut buf = registered(&net, len);
+        pattern.fill(0, &mut buf);
+        net.all(vec![
+            actor("writer", || pair.0.put(&buf)),
+            actor("reader", || pair.1.get_pattern(pattern, 0, len, 4 << 20)),
+        ]);
+        let stats = pair.0.stats();
+        assert!(stats.tx_adverts_open_max >= 2, "{stats:?}");
+        assert_eq!(sent(&stats), len as u64, "{stats:?}");
+        let below = traces.server.counters();
+        assert!(below.read_bytes * 1000 >= len as u64 * 999, "{below:?}");
+    });
+}
+
 #[test]
 fn switched_off() {
     watched(|| {

@@ -175,7 +175,7 @@ impl Connection {
 
     /// The peer's DisConn.
     pub(super) fn on_disconn(&mut self, buf: BufferId) -> Result<(), ConnectionError> {
-        self.rx.on_control(buf);
+        self.rx.on_control(&self.sh, buf);
         if self.rx.advert_open() {
             return Shared::misbehaved("§2.3 step 1: DisConn with a source advert open");
         }
@@ -186,7 +186,7 @@ impl Connection {
 
     /// The peer's AbortConn.
     pub(super) fn on_abort_conn(&mut self, buf: BufferId) -> Result<(), ConnectionError> {
-        self.rx.on_control(buf);
+        self.rx.on_control(&self.sh, buf);
         if !self.sh.life.peer_fin {
             return Shared::misbehaved("§2.4: AbortConn before DisConn");
         }

@@ -1,6 +1,6 @@
 //! Received messages and completions: whom they concern, and whether they may come now.
 
-use sdp_wire::{Body, Head, Rkey};
+use sdp_wire::{Body, Flags, Head, Rkey};
 
 use crate::error::ConnectionError;
 use crate::event::{Completion, Received};
@@ -95,7 +95,10 @@ impl Connection {
             }
             Body::DisConn => return self.on_disconn(buf),
             Body::AbortConn => return self.on_abort_conn(buf),
-            _ => self.rx.on_control(buf),
+            _ => self.rx.on_control(sh, buf),
+        }
+        if head.flags.contains(Flags::REQ_PIPE) {
+            sh.modes.pipe_asked = true;
         }
         match head.body {
             Body::RdmaRdCompl { len } => self.tx.on_rd_compl(sh, now, len, invalidated),
@@ -109,8 +112,6 @@ impl Connection {
             Body::ChRcvBufAck { .. } => Err(Resize::on_ack()),
             Body::SuspComm { .. } => Err(suspend::on_susp_comm()),
             Body::SuspCommAck => Err(suspend::on_susp_comm_ack()),
-            // Write ZCopy exists in Pipelined mode only, which this side's sending half never
-            // enters and never lets the peer's enter.
             Body::SinkAvail(_) => {
                 Shared::misbehaved("§4.2: SinkAvail while the sending half is not Pipelined")
             }

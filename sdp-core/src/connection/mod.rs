@@ -326,6 +326,12 @@ impl Connection {
         self.tx.unsent_len()
     }
 
+    /// Answers are owed to the peer that wait for its credits: whatever it sends is of interest.
+    #[must_use]
+    pub fn owes_answers(&self) -> bool {
+        self.rx.owes_answers() || self.sh.control.resize.ack_due()
+    }
+
     /// The peer has ended its half of the stream.
     #[must_use]
     pub fn peer_has_shut(&self) -> bool {
@@ -395,6 +401,12 @@ impl Connection {
     #[cfg(test)]
     pub(crate) fn advert_open(&self) -> bool {
         self.rx.advert_open()
+    }
+
+    /// Turns of the protocol that were taken.
+    #[cfg(test)]
+    pub(crate) fn marks(&self) -> impl Iterator<Item = crate::mark::Mark> + '_ {
+        self.sh.marks.iter().copied()
     }
 
     /// A fresh engine in `stage`.

@@ -177,6 +177,9 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) patience: Patience,
     next_job: u32,
+    /// Turns of the protocol that were taken.
+    #[cfg(test)]
+    pub(crate) marks: alloc::collections::BTreeSet<crate::mark::Mark>,
 }
 
 impl Shared {
@@ -194,6 +197,8 @@ impl Shared {
             control: Control::default(),
             patience: Patience::new(config.rendezvous_wait_min, config.rendezvous_wait),
             next_job: 0,
+            #[cfg(test)]
+            marks: alloc::collections::BTreeSet::new(),
             config,
         }
     }
@@ -230,6 +235,19 @@ impl Shared {
     pub(crate) fn data_len_max(&self) -> usize {
         let recv_len = self.peer.map_or(0, |peer| peer.recv_buffer_len);
         usize::try_from(recv_len).map_or(0, |len| len.saturating_sub(BSDH_LEN))
+    }
+
+    /// The peer speaks version 1.1.
+    pub(crate) fn is_version_1(&self) -> bool {
+        self.peer.is_some_and(|peer| peer.version == Version::V1_1)
+    }
+
+    /// Payload bytes to go inside a SrcAvail whose head is that of `body`.
+    pub(crate) fn inline_len(&self, body: &Body) -> u32 {
+        let recv_len = self.peer.map_or(0, |peer| peer.recv_buffer_len);
+        let head_len = u32::try_from(body.head_len()).unwrap_or(u32::MAX);
+        let room = recv_len.saturating_sub(head_len);
+        self.config.inline_len.max(1).min(room)
     }
 
     pub(crate) fn next_job(&mut self) -> JobId {

@@ -20,71 +20,55 @@ impl Shared {
 
 impl Rx {
     /// Reads one piece ahead, as far as memory goes. Says whether it did.
-    pub(super) fn read_ahead(&mut self, sh: &mut Shared, now: Instant, reason: CopyReason) -> bool {
+    pub(super) fn read_ahead(&mut self, sh: &mut Shared, reason: CopyReason) -> bool {
         let room = sh.config.recv_buffer_total.saturating_sub(self.held());
-        let Some(advert) = &self.advert else {
-            return false;
-        };
-        let len = advert.rest().min(sh.config.read_ahead_len.max(1)).min(room);
-        let Some(len) = u32::try_from(len).ok().filter(|len| *len > 0) else {
-            return false;
-        };
+        let len = sh.config.read_ahead_len.max(1).min(room);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
         if self.paused || !self.can_read(sh) {
             return false;
         }
-        sh.stats
-            .count_copy(reason, 1, usize::try_from(len).unwrap_or(usize::MAX));
-        self.read_into_mem(sh, now, len);
+        let Some(len) = self.read_into_mem(sh, len) else {
+            return false;
+        };
+        sh.stats.count_copy(reason, 1, len);
         true
     }
 
     /// An empty Data: if an advert is open that nobody reads, the peer asks for buffering.
     pub(super) fn on_nudge(&mut self) {
-        let reader = self.has_reader();
-        if let Some(advert) = &mut self.advert
-            && !reader
-        {
-            advert.eager = true;
+        if !self.has_reader() {
+            self.adverts.eager = true;
         }
     }
 
     /// An advert has waited long enough for a reader.
     pub(crate) fn on_unread(&mut self) {
-        if let Some(advert) = &mut self.advert {
-            advert.eager = true;
-        }
+        self.adverts.eager = true;
     }
 
     /// Reads ahead all that memory can take while nobody receives.
-    pub(super) fn read_ahead_unread(&mut self, sh: &mut Shared, now: Instant) {
-        let reader = self.has_reader();
-        let Some(advert) = &mut self.advert else {
-            return;
-        };
-        if reader {
+    pub(super) fn read_ahead_unread(&mut self, sh: &mut Shared) {
+        if self.has_reader() {
             // Whoever receives decides how the rest is read.
-            advert.eager = false;
+            self.adverts.eager = false;
             return;
         }
-        if !advert.eager {
+        if !self.adverts.eager {
             return;
         }
-        while self.read_ahead(sh, now, CopyReason::ReadAhead) {}
+        while self.read_ahead(sh, CopyReason::ReadAhead) {}
     }
 
     /// When to read ahead what nobody reads.
     pub(super) fn set_ahead_timer(&mut self, sh: &mut Shared, now: Instant) {
-        let reader = self.has_reader();
-        match &mut self.advert {
-            Some(advert) if reader => {
-                advert.moved_at = now;
-                sh.timers.clear(Timer::RxAhead);
-            }
-            Some(advert) if !advert.eager && advert.rest() > 0 => {
-                let at = advert.moved_at + sh.config.rendezvous_wait;
-                sh.timers.set(Timer::RxAhead, at);
-            }
-            _ => sh.timers.clear(Timer::RxAhead),
+        if self.has_reader() {
+            self.adverts.moved_at = now;
+            sh.timers.clear(Timer::RxAhead);
+        } else if !self.adverts.eager && self.adverts.rest() > 0 {
+            let at = self.adverts.moved_at + sh.config.rendezvous_wait;
+            sh.timers.set(Timer::RxAhead, at);
+        } else {
+            sh.timers.clear(Timer::RxAhead);
         }
     }
 }

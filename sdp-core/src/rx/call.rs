@@ -84,7 +84,7 @@ impl Rx {
     /// What call `id` needs next.
     pub(crate) fn step(&mut self, sh: &mut Shared, now: Instant, id: RecvId) -> RecvStep {
         let step = if self.calls.is_head(id.0) {
-            self.step_head(sh, now, id)
+            self.step_head(sh, id)
         } else {
             self.step_waiting(id)
         };
@@ -118,7 +118,7 @@ impl Rx {
         }
     }
 
-    fn step_head(&mut self, sh: &mut Shared, now: Instant, id: RecvId) -> RecvStep {
+    fn step_head(&mut self, sh: &mut Shared, id: RecvId) -> RecvStep {
         let Some(call) = self.calls.head_mut() else {
             return RecvStep::Wait;
         };
@@ -142,12 +142,12 @@ impl Rx {
             Some(Err(())) => return RecvStep::Wait,
             None => {}
         }
-        self.step_dry(sh, now, id)
+        self.step_dry(sh, id)
     }
 
     /// All that was received has been delivered.
-    fn step_dry(&mut self, sh: &mut Shared, now: Instant, id: RecvId) -> RecvStep {
-        let ended = sh.life.peer_fin && self.advert.is_none();
+    fn step_dry(&mut self, sh: &mut Shared, id: RecvId) -> RecvStep {
+        let ended = sh.life.peer_fin && self.adverts.is_empty();
         let Some(call) = self.calls.head_mut() else {
             return RecvStep::Wait;
         };
@@ -159,8 +159,8 @@ impl Rx {
             return RecvStep::Done(Ok(call.got));
         }
         let ended = call.end.is_some();
-        if !ended && !over && self.advert.is_some() {
-            self.step_advert(sh, now, id)
+        if !ended && !over && self.adverts.has_unread() {
+            self.step_advert(sh, id)
         } else if let Some(done) = call.give_up() {
             done
         } else {
@@ -169,8 +169,8 @@ impl Rx {
     }
 
     /// The peer offers bytes to be read.
-    fn step_advert(&mut self, sh: &mut Shared, now: Instant, id: RecvId) -> RecvStep {
-        if self.read_direct(sh, now, id) {
+    fn step_advert(&mut self, sh: &mut Shared, id: RecvId) -> RecvStep {
+        if self.read_direct(sh, id) {
             return RecvStep::Wait;
         }
         let held = self.held();
@@ -193,7 +193,7 @@ impl Rx {
             return RecvStep::Done(Ok(got));
         }
         if self.reading_ahead == 0 {
-            self.read_ahead(sh, now, reason);
+            self.read_ahead(sh, reason);
         }
         match self.calls.head_mut() {
             Some(call) if nonblocking => call.count_or(CallError::WouldBlock),

@@ -1,9 +1,10 @@
-//! The receiving half: calls taking turns, bytes received, and the peer's advert.
+//! The receiving half: calls taking turns, bytes received, and the peer's adverts.
 //!
 //! In stream order there are: bytes in receive buffers and private memory (the queue), bytes of
-//! the peer's advert being read, the rest of the advert. RDMA READs go straight into the memory of
+//! the peer's adverts being read, the rest of the adverts. RDMA READs go straight into the memory of
 //! the call whose turn it is if nothing is ahead of them, else into private memory.
 
+mod adverts;
 mod ahead;
 mod buffers;
 mod call;
@@ -20,15 +21,17 @@ use crate::action::Action;
 use crate::connection::Shared;
 use crate::error::ConnectionError;
 use crate::ids::{BufferId, JobId, MemId, WorkId};
+use crate::mark::Mark;
 use crate::mode::FlowMode;
 use crate::time::Instant;
 use crate::turns::Turns;
 
+use adverts::Adverts;
 use buffers::Buffers;
 use call::RecvCall;
 use compact::Compaction;
 use queue::{Chunks, Queue, Taken};
-use read::{Read, SinkAdvert};
+use read::Read;
 
 /// The receiving half.
 #[derive(Debug)]
@@ -37,7 +40,7 @@ pub(crate) struct Rx {
     queue: Queue,
     chunks: Chunks,
     buffers: Buffers,
-    advert: Option<SinkAdvert>,
+    adverts: Adverts,
     /// RDMA READs outstanding, oldest first.
     reads: VecDeque<Read>,
     /// Bytes of them that go to private memory.
@@ -55,7 +58,7 @@ impl Rx {
             queue: Queue::new(),
             chunks: Chunks::default(),
             buffers: Buffers::new(initial, max),
-            advert: None,
+            adverts: Adverts::default(),
             reads: VecDeque::new(),
             reading_ahead: 0,
             compaction: Compaction::default(),
@@ -70,20 +73,39 @@ impl Rx {
 
     /// Bytes that a receive gets at once.
     pub(crate) fn readable_len(&self, sh: &Shared) -> usize {
-        let advert = match &self.advert {
-            Some(advert) if sh.config.read_nonblocking && !sh.life.is_over() => advert.rest(),
-            _ => 0,
+        let adverts = if sh.config.read_nonblocking && !sh.life.is_over() {
+            self.adverts.rest()
+        } else {
+            0
         };
-        self.queue.len() + advert
+        self.queue.len() + adverts
     }
 
     /// There are bytes that nobody has taken.
     pub(crate) fn has_unread(&self) -> bool {
-        self.held() > 0 || self.advert.is_some()
+        self.held() > 0 || self.adverts.has_unread()
     }
 
-    pub(crate) const fn advert_open(&self) -> bool {
-        self.advert.is_some()
+    /// An advert of the peer's is not finished.
+    pub(crate) fn advert_open(&self) -> bool {
+        !self.adverts.is_empty()
+    }
+
+    /// An answer to an advert waits for a credit.
+    pub(crate) fn owes_answers(&self) -> bool {
+        self.adverts.owe_answers()
+    }
+
+    /// The peer takes its adverts back.
+    pub(crate) fn on_cancel(&mut self, sh: &mut Shared) {
+        if self.adverts.len() > 1 {
+            sh.reached(Mark::SeveralCancelled);
+        }
+        if !self.reads.is_empty() {
+            sh.reached(Mark::CancelDuringRead);
+        }
+        self.adverts.on_cancel(sh);
+        sh.wake.recv = true;
     }
 
     /// A call is receiving, other than one that only looks.
@@ -92,8 +114,12 @@ impl Rx {
     }
 
     /// A message without payload came in `buf`.
-    pub(crate) fn on_control(&mut self, buf: BufferId) {
+    pub(crate) fn on_control(&mut self, sh: &Shared, buf: BufferId) {
         self.buffers.put(buf);
+        if sh.modes.tx == FlowMode::Pipelined {
+            // Each of several adverts is answered.
+            self.buffers.grow(sh.credits.known());
+        }
     }
 
     /// A Data came (clause §4.3).
@@ -111,9 +137,7 @@ impl Rx {
             self.on_nudge();
             return Ok(());
         }
-        if self.advert.is_some() {
-            return Shared::misbehaved("§4.4 row 3: payload while a source advert is open");
-        }
+        self.adverts.on_data(len)?;
         sh.stats.rx_bytes_bcopy += u64::from(len);
         self.on_payload(sh, buf, BSDH_LEN, len);
         Ok(())
@@ -131,22 +155,41 @@ impl Rx {
         advert: SrcAvail,
         inline: u32,
     ) -> Result<(), ConnectionError> {
-        if sh.modes.rx != FlowMode::Combined {
-            return Shared::misbehaved("§4.2: SrcAvail in Buffered mode");
+        if self.adverts.is_cancelled() {
+            return Shared::misbehaved("§4.8 step 1: SrcAvail before its cancel was answered");
         }
-        if self.advert.is_some() {
-            return Shared::misbehaved("§4.2: a second source advert in Combined mode");
+        match sh.modes.rx {
+            FlowMode::Buffered => {
+                return Shared::misbehaved("§4.2: SrcAvail in Buffered mode");
+            }
+            FlowMode::Combined if !self.adverts.is_empty() => {
+                return Shared::misbehaved("§4.2: a second source advert in Combined mode");
+            }
+            FlowMode::Combined if inline == 0 => {
+                return Shared::misbehaved("§4.2: SrcAvail without payload in Combined mode");
+            }
+            FlowMode::Combined if inline == advert.len => {
+                return Shared::misbehaved("§4.4 row 1: SrcAvail with nothing left to read");
+            }
+            FlowMode::Pipelined if inline > 0 => {
+                return Shared::misbehaved("§4.2: SrcAvail with payload in Pipelined mode");
+            }
+            FlowMode::Pipelined if self.adverts.len() >= usize::from(sh.config.adverts_max) => {
+                return Shared::misbehaved("§4.2: more adverts than MaxAdverts");
+            }
+            FlowMode::Combined | FlowMode::Pipelined => {}
         }
-        if inline == 0 {
-            return Shared::misbehaved("§4.2: SrcAvail without payload in Combined mode");
-        }
-        if inline == advert.len {
-            return Shared::misbehaved("§4.4 row 1: SrcAvail with nothing left to read");
-        }
+        self.adverts.forgive(sh);
+        self.adverts.push(advert, inline, now);
         sh.stats.rx_bytes_inline += u64::from(inline);
-        self.advert = Some(SinkAdvert::new(advert, inline, now));
-        let head_len = sdp_wire::Body::SrcAvail(advert).head_len();
-        self.on_payload(sh, buf, head_len, inline);
+        if inline == 0 {
+            self.buffers.put(buf);
+            self.buffers.grow(sh.credits.known());
+            sh.wake.recv = true;
+        } else {
+            let head_len = sdp_wire::Body::SrcAvail(advert).head_len();
+            self.on_payload(sh, buf, head_len, inline);
+        }
         Ok(())
     }
 
@@ -160,7 +203,11 @@ impl Rx {
 
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
-        self.read_ahead_unread(sh, now);
+        self.read_ahead_unread(sh);
+        self.adverts.flush(sh, self.reads.is_empty());
+        if self.adverts.is_empty() {
+            self.trim(sh);
+        }
         self.compact(sh);
         self.buffers.post(sh, self.held());
         self.set_ahead_timer(sh, now);
@@ -178,12 +225,13 @@ impl Rx {
     /// Bytes of private memory are not needed any more. The last piece is kept while an advert is
     /// open, for the next read-ahead.
     fn release(&mut self, sh: &mut Shared, mem: MemId, len: usize) {
-        let keep = self.advert.is_some() && !sh.life.is_over();
+        let keep = !self.adverts.is_empty() && !sh.life.is_over();
         if let Some(mem) = self.chunks.release(mem, len, keep) {
             sh.out.push(Action::FreeMem(mem));
         }
     }
 
+    /// Frees pieces of private memory that hold nothing.
     fn trim(&mut self, sh: &mut Shared) {
         while let Some(mem) = self.chunks.trim() {
             sh.out.push(Action::FreeMem(mem));
@@ -210,7 +258,7 @@ impl Rx {
     /// The connection is over. What was received stays for its readers. `reads` and `jobs` were
     /// queued and never begun.
     pub(crate) fn on_over(&mut self, sh: &mut Shared, reads: &[WorkId], jobs: &[JobId]) {
-        self.advert = None;
+        self.adverts.clear();
         for read in core::mem::take(&mut self.reads) {
             if reads.contains(&read.work) {
                 self.forget_read(sh, &read);

@@ -1,70 +1,16 @@
-//! Read ZCopy, sink side (clause §4.4): the peer's advert, the reads from it, and its end.
-
-use sdp_wire::{RemoteAddr, Rkey, SrcAvail};
+//! Read ZCopy, sink side (clause §4.4): the reads from the peer's adverts.
 
 use crate::action::{Action, ReadInto};
 use crate::connection::Shared;
 use crate::error::ConnectionError;
 use crate::event::Completion;
 use crate::ids::{MemId, RecvId, WorkId};
+use crate::mark::Mark;
 use crate::time::Instant;
 use crate::timer::Timer;
 
 use super::Rx;
-
-/// Why no more is read from an advert.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stop {
-    /// The peer has cancelled it (§4.8).
-    Cancelled,
-    /// Its memory cannot be read; the peer is to send the bytes (§4.4 row 9).
-    Refused,
-    /// Our memory could not be written; reading starts again where it failed.
-    Rewind,
-}
-
-/// The peer's open advert.
-#[derive(Debug)]
-pub(super) struct SinkAdvert {
-    rkey: Rkey,
-    addr: RemoteAddr,
-    len: u32,
-    /// Offset of the first byte that no read has been posted for.
-    next: u32,
-    /// Offset of the first byte that has not been read.
-    done: u32,
-    pub(super) stop: Option<Stop>,
-    /// A read has failed; those behind it do not count.
-    broken: bool,
-    /// Nobody receives: read ahead as far as memory goes.
-    pub(super) eager: bool,
-    /// Arrival, or last movement.
-    pub(super) moved_at: Instant,
-}
-
-impl SinkAdvert {
-    pub(super) fn new(advert: SrcAvail, inline: u32, now: Instant) -> Self {
-        Self {
-            rkey: advert.rkey,
-            addr: advert.addr,
-            len: advert.len,
-            next: inline,
-            done: inline,
-            stop: None,
-            broken: false,
-            eager: false,
-            moved_at: now,
-        }
-    }
-
-    /// Bytes that no read has been posted for.
-    pub(super) fn rest(&self) -> usize {
-        match self.stop {
-            None => usize::try_from(self.len - self.next).unwrap_or(usize::MAX),
-            Some(_) => 0,
-        }
-    }
-}
+use super::adverts::{Piece, Stop};
 
 /// Where a read's bytes go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +23,7 @@ enum Target {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read {
     pub(super) work: WorkId,
+    advert: u32,
     len: u32,
     target: Target,
 }
@@ -104,11 +51,11 @@ impl Rx {
 
     /// Posts reads straight into the head call's memory, if that is worth it and nothing is ahead
     /// of them. Says whether any is under way.
-    pub(super) fn read_direct(&mut self, sh: &mut Shared, now: Instant, id: RecvId) -> bool {
+    pub(super) fn read_direct(&mut self, sh: &mut Shared, id: RecvId) -> bool {
         let Some((_, call)) = self.calls.head() else {
             return false;
         };
-        let rest = self.advert.as_ref().map_or(0, SinkAdvert::rest);
+        let rest = self.adverts.rest();
         let worth = call.rest() >= sh.config.read_direct_min.min(rest);
         let may_wait = !call.req.nonblocking || sh.config.read_nonblocking;
         let allowed = !call.req.peek && call.req.copy_reason.is_none();
@@ -119,49 +66,40 @@ impl Rx {
             let Some(call) = self.calls.head_mut() else {
                 break;
             };
-            let advert_rest = self.advert.as_ref().map_or(0, SinkAdvert::rest);
-            let len = call.segment_rest().min(advert_rest);
-            let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let len = len.min(sh.config.advert_len_max.max(1));
-            if len == 0 {
+            let len = u32::try_from(call.segment_rest()).unwrap_or(u32::MAX);
+            let Some(piece) = self.adverts.take(len.min(sh.config.advert_len_max.max(1))) else {
                 break;
-            }
+            };
             let at = call.got + call.reading;
-            call.reading += usize::try_from(len).unwrap_or(usize::MAX);
+            call.reading += usize::try_from(piece.len).unwrap_or(usize::MAX);
             let into = ReadInto::Call { call: id, at };
-            self.post_read(sh, now, len, into, Target::Call(id.0));
+            self.post_read(sh, piece, into, Target::Call(id.0));
         }
         self.calls.head().is_some_and(|(_, call)| call.reading > 0)
     }
 
-    /// Posts a read of `len` bytes into private memory.
-    pub(super) fn read_into_mem(&mut self, sh: &mut Shared, now: Instant, len: u32) {
-        let wide = usize::try_from(len).unwrap_or(usize::MAX);
-        let room = self.chunks.reserve(wide, sh.chunk_len());
-        self.reading_ahead += wide;
+    /// Posts a read of at most `len_max` bytes into private memory. Gives the number.
+    pub(super) fn read_into_mem(&mut self, sh: &mut Shared, len_max: u32) -> Option<usize> {
+        let piece = self.adverts.take(len_max)?;
+        let len = usize::try_from(piece.len).unwrap_or(usize::MAX);
+        let room = self.chunks.reserve(len, sh.chunk_len());
+        self.reading_ahead += len;
         let into = ReadInto::Mem {
             mem: room.mem,
             at: room.at,
             capacity: room.capacity,
         };
-        self.post_read(sh, now, len, into, Target::Mem(room.mem, room.at));
+        self.post_read(sh, piece, into, Target::Mem(room.mem, room.at));
+        Some(len)
     }
 
-    fn post_read(
-        &mut self,
-        sh: &mut Shared,
-        now: Instant,
-        len: u32,
-        into: ReadInto,
-        target: Target,
-    ) {
-        let Some(advert) = &mut self.advert else {
-            return;
-        };
-        let remote = RemoteAddr(advert.addr.0 + u64::from(advert.next));
-        let rkey = advert.rkey;
-        advert.next += len;
-        advert.moved_at = now;
+    fn post_read(&mut self, sh: &mut Shared, piece: Piece, into: ReadInto, target: Target) {
+        let Piece {
+            advert,
+            rkey,
+            remote,
+            len,
+        } = piece;
         let work = sh.out.push_signalled(|work| Action::RdmaRead {
             work,
             remote,
@@ -169,7 +107,15 @@ impl Rx {
             into,
             len,
         });
-        self.reads.push_back(Read { work, len, target });
+        if self.reads.back().is_some_and(|last| last.advert != advert) {
+            sh.reached(Mark::ReadsAcrossAdverts);
+        }
+        self.reads.push_back(Read {
+            work,
+            advert,
+            len,
+            target,
+        });
     }
 
     /// A work request has ended. Says whether it was a read.
@@ -190,15 +136,12 @@ impl Rx {
             return Ok(false);
         };
         sh.wake.recv = true;
+        // Bytes behind a failed read are read again, so that there is no hole.
         let good = result == Completion::Success;
-        match &mut self.advert {
-            // Bytes behind a failed read are read again, so that there is no hole.
-            Some(advert) if good && !advert.broken => {
-                advert.done += read.len;
-                advert.moved_at = now;
-                self.on_read(sh, &read);
-            }
-            _ => self.forget_read(sh, &read),
+        if good && self.adverts.on_read(read.advert, read.len, now) {
+            self.on_read(sh, &read);
+        } else {
+            self.forget_read(sh, &read);
         }
         if sh.life.is_over() {
             if sh.life.app_closed {
@@ -209,7 +152,9 @@ impl Rx {
         if let Some(error) = self.on_read_failed(sh, now, &read, result) {
             return Err(error);
         }
-        self.finish_advert(sh);
+        if self.reads.is_empty() {
+            self.adverts.on_quiet();
+        }
         Ok(true)
     }
 
@@ -229,14 +174,6 @@ impl Rx {
                 self.queue.push_mem(mem, at, read.len());
             }
         }
-        let Some(advert) = &self.advert else {
-            return;
-        };
-        let may_invalidate =
-            sh.config.invalidate_cap && sh.peer.is_some_and(|peer| peer.invalidate_cap);
-        let finished = advert.done == advert.len;
-        let invalidate = (finished && may_invalidate).then_some(advert.rkey);
-        sh.control.report_read(read.len, invalidate);
     }
 
     /// A read did not, or must not, count.
@@ -261,16 +198,20 @@ impl Rx {
         read: &Read,
         result: Completion,
     ) -> Option<ConnectionError> {
-        let advert = self.advert.as_mut()?;
-        advert.broken |= result != Completion::Success;
         match result {
             Completion::Success => None,
+            Completion::RemoteFault if sh.is_version_1() => {
+                // Such a peer takes SendSm for the answer to a cancel only: it would wait for ever.
+                Some(ConnectionError::PeerMisbehaved(
+                    "§4.4 row 2: the advertised memory cannot be read",
+                ))
+            }
             Completion::RemoteFault => {
-                advert.stop.get_or_insert(Stop::Refused);
+                self.adverts.on_failed(Stop::Refused);
                 None
             }
             Completion::LocalFault => {
-                advert.stop.get_or_insert(Stop::Rewind);
+                self.adverts.on_failed(Stop::Rewind);
                 match read.target {
                     Target::Call(id) => {
                         if let Some(call) = self.calls.get_mut(id) {
@@ -290,45 +231,5 @@ impl Rx {
             Completion::Flushed => Some(ConnectionError::Reset),
             Completion::TransportFailed(why) => Some(ConnectionError::Transport(why)),
         }
-    }
-
-    /// The peer takes its advert back (§4.8 steps 2 to 4).
-    pub(crate) fn on_cancel(&mut self, sh: &mut Shared) {
-        let Some(advert) = &mut self.advert else {
-            return;
-        };
-        // A refusal under way is answered as such: the peer then owes the rest as Data.
-        if advert.stop != Some(Stop::Refused) {
-            advert.stop = Some(Stop::Cancelled);
-            sh.credits.hold_ack();
-        }
-        self.finish_advert(sh);
-    }
-
-    /// Ends the advert if all of it was read, or if it was stopped and no read is under way.
-    fn finish_advert(&mut self, sh: &mut Shared) {
-        let Some(advert) = &mut self.advert else {
-            return;
-        };
-        let complete = advert.done == advert.len;
-        if !complete && (advert.stop.is_none() || !self.reads.is_empty()) {
-            return;
-        }
-        let stop = advert.stop;
-        if !complete && stop == Some(Stop::Rewind) {
-            advert.stop = None;
-            advert.broken = false;
-            advert.next = advert.done;
-            return;
-        }
-        if !complete {
-            sh.control.send_sm();
-        }
-        if stop == Some(Stop::Cancelled) {
-            sh.control.answers_cancel();
-        }
-        self.advert = None;
-        self.trim(sh);
-        sh.wake.recv = true;
     }
 }

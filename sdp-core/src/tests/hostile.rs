@@ -2,6 +2,7 @@
 //! anything in any order: no panic, no endless loop, nothing posted after the end, and every call
 //! ends with the connection.
 
+use std::collections::VecDeque;
 use std::vec::Vec;
 
 use proptest::collection::vec;
@@ -62,8 +63,10 @@ struct Play {
     works: Vec<(WorkId, Option<ReadInto>)>,
     /// Death has been seen, and all that was posted before.
     over: bool,
-    /// Bytes of the engine's open advert not yet reported.
-    advert: Option<u32>,
+    /// Bytes of the engine's open adverts not yet reported.
+    adverts: VecDeque<u32>,
+    /// This peer has made its sending half Pipelined.
+    pipelined: bool,
     /// The peer's own advert is open.
     own: bool,
     /// The last message of the engine's.
@@ -80,21 +83,33 @@ impl Play {
         } else {
             n % 100
         };
-        match (n % 8, self.advert) {
+        match (n % 8, self.adverts.front().copied()) {
             (0..=2, Some(rest)) => {
                 let len = if n.is_multiple_of(5) {
                     rest
                 } else {
                     n % (rest + 1)
                 };
-                self.advert = (len < rest).then_some(rest - len);
+                self.adverts.pop_front();
+                if len < rest {
+                    self.adverts.push_front(rest - len);
+                }
                 (Body::RdmaRdCompl { len }, 0)
             }
             (3, Some(_)) => {
-                self.advert = None;
+                self.adverts.pop_front();
                 (Body::SendSm, 0)
             }
             (4, _) if self.own => (Body::SrcAvailCancel, 0),
+            (4, _) if !self.pipelined => {
+                self.pipelined = true;
+                (Body::ModeChange(ModeChange::RecvPipelined), 0)
+            }
+            (4..=6, _) if self.pipelined => {
+                let (len, rkey) = (n % 90_000 + 200, Rkey(n));
+                let addr = RemoteAddr(u64::from(n));
+                (Body::SrcAvail(SrcAvail { len, rkey, addr }), 0)
+            }
             (4..=6, _) if !self.own && self.limit >= self.lone.mseq + 2 => {
                 self.own = true;
                 let (len, rkey) = (n % 90_000 + 200, Rkey(n));
@@ -168,7 +183,10 @@ impl Play {
     fn learn(&mut self) {
         for (head, _) in self.lone.sent.drain(..).collect::<Vec<_>>() {
             if let Body::SrcAvail(advert) = head.body {
-                self.advert = Some(advert.len - head.payload_len);
+                self.adverts.push_back(advert.len - head.payload_len);
+            }
+            if head.body == Body::SrcAvailCancel {
+                self.adverts.truncate(1);
             }
             self.unseen = head.mseq;
             self.limit = self.limit.max(head.mseq_ack + u32::from(head.bufs));
@@ -367,7 +385,8 @@ fn play(config: Config, confirmed: bool, beats: Vec<Beat>) {
         recvs: Vec::new(),
         works: Vec::new(),
         over: false,
-        advert: None,
+        adverts: VecDeque::new(),
+        pipelined: false,
         own: false,
         unseen: 0,
         limit: 4,

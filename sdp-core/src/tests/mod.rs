@@ -6,6 +6,7 @@ mod basic;
 mod cancel;
 mod hostile;
 mod illegal;
+mod pipelined;
 mod random;
 mod table;
 mod zcopy;

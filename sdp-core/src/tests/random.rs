@@ -1,14 +1,19 @@
 //! Random programs in random worlds, against the oracle: every byte accepted is delivered once,
-//! in order, and every call ends.
+//! in order, and every call ends. What the programs and worlds lead to is counted: every rare turn
+//! of the protocol must be among it.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use super::util::app::Op;
 use super::util::world::{Laws, World};
+use crate::mark::Mark;
 use crate::{Config, ZcopyThreshold};
 
 const KIB: usize = 1 << 10;
@@ -88,9 +93,13 @@ fn config() -> impl Strategy<Value = Config> {
         (16..40_u32, 1..5_u32, any::<bool>(), any::<bool>()),
         prop_oneof![Just(0_u64), Just(20), Just(200)],
         (1..200_u32, 1..80_usize, any::<bool>()),
+        (
+            prop_oneof![Just(1_u16), Just(2), Just(3), Just(16)],
+            prop_oneof![Just(500_u32), Just(4 << 10), Just(64 << 10)],
+        ),
     )
         .prop_map(
-            |(snd, rcv, recv_buffer_len, (initial, max), zcopy_threshold, flags, wait, lens)| {
+            |(snd, rcv, recv_buffer_len, (initial, max), threshold, flags, wait, lens, adverts)| {
                 let (send_slots, read_depth, invalidate_cap, read_nonblocking) = flags;
                 let (inline_len, kib, nodelay) = lens;
                 Config {
@@ -99,7 +108,7 @@ fn config() -> impl Strategy<Value = Config> {
                     recv_buffer_len,
                     recv_buffers_initial: initial,
                     recv_buffers_max: max,
-                    zcopy_threshold,
+                    zcopy_threshold: threshold,
                     send_slots,
                     read_depth,
                     invalidate_cap,
@@ -108,7 +117,8 @@ fn config() -> impl Strategy<Value = Config> {
                     rendezvous_wait_min: Duration::from_micros(wait / 4),
                     inline_len,
                     nodelay,
-                    advert_len_max: 64 << 10,
+                    adverts_max: adverts.0,
+                    advert_len_max: adverts.1,
                     read_ahead_len: kib * KIB,
                     read_direct_min: 2 * KIB,
                     ..Config::default()
@@ -136,8 +146,21 @@ fn laws() -> impl Strategy<Value = Laws> {
         })
 }
 
+/// Programs and the world they run in.
+type Case = ([Config; 2], Laws, [[Vec<Op>; 2]; 2]);
+
+fn case() -> impl Strategy<Value = Case> {
+    (
+        [config(), config()],
+        laws(),
+        [sender(), sender()],
+        [receiver(), receiver()],
+    )
+        .prop_map(|(configs, laws, [s0, s1], [r0, r1])| (configs, laws, [[s0, r0], [s1, r1]]))
+}
+
 /// Both sides send and receive at random, say goodbye, and read to the end.
-fn run(configs: [Config; 2], laws: Laws, programs: [[Vec<Op>; 2]; 2]) {
+fn run((configs, laws, programs): Case) -> World {
     let mut world = World::new(configs, laws);
     for (side, [sends, receives]) in programs.into_iter().enumerate() {
         world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
@@ -152,11 +175,12 @@ fn run(configs: [Config; 2], laws: Laws, programs: [[Vec<Op>; 2]; 2]) {
         assert!(nic.mems.is_empty(), "memory left: {}", world.picture());
         assert!(nic.grants.is_empty(), "grants left: {}", world.picture());
     }
+    world
 }
 
 /// As [`run`], but one side breaks off at some time. What was received by then is right, and
 /// every call ends.
-fn run_broken(configs: [Config; 2], laws: Laws, programs: [[Vec<Op>; 2]; 2], at: u64, how: u8) {
+fn run_broken((configs, laws, programs): Case, at: u64, how: u8) {
     let mut world = World::new(configs, laws);
     for (side, [sends, receives]) in programs.into_iter().enumerate() {
         world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
@@ -206,23 +230,44 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn random_programs_lose_no_byte(
-        a in config(), b in config(), laws in laws(),
-        p in [sender(), sender()], q in [receiver(), receiver()],
-    ) {
-        let [s0, s1] = p;
-        let [r0, r1] = q;
-        run([a, b], laws, [[s0, r0], [s1, r1]]);
+    fn random_programs_lose_no_byte(case in case()) {
+        run(case);
     }
 
     #[test]
     fn random_programs_survive_a_break(
-        a in config(), b in config(), laws in laws(),
-        p in [sender(), sender()], q in [receiver(), receiver()],
-        at in 0..3_000_000_u64, how in 0..5_u8,
+        case in case(), at in 0..3_000_000_u64, how in 0..5_u8,
     ) {
-        let [s0, s1] = p;
-        let [r0, r1] = q;
-        run_broken([a, b], laws, [[s0, r0], [s1, r1]], at, how);
+        run_broken(case, at, how);
     }
 }
+
+/// Cases by number, the same at every run, until each turn was taken.
+#[test]
+fn every_turn_is_taken() {
+    let mut taken: BTreeMap<Mark, u64> = BTreeMap::new();
+    for seed in 0..SEEDS_MAX {
+        std::println!("seed {seed}");
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+        let mut runner = TestRunner::new_with_rng(cases(), rng);
+        let case = case().new_tree(&mut runner).expect("no filter").current();
+        for nic in &run(case).nics {
+            for mark in nic.conn.marks() {
+                *taken.entry(mark).or_default() += 1;
+            }
+        }
+        if Mark::ALL.iter().all(|mark| taken.contains_key(mark)) {
+            return;
+        }
+    }
+    let missed = Mark::ALL.iter().filter(|mark| !taken.contains_key(mark));
+    panic!(
+        "never reached: {:?} of {taken:?}",
+        missed.collect::<Vec<_>>()
+    );
+}
+
+/// Cases tried at most.
+const SEEDS_MAX: u64 = 1_000;

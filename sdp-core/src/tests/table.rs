@@ -4,19 +4,21 @@
 use std::string::String;
 use std::vec::Vec;
 
-use sdp_wire::{Body, ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail};
+use sdp_wire::{Body, Mid, ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail};
 
 use super::util::lone::Lone;
 use crate::{Completion, Config, ConnectionError, EndCall, Event, SendStep, ZcopyThreshold};
 
 /// States to be in, by name.
-const STATES: [&str; 9] = [
+const STATES: [&str; 11] = [
     "accepted",
     "open",
     "source advert",
+    "source adverts",
     "source cancelling",
     "sink advert",
     "sink reading",
+    "sink pipelined",
     "peer has closed",
     "closed",
     "dead",
@@ -42,6 +44,16 @@ fn in_state(state: &str) -> Lone {
                 lone.conn.send_end(lone.instant(), id, EndCall::TimedOut);
                 lone.drain();
             }
+        }
+        "source adverts" => {
+            let (_, step) = lone.send(3 << 20);
+            assert_eq!(step, SendStep::Wait);
+            assert_eq!(lone.find(Mid::SrcAvail).payload_len, 0);
+        }
+        "sink pipelined" => {
+            lone.peer_advertises(100_000, 10);
+            lone.peer(Body::ModeChange(ModeChange::RecvPipelined), 0);
+            lone.peer_advertises(100_000, 0);
         }
         "sink advert" => lone.peer_advertises(100_000, 10),
         "sink reading" => {

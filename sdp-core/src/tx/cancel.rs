@@ -1,18 +1,19 @@
-//! When an advert is given up: policy 3 (no reader), policy 4 (the call must end), SendSm, and
-//! the cancel with its races (clause §4.8).
+//! When adverts are given up: policy 3 (no reader), policy 4 (the call must end), SendSm, and the
+//! cancel with its races (clause §4.8).
 
 use sdp_wire::{Body, Rkey};
 
 use crate::connection::Shared;
 use crate::credits::distance;
 use crate::error::ConnectionError;
+use crate::mark::Mark;
 use crate::outbox::Outgoing;
 use crate::stats::CopyReason;
 use crate::time::Instant;
 use crate::timer::Timer;
 
 use super::Tx;
-use super::zcopy::AdvertState;
+use super::pipeline::Cancel;
 
 impl Tx {
     /// The pipe has been blocked for `rendezvous_wait` without progress at the peer.
@@ -21,19 +22,27 @@ impl Tx {
             .is_some_and(|from| from + sh.patience.wait() <= now)
     }
 
+    /// When the open adverts will have waited long enough for a reader.
+    fn rendezvous_ends(&self) -> Option<Instant> {
+        let pipeline = &self.pipeline;
+        let waits = pipeline
+            .front()
+            .is_some_and(super::pipeline::SrcAdvert::is_posted)
+            && pipeline.cancel == Cancel::No
+            && !pipeline.judged;
+        waits.then(|| pipeline.moved_at + pipeline.wait)
+    }
+
     /// When policy 3 is to be applied next.
     pub(super) fn set_stall_timer(&self, sh: &mut Shared, now: Instant) {
-        let at = match &self.advert {
-            Some(advert) => match advert.state {
-                AdvertState::Open { .. } if !advert.judged => Some(advert.moved_at + advert.wait),
-                _ => None,
-            },
+        let at = if self.pipeline.is_empty() {
             // Only a waiting call needs to be told, and only once.
-            None => self
-                .blocked_from
+            self.blocked_from
                 .filter(|_| !self.calls.is_empty())
                 .map(|from| from + sh.patience.wait())
-                .filter(|at| *at > now),
+                .filter(|at| *at > now)
+        } else {
+            self.rendezvous_ends()
         };
         match at {
             Some(at) => sh.timers.set(Timer::TxStall, at),
@@ -46,70 +55,79 @@ impl Tx {
     /// progress thread is asked to read ahead.
     pub(crate) fn on_stall(&mut self, sh: &mut Shared, now: Instant) {
         sh.wake.send |= !self.calls.is_empty();
-        let Some(advert) = &mut self.advert else {
+        if self.rendezvous_ends().is_none_or(|at| at > now) {
+            return;
+        }
+        self.pipeline.judged = true;
+        sh.patience.was_not_read();
+        let Some(taken_to) = self
+            .pipeline
+            .front()
+            .map(super::pipeline::SrcAdvert::taken_to)
+        else {
             return;
         };
-        if !matches!(advert.state, AdvertState::Open { .. }) || advert.judged {
-            return;
-        }
-        if advert.moved_at + advert.wait > now {
-            return;
-        }
-        advert.judged = true;
-        sh.patience.was_not_read();
-        let taken_to = advert.taken_to();
-        let Some(call) = self.calls.get_mut(advert.call) else {
+        let Some((_, call)) = self.calls.head() else {
             return;
         };
         let messages = sh.credits.available().saturating_sub(2);
         let messages = usize::try_from(messages).unwrap_or(usize::MAX);
         let room = sh.config.send_buffer_len + messages.saturating_mul(sh.data_len_max());
         if call.req.len - taken_to <= room {
-            advert.state = AdvertState::Cancelling { cancel: None };
+            self.cancel_all(sh);
         } else {
             sh.control.nudge = true;
         }
     }
 
-    /// Policy 4: the call is to end, so its advert is taken back. The peer's answer is waited for
-    /// at most `cancel_wait`.
-    pub(super) fn end_advert(&mut self, sh: &mut Shared, now: Instant, call: u32) {
-        let Some(advert) = self.advert.as_mut().filter(|advert| advert.call == call) else {
-            return;
-        };
-        match advert.state {
-            AdvertState::Binding => return,
-            AdvertState::Bound(..) => {
-                // The peer has not heard of it.
-                self.finish_advert(sh, false);
-                return;
-            }
-            AdvertState::Open { .. } => {
-                advert.state = AdvertState::Cancelling { cancel: None };
-            }
-            AdvertState::Cancelling { .. } => {}
+    /// Takes back every advert. Those the peer has not heard of go at once.
+    fn cancel_all(&mut self, sh: &mut Shared) {
+        while let Some(advert) = self.pipeline.pop_unposted() {
+            sh.reached(Mark::Withdrawn);
+            self.withdraw(sh, &advert, false);
         }
-        sh.timers
-            .set_once(Timer::Cancel, now, sh.config.cancel_wait);
+        if self.pipeline.is_empty() {
+            self.resume(sh);
+        } else if self.pipeline.cancel == Cancel::No {
+            self.pipeline.cancel = Cancel::Wanted;
+        }
+    }
+
+    /// Policy 4: the call is to end, so its adverts are taken back. The peer's answer is waited
+    /// for at most `cancel_wait`.
+    pub(super) fn end_adverts(&mut self, sh: &mut Shared, now: Instant, call: u32) {
+        if self
+            .pipeline
+            .front()
+            .is_none_or(|advert| advert.call != call)
+        {
+            return;
+        }
+        self.cancel_all(sh);
+        if !self.pipeline.is_empty() {
+            sh.timers
+                .set_once(Timer::Cancel, now, sh.config.cancel_wait);
+        }
     }
 
     /// Sends SrcAvailCancel. It goes behind all data: while an advert is open there is none.
     pub(super) fn flush_cancel(&mut self, sh: &mut Shared) {
-        let Some(advert) = &mut self.advert else {
-            return;
-        };
-        if advert.state != (AdvertState::Cancelling { cancel: None }) || !sh.can_control() {
+        if self.pipeline.cancel != Cancel::Wanted || !sh.can_control() {
             return;
         }
         sh.control.nudge = false;
         let (mseq, _) = sh.send(Outgoing::control(Body::SrcAvailCancel));
-        advert.state = AdvertState::Cancelling { cancel: Some(mseq) };
+        if self.pipeline.len() > 1 {
+            sh.reached(Mark::CancelOfSeveral);
+        }
+        self.pipeline.cancel = Cancel::Sent(mseq);
     }
 
-    /// The peer gives the advert back (§4.4 rows 9 and 10, §4.8 step 5).
+    /// The peer gives adverts back (§4.4 rows 9 and 10, §4.8 step 5).
     ///
-    /// If it answers the cancel, nothing more is owed. Otherwise it expects the rest as Data, even
-    /// if a cancel of ours is on its way to it: that one finds nothing to cancel and is ignored.
+    /// If it answers the cancel, all are given back and nothing more is owed. Otherwise it refuses
+    /// the oldest and expects the rest of that one as Data, even if a cancel of ours is on its way
+    /// to it. Adverts behind the refused one are taken back: their bytes follow it in the stream.
     ///
     /// # Errors
     /// The rule it breaks.
@@ -120,25 +138,20 @@ impl Tx {
         mseq_ack: u32,
         invalidated: Option<Rkey>,
     ) -> Result<(), ConnectionError> {
-        let Some(advert) = &mut self.advert else {
+        let Some(advert) = self.pipeline.open_front() else {
             return Shared::misbehaved("§4.4 row 9: SendSm without an open source advert");
-        };
-        let cancel = match advert.state {
-            AdvertState::Binding | AdvertState::Bound(..) => {
-                return Shared::misbehaved("§4.4 row 9: SendSm without an open source advert");
-            }
-            AdvertState::Open { .. } => None,
-            AdvertState::Cancelling { cancel } => cancel,
         };
         if invalidated.is_some() && invalidated != advert.rkey {
             return Shared::misbehaved(
                 "§4.4 row 12: a key was invalidated that was not advertised",
             );
         }
-        let (id, end) = (advert.call, advert.taken_to() + advert.remaining());
-        let answered = cancel.is_some_and(|cancel| distance(mseq_ack, cancel) >= 0);
-        self.finish_advert(sh, invalidated.is_some());
-        if let Some(call) = self.calls.get_mut(id) {
+        let (taken_to, end) = (advert.taken_to(), advert.end());
+        self.pipeline.refused_at.get_or_insert(taken_to);
+        let answered = matches!(self.pipeline.cancel,
+            Cancel::Sent(cancel) if distance(mseq_ack, cancel) >= 0);
+        self.finish_front(sh, invalidated.is_some());
+        if let Some(call) = self.calls.head_mut() {
             if answered {
                 call.copy_reason = Some(CopyReason::NoReader);
             } else {
@@ -146,8 +159,18 @@ impl Tx {
                 call.owed_to = end;
             }
         }
-        if !answered {
-            self.cancel_unconfirmed = cancel;
+        if answered {
+            self.pipeline.cancel = Cancel::No;
+            while !self.pipeline.is_empty() {
+                self.finish_front(sh, false);
+            }
+            self.resume(sh);
+        } else {
+            sh.modes.pipe_declined = true;
+            if !self.pipeline.is_empty() {
+                sh.reached(Mark::RefusedBeforeOthers);
+            }
+            self.cancel_all(sh);
         }
         self.on_progress(sh, now);
         Ok(())

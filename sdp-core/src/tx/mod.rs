@@ -1,4 +1,4 @@
-//! The sending half: calls taking turns, private send memory, and the advert of the call whose
+//! The sending half: calls taking turns, private send memory, and the adverts of the call whose
 //! turn it is.
 //!
 //! Bytes leave in the order of the calls. What is ahead of a new byte is, from the front: messages
@@ -8,6 +8,7 @@
 
 mod bcopy;
 mod cancel;
+mod pipeline;
 mod private;
 mod zcopy;
 
@@ -26,8 +27,8 @@ use crate::time::Instant;
 use crate::timer::Timer;
 use crate::turns::Turns;
 
+use pipeline::Pipeline;
 use private::Private;
-use zcopy::SrcAdvert;
 
 /// Credits left after a message below which the peer is woken: it may hold bytes that nobody
 /// reads, and buffers that could be emptied.
@@ -44,7 +45,7 @@ struct Filled {
 #[derive(Debug)]
 struct SendCall {
     req: SendRequest,
-    /// Bytes handed to some mechanism. During an advert: where the advert starts.
+    /// Bytes handed to some mechanism, those advertised included.
     pos: usize,
     /// Bytes accepted for certain.
     accepted: usize,
@@ -74,9 +75,7 @@ pub(crate) struct Tx {
     calls: Turns<SendCall>,
     private: Private,
     filled: VecDeque<Filled>,
-    advert: Option<SrcAdvert>,
-    /// A SrcAvailCancel that the peer may still have to ignore; no advert before it has (§4.8).
-    cancel_unconfirmed: Option<u32>,
+    pipeline: Pipeline,
     /// Keys to be killed, and the call they belong to.
     to_kill: VecDeque<(KeyId, u32)>,
     /// Keys being killed.
@@ -102,8 +101,7 @@ impl Tx {
             calls: Turns::new(),
             private: Private::default(),
             filled: VecDeque::with_capacity(4),
-            advert: None,
-            cancel_unconfirmed: None,
+            pipeline: Pipeline::new(),
             to_kill: VecDeque::new(),
             killing: VecDeque::new(),
             next_grant: 0,
@@ -203,7 +201,7 @@ impl Tx {
                 Verdict::Done(sh.life.call_error(Err(CallError::BrokenPipe)))
             };
         }
-        let result = if self.advert.is_some() {
+        let result = if !self.pipeline.is_empty() {
             return Verdict::Wait;
         } else if call.fault {
             // Bytes owed to the peer cannot be had either.
@@ -297,13 +295,13 @@ impl Tx {
             return;
         };
         call.end.get_or_insert(why);
-        self.end_advert(sh, now, id.0);
+        self.end_adverts(sh, now, id.0);
     }
 
     /// The application sends no more.
     pub(crate) fn shut(&mut self, sh: &mut Shared, now: Instant) {
         if let Some(id) = self.calls.head().map(|(id, _)| id) {
-            self.end_advert(sh, now, id);
+            self.end_adverts(sh, now, id);
             sh.wake.send = true;
         }
     }
@@ -312,10 +310,13 @@ impl Tx {
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
         self.post_filled(sh);
         self.stage(sh, now);
-        self.post_advert(sh, now);
+        self.post_adverts(sh, now);
         self.flush_cancel(sh);
         self.kill_keys(sh);
-        self.advertise_ahead(sh, now);
+        if self.pipeline.is_empty() && !sh.life.tx_shut() {
+            sh.follow_hints();
+        }
+        self.advertise_ahead(sh);
         self.note_block(sh, now);
     }
 
@@ -324,7 +325,10 @@ impl Tx {
             if !sh.can_payload() {
                 return;
             }
-            debug_assert!(self.advert.is_none(), "§4.4 row 3");
+            assert!(
+                self.pipeline.is_empty(),
+                "payload behind a source advert (§4.4 row 3)"
+            );
             self.filled.pop_front();
             sh.stats.tx_bytes_bcopy += u64::from(len);
             sh.send(Outgoing {
@@ -376,11 +380,10 @@ impl Tx {
 
     /// The peer confirmed messages.
     pub(crate) fn on_ack(&mut self, sh: &Shared) {
-        if let Some(mseq) = self.cancel_unconfirmed
-            && self.advert.is_none()
+        if let Some(mseq) = self.pipeline.unconfirmed
             && sh.credits.is_acked(mseq)
         {
-            self.cancel_unconfirmed = None;
+            self.pipeline.unconfirmed = None;
         }
         self.credit_inline(sh);
     }
@@ -391,7 +394,7 @@ impl Tx {
             if self.blocked_from.take().is_some() {
                 sh.wake.send |= !self.calls.is_empty();
             }
-        } else if self.blocked_from.is_none() && self.advert.is_none() {
+        } else if self.blocked_from.is_none() && self.pipeline.is_empty() {
             self.blocked_from = Some(now);
             sh.stats.credit_stalls += u64::from(!sh.credits.payload_allowed());
         }
@@ -410,7 +413,8 @@ impl Tx {
     /// Everything accepted has been posted, and no call can add to it.
     pub(crate) fn is_drained(&self) -> bool {
         self.pipe_is_clear()
-            && self.advert.is_none()
+            && self.pipeline.is_empty()
+            && self.pipeline.withdrawn.is_empty()
             && self.to_kill.is_empty()
             && self.killing.is_empty()
             && self
@@ -422,8 +426,8 @@ impl Tx {
     /// Accepted bytes not yet posted, and bytes advertised.
     pub(crate) fn unsent_len(&self) -> usize {
         let filled: u64 = self.filled.iter().map(|f| u64::from(f.len)).sum();
-        let advert = self.advert.as_ref().map_or(0, SrcAdvert::remaining);
-        self.private.len() + usize::try_from(filled).unwrap_or(usize::MAX) + advert
+        let filled = usize::try_from(filled).unwrap_or(usize::MAX);
+        self.private.len() + filled + self.pipeline.remaining()
     }
 
     /// Free private send memory.
@@ -437,7 +441,7 @@ impl Tx {
             sh.out.drop_grant(grant);
         }
         self.private.on_over(jobs);
-        self.advert = None;
+        self.pipeline.clear();
         self.to_kill.clear();
         self.killing.clear();
         sh.wake.send = true;

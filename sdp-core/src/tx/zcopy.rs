@@ -1,7 +1,5 @@
 //! Read ZCopy, source side (clause §4.4): a key for the peer, SrcAvail, and the bytes it reports.
 
-use core::time::Duration;
-
 use sdp_wire::{Body, RemoteAddr, Rkey, SrcAvail};
 
 use crate::action::{Action, Payload};
@@ -9,57 +7,18 @@ use crate::config::ZcopyThreshold;
 use crate::connection::Shared;
 use crate::error::ConnectionError;
 use crate::ids::{KeyId, SendId};
+use crate::mark::Mark;
 use crate::mode::FlowMode;
 use crate::outbox::Outgoing;
 use crate::stats::CopyReason;
 use crate::time::Instant;
 use crate::timer::Timer;
 
+use super::pipeline::{AdvertState, Cancel, SrcAdvert, widen};
 use super::{SendCall, Tx};
 
 /// One advert may always be this long, however small the send buffer.
 const ADVERT_FLOOR: usize = 256 << 10;
-
-/// Where an advert stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum AdvertState {
-    /// The driver is making a key.
-    Binding,
-    /// There is a key; SrcAvail waits for credits.
-    Bound(Rkey, RemoteAddr),
-    /// The peer may read.
-    Open {
-        /// MSeq of SrcAvail.
-        mseq: u32,
-    },
-    /// The peer was, or is about to be, told to stop.
-    Cancelling {
-        /// MSeq of SrcAvailCancel, once it is queued.
-        cancel: Option<u32>,
-    },
-}
-
-/// The advert of the head call.
-#[derive(Debug)]
-pub(super) struct SrcAdvert {
-    pub(super) call: u32,
-    pub(super) key: KeyId,
-    /// Offset in the call's memory.
-    pub(super) at: usize,
-    pub(super) len: u32,
-    /// Bytes that travelled inside SrcAvail.
-    pub(super) inline: u32,
-    /// Bytes the peer has reported.
-    pub(super) read: u32,
-    pub(super) rkey: Option<Rkey>,
-    pub(super) state: AdvertState,
-    /// Since when no byte was reported.
-    pub(super) moved_at: Instant,
-    /// Without progress for so long, nobody reads.
-    pub(super) wait: Duration,
-    /// Policy 3 has been applied since then.
-    pub(super) judged: bool,
-}
 
 /// Whether the head call's next bytes go by advert.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,29 +29,6 @@ pub(super) enum Advertise {
     Blocked,
     /// They are to be copied.
     No,
-}
-
-fn widen(n: u32) -> usize {
-    usize::try_from(n).unwrap_or(usize::MAX)
-}
-
-impl SrcAdvert {
-    /// Bytes the peer has not taken.
-    pub(super) fn remaining(&self) -> usize {
-        widen(self.len - self.inline - self.read)
-    }
-
-    /// Bytes of the call taken by this advert and before.
-    pub(super) fn taken_to(&self) -> usize {
-        self.at + widen(self.inline + self.read)
-    }
-
-    fn is_posted(&self) -> bool {
-        matches!(
-            self.state,
-            AdvertState::Open { .. } | AdvertState::Cancelling { .. }
-        )
-    }
 }
 
 impl SendCall {
@@ -116,33 +52,31 @@ impl SendCall {
 impl Tx {
     /// Starts an advert for the head call if its next bytes are to go that way.
     pub(super) fn advertise(&mut self, sh: &mut Shared) -> Advertise {
-        let clear = self.pipe_is_clear();
-        let allowed = sh.modes.tx == FlowMode::Combined && self.cancel_unconfirmed.is_none();
-        let Some(id) = self.calls.head().map(|(id, _)| id) else {
-            return Advertise::No;
-        };
-        let Some(call) = self.calls.head_mut() else {
+        let Some((id, call)) = self.calls.head() else {
             return Advertise::No;
         };
         let ZcopyThreshold::Bytes(threshold) = sh.config.zcopy_threshold else {
             return Advertise::No;
         };
+        let barred = sh.modes.tx == FlowMode::Buffered
+            || self.pipeline.unconfirmed.is_some()
+            || self.pipeline.cancel != Cancel::No
+            || self.pipeline.refused_at.is_some();
         let ended = call.end.is_some() || call.fault || call.pos < call.owed_to;
-        if ended || !allowed || call.why_copied(sh.config.zcopy_threshold).is_some() {
+        if ended || barred || call.why_copied(sh.config.zcopy_threshold).is_some() {
             return Advertise::No;
         }
-        let len = call.advert_len(sh, threshold);
-        // At least one byte goes inline and one by advert.
-        let Some(len) = u32::try_from(len).ok().filter(|len| *len >= 2) else {
+        // In Combined mode at least one byte goes inline and one by advert.
+        let len = u32::try_from(call.advert_len(sh, threshold)).ok();
+        let Some(len) = len.filter(|len| *len >= 2) else {
             return Advertise::No;
         };
-        if !clear || !sh.can_payload() {
+        let at = call.pos;
+        if !self.pipe_is_clear() || !sh.can_payload() || !self.may_place(sh, len) {
             return Advertise::Blocked;
         }
-        call.keys += 1;
-        self.next_key = self.next_key.wrapping_add(1);
-        let (key, at) = (KeyId(self.next_key), call.pos);
-        self.advert = Some(SrcAdvert {
+        let key = self.next_key(id);
+        self.pipeline.push(SrcAdvert {
             call: id,
             key,
             at,
@@ -151,10 +85,10 @@ impl Tx {
             read: 0,
             rkey: None,
             state: AdvertState::Binding,
-            moved_at: Instant::default(),
-            wait: Duration::ZERO,
-            judged: false,
         });
+        if let Some(call) = self.calls.head_mut() {
+            call.pos += widen(len);
+        }
         sh.out.push_work(Action::BindKey {
             key,
             call: SendId(id),
@@ -164,9 +98,31 @@ impl Tx {
         Advertise::Started
     }
 
-    /// The head call's next chunk is advertised without waiting for its thread.
-    pub(super) fn advertise_ahead(&mut self, sh: &mut Shared, _now: Instant) {
-        let idle = self.advert.is_none()
+    /// A new key of memory of call `id`.
+    fn next_key(&mut self, id: u32) -> KeyId {
+        self.next_key = self.next_key.wrapping_add(1);
+        if let Some(call) = self.calls.get_mut(id) {
+            call.keys += 1;
+        }
+        KeyId(self.next_key)
+    }
+
+    /// An advert of `len` bytes may be open beside those that are. A second one makes the half
+    /// Pipelined.
+    fn may_place(&self, sh: &mut Shared, len: u32) -> bool {
+        if self.pipeline.is_empty() {
+            return true;
+        }
+        let open = self.pipeline.len();
+        let open_max = sh.peer.map_or(1, |peer| usize::from(peer.adverts_max));
+        let fits = self.pipeline.remaining() + widen(len) <= sh.config.send_buffer_len;
+        open < open_max && fits && sh.enter_pipelined()
+    }
+
+    /// The head call's next chunk is advertised without waiting for its thread. One key is made at
+    /// a time: keys take slots of the send queue that only the messages behind them give back.
+    pub(super) fn advertise_ahead(&mut self, sh: &mut Shared) {
+        let idle = self.pipeline.next_unposted().is_none()
             && sh.life.is_open()
             && !sh.life.tx_shut()
             && self
@@ -186,9 +142,16 @@ impl Tx {
         key: KeyId,
         result: Result<(Rkey, RemoteAddr), CopyReason>,
     ) {
-        let waiting =
-            |advert: &&mut SrcAdvert| advert.key == key && advert.state == AdvertState::Binding;
-        let Some(advert) = self.advert.as_mut().filter(waiting) else {
+        let withdrawn = &mut self.pipeline.withdrawn;
+        if let Some(index) = withdrawn.iter().position(|(other, _)| *other == key) {
+            let (_, call) = withdrawn.swap_remove(index);
+            match result {
+                Ok(_) => self.to_kill.push_back((key, call)),
+                Err(_) => self.key_died(sh, call),
+            }
+            return;
+        }
+        let Some(advert) = self.pipeline.binding(key) else {
             // The connection ended meanwhile, and the key with it.
             return;
         };
@@ -196,51 +159,81 @@ impl Tx {
             Ok((rkey, addr)) => {
                 advert.rkey = Some(rkey);
                 advert.state = AdvertState::Bound(rkey, addr);
-                self.post_advert(sh, now);
+                self.post_adverts(sh, now);
             }
             Err(reason) => {
-                let call = advert.call;
-                self.advert = None;
-                if let Some(call) = self.calls.get_mut(call) {
+                let id = advert.call;
+                if let Some(call) = self.calls.get_mut(id) {
                     call.copy_reason = Some(reason);
                 }
-                self.key_died(sh, call);
+                // Those behind it are not wanted either: what is copied comes first.
+                while let Some(advert) = self.pipeline.pop_from(key) {
+                    self.withdraw(sh, &advert, advert.key == key);
+                }
+                self.resume(sh);
             }
         }
     }
 
-    /// Sends SrcAvail once there is a key and a credit.
-    pub(super) fn post_advert(&mut self, sh: &mut Shared, now: Instant) {
-        let Some(advert) = &mut self.advert else {
-            return;
-        };
-        let AdvertState::Bound(rkey, addr) = advert.state else {
-            return;
-        };
-        if !sh.can_payload() {
-            return;
+    /// An advert that the peer has not heard of is not wanted any more. `failed`: its key could
+    /// not be made.
+    pub(super) fn withdraw(&mut self, sh: &mut Shared, advert: &SrcAdvert, failed: bool) {
+        if let Some(call) = self.calls.get_mut(advert.call) {
+            call.pos = advert.at;
         }
-        let body = Body::SrcAvail(SrcAvail {
-            len: advert.len,
-            rkey,
-            addr,
-        });
-        let recv_len = sh.peer.map_or(0, |peer| peer.recv_buffer_len);
-        let room = widen(recv_len).saturating_sub(body.head_len());
-        let room = u32::try_from(room).unwrap_or(u32::MAX);
-        let inline = sh.config.inline_len.max(1).min(room).min(advert.len - 1);
-        let (mseq, _) = sh.send(Outgoing {
-            payload: Payload::Call {
-                call: SendId(advert.call),
-                at: advert.at,
-                len: inline,
-            },
-            ..Outgoing::control(body)
-        });
-        advert.inline = inline;
-        advert.state = AdvertState::Open { mseq };
-        advert.moved_at = now;
-        advert.wait = sh.patience.next();
+        match advert.state {
+            _ if failed => self.key_died(sh, advert.call),
+            AdvertState::Binding => self.pipeline.withdrawn.push((advert.key, advert.call)),
+            _ => self.to_kill.push_back((advert.key, advert.call)),
+        }
+    }
+
+    /// Sends SrcAvails for which there are a key and a credit, in order.
+    pub(super) fn post_adverts(&mut self, sh: &mut Shared, now: Instant) {
+        let cancel = self.pipeline.cancel != Cancel::No;
+        while !cancel && sh.can_payload() {
+            let Some((open, advert)) = self.pipeline.next_unposted() else {
+                return;
+            };
+            let AdvertState::Bound(rkey, addr) = advert.state else {
+                return;
+            };
+            let body = Body::SrcAvail(SrcAvail {
+                len: advert.len,
+                rkey,
+                addr,
+            });
+            let inline = match sh.modes.tx {
+                FlowMode::Pipelined => 0,
+                _ => sh.inline_len(&body).min(advert.len - 1),
+            };
+            assert!(
+                open == 0 || sh.modes.tx == FlowMode::Pipelined,
+                "a second source advert in Combined mode"
+            );
+            let payload = match inline {
+                0 => Payload::None,
+                len => Payload::Call {
+                    call: SendId(advert.call),
+                    at: advert.at,
+                    len,
+                },
+            };
+            let (mseq, _) = sh.send(Outgoing {
+                payload,
+                ..Outgoing::control(body)
+            });
+            advert.inline = inline;
+            advert.state = AdvertState::Open { mseq };
+            sh.stats.tx_adverts_open_max = sh.stats.tx_adverts_open_max.max(open as u64 + 1);
+            if open > 0 {
+                sh.reached(Mark::SeveralAdverts);
+            } else {
+                self.pipeline.moved_at = now;
+                self.pipeline.wait = sh.patience.next();
+                self.pipeline.judged = false;
+            }
+        }
     }
 
     /// The peer has read `len` bytes more (§4.4 rows 7 and 8).
@@ -254,7 +247,10 @@ impl Tx {
         len: u32,
         invalidated: Option<Rkey>,
     ) -> Result<(), ConnectionError> {
-        let Some(advert) = self.advert.as_mut().filter(|advert| advert.is_posted()) else {
+        if self.pipeline.refused_at.is_some() {
+            return Shared::misbehaved("§4.4 row 11: RdmaRdCompl before the refused bytes came");
+        }
+        let Some(advert) = self.pipeline.open_front() else {
             return Shared::misbehaved("§4.4 row 7: RdmaRdCompl without an open source advert");
         };
         if widen(len) > advert.remaining() {
@@ -266,38 +262,34 @@ impl Tx {
             );
         }
         advert.read += len;
-        advert.moved_at = now;
-        if !advert.judged {
+        let (id, taken_to, finished) = (advert.call, advert.taken_to(), advert.remaining() == 0);
+        self.pipeline.moved_at = now;
+        if !self.pipeline.judged {
             // Not what the peer was asked to read ahead.
             sh.patience.was_read();
         }
-        advert.judged = false;
+        self.pipeline.judged = false;
         sh.control.nudge = false;
         sh.stats.tx_bytes_zcopy += u64::from(len);
-        let (id, taken_to, finished) = (advert.call, advert.taken_to(), advert.remaining() == 0);
         if let Some(call) = self.calls.get_mut(id) {
             call.accepted = taken_to;
         }
         if finished {
+            self.finish_front(sh, invalidated.is_some());
             // A cancel that crossed this is ignored by the peer and needs no answer (§4.8).
-            self.finish_advert(sh, invalidated.is_some());
+            self.resume(sh);
+            self.credit_inline(sh);
         }
         self.on_progress(sh, now);
         Ok(())
     }
 
-    /// The advert is over: bytes up to `taken_to` are the peer's. Its key dies.
-    pub(super) fn finish_advert(&mut self, sh: &mut Shared, key_dead: bool) {
-        let Some(advert) = self.advert.take() else {
+    /// The oldest advert is over: its key dies.
+    pub(super) fn finish_front(&mut self, sh: &mut Shared, key_dead: bool) {
+        let Some(advert) = self.pipeline.pop() else {
             return;
         };
         sh.stats.tx_bytes_inline += u64::from(advert.inline);
-        sh.control.nudge = false;
-        sh.timers.clear(Timer::Cancel);
-        if let Some(call) = self.calls.get_mut(advert.call) {
-            call.pos = advert.taken_to();
-            call.accepted = call.pos;
-        }
         if key_dead {
             sh.out.push(Action::ForgetKey(advert.key));
             self.key_died(sh, advert.call);
@@ -307,16 +299,44 @@ impl Tx {
         sh.wake.send = true;
     }
 
+    /// If no advert is open any more, the head call goes on behind the last byte the peer took.
+    pub(super) fn resume(&mut self, sh: &mut Shared) {
+        if !self.pipeline.is_empty() {
+            return;
+        }
+        sh.control.nudge = false;
+        sh.timers.clear(Timer::Cancel);
+        let cancel = core::mem::replace(&mut self.pipeline.cancel, Cancel::No);
+        if matches!(cancel, Cancel::Sent(_)) {
+            sh.reached(match self.pipeline.refused_at {
+                Some(_) => Mark::RefusalCrossedCancel,
+                None => Mark::ReportCrossedCancel,
+            });
+        }
+        if let Some(at) = self.pipeline.refused_at.take() {
+            if let Some(call) = self.calls.head_mut() {
+                call.pos = at;
+            }
+            // The refusal crossed the cancel, which the peer has yet to ignore.
+            if let Cancel::Sent(mseq) = cancel
+                && !sh.credits.is_acked(mseq)
+            {
+                self.pipeline.unconfirmed = Some(mseq);
+            }
+        }
+        sh.wake.send = true;
+    }
+
     /// The inline bytes are the peer's as soon as it has confirmed SrcAvail.
     pub(super) fn credit_inline(&mut self, sh: &Shared) {
-        let Some(advert) = &self.advert else {
-            return;
-        };
-        if let AdvertState::Open { mseq } = advert.state
+        if let Some(advert) = self.pipeline.open_front()
+            && let AdvertState::Open { mseq } = advert.state
             && sh.credits.is_acked(mseq)
-            && let Some(call) = self.calls.get_mut(advert.call)
         {
-            call.accepted = advert.taken_to();
+            let (id, taken_to) = (advert.call, advert.taken_to());
+            if let Some(call) = self.calls.get_mut(id) {
+                call.accepted = call.accepted.max(taken_to);
+            }
         }
     }
 }

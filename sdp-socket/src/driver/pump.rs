@@ -323,7 +323,11 @@ impl Conn {
         let inner = self.lock();
         let unfinished = match inner.engine.phase() {
             Phase::Open => {
-                inner.ready.is_some() || inner.works != 0 || inner.engine.unsent_len() != 0
+                let engine = &inner.engine;
+                inner.ready.is_some()
+                    || inner.works != 0
+                    || engine.unsent_len() != 0
+                    || engine.owes_answers()
             }
             Phase::Closed => inner.receives != 0,
             _ => true,

@@ -52,7 +52,12 @@ pub(in crate::tests) fn hello() -> Hello {
 impl Lone {
     /// Accepted, and confirmed.
     pub(in crate::tests) fn new(config: Config) -> Self {
-        let mut lone = Self::accepted(config);
+        Self::called_by(&hello(), config)
+    }
+
+    /// As [`Self::new`], with a peer of its own kind.
+    pub(in crate::tests) fn called_by(peer: &Hello, config: Config) -> Self {
+        let mut lone = Self::accepted_from(peer, config);
         lone.conn.handle_cm(lone.instant(), CmInput::Established);
         lone.drain();
         lone.actions.clear();
@@ -61,8 +66,12 @@ impl Lone {
 
     /// Accepted, not yet confirmed.
     pub(in crate::tests) fn accepted(config: Config) -> Self {
+        Self::accepted_from(&hello(), config)
+    }
+
+    fn accepted_from(peer: &Hello, config: Config) -> Self {
         let mut bytes = [0; HELLO_LEN];
-        hello().encode(&mut bytes);
+        peer.encode(&mut bytes);
         let conn = Connection::accept(Instant::from_nanos(0), config, &bytes).unwrap();
         let mut lone = Self {
             conn,
@@ -189,6 +198,16 @@ impl Lone {
             addr: RemoteAddr(0x5000),
         };
         self.peer(Body::SrcAvail(advert), inline);
+    }
+
+    /// Kills the keys that are to be killed.
+    pub(in crate::tests) fn kill_keys(&mut self) {
+        let is_kill = |action: &Action| matches!(action, Action::InvalidateKey { .. });
+        while let Some(index) = self.actions.iter().position(is_kill) {
+            if let Action::InvalidateKey { work, .. } = self.actions.remove(index) {
+                self.complete(work, Completion::Success);
+            }
+        }
     }
 
     pub(in crate::tests) fn complete(&mut self, work: WorkId, result: Completion) {

@@ -1,0 +1,58 @@
+//! Rare turns of the protocol, named, so that random tests can prove that they were reached.
+
+use crate::connection::Shared;
+
+/// A turn worth proving that tests take it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Mark {
+    /// Source: a second advert was opened beside the first.
+    SeveralAdverts,
+    /// Source: several open adverts were taken back by one cancel.
+    CancelOfSeveral,
+    /// Source: adverts the peer had not heard of were taken back.
+    Withdrawn,
+    /// Source: the last report crossed the cancel.
+    ReportCrossedCancel,
+    /// Source: a refusal crossed the cancel.
+    RefusalCrossedCancel,
+    /// Source: the oldest of several adverts was refused.
+    RefusedBeforeOthers,
+    /// Source: back from Pipelined to Combined.
+    LeftPipelined,
+    /// Sink: reads of several adverts under way at once.
+    ReadsAcrossAdverts,
+    /// Sink: several adverts were cancelled.
+    SeveralCancelled,
+    /// Sink: a cancel came while a read was under way.
+    CancelDuringRead,
+}
+
+impl Mark {
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 10] = [
+        Self::SeveralAdverts,
+        Self::CancelOfSeveral,
+        Self::Withdrawn,
+        Self::ReportCrossedCancel,
+        Self::RefusalCrossedCancel,
+        Self::RefusedBeforeOthers,
+        Self::LeftPipelined,
+        Self::ReadsAcrossAdverts,
+        Self::SeveralCancelled,
+        Self::CancelDuringRead,
+    ];
+}
+
+impl Shared {
+    /// Notes that `mark` was reached. Costs nothing outside of tests.
+    #[cfg(test)]
+    pub(crate) fn reached(&mut self, mark: Mark) {
+        self.marks.insert(mark);
+    }
+
+    /// Notes that `mark` was reached. Costs nothing outside of tests.
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "tests keep a list here")]
+    pub(crate) const fn reached(&mut self, _mark: Mark) {}
+}
