@@ -75,7 +75,9 @@ pub trait QueuePair: Any + Debug + Send + Sync {
         binding: Binding,
     ) -> Result<Rkey, PostError>;
 
-    /// Whether the peer can reach memory that this provider did not allocate.
+    /// Whether the peer can reach memory that this provider did not allocate, as far as is known:
+    /// it may only find out when it reads. Such a read completes as
+    /// [`SourceUnreadable`](crate::WcStatus::SourceUnreadable), and the answer is no from then on.
     ///
     /// # Errors
     /// The reason why not, in words for an operator.

@@ -82,8 +82,8 @@ pub struct SendWr<'a> {
     pub flags: SendFlags,
 }
 
-/// Outcome of a work request. After the first one that is not `Success` the queue pair is in
-/// error and everything else on it completes as `Flushed`.
+/// Outcome of a work request. After the first one that [breaks](Self::breaks) the queue pair it is
+/// in error and everything else on it completes as `Flushed`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum WcStatus {
@@ -97,12 +97,23 @@ pub enum WcStatus {
     RemoteAccess,
     /// The peer could not carry the request out.
     RemoteOperation,
+    /// READ only: the key is good, but the memory under it cannot be read. The queue pair goes on.
+    /// Told by providers whose READ is a copy by this processor; an adapter's memory is pinned.
+    SourceUnreadable,
     /// The peer had no receive posted for too long.
     RnrRetryExceeded,
     /// The peer does not answer: it is dead or unreachable.
     RetryExceeded,
     /// The queue pair was already in error.
     Flushed,
+}
+
+impl WcStatus {
+    /// Whether the queue pair is in error because of it.
+    #[must_use]
+    pub const fn breaks(self) -> bool {
+        !matches!(self, Self::Success | Self::SourceUnreadable)
+    }
 }
 
 /// Which kind of request completed.

@@ -360,13 +360,14 @@ fn completion_of(status: WcStatus) -> Completion {
     match status {
         WcStatus::Success => Completion::Success,
         WcStatus::RemoteAccess => Completion::RemoteAccess,
-        WcStatus::RemoteOperation => Completion::RemoteFault,
+        WcStatus::SourceUnreadable => Completion::RemoteFault,
         WcStatus::LocalProtection | WcStatus::LocalLength => Completion::LocalFault,
         WcStatus::Flushed => Completion::Flushed,
         WcStatus::RnrRetryExceeded => {
             Completion::TransportFailed("receiver not ready for too long")
         }
         WcStatus::RetryExceeded => Completion::TransportFailed("the peer does not answer"),
+        WcStatus::RemoteOperation => Completion::TransportFailed("the peer's adapter failed"),
         _ => Completion::TransportFailed("unknown completion status"),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 
 use super::channel::{self, HostChannel};
 use super::cq::HostCq;
@@ -40,8 +40,11 @@ pub(crate) enum LinkEnd {
 struct PeerMemory {
     pid: i32,
     keys: Option<PeerKeys>,
-    /// Whether `process_vm_readv` works, as the probe found.
-    heap: bool,
+    /// Where its key table lies, and what it is named: what a probe looks for.
+    table_addr: u64,
+    tag: u128,
+    /// Whether `process_vm_readv` works, as far as it has been tried.
+    heap: OnceLock<Probe>,
 }
 
 #[derive(Debug, Default)]
@@ -105,14 +108,17 @@ impl PeerLink {
                 facts.key_table_len,
             )?),
         };
-        let probe = match keys {
-            None => Probe::Refused(libc::EACCES),
-            Some(_) => match xmem::probe(peer.pid, facts.key_table_addr, facts.tag) {
-                Ok(()) => Probe::Reachable,
-                Err(errno) => Probe::Refused(errno),
-            },
+        let heap = OnceLock::new();
+        let refused = match keys {
+            None => Some(libc::EACCES),
+            Some(_) if peer.pid <= 0 => Some(libc::ESRCH),
+            Some(_) => None,
         };
-        peer_base.store(BASE_PROBE, probe.to_word(), Ordering::Release);
+        if let Some(errno) = refused {
+            let probe = Probe::Refused(errno);
+            peer_base.store(BASE_PROBE, probe.to_word(), Ordering::Release);
+            heap.get_or_init(|| probe);
+        }
         let base = header_of(&pool.base_map()).expect("our own base chunk has a header");
         pool.announce_to(Arc::clone(&out));
         let link = Arc::new(Self {
@@ -127,7 +133,9 @@ impl PeerLink {
             memory: PeerMemory {
                 pid: peer.pid,
                 keys,
-                heap: probe == Probe::Reachable,
+                table_addr: facts.key_table_addr,
+                tag: facts.tag,
+                heap,
             },
             bells: RwLock::new(Some(Bells {
                 own: doorbell,
@@ -399,19 +407,30 @@ impl PeerLink {
         self.memory.keys.as_ref()
     }
 
-    /// The peer's process, if the kernel reads its memory for us.
+    /// The peer's process, if the kernel reads its memory for us. The first call tries, and tells
+    /// the peer: processes that only share registered memory never ask the kernel.
     pub(crate) fn readable_pid(&self) -> Option<i32> {
-        self.memory.heap.then_some(self.memory.pid)
+        let PeerMemory { pid, tag, .. } = self.memory;
+        let probe = self.memory.heap.get_or_init(|| {
+            let probe = match xmem::probe(pid, self.memory.table_addr, tag) {
+                Ok(()) => Probe::Reachable,
+                Err(errno) => Probe::Refused(errno),
+            };
+            self.peer_base
+                .store(BASE_PROBE, probe.to_word(), Ordering::Release);
+            probe
+        });
+        (*probe == Probe::Reachable).then_some(pid)
     }
 
-    /// Whether the peer can reach memory of ours that is not shown to it as a region.
+    /// Whether the peer can reach memory of ours that is not shown to it as a region. Before it
+    /// has tried, the answer is yes: a read that then fails leaves the queue pair as it was.
     ///
     /// # Errors
     /// Why not.
     pub(crate) fn heap_reachable(&self) -> Result<(), String> {
         match Probe::from_word(self.base.load(BASE_PROBE, Ordering::Acquire)) {
-            Probe::Reachable => Ok(()),
-            Probe::Unknown => Err("the peer has not finished its handshake".to_owned()),
+            Probe::Reachable | Probe::Unknown => Ok(()),
             Probe::Refused(errno) => Err(xmem::reason(errno)),
         }
     }

@@ -15,7 +15,7 @@ use crate::memory::{RecvBuf, SendBuf};
 use crate::mr::{Binding, MemoryWindow};
 use crate::qp::QueuePair;
 use crate::types::{QpNum, Rkey, Sge, WrId};
-use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcOpcode, WcStatus, WorkCompletion};
+use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcOpcode, WorkCompletion};
 
 #[derive(Debug)]
 struct State {
@@ -83,7 +83,7 @@ impl QpCore {
     /// Takes a completion from below. False if it belongs to nothing known.
     pub(super) fn complete(&self, wc: &WorkCompletion) -> bool {
         let mut state = self.lock();
-        if wc.status != WcStatus::Success {
+        if wc.status.breaks() {
             state.send.fail();
         }
         match wc.opcode {

@@ -276,7 +276,7 @@ impl SendQueue {
             byte_len: wc.byte_len,
         };
         self.in_flight -= 1;
-        if wc.status != WcStatus::Success {
+        if wc.status.breaks() {
             self.fail();
         }
         true

@@ -82,6 +82,8 @@ counters! {
     remote_access_count = RemoteAccess,
     /// Completions with [`WcStatus::RemoteOperation`].
     remote_operation_count = RemoteOperation,
+    /// Completions with [`WcStatus::SourceUnreadable`].
+    source_unreadable_count = SourceUnreadable,
     /// Completions with [`WcStatus::RnrRetryExceeded`].
     rnr_retry_exceeded_count = RnrRetryExceeded,
     /// Completions with [`WcStatus::RetryExceeded`].
@@ -126,6 +128,7 @@ pub(super) fn failure_counter(status: WcStatus) -> Option<Counter> {
         WcStatus::LocalLength => Some(Counter::LocalLength),
         WcStatus::RemoteAccess => Some(Counter::RemoteAccess),
         WcStatus::RemoteOperation => Some(Counter::RemoteOperation),
+        WcStatus::SourceUnreadable => Some(Counter::SourceUnreadable),
         WcStatus::RnrRetryExceeded => Some(Counter::RnrRetryExceeded),
         WcStatus::RetryExceeded => Some(Counter::RetryExceeded),
     }

@@ -32,7 +32,7 @@ impl Outcome {
             Self::Done => Some(WcStatus::Success),
             Self::NotYet => None,
             Self::Access => Some(WcStatus::RemoteAccess),
-            Self::Unreadable => Some(WcStatus::RemoteOperation),
+            Self::Unreadable => Some(WcStatus::SourceUnreadable),
             Self::Gone => Some(WcStatus::RetryExceeded),
         }
     }
@@ -74,9 +74,10 @@ pub(super) unsafe fn fetch(
     if cell.qp != peer_qp || !keys::covers(&cell, Access::REMOTE_READ, addr, len as u64) {
         return Outcome::Access;
     }
-    if let Some((region, start)) = cell.region
-        && let Some(map) = link.peer_region(region)
-    {
+    if let Some((region, start)) = cell.region {
+        let Some(map) = link.peer_region(region) else {
+            return Outcome::NotYet;
+        };
         let offset = start
             .checked_add(addr - cell.addr)
             .and_then(|at| usize::try_from(at).ok());
@@ -98,10 +99,7 @@ pub(super) unsafe fn fetch(
         };
     }
     let Some(pid) = link.readable_pid() else {
-        return match cell.region {
-            Some(_) => Outcome::NotYet,
-            None => Outcome::Unreadable,
-        };
+        return Outcome::Unreadable;
     };
     let (proof_addr, proof) = keys.proof(&key);
     // SAFETY: the targets by this function's contract.

@@ -513,7 +513,7 @@ impl Tx {
             self.started = self.started.saturating_sub(1);
             any = true;
             made.completed |= report(qp, &entry, status);
-            if status != WcStatus::Success {
+            if status.breaks() {
                 made.failed = true;
                 break;
             }
@@ -581,7 +581,7 @@ impl Tx {
 }
 
 fn failed(status: Option<WcStatus>) -> bool {
-    status.is_some_and(|s| s != WcStatus::Success)
+    status.is_some_and(WcStatus::breaks)
 }
 
 /// Puts a private message into a slot, or marks that it does not fit.
