@@ -30,6 +30,7 @@ fn command(program: &Path, valgrind: bool) -> Command {
         "--error-exitcode=99",
         "--leak-check=full",
         "--errors-for-leak-kinds=definite",
+        "--show-leak-kinds=definite",
         "--fair-sched=yes",
     ]);
     command.arg(program);

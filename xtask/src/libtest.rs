@@ -15,6 +15,7 @@ pub(crate) fn tally(outcome: &Outcome) -> Tally {
     let mut tally = Tally::default();
     let mut ignored = 0;
     let mut unfinished = 0usize;
+    let (mut itself, mut passed_names) = (Vec::new(), Vec::new());
     for line in &outcome.lines {
         if let Some(summary) = line.strip_prefix("test result: ") {
             tally.passed += count(summary, "passed");
@@ -25,6 +26,12 @@ pub(crate) fn tally(outcome: &Outcome) -> Tally {
             unfinished += usize::from(is_announcement(line));
         } else if let Some(skipped) = skipped(line) {
             tally.skipped.push(skipped);
+        } else if let Some(skipped) = skipped_itself(line) {
+            if !itself.contains(&skipped) {
+                itself.push(skipped);
+            }
+        } else if let Some(name) = passed(line) {
+            passed_names.push(name);
         }
     }
     // The summary is the authority; a test that hides its own line is still listed.
@@ -34,6 +41,10 @@ pub(crate) fn tally(outcome: &Outcome) -> Tally {
             reason: NO_REASON.into(),
         });
     }
+    // To the harness a test that found nothing to do has passed; one that left out a part has.
+    let whole = itself.iter().filter(|s| passed_names.contains(&&*s.name));
+    tally.passed -= whole.count();
+    tally.skipped.extend(itself);
     if tally.failed == 0 && (outcome.failure.is_some() || unfinished > 0) {
         tally.failed = 1;
     }
@@ -71,6 +82,21 @@ fn skipped(line: &str) -> Option<Skipped> {
         "ignored" => NO_REASON,
         other => other.strip_prefix("ignored, ")?,
     };
+    Some(Skipped {
+        name: name.to_owned(),
+        reason: reason.to_owned(),
+    })
+}
+
+/// `test NAME ... ok`.
+fn passed(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... ok")
+}
+
+/// `skipped NAME: REASON`, by a test that found what it needs missing when it ran, or a part of
+/// one.
+fn skipped_itself(line: &str) -> Option<Skipped> {
+    let (name, reason) = line.strip_prefix("skipped ")?.split_once(": ")?;
     Some(Skipped {
         name: name.to_owned(),
         reason: reason.to_owned(),
@@ -140,6 +166,18 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
             tally(&outcome("running 2 tests\ntest a ... ok", None)).failed,
             1
         );
+    }
+
+    #[test]
+    fn a_test_that_skips_itself_has_not_passed() {
+        let text = "running 2 tests\n\nskipped b: no valgrind in PATH\n\n\
+            skipped part of a: no c++ in PATH\n\nskipped part of a: no c++ in PATH\n\
+            test a ... ok\ntest b ... ok\n\
+            test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        let tally = tally(&outcome(text, None));
+        assert_eq!(tally.passed, 1);
+        let names: Vec<_> = tally.skipped.iter().map(|s| &*s.name).collect();
+        assert_eq!(names, ["b", "part of a"]);
     }
 
     #[test]

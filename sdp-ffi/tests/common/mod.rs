@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -14,30 +14,30 @@ use std::time::Duration;
 const TIME_MAX: Duration = Duration::from_secs(300);
 
 /// What `rustc --print native-static-libs` says the static library wants.
-pub const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+pub(crate) const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
 
 /// A language and its compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Language {
+pub(crate) enum Language {
     C11,
     Cpp17,
 }
 
 /// How a program gets the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     Shared,
     Static,
 }
 
 /// The library as an installation has it, and programs built with it, in a folder of their own.
-pub struct Prefix {
+pub(crate) struct Prefix {
     folder: tempfile::TempDir,
 }
 
 impl Prefix {
     /// Installs header, libraries and pkg-config file.
-    pub fn install() -> Self {
+    pub(crate) fn install() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -57,12 +57,12 @@ impl Prefix {
         Self { folder }
     }
 
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         self.folder.path()
     }
 
     /// Compiles `tests/c/<name>.c` with every warning an error, or says why it cannot.
-    pub fn build(&self, name: &str, language: Language, link: Link) -> Option<PathBuf> {
+    pub(crate) fn build(&self, name: &str, language: Language, link: Link) -> Option<PathBuf> {
         let (compiler, standard): (_, &[&str]) = match language {
             Language::C11 => ("cc", &["-std=c11"]),
             Language::Cpp17 => ("c++", &["-x", "c++", "-std=c++17"]),
@@ -106,7 +106,7 @@ impl Prefix {
 }
 
 /// The library of that kind that was built with this test.
-pub fn built(ending: &str) -> PathBuf {
+pub(crate) fn built(ending: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     let folder = test.parent().unwrap();
     let files = fs::read_dir(folder)
@@ -127,13 +127,15 @@ pub fn built(ending: &str) -> PathBuf {
     newest.unwrap_or_else(|| panic!("no libsdp.{ending} in {}", folder.display()))
 }
 
-/// Tells of a test, or a part of one, that cannot run here.
-pub fn skipped(what: &str, reason: &str) {
-    println!("skipped {what}: {reason}");
+/// Tells of a test, or a part of one, that cannot run here, past the harness, which keeps what a
+/// test prints to itself: `cargo xtask test` reads the line and counts no such test as passed.
+pub(crate) fn skipped(what: &str, reason: &str) {
+    let line = format!("\nskipped {what}: {reason}\n");
+    std::io::stdout().lock().write_all(line.as_bytes()).unwrap();
 }
 
 /// Whether a program can be run by that name.
-pub fn is_there(program: &str) -> bool {
+pub(crate) fn is_there(program: &str) -> bool {
     let mut probe = Command::new(program);
     probe
         .arg("--version")
@@ -143,7 +145,7 @@ pub fn is_there(program: &str) -> bool {
 }
 
 /// Runs a tool to its end, which must be a success.
-pub fn succeeds(command: &mut Command) -> String {
+pub(crate) fn succeeds(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert_success(&output, &format!("{command:?}"));
     String::from_utf8(output.stdout).unwrap()
@@ -160,44 +162,56 @@ fn assert_success(output: &Output, what: &str) {
 }
 
 /// A program that runs beside the test.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     stdout: BufReader<std::process::ChildStdout>,
+    /// What it complains of, read beside it so that it never waits for us.
+    stderr: thread::JoinHandle<Vec<u8>>,
     what: String,
 }
 
 /// Starts a program.
-pub fn start(mut command: Command) -> Running {
+pub(crate) fn start(mut command: Command) -> Running {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut complaints = child.stderr.take().unwrap();
+    let stderr = thread::spawn(move || {
+        let mut text = Vec::new();
+        complaints.read_to_end(&mut text).unwrap();
+        text
+    });
     Running {
         child,
         stdout,
+        stderr,
         what: format!("{command:?}"),
     }
 }
 
 impl Running {
     /// The next line it prints.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
     /// The rest of what it prints, at its end, which must be a success and in time.
-    pub fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         let (sender, ended) = mpsc::channel();
         let pid = libc::pid_t::try_from(self.child.id()).unwrap();
         let waiter = thread::spawn(move || {
             let mut text = String::new();
             self.stdout.read_to_string(&mut text).unwrap();
-            let mut output = self.child.wait_with_output().unwrap();
-            output.stdout = text.into_bytes();
+            let output = Output {
+                status: self.child.wait().unwrap(),
+                stdout: text.into_bytes(),
+                stderr: self.stderr.join().unwrap(),
+            };
             // The receiver is gone if the time was over.
             let _ = sender.send(output);
         });

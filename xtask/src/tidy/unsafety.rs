@@ -127,7 +127,7 @@ mod tests {
         for path in [
             "sdp-socket/src/stream.rs",
             "sdp-socket/src/driver/mod.rs",
-            "sdp-verbs/src/types.rs",
+            "sdp-verbs/src/caps.rs",
         ] {
             assert_eq!(count(path, text), 1, "{path}");
         }
