@@ -36,6 +36,25 @@ enum Form {
     WaitAll,
 }
 
+impl Form {
+    fn draw(rng: &mut Rng, nonblocking: bool) -> Self {
+        match rng.below(10) {
+            0 | 1 => Self::Vectored,
+            2 => Self::Peek,
+            3 if !nonblocking => Self::WaitAll,
+            _ => Self::Read,
+        }
+    }
+
+    /// Bytes of one call at most.
+    const fn len_max(self) -> usize {
+        match self {
+            Self::WaitAll => WAIT_ALL_MAX,
+            Self::Read | Self::Vectored | Self::Peek => CALL_MAX,
+        }
+    }
+}
+
 impl Receiver<'_> {
     /// Does all of it.
     pub(super) fn run(mut self) -> Tally {
@@ -59,25 +78,14 @@ impl Receiver<'_> {
         let mut rng = self.life.rng("receive", way);
         let mut pace = Pace::default();
         let registered = u64::from(self.room.is_registered());
-        if rng.one_in(8) {
-            self.dawdle(&mut rng);
-        }
+        let mut slow = rng.one_in(8);
         loop {
-            if rng.one_in(64) {
+            if slow {
                 self.dawdle(&mut rng);
             }
-            let form = match rng.below(10) {
-                0 | 1 => Form::Vectored,
-                2 => Form::Peek,
-                3 if !nonblocking => Form::WaitAll,
-                _ => Form::Read,
-            };
-            let longest = if form == Form::WaitAll {
-                WAIT_ALL_MAX
-            } else {
-                CALL_MAX
-            };
-            let len = rng.length(longest);
+            slow = rng.one_in(64);
+            let form = Form::draw(&mut rng, nonblocking);
+            let len = rng.length(form.len_max());
             let timeout = (!nonblocking && rng.one_in(8))
                 .then(|| Duration::from_micros(rng.between(200, 5000) as u64));
             self.stream.set_read_timeout(timeout)?;
@@ -105,16 +113,14 @@ impl Receiver<'_> {
                 }
             };
             pace.done();
+            let call = || format!("{:?} {way:?}: {form:?} of {len} at {at}", self.life);
             if let Err(wrong) = pattern.check(at, &window.bytes()[..count]) {
-                let life = self.life;
-                tally.mismatches.add(format!(
-                    "{life:?} {way:?}: {form:?} of {len} gave {count} at {at}: {wrong}"
-                ));
+                tally
+                    .mismatches
+                    .add(format!("{} gave {count}: {wrong}", call()));
             }
             if !window.edges_hold() {
-                let life = self.life;
-                let what = format!("{life:?} {way:?}: {form:?} of {len} at {at} wrote beside it");
-                tally.mismatches.add(what);
+                tally.mismatches.add(format!("{} wrote beside it", call()));
             }
             tally.receives += 1;
             tally.registered += registered;
@@ -130,11 +136,10 @@ impl Receiver<'_> {
             tally.bytes_received += count as u64;
             self.job.moved(count);
             if form == Form::WaitAll && count < len {
-                if timeout.is_some() {
-                    tally.timeouts += 1;
-                } else {
+                if timeout.is_none() {
                     return self.must_have_ended(len, count);
                 }
+                tally.timeouts += 1;
             }
         }
     }
