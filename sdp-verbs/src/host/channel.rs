@@ -9,12 +9,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, Weak};
 
 use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{EventfdFlags, Timespec};
 use rustix::io::Errno;
 
 use super::cq::HostCq;
-use super::fd;
+use super::event_channel::{new_bell, new_epoll};
 use super::plane::Plane;
 use crate::cq::{CompChannel, CqToken};
 use crate::error::VerbsError;
@@ -37,11 +37,7 @@ pub(crate) struct HostChannel {
 impl HostChannel {
     /// A channel that hears every link of the instance.
     pub(crate) fn new(plane: &Arc<Plane>) -> Result<Arc<Self>, VerbsError> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
-            .map_err(|e| VerbsError::os("epoll_create", e))?;
-        let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|e| VerbsError::os("eventfd", e))?;
-        let (epoll, bell) = (fd::hide(epoll), fd::hide(bell));
+        let (epoll, bell) = (new_epoll()?, new_bell()?);
         epoll::add(&epoll, &bell, EventData::new_u64(OWN), EventFlags::IN)
             .map_err(|e| VerbsError::os("epoll_ctl", e))?;
         let channel = Arc::new(Self {

@@ -84,7 +84,7 @@ impl Inbox {
 }
 
 /// A new eventfd that does not block.
-pub(super) fn new_bell() -> Result<OwnedFd, VerbsError> {
+pub(crate) fn new_bell() -> Result<OwnedFd, VerbsError> {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map(fd::hide)
         .map_err(|e| descriptor::failed("opening an eventfd", e))
@@ -141,7 +141,7 @@ impl HostEventChannel {
 }
 
 /// A new epoll descriptor.
-pub(super) fn new_epoll() -> Result<OwnedFd, VerbsError> {
+pub(crate) fn new_epoll() -> Result<OwnedFd, VerbsError> {
     epoll::create(epoll::CreateFlags::CLOEXEC)
         .map(fd::hide)
         .map_err(|e| descriptor::failed("opening an epoll descriptor", e))

@@ -5,10 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
-use rustix::event::EventfdFlags;
-
 use super::channel::HostChannel;
-use super::fd;
+use super::event_channel::new_bell;
 use super::keys::{KeyTable, TABLE_LEN};
 use super::link::PeerLink;
 use super::pool::LocalPool;
@@ -133,15 +131,13 @@ impl Plane {
     /// Makes our half of a link: its doorbell and base chunk.
     ///
     /// # Errors
-    /// [`VerbsError::Limit`], or [`VerbsError::Os`] when out of descriptors.
+    /// [`VerbsError::Limit`] when out of descriptors or memory.
     pub(crate) fn open_side(self: &Arc<Self>) -> Result<LocalSide, VerbsError> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let doorbell =
-            rustix::event::eventfd(0, flags).map_err(|e| VerbsError::os("eventfd", e))?;
+        let doorbell = new_bell()?;
         let (pool, base) = LocalPool::new()?;
         Ok(LocalSide {
             plane: Arc::clone(self),
-            doorbell: fd::hide(doorbell),
+            doorbell,
             base,
             pool: Arc::new(pool),
         })

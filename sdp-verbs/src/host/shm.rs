@@ -11,7 +11,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-use super::fd;
+use super::{descriptor, fd};
 use crate::error::VerbsError;
 use crate::memory::ForeignSlice;
 
@@ -59,7 +59,7 @@ pub(crate) fn create(
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, base),
         other => other,
     }
-    .map_err(|e| VerbsError::os("memfd_create", e))?;
+    .map_err(|e| descriptor::failed("memfd_create", e))?;
     let fd = fd::hide(fd);
     rustix::fs::ftruncate(&fd, len).map_err(|e| VerbsError::os("ftruncate of a memfd", e))?;
     reserve_range(fd.as_fd(), 0, reserve as u64)?;

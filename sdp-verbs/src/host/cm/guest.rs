@@ -83,10 +83,10 @@ impl State {
                 Ok(Received::Closed) => self.dismiss(env, token, "it hung up"),
                 Ok(Received::Packet(packet)) => {
                     if let Err(error) = self.greet(env, token, packet) {
-                        self.dismiss(env, token, &error.to_string());
+                        self.turn_away(env, token, &error);
                     }
                 }
-                Err(error) => self.dismiss(env, token, &error.to_string()),
+                Err(error) => self.turn_away(env, token, &error),
             }
         }
     }
@@ -192,6 +192,15 @@ impl State {
                 Err(error)
             }
         }
+    }
+
+    /// A stranger has to go for this reason. Out of something ourselves, we leave its calls
+    /// unanswered until we have it again, and only our log tells why.
+    fn turn_away(&mut self, env: &Env, token: u64, error: &VerbsError) {
+        if matches!(error, VerbsError::Limit { .. }) {
+            tracing::warn!(%error, "host listener: a caller is turned away");
+        }
+        self.dismiss(env, token, &error.to_string());
     }
 
     /// A stranger is sent away.

@@ -16,7 +16,7 @@ use crate::cm::BindRequest;
 use crate::error::VerbsError;
 use crate::host::message::Message;
 use crate::host::names::{Name, SHARED_SLOTS, Scope};
-use crate::host::{control, fd};
+use crate::host::{control, descriptor, fd};
 
 /// Callers taken in one round, so that no flood keeps connections waiting.
 const CALLERS_MAX: usize = 64;
@@ -41,6 +41,8 @@ pub(super) struct Listener {
     backlog: usize,
     /// Ids of those that do.
     pending: HashSet<u64>,
+    /// The last caller could not be taken, and that has been said.
+    starved: bool,
 }
 
 impl Listener {
@@ -107,6 +109,7 @@ impl State {
             addr,
             backlog: limit,
             pending: HashSet::new(),
+            starved: false,
         });
         Ok(())
     }
@@ -148,12 +151,18 @@ impl State {
             };
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match rustix::net::accept_with(&listener.socket, flags) {
-                Ok(socket) => self.welcome(env, fd::hide(socket)),
+                Ok(socket) => {
+                    listener.starved = false;
+                    self.welcome(env, fd::hide(socket));
+                }
                 Err(Errno::AGAIN) => return,
                 // One caller's trouble is not the listener's.
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "host listener: pauses, it cannot accept");
+                    if !std::mem::replace(&mut listener.starved, true) {
+                        let error = descriptor::failed("accept", error);
+                        tracing::warn!(%error, "host listener: pauses, it cannot accept");
+                    }
                     self.pause(env, token);
                     return;
                 }
