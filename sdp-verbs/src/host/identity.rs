@@ -34,15 +34,16 @@ impl Credentials {
         self.uid == Self::own().uid && self.uid != overflow_uid()
     }
 
-    /// A pidfd of the sender, which is alive after it was opened; none if the sender lives in
-    /// another pid namespace, where only the control socket tells of its death.
+    /// A pidfd of the sender, which is alive after it was opened. None if the sender lives in
+    /// another pid namespace, or if a sandbox keeps pidfds from us (seccomp, valgrind): only the
+    /// control socket then tells of its death, and a child it forked may hold that open.
     ///
     /// The caller must see another message with the same process id afterwards: only that proves
     /// that the id was not given to another process between the message and this call.
     ///
     /// # Errors
     /// [`VerbsError::Protocol`] if the process is gone, [`VerbsError::Limit`] when out of
-    /// descriptors, [`VerbsError::Os`] if the kernel has no pidfds.
+    /// descriptors.
     pub(crate) fn open_pidfd(self) -> Result<Option<OwnedFd>, VerbsError> {
         let Some(pid) = Pid::from_raw(self.pid) else {
             return Ok(None);
@@ -51,10 +52,15 @@ impl Credentials {
             what: "handshake of a host link",
             rule: format!("process {} ended during the handshake", self.pid),
         };
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|e| match e {
-            Errno::SRCH => gone(),
-            other => descriptor::failed("pidfd_open of the peer of a host link", other),
-        })?;
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
+            Err(Errno::SRCH) => return Err(gone()),
+            Err(other) => {
+                let op = "pidfd_open of the peer of a host link";
+                return Err(descriptor::failed(op, other));
+            }
+        };
         if has_ended(&pidfd)? {
             return Err(gone());
         }
