@@ -52,6 +52,11 @@ impl ForeignSlice {
         self.ptr.as_ptr()
     }
 
+    /// As [`as_ptr`](Self::as_ptr).
+    pub(crate) fn ptr(&self) -> NonNull<u8> {
+        self.ptr
+    }
+
     /// The part `offset..offset + len`, or `None` if it does not lie within.
     #[must_use]
     pub fn slice(&self, offset: usize, len: usize) -> Option<Self> {

@@ -1,11 +1,13 @@
 //! Memory that another process, or an adapter, may change at any moment.
 
+mod block;
 mod foreign;
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use block::{Block, copy_out};
 pub use foreign::ForeignSlice;
 
 /// What keeps a buffer's memory mapped.
@@ -15,7 +17,7 @@ pub type Keep = Arc<dyn Any + Send + Sync>;
 pub struct RecvBuf {
     mem: ForeignSlice,
     token: u64,
-    _keep: Keep,
+    keep: Keep,
 }
 
 /// Memory of one message to be sent. See
@@ -29,11 +31,7 @@ pub struct SendBuf {
 impl RecvBuf {
     /// Made by providers: `keep` holds the mapping behind `mem`; `token` is the provider's own.
     pub fn new(mem: ForeignSlice, token: u64, keep: Keep) -> Self {
-        Self {
-            mem,
-            token,
-            _keep: keep,
-        }
+        Self { mem, token, keep }
     }
 
     /// The bytes. The peer may still change them: copy, then judge.
@@ -46,6 +44,12 @@ impl RecvBuf {
     #[must_use]
     pub fn token(&self) -> u64 {
         self.token
+    }
+
+    /// What keeps the memory mapped, for the provider's own downcast.
+    #[must_use]
+    pub fn keep(&self) -> &Keep {
+        &self.keep
     }
 }
 

@@ -44,6 +44,7 @@ const CONFINED: [Confined; 3] = [
             "sdp-verbs/src/types",
             "sdp-verbs/src/mr",
             "sdp-verbs/src/hook",
+            "sdp-verbs/src/sim/provider",
             "sdp-verbs/src/conformance",
         ],
         contracts: true,

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::channel::LazyChannel;
 use super::qp::QpCore;
-use super::rng::Rng;
 use crate::cq::{ArmFor, ArmToken, CompletionQueue, CqToken, Wake};
 use crate::error::VerbsError;
+use crate::rng::Rng;
 use crate::types::{QpNum, WrId};
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
 

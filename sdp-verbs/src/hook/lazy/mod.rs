@@ -22,14 +22,12 @@
 //! queue pair is dropped, as it may be on an adapter; [`disconnect`](crate::CmId::disconnect)
 //! lets everything out first.
 
-mod block;
 mod channel;
 mod cm;
 mod cq;
 mod qp;
 mod recv;
 mod region;
-mod rng;
 mod send;
 
 use std::ptr::NonNull;
@@ -42,10 +40,10 @@ use crate::cq::{CompChannel, CompletionQueue, CqToken};
 use crate::error::{PostError, VerbsError};
 use crate::mr::{MemoryRegion, MemoryWindow};
 use crate::provider::Provider;
+use crate::rng::Rng;
 use crate::types::Access;
 
 use region::ForeignRegions;
-use rng::Rng;
 
 /// What the objects of one wrapper share.
 #[derive(Debug)]

@@ -5,13 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Setup;
-use super::block::Block;
 use super::cq::LazyCq;
 use super::recv::{RecvBook, RecvQueue};
 use super::send::{Forwarded, OwnedOp, SendQueue};
 use crate::caps::Caps;
 use crate::error::{PostError, VerbsError};
-use crate::memory::{RecvBuf, SendBuf};
+use crate::memory::{Block, RecvBuf, SendBuf};
 use crate::mr::{Binding, MemoryWindow};
 use crate::qp::QueuePair;
 use crate::types::{QpNum, Rkey, Sge, WrId};
@@ -191,7 +190,7 @@ impl QueuePair for LazyQp {
             self.core.inner.unreserve_send(probe);
         }
         // Out of memory is the one way to fail, and it passes as a full queue does.
-        let block = Arc::new(Block::new(len).map_err(|_| PostError::QueueFull)?);
+        let block = Arc::new(Block::new(len));
         Ok(SendBuf::new(*block.mem(), self.core.send_token, block))
     }
 

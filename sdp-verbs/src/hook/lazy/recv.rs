@@ -4,9 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::block::{Block, copy_out};
 use crate::error::VerbsError;
-use crate::memory::RecvBuf;
+use crate::memory::{Block, RecvBuf, copy_out};
 use crate::types::WrId;
 use crate::wr::{WcStatus, WorkCompletion};
 
@@ -48,7 +47,7 @@ pub(super) struct RecvBook(Mutex<Known>);
 impl RecvBook {
     /// A buffer for the caller in front of `inner`.
     pub(super) fn add(self: &Arc<Self>, inner: RecvBuf) -> Result<RecvBuf, VerbsError> {
-        let shown = Block::new(inner.mem().len())?;
+        let shown = Block::new(inner.mem().len());
         let mem = *shown.mem();
         let pair = Arc::new(RecvPair {
             inner,

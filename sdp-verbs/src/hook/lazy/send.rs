@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::block::Block;
 use crate::error::PostError;
+use crate::memory::Block;
 use crate::qp::QueuePair;
 use crate::types::{QpNum, RemoteAddr, Rkey, Sge, WrId};
 use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcOpcode, WcStatus, WorkCompletion};

@@ -1,0 +1,189 @@
+//! What goes wrong.
+
+use std::collections::BTreeSet;
+
+use crate::rng::Rng;
+
+/// What can go wrong on the fabric.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A SEND finds its receive not ready.
+    Rnr,
+    /// A request is lost as often as it is tried.
+    RetryExceeded,
+    /// A queue pair breaks.
+    QpBreak,
+    /// A completion is reported late.
+    LateCompletion,
+    /// The packets of one queue pair are overtaken by those of others.
+    Reorder,
+    /// A connect request is turned away.
+    CmReject,
+    /// A message of connection management is lost as often as it is sent.
+    CmTimeout,
+    /// The confirmation of an accept is lost once.
+    CmLostRtu,
+    /// An event of connection management comes twice.
+    CmDuplicate,
+    /// Registering memory, or getting a window, fails.
+    RegisterFails,
+    /// There is no memory for a receive.
+    NoRecvMemory,
+    /// Everything stands still for a while.
+    ClockJump,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Rnr,
+        Self::RetryExceeded,
+        Self::QpBreak,
+        Self::LateCompletion,
+        Self::Reorder,
+        Self::CmReject,
+        Self::CmTimeout,
+        Self::CmLostRtu,
+        Self::CmDuplicate,
+        Self::RegisterFails,
+        Self::NoRecvMemory,
+        Self::ClockJump,
+    ];
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rnr => "rnr",
+            Self::RetryExceeded => "retry_exceeded",
+            Self::QpBreak => "qp_break",
+            Self::LateCompletion => "late_completion",
+            Self::Reorder => "reorder",
+            Self::CmReject => "cm_reject",
+            Self::CmTimeout => "cm_timeout",
+            Self::CmLostRtu => "cm_lost_rtu",
+            Self::CmDuplicate => "cm_duplicate",
+            Self::RegisterFails => "register_fails",
+            Self::NoRecvMemory => "no_recv_memory",
+            Self::ClockJump => "clock_jump",
+        }
+    }
+}
+
+/// How often each fault happened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FaultCounts([u64; Fault::ALL.len()]);
+
+impl FaultCounts {
+    /// How often this one did.
+    #[must_use]
+    pub fn of(&self, fault: Fault) -> u64 {
+        self.0[fault as usize]
+    }
+
+    /// All together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Adds those of another run.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in self.0.iter_mut().zip(other.0) {
+            *sum += more;
+        }
+    }
+}
+
+/// What goes wrong, and how often: parts of a million, for each occasion.
+#[derive(Clone, Default, Debug)]
+pub struct Faults {
+    chances: [u32; Fault::ALL.len()],
+    /// How late, at most, a late completion or an overtaken packet is: nanoseconds.
+    pub late_max: u64,
+    /// How long, at most, everything stands still: nanoseconds.
+    pub jump_max: u64,
+    /// Faults that do not happen, by their number in the run: for finding those that matter.
+    pub spared: BTreeSet<u64>,
+}
+
+impl Faults {
+    /// Nothing goes wrong.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Sets how often a fault happens, in parts of a million.
+    #[must_use]
+    pub fn with(mut self, fault: Fault, chance: u32) -> Self {
+        self.chances[fault as usize] = chance;
+        self
+    }
+
+    /// How often a fault happens, in parts of a million.
+    #[must_use]
+    pub fn chance(&self, fault: Fault) -> u32 {
+        self.chances[fault as usize]
+    }
+}
+
+/// Decides, from a stream of its own: sparing one fault leaves the dice of the others as they are.
+#[derive(Debug)]
+pub(super) struct Dice {
+    faults: Faults,
+    rng: Rng,
+    counts: FaultCounts,
+    number: u64,
+}
+
+impl Dice {
+    pub(super) fn new(seed: u64, faults: Faults) -> Self {
+        Self {
+            faults,
+            rng: Rng::new(seed, 0xFA),
+            counts: FaultCounts::default(),
+            number: 0,
+        }
+    }
+
+    /// Whether a fault happens on this occasion.
+    pub(super) fn fires(&mut self, fault: Fault) -> bool {
+        if !self.rng.chance(self.faults.chance(fault)) {
+            return false;
+        }
+        let number = self.number;
+        self.number += 1;
+        if self.faults.spared.contains(&number) {
+            return false;
+        }
+        self.counts.0[fault as usize] += 1;
+        true
+    }
+
+    /// How late something is.
+    pub(super) fn lateness(&mut self) -> u64 {
+        // Mostly a little, sometimes much.
+        let shift = self.rng.below(20);
+        self.rng.below((self.faults.late_max >> shift).max(1))
+    }
+
+    /// How long everything stands still.
+    pub(super) fn jump(&mut self) -> u64 {
+        self.rng.below(self.faults.jump_max.max(1))
+    }
+
+    pub(super) fn set(&mut self, faults: Faults) {
+        self.faults = faults;
+    }
+
+    pub(super) fn counts(&self) -> FaultCounts {
+        self.counts
+    }
+
+    /// Faults that have come up so far, spared ones included.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+}

@@ -1,0 +1,246 @@
+//! The simulated fabric by itself: a run repeats, costs are what was asked for, faults come as
+//! verbs report them.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sdp_verbs::sim::{Drive, Fabric, Fault, Faults, SimOptions, SimProvider, Timing};
+use sdp_verbs::{
+    BindRequest, CmEventKind, CmId, CompletionQueue, CqToken, EventChannel, Provider, QpAttr,
+    QpNum, QueuePair, RecvBuf, SendData, SendFlags, SendOp, SendWr, WcOpcode, WcStatus,
+    WorkCompletion, WrId,
+};
+
+const RECVS: u64 = 16;
+
+/// One end of a connection.
+struct End {
+    cq: Arc<dyn CompletionQueue>,
+    qp: Arc<dyn QueuePair>,
+    _id: Arc<dyn CmId>,
+    _events: Arc<dyn EventChannel>,
+    bufs: Vec<RecvBuf>,
+}
+
+struct Pair {
+    fabric: Arc<Fabric>,
+    nodes: [Arc<SimProvider>; 2],
+    ends: [End; 2],
+}
+
+fn next_event(fabric: &Fabric, channel: &dyn EventChannel) -> CmEventKind {
+    loop {
+        if let Some(event) = channel.poll() {
+            return event.kind;
+        }
+        assert!(fabric.step(None), "no event, and nothing under way");
+    }
+}
+
+fn end(node: &SimProvider, id: Arc<dyn CmId>, events: Arc<dyn EventChannel>, retries: u8) -> End {
+    let channel = node.create_comp_channel().unwrap();
+    let cq = node.create_cq(64, &channel, CqToken(1)).unwrap();
+    let attr = QpAttr {
+        cq: Arc::clone(&cq),
+        send_wr_max: 16,
+        recv_wr_max: 16,
+        rnr_retry: retries,
+    };
+    let qp = id.create_qp(&attr).unwrap();
+    let mut bufs = Vec::new();
+    for number in 0..RECVS {
+        let buf = qp.alloc_recv(64 << 10).unwrap();
+        qp.post_recv(WrId(number), &buf).unwrap();
+        bufs.push(buf);
+    }
+    End {
+        cq,
+        qp,
+        _id: id,
+        _events: events,
+        bufs,
+    }
+}
+
+impl Pair {
+    fn new(seed: u64, timing: Timing, faults: Faults, retries: u8) -> Self {
+        let fabric = Fabric::new(seed, Drive::Stepped, timing, Faults::none());
+        let nodes = [(); 2].map(|()| fabric.node(SimOptions::default()));
+        let [here, there] = [0, 1].map(|side: usize| nodes[side].create_event_channel().unwrap());
+        let listener = nodes[1].create_id(&there).unwrap();
+        let addr: SocketAddr = "10.0.0.2:7000".parse().unwrap();
+        let request = BindRequest {
+            addr,
+            only_v6: false,
+            reuse_port: false,
+        };
+        listener.bind(request).unwrap();
+        listener.listen(1).unwrap();
+        let id = nodes[0].create_id(&here).unwrap();
+        id.resolve(addr, Duration::from_secs(1)).unwrap();
+        assert!(matches!(next_event(&fabric, &*here), CmEventKind::Resolved));
+        let active = end(&nodes[0], Arc::clone(&id), Arc::clone(&here), retries);
+        id.connect(b"hello").unwrap();
+        let CmEventKind::ConnectRequest { id: child, .. } = next_event(&fabric, &*there) else {
+            panic!("no request");
+        };
+        let passive = end(&nodes[1], Arc::clone(&child), Arc::clone(&there), retries);
+        child.accept(b"welcome").unwrap();
+        assert!(matches!(
+            next_event(&fabric, &*here),
+            CmEventKind::ConnectResponse { .. }
+        ));
+        id.establish().unwrap();
+        assert!(matches!(
+            next_event(&fabric, &*there),
+            CmEventKind::Established
+        ));
+        fabric.set_faults(faults);
+        Self {
+            fabric,
+            nodes,
+            ends: [active, passive],
+        }
+    }
+
+    fn send(&self, number: u64, bytes: &[u8]) {
+        let wr = SendWr {
+            wr_id: WrId(number),
+            op: SendOp::Send {
+                data: SendData::Inline(bytes),
+                invalidate: None,
+            },
+            flags: SendFlags::SIGNALED,
+        };
+        self.ends[0].qp.post_send(wr).unwrap();
+    }
+
+    fn next(&self, side: usize) -> WorkCompletion {
+        let mut out = [WorkCompletion {
+            wr_id: WrId(0),
+            status: WcStatus::Success,
+            opcode: WcOpcode::Recv,
+            byte_len: 0,
+            invalidated: None,
+            qp: QpNum(0),
+        }];
+        while self.ends[side].cq.poll(&mut out) == 0 {
+            assert!(self.fabric.step(None), "nothing under way");
+        }
+        out[0]
+    }
+}
+
+fn echo_hash(seed: u64, late: u32) -> u64 {
+    let mut faults = Faults::none().with(Fault::LateCompletion, late);
+    faults.late_max = 100_000;
+    let pair = Pair::new(seed, Timing::default(), faults, 7);
+    for number in 0..10 {
+        pair.send(number, &[7; 100]);
+        assert_eq!(pair.next(0).wr_id, WrId(number));
+        let wc = pair.next(1);
+        let place = usize::try_from(wc.wr_id.0).unwrap();
+        let end = &pair.ends[1];
+        end.qp.post_recv(wc.wr_id, &end.bufs[place]).unwrap();
+    }
+    pair.fabric.trace_hash()
+}
+
+#[test]
+fn a_seed_repeats_its_run() {
+    assert_eq!(echo_hash(3, 500_000), echo_hash(3, 500_000));
+    assert_ne!(echo_hash(3, 500_000), echo_hash(4, 500_000));
+    assert_ne!(echo_hash(3, 500_000), echo_hash(3, 0));
+}
+
+#[test]
+fn bytes_take_the_time_that_the_link_needs() {
+    let timing = Timing {
+        link_rate: 1_000_000,
+        packet_overhead: 0,
+        ..Timing::default()
+    };
+    let pair = Pair::new(1, timing, Faults::none(), 7);
+    let before = pair.fabric.now();
+    for number in 0..10 {
+        pair.send(number, &[1; 10_000]);
+    }
+    for _ in 0..10 {
+        assert_eq!(pair.next(1).status, WcStatus::Success);
+    }
+    // 100,000 bytes at a million bytes in a second.
+    let took = pair.fabric.now() - before;
+    let fits = Duration::from_millis(100)..Duration::from_millis(102);
+    assert!(fits.contains(&took), "{took:?}");
+}
+
+#[test]
+fn registering_keeps_the_processor_busy() {
+    let pair = Pair::new(1, Timing::default(), Faults::none(), 7);
+    let node = &pair.nodes[0];
+    let before = node.now();
+    let region = node.alloc_registered(1 << 20).unwrap();
+    let (each, page) = Timing::default().register;
+    let cost = Duration::from_nanos(each + page * 256);
+    assert_eq!(node.now() - before, cost);
+    assert_eq!(pair.nodes[1].now(), pair.fabric.now());
+    drop(region);
+}
+
+/// The status with which a SEND fails under a fault, and what becomes of the one behind it.
+fn failure(fault: Fault, retries: u8) -> WcStatus {
+    let faults = Faults::none().with(fault, 1_000_000);
+    let pair = Pair::new(1, Timing::default(), faults, retries);
+    pair.send(1, b"lost");
+    pair.send(2, b"behind");
+    let first = pair.next(0);
+    assert_eq!(first.wr_id, WrId(1));
+    let mut second = pair.next(0);
+    while second.opcode == WcOpcode::Recv {
+        second = pair.next(0);
+    }
+    assert_eq!((second.wr_id, second.status), (WrId(2), WcStatus::Flushed));
+    assert!(pair.fabric.fault_counts().of(fault) > 0);
+    first.status
+}
+
+#[test]
+fn faults_come_as_verbs_report_them() {
+    assert_eq!(failure(Fault::Rnr, 2), WcStatus::RnrRetryExceeded);
+    assert_eq!(failure(Fault::RetryExceeded, 7), WcStatus::RetryExceeded);
+    assert_eq!(failure(Fault::QpBreak, 7), WcStatus::RetryExceeded);
+}
+
+#[test]
+fn a_spared_fault_does_not_happen() {
+    let mut faults = Faults::none().with(Fault::RetryExceeded, 1_000_000);
+    faults.spared = [0, 1].into();
+    let pair = Pair::new(1, Timing::default(), faults, 7);
+    for number in 0..3 {
+        pair.send(number, b"x");
+    }
+    assert_eq!(pair.next(0).status, WcStatus::Success);
+    assert_eq!(pair.next(0).status, WcStatus::Success);
+    assert_eq!(pair.next(0).status, WcStatus::RetryExceeded);
+    assert_eq!(pair.fabric.fault_counts().of(Fault::RetryExceeded), 1);
+    assert_eq!(pair.fabric.fault_number(), 3);
+}
+
+#[test]
+fn memory_can_be_exhausted() {
+    let fabric = Fabric::new(1, Drive::Stepped, Timing::default(), Faults::none());
+    let node = fabric.node(SimOptions {
+        registered_max: 10_000,
+        ..SimOptions::default()
+    });
+    let first = node.alloc_registered(8192).unwrap();
+    assert!(node.alloc_registered(4096).is_err());
+    drop(first);
+    assert!(node.alloc_registered(4096).is_ok());
+    fabric.set_faults(Faults::none().with(Fault::RegisterFails, 1_000_000));
+    assert!(node.alloc_registered(4096).is_err());
+    assert!(node.alloc_window().is_err());
+}
