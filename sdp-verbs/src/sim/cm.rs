@@ -239,7 +239,8 @@ impl World {
 
     fn listen(&mut self, key: IdKey, backlog: u32) -> Result<(), VerbsError> {
         let id = self.id(key);
-        if id.phase != Phase::Bound {
+        // Again: another backlog.
+        if !matches!(id.phase, Phase::Bound | Phase::Listening) {
             return Err(wrong_phase("listen", id.phase));
         }
         id.phase = Phase::Listening;
