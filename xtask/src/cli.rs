@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Tasks of the sdp workspace.
 #[derive(Debug, Parser)]
@@ -59,6 +59,14 @@ pub(crate) enum Command {
         check: bool,
     },
 
+    /// Run the tests that need RDMA devices, on software devices in virtual machines
+    ///
+    /// On Debian 12 for x86-64. Installs the packages it needs (as root or by sudo), builds a guest
+    /// from Debian's packages once, keeps it in the cache folder, and boots it for each job by an
+    /// emulator: no support of the machine is needed. Guests see the files of this machine
+    /// read-only and leave theirs in `target/vm-test/<job>`.
+    VmTest(VmTestOptions),
+
     /// Everything that a change must pass: formatting, tidy, header, clippy, tests, loom, docs
     Ci {
         /// Also write the report to FILE as JSON (`-`: standard output).
@@ -81,11 +89,62 @@ pub(crate) struct DemoOptions {
     pub(crate) seconds: Option<u32>,
 }
 
+/// Options of `vm-test`.
+#[derive(Debug, Default, Args)]
+pub(crate) struct VmTestOptions {
+    /// Kind of device.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) device: Devices,
+    /// How devices are joined: one with both ends on it, two of one guest, or two guests.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) topology: Topologies,
+    /// Only jobs whose name contains TEXT.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// Only the jobs of the short form, which is part of `ci`.
+    #[arg(long)]
+    pub(crate) short: bool,
+    /// Virtual time counts instructions: slower, repeatable.
+    #[arg(long)]
+    pub(crate) icount: bool,
+    /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
+    /// error).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Kinds of software device.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Devices {
+    /// RDMA over Converged Ethernet
+    Rxe,
+    /// iWARP
+    Siw,
+    /// Each of them
+    #[default]
+    All,
+}
+
+/// Ways to join devices.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Topologies {
+    /// One device, both ends on it
+    Loop,
+    /// Two devices of one guest with a wire between them
+    Pair,
+    /// Two guests with a wire between them
+    TwoGuests,
+    /// Each of them
+    #[default]
+    All,
+}
+
 impl Command {
     /// Where the report goes, if one was asked for.
     pub(crate) fn json(&self) -> Option<&PathBuf> {
         match self {
             Self::Demo(options) => options.json.as_ref(),
+            Self::VmTest(options) => options.json.as_ref(),
             Self::Test { json } | Self::Loom { json } | Self::Ci { json } => json.as_ref(),
             Self::Tidy | Self::Header { .. } => None,
         }
@@ -105,7 +164,7 @@ mod tests {
 
     #[test]
     fn json_is_found_on_every_reporting_command() {
-        for command in ["demo", "test", "loom", "ci"] {
+        for command in ["demo", "test", "loom", "vm-test", "ci"] {
             let cli = Cli::try_parse_from(["xtask", command, "--json", "-"]).unwrap();
             assert_eq!(cli.command.json(), Some(&PathBuf::from("-")), "{command}");
         }

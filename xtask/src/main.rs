@@ -17,6 +17,7 @@ mod step;
 mod test_run;
 mod tidy;
 mod ui;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
         cli::Command::Tidy => tidy::run(&workspace, ui),
         cli::Command::Header { check } => header::run(&workspace, ui, *check),
+        cli::Command::VmTest(options) => vm::run(&workspace, ui, options),
         cli::Command::Ci { json } => ci::run(&workspace, ui, json.as_ref()),
     }
 }

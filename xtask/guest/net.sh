@@ -1,0 +1,128 @@
+# What jobs source: RDMA devices and the networks under them.
+#
+# Every function ends with the same names exported:
+#   SDP_VM_DEVICE       the RDMA device of this side
+#   SDP_VM_ADDR         an address on it
+#   SDP_VM_PEER_DEVICE  the device of the other side; the same one in a loop
+#   SDP_VM_PEER_ADDR    the address of the other side
+
+fail() {
+    echo "guest: $*" >&2
+    exit 1
+}
+
+# loop_up KIND: one device, both ends on it.
+loop_up() {
+    local kind=$1
+    modprobe -a rdma_ucm veth || fail "no modules for a device"
+    kind_up "$kind"
+    ip link add v0 type veth peer name v1
+    ip addr add 10.0.0.1/24 dev v0
+    ip -6 addr add fd00::1/64 dev v0 nodad
+    ip link set v0 mtu 9000 up
+    ip link set v1 mtu 9000 up
+    device_add "${kind}0" "$kind" v0
+    export SDP_VM_DEVICE=${kind}0 SDP_VM_ADDR=10.0.0.1
+    export SDP_VM_PEER_DEVICE=${kind}0 SDP_VM_PEER_ADDR=10.0.0.1
+}
+
+# pair_up KIND: two devices of one guest with a wire between them. The kernel would deliver between
+# two of its own addresses without the wire; the rules send each over its interface.
+pair_up() {
+    local kind=$1 scope
+    modprobe -a rdma_ucm veth || fail "no modules for a device"
+    kind_up "$kind"
+    ip link add a0 type veth peer name a1
+    ip addr add 10.1.0.1/24 dev a0
+    ip addr add 10.1.1.2/24 dev a1
+    for scope in all default a0 a1; do
+        echo 1 >"/proc/sys/net/ipv4/conf/$scope/accept_local"
+        echo 0 >"/proc/sys/net/ipv4/conf/$scope/rp_filter"
+    done
+    ip link set a0 mtu 4500 up
+    ip link set a1 mtu 4500 up
+    ip route add 10.1.1.2/32 dev a0 src 10.1.0.1
+    ip route add 10.1.0.1/32 dev a1 src 10.1.1.2
+    ip rule add pref 100 lookup local
+    ip rule del pref 0
+    ip rule add pref 10 to 10.1.1.2 iif lo oif a0 lookup main
+    ip rule add pref 11 to 10.1.0.1 iif lo oif a1 lookup main
+    device_add "${kind}0" "$kind" a0
+    device_add "${kind}1" "$kind" a1
+    export SDP_VM_DEVICE=${kind}0 SDP_VM_ADDR=10.1.0.1
+    export SDP_VM_PEER_DEVICE=${kind}1 SDP_VM_PEER_ADDR=10.1.1.2
+}
+
+# link_up KIND: this guest's end of the wire between two guests; returns when the peer is there.
+link_up() {
+    local kind=$1 me=$((GUEST_NODE + 1)) peer=$((2 - GUEST_NODE))
+    modprobe -a virtio_net rdma_ucm || fail "no modules for a device"
+    kind_up "$kind"
+    within 10 test -e /sys/class/net/eth0 || fail "no interface to the other guest"
+    ip addr add "10.9.0.$me/24" dev eth0
+    ip -6 addr add "fd00::$me/64" dev eth0 nodad
+    ip link set eth0 mtu 9000 up
+    device_add "${kind}0" "$kind" eth0
+    export SDP_VM_DEVICE=${kind}0 SDP_VM_ADDR=10.9.0.$me
+    export SDP_VM_PEER_DEVICE=${kind}0 SDP_VM_PEER_ADDR=10.9.0.$peer
+    tell up
+    await up
+}
+
+kind_up() {
+    case $1 in
+    rxe) modprobe rdma_rxe || fail "no module for rxe" ;;
+    siw)
+        modprobe siw || fail "no module for siw"
+        # siw charges locked memory to root too.
+        ulimit -l unlimited
+        ;;
+    *) fail "no kind of device is called $1" ;;
+    esac
+}
+
+# device_add NAME KIND INTERFACE
+device_add() {
+    rdma link add "$1" type "$2" netdev "$3" || fail "cannot add $1 on $3"
+    within 10 grep -q ACTIVE "/sys/class/infiniband/$1/ports/1/state" || fail "$1 is not active"
+}
+
+# within SECONDS COMMAND...: repeats the command until it succeeds.
+within() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 0.05
+    done
+}
+
+# tell NAME [TEXT], await NAME [SECONDS]: what one guest leaves for the other, and waiting for it.
+tell() {
+    echo "${2:-}" >"/mnt/link/$1.$GUEST_NODE.part"
+    mv "/mnt/link/$1.$GUEST_NODE.part" "/mnt/link/$1.$GUEST_NODE"
+}
+
+await() {
+    local file=/mnt/link/$1.$((1 - GUEST_NODE))
+    within "${2:-60}" test -e "$file" || fail "the other guest never said $1"
+    cat "$file"
+}
+
+# rping_here ROUNDS: verified RDMA reads and writes between both ends on this machine. The client
+# verifies; the status of a server that was left by its client says nothing.
+rping_here() {
+    local rounds=$1 server source=()
+    [ "$SDP_VM_DEVICE" = "$SDP_VM_PEER_DEVICE" ] || source=(-I "$SDP_VM_ADDR")
+    rping -s -a "$SDP_VM_PEER_ADDR" >/mnt/share/server.txt 2>&1 &
+    server=$!
+    rdma_listens
+    timeout 100 rping -c -a "$SDP_VM_PEER_ADDR" "${source[@]}" -V -C "$rounds" -S 4096
+    wait "$server" || true
+    echo "$rounds rounds verified"
+}
+
+# Returns when some program listens by the RDMA connection manager.
+rdma_listens() {
+    within 20 sh -c "rdma resource show cm_id | grep -q LISTEN" || fail "nobody listens"
+}

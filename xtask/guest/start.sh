@@ -1,0 +1,46 @@
+# The first program over the host's files: gives the job a system to run in, runs it, and switches
+# the machine off. The job's output goes to the second serial line, which the hypervisor hands to
+# xtask; its exit status and the kernel's log go to the shared folder.
+
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+HOME=/ LANG=C.UTF-8 TERM=dumb
+export PATH HOME LANG TERM
+. /mnt/share/settings.sh
+
+mkdir -p /dev/pts /dev/shm /mnt/link
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mount -t debugfs debugfs /sys/kernel/debug
+[ -z "$GUEST_LINK" ] ||
+    mount -t 9p -o trans=virtio,version=9p2000.L,rw,cache=none,msize=512000 link /mnt/link
+mkdir -p /lib/modules
+rm -rf "/lib/modules/$GUEST_KERNEL"
+ln -s "$GUEST_MODULES" "/lib/modules/$GUEST_KERNEL"
+echo /sbin/modprobe >/proc/sys/kernel/modprobe
+echo "node$GUEST_NODE" >/proc/sys/kernel/hostname
+ip link set lo up
+
+power_off() {
+    sync
+    echo o >/proc/sysrq-trigger
+    sleep 60
+}
+
+# On a busy machine the kernel may measure its clock against the old timer, wrongly by a factor.
+# Every time-out of the job would be wrong with it: xtask starts such a guest again.
+if dmesg | grep -q 'tsc: Using PIT calibration value'; then
+    : >/mnt/share/clock-is-wrong
+    power_off
+fi
+
+stty -F /dev/ttyS1 raw -echo
+cd /mnt/share
+setsid bash /mnt/share/job.sh >/dev/ttyS1 2>&1 </dev/null
+status=$?
+dmesg >/mnt/share/dmesg.txt
+echo "$status" >/mnt/share/status.part
+mv /mnt/share/status.part /mnt/share/status
+# The serial line is drained before the machine goes.
+stty -F /dev/ttyS1 drain sane
+power_off

@@ -1,0 +1,157 @@
+//! The project's own programs and tests, built here and run in the guest at the same path.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::run::Run;
+use crate::ui::Ui;
+use crate::workspace::Workspace;
+
+/// Packages whose tests run in guests.
+const PACKAGES: [&str; 2] = ["sdp-verbs", "sdp-socket"];
+
+/// What was built.
+#[derive(Debug, Default)]
+pub(super) struct Binaries {
+    tests: Vec<Test>,
+    sdp: Option<PathBuf>,
+}
+
+/// One test program.
+#[derive(Debug, PartialEq, Eq)]
+struct Test {
+    name: String,
+    path: PathBuf,
+}
+
+impl Binaries {
+    /// Builds the tests called `names`, and the `sdp` program if it is wanted; optimised, since the
+    /// guest is emulated.
+    ///
+    /// # Errors
+    /// When something does not build; the whole output is printed first.
+    pub(super) fn build(
+        workspace: &Workspace,
+        ui: &Ui,
+        names: &[&str],
+        with_sdp: bool,
+    ) -> anyhow::Result<Self> {
+        let mut built = Self::default();
+        if !names.is_empty() {
+            let mut tests = workspace.cargo(["test", "--release", "--no-run"]);
+            for package in PACKAGES {
+                tests.args(["-p", package]);
+            }
+            for name in names {
+                tests.args(["--test", name]);
+            }
+            let messages = messages(ui, "build the tests for guests", tests)?;
+            built
+                .tests
+                .extend(messages.iter().filter_map(integration_test));
+        }
+        if with_sdp {
+            let sdp = workspace.cargo(["build", "--release", "-p", "sdp-cli", "--bin", "sdp"]);
+            let messages = messages(ui, "build sdp for guests", sdp)?;
+            built.sdp = messages
+                .iter()
+                .filter(|message| message["target"]["name"] == "sdp")
+                .find_map(executable);
+            built
+                .sdp
+                .as_ref()
+                .context("cargo did not say where it put the sdp program")?;
+        }
+        Ok(built)
+    }
+
+    /// The test program called `name`: a file under `tests/`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn test(&self, name: &str) -> anyhow::Result<&PathBuf> {
+        let found = self.tests.iter().find(|test| test.name == name);
+        Ok(&found
+            .with_context(|| format!("no test is called {name}"))?
+            .path)
+    }
+
+    /// The `sdp` program.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub(super) fn sdp(&self) -> anyhow::Result<&PathBuf> {
+        self.sdp.as_ref().context("the sdp program was not built")
+    }
+}
+
+/// Runs cargo and gives its messages about what it built.
+fn messages(ui: &Ui, name: &str, mut command: std::process::Command) -> anyhow::Result<Vec<Value>> {
+    command.arg("--message-format=json-render-diagnostics");
+    let progress = ui.progress(name)?;
+    let outcome = Run::new(command).run(|line| {
+        if !line.starts_with('{') {
+            progress.note(line);
+        }
+    })?;
+    drop(progress);
+    if let Some(why) = outcome.failure {
+        for line in outcome.lines.iter().filter(|line| !line.starts_with('{')) {
+            ui.line(line)?;
+        }
+        bail!("{name}: {why}");
+    }
+    let messages = outcome
+        .lines
+        .iter()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    Ok(messages.collect())
+}
+
+/// The integration test that `message` says was built, if it does.
+fn integration_test(message: &Value) -> Option<Test> {
+    let kinds = message["target"]["kind"].as_array()?;
+    (message["profile"]["test"] == true && kinds.iter().any(|kind| kind == "test")).then_some(())?;
+    Some(Test {
+        name: message["target"]["name"].as_str()?.to_owned(),
+        path: executable(message)?,
+    })
+}
+
+/// The program that `message` says was built, if it does.
+fn executable(message: &Value) -> Option<PathBuf> {
+    (message["reason"] == "compiler-artifact").then_some(())?;
+    message["executable"].as_str().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_integration_tests_with_a_program_count() {
+        let message = |kind: &str, test: bool| {
+            json!({ "reason": "compiler-artifact", "executable": "/t/conformance-1",
+                "target": { "name": "conformance", "kind": [kind] }, "profile": { "test": test } })
+        };
+        let found = integration_test(&message("test", true)).unwrap();
+        assert_eq!(found.name, "conformance");
+        assert_eq!(found.path, PathBuf::from("/t/conformance-1"));
+        assert_eq!(integration_test(&message("lib", true)), None);
+        assert_eq!(integration_test(&message("test", false)), None);
+        assert_eq!(
+            integration_test(&json!({ "reason": "build-finished" })),
+            None
+        );
+    }
+
+    #[test]
+    fn a_test_that_was_not_built_is_named() {
+        let error = Binaries::default().test("conformance_rdma").unwrap_err();
+        assert!(error.to_string().contains("conformance_rdma"));
+    }
+}

@@ -1,0 +1,248 @@
+//! One virtual machine, from the start to the exit status of the job it was started for.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::image::Image;
+use crate::run::{Outcome, Run};
+
+/// What the first program over the host's files does.
+const START: &str = include_str!("../../guest/start.sh");
+/// What jobs source.
+const NET: &str = include_str!("../../guest/net.sh");
+/// Without these features the emulation is two to three times as fast: it carries out `rep movsb`
+/// byte by byte and carry-less multiplication bit by bit, and walks five levels of page tables.
+const PROCESSOR: &str = "max,la57=off,-erms,-fsrm,-pclmulqdq";
+/// Arguments of the kernel: a fixed clock source and layout, no mitigations, the end on a panic.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable \
+                                no_timer_check random.trust_cpu=on";
+/// How often a guest that measured its clock wrongly is started again.
+const STARTS_MAX: usize = 5;
+/// What the kernel never writes into its log unless it is broken.
+const COMPLAINTS: [&str; 5] = [
+    "BUG:",
+    "Oops:",
+    "WARNING: CPU",
+    "general protection fault",
+    "detected stalls on",
+];
+/// How much of a log is shown with a failure.
+const LOG_LINES: usize = 30;
+
+/// A guest to boot.
+#[derive(Debug)]
+pub(crate) struct Guest<'a> {
+    /// What it boots.
+    pub(crate) image: &'a Image,
+    /// A folder of its own: what it is told and what it leaves. Absolute.
+    pub(crate) folder: PathBuf,
+    /// What it runs, by bash, as root.
+    pub(crate) script: String,
+    /// Its network to another guest, if it has one.
+    pub(crate) link: Option<Link>,
+    /// Whether virtual time counts instructions, on one processor.
+    pub(crate) counted: bool,
+    /// The guest is ended after this long.
+    pub(crate) total_max: Duration,
+}
+
+/// One end of the wire between two guests.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    /// The folder that both guests share. Absolute.
+    pub(crate) folder: PathBuf,
+    /// Which end: 0 or 1.
+    pub(crate) node: u8,
+    /// Where every frame is written, if anywhere.
+    pub(crate) capture: Option<PathBuf>,
+}
+
+impl Guest<'_> {
+    /// Boots, runs the script and hands each line it prints to `on_line`. It has succeeded when
+    /// the script exited with 0 and the kernel had nothing to complain about.
+    ///
+    /// # Errors
+    /// When the folder cannot be written or the emulator not started.
+    pub(crate) fn run(&self, mut on_line: impl FnMut(&str)) -> anyhow::Result<Outcome> {
+        self.prepare()?;
+        let again = self.folder.join("clock-is-wrong");
+        let mut starts = 0;
+        let mut outcome = loop {
+            let outcome = Run::new(self.emulator())
+                .total_max(self.total_max)
+                .run(&mut on_line)?;
+            starts += 1;
+            if !again.exists() || starts == STARTS_MAX {
+                break outcome;
+            }
+            fs::remove_file(&again)
+                .with_context(|| format!("cannot remove {}", again.display()))?;
+        };
+        if outcome.failure.is_none() {
+            outcome.failure = self.verdict();
+        }
+        if outcome.failure.is_some() {
+            outcome.lines.extend(self.logs());
+        }
+        Ok(outcome)
+    }
+
+    fn prepare(&self) -> anyhow::Result<()> {
+        let node = self.link.as_ref().map_or(0, |link| link.node);
+        let mut settings = String::new();
+        for (name, value) in [
+            ("GUEST_KERNEL", self.image.kernel.clone()),
+            ("GUEST_MODULES", self.image.modules().display().to_string()),
+            ("GUEST_NODE", node.to_string()),
+            (
+                "GUEST_LINK",
+                self.link.as_ref().map_or("", |_| "yes").to_owned(),
+            ),
+        ] {
+            writeln!(settings, "export {name}={}", quoted(&value))
+                .context("cannot write to a string")?;
+        }
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("cannot make {}", self.folder.display()))?;
+        for (name, text) in [
+            ("settings.sh", settings.as_str()),
+            ("start.sh", START),
+            ("net.sh", NET),
+            ("job.sh", &self.script),
+        ] {
+            let path = self.folder.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    fn emulator(&self) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        let threads = if self.counted { "single" } else { "multi" };
+        qemu.args(["-accel", &format!("tcg,thread={threads},tb-size=512")])
+            .args(["-cpu", PROCESSOR, "-M", "q35", "-m", "1024"])
+            .args(["-smp", if self.counted { "1" } else { "2" }])
+            .args(["-nodefaults", "-no-user-config", "-no-reboot"])
+            .args(["-display", "none"])
+            .arg("-kernel")
+            .arg(self.image.vmlinux())
+            .arg("-initrd")
+            .arg(self.image.initrd())
+            .args(["-append", KERNEL_ARGUMENTS])
+            .arg("-serial")
+            .arg(joined("file:", &self.folder.join("console.txt")))
+            .args(["-serial", "stdio"])
+            .args(["-device", "virtio-rng-pci"]);
+        if self.counted {
+            qemu.args(["-icount", "shift=0,sleep=off"]);
+        }
+        share(&mut qemu, "host", Path::new("/"), ",readonly=on");
+        share(&mut qemu, "share", &self.folder, "");
+        if let Some(link) = &self.link {
+            link.attach(&mut qemu);
+        }
+        qemu
+    }
+
+    /// Why the guest has not succeeded; none if it has.
+    fn verdict(&self) -> Option<String> {
+        let status = fs::read_to_string(self.folder.join("status"));
+        let complaint = self.kernel_log().lines().find_map(|line| {
+            let bad = COMPLAINTS.iter().any(|complaint| line.contains(complaint));
+            bad.then(|| format!("the guest's kernel complained: {line}"))
+        });
+        match status.as_deref().map(str::trim) {
+            Ok("0") => complaint,
+            Ok(status) => Some(format!("the job ended with status {status}")),
+            Err(_) => Some("the guest ended before its job did".to_owned()),
+        }
+    }
+
+    fn kernel_log(&self) -> String {
+        // A guest that ended early has left none; the console has what there is.
+        fs::read_to_string(self.folder.join("dmesg.txt")).unwrap_or_default()
+    }
+
+    /// The end of what the guest's console and kernel said.
+    fn logs(&self) -> Vec<String> {
+        let mut lines = vec![format!(
+            "the guest's files are in {}",
+            self.folder.display()
+        )];
+        let console = fs::read(self.folder.join("console.txt")).unwrap_or_default();
+        let console = String::from_utf8_lossy(&console).into_owned();
+        for (name, text) in [("console", console), ("kernel log", self.kernel_log())] {
+            let all: Vec<_> = text.lines().collect();
+            let tail = all.len().saturating_sub(LOG_LINES);
+            lines.extend(all[tail..].iter().map(|line| format!("{name}: {line}")));
+        }
+        lines
+    }
+}
+
+impl Link {
+    /// Gives the guest its end of the wire, and the common folder.
+    fn attach(&self, qemu: &mut Command) {
+        let (me, peer) = (self.node, 1 - self.node);
+        // The names of sockets are short by law, the folder's is not: they are relative to it.
+        qemu.current_dir(&self.folder)
+            .arg("-netdev")
+            .arg(format!(
+                "dgram,id=wire,local.type=unix,local.path=wire.{me},remote.type=unix,\
+                 remote.path=wire.{peer}"
+            ))
+            .arg("-device")
+            .arg(format!(
+                "virtio-net-pci,netdev=wire,host_mtu=9000,mac=52:54:00:00:00:0{}",
+                me + 1
+            ));
+        share(qemu, "link", &self.folder, "");
+        if let Some(capture) = &self.capture {
+            qemu.arg("-object")
+                .arg(joined("filter-dump,id=capture,netdev=wire,file=", capture));
+        }
+    }
+}
+
+/// Exports `path` to the guest under `tag`.
+fn share(qemu: &mut Command, tag: &str, path: &Path, more: &str) {
+    let option = format!("local,id={tag},security_model=none,multidevs=remap{more},path=");
+    qemu.arg("-fsdev")
+        .arg(joined(&option, path))
+        .arg("-device")
+        .arg(format!("virtio-9p-pci,fsdev={tag},mount_tag={tag}"));
+}
+
+/// An option whose value is a path. A comma in it would begin the next option, so it is doubled.
+fn joined(option: &str, path: &Path) -> String {
+    format!("{option}{}", path.display().to_string().replace(',', ",,"))
+}
+
+/// `text` as one word of a shell.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_the_shell_stays_one() {
+        for text in ["a b", "it's", "$HOME", "a\\b", ""] {
+            let command = format!("printf %s {}", quoted(text));
+            let output = Command::new("sh").args(["-c", &command]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_comma_in_a_path_begins_no_option() {
+        assert_eq!(joined("file:", Path::new("/a,b")), "file:/a,,b");
+    }
+}

@@ -1,0 +1,250 @@
+//! `cargo xtask vm-test`: real RDMA verbs on software devices, in virtual machines.
+//!
+//! A guest boots in seconds without any support of the host but an emulator, sees the host's files
+//! read-only and runs the programs that were built there.
+
+mod binaries;
+mod guest;
+mod image;
+mod initrd;
+mod jobs;
+mod packages;
+mod siw;
+mod vmlinux;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, bail};
+
+use self::binaries::Binaries;
+use self::guest::{Guest, Link, quoted};
+use self::image::Image;
+use self::jobs::{Device, JOBS, Job, Reading, Script, Topology};
+use crate::cli::VmTestOptions;
+use crate::libtest;
+use crate::run::Outcome;
+use crate::step::{Steps, Tally};
+use crate::ui::{Progress, Ui};
+use crate::workspace::Workspace;
+
+/// One job on one kind of device.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    job: &'static Job,
+    device: Option<Device>,
+}
+
+/// What every case needs.
+#[derive(Debug)]
+struct Lab {
+    image: Image,
+    binaries: Binaries,
+    /// Where guests leave their files.
+    folder: PathBuf,
+    counted: bool,
+}
+
+/// Runs the chosen jobs and reports; `Ok(true)` exactly when none failed.
+///
+/// # Errors
+/// When no guest can be built here, nothing was chosen, or the report cannot be written.
+pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &VmTestOptions) -> anyhow::Result<bool> {
+    if let Some(why) = packages::unsupported()? {
+        bail!("{why}");
+    }
+    let cases = chosen(options);
+    if cases.is_empty() {
+        bail!("no job matches: leave out --filter to see their names");
+    }
+    let lab = Lab::ready(workspace, ui, &cases, options.icount)?;
+    let mut steps = Steps::new(ui);
+    lab.run(&cases, &mut steps)?;
+    steps.finish("vm-test", workspace, options.json.as_ref())
+}
+
+/// The cases that the options ask for, in the order of the jobs.
+fn chosen(options: &VmTestOptions) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for job in JOBS {
+        if job.topology.is_none() {
+            cases.push(Case { job, device: None });
+        }
+        cases.extend(job.devices.iter().map(|device| Case {
+            job,
+            device: Some(*device),
+        }));
+    }
+    cases.retain(|case| {
+        let topology = case.job.topology;
+        let name = case.name();
+        topology.is_none_or(|topology| topology.is_in(options.topology))
+            && case
+                .device
+                .is_none_or(|device| device.is_in(options.device))
+            && (case.job.short || !options.short)
+            && options
+                .filter
+                .as_ref()
+                .is_none_or(|part| name.contains(part))
+    });
+    cases
+}
+
+impl Case {
+    fn name(&self) -> String {
+        self.job.full_name(self.device)
+    }
+
+    fn is_pair_of_guests(&self) -> bool {
+        self.job.topology == Some(Topology::TwoGuests)
+    }
+}
+
+impl Lab {
+    /// Installs, builds, and empties the folder for the guests' files.
+    fn ready(
+        workspace: &Workspace,
+        ui: &Ui,
+        cases: &[Case],
+        counted: bool,
+    ) -> anyhow::Result<Self> {
+        let mut needs = packages::BOOT.to_vec();
+        needs.extend(packages::DEVICES);
+        packages::install(ui, &needs)?;
+        let mut tests: Vec<&str> = cases
+            .iter()
+            .filter_map(|case| case.job.script.test())
+            .collect();
+        tests.sort_unstable();
+        tests.dedup();
+        let with_sdp = cases
+            .iter()
+            .any(|case| matches!(case.job.script, Script::Sdp(_)));
+        let with_siw = cases.iter().any(|case| case.device == Some(Device::Siw));
+        Ok(Self {
+            image: Image::ready(ui, with_siw)?,
+            binaries: Binaries::build(workspace, ui, &tests, with_sdp)?,
+            folder: workspace.target.join("vm-test"),
+            counted,
+        })
+    }
+
+    /// One step per case.
+    fn run(&self, cases: &[Case], steps: &mut Steps<'_>) -> anyhow::Result<()> {
+        for case in cases {
+            steps.step(&case.name(), |progress| self.tally(case, progress))?;
+        }
+        Ok(())
+    }
+
+    fn tally(&self, case: &Case, progress: &Progress) -> anyhow::Result<Tally> {
+        let folder = self.folder.join(case.name());
+        empty(&folder)?;
+        let script = self.script(case)?;
+        if !case.is_pair_of_guests() {
+            let outcome = self
+                .guest(case, &folder, &script, None)
+                .run(|line| progress.note(line))?;
+            return Ok(read(case.job.reading, &outcome));
+        }
+        let link = folder.join("link");
+        fs::create_dir_all(&link).with_context(|| format!("cannot make {}", link.display()))?;
+        let end = |node: u8| Link {
+            folder: link.clone(),
+            node,
+            capture: (node == 0).then(|| folder.join("wire.pcap")),
+        };
+        let outcomes = thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                self.guest(case, &folder.join("1"), &script, Some(end(1)))
+                    .run(|_| ())
+            });
+            let first = self
+                .guest(case, &folder.join("0"), &script, Some(end(0)))
+                .run(|line| progress.note(line));
+            let other = other
+                .join()
+                .unwrap_or_else(|_| bail!("the second guest's thread panicked"));
+            Ok::<_, anyhow::Error>([first?, other?])
+        })?;
+        Ok(both(
+            outcomes.map(|outcome| read(case.job.reading, &outcome)),
+        ))
+    }
+
+    fn guest(&self, case: &Case, folder: &Path, script: &str, link: Option<Link>) -> Guest<'_> {
+        Guest {
+            image: &self.image,
+            folder: folder.to_owned(),
+            script: script.to_owned(),
+            link,
+            counted: self.counted,
+            total_max: case.job.total_max(),
+        }
+    }
+
+    /// What bash runs in the guest.
+    fn script(&self, case: &Case) -> anyhow::Result<String> {
+        let mut script = "set -euo pipefail\n. /mnt/share/net.sh\n".to_owned();
+        if let (Some(topology), Some(device)) = (case.job.topology, case.device) {
+            script.push_str(&format!("{} {}\n", topology.function(), device.name()));
+        }
+        match case.job.script {
+            Script::Shell(text) => script.push_str(text),
+            Script::Sdp(text) => {
+                let sdp = self.binaries.sdp()?.display().to_string();
+                script.push_str(&format!("export SDP={}\n{text}", quoted(&sdp)));
+            }
+            Script::Test(name, arguments) => {
+                let path = self.binaries.test(name)?.display().to_string();
+                script.push_str(&format!("{} {arguments}\n", quoted(&path)));
+            }
+        }
+        Ok(script)
+    }
+}
+
+/// What one guest's outcome means.
+fn read(reading: Reading, outcome: &Outcome) -> Tally {
+    match (reading, &outcome.failure) {
+        (Reading::Libtest, _) => libtest::tally(outcome),
+        (Reading::Status, None) => Tally {
+            passed: 1,
+            ..Tally::default()
+        },
+        (Reading::Status, Some(why)) => {
+            Tally::failed(format!("{}\n{why}", outcome.lines.join("\n")))
+        }
+    }
+}
+
+/// The sum of two guests.
+fn both([first, second]: [Tally; 2]) -> Tally {
+    let mut output = String::new();
+    for (node, tally) in [&first, &second].into_iter().enumerate() {
+        if tally.failed > 0 {
+            output.push_str(&format!("guest {node}:\n{}\n", tally.output));
+        }
+    }
+    let mut skipped = first.skipped;
+    skipped.extend(second.skipped);
+    Tally {
+        passed: first.passed + second.passed,
+        failed: first.failed + second.failed,
+        skipped,
+        output,
+    }
+}
+
+/// Makes `folder` anew.
+fn empty(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
+        }
+        _ => {}
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
+}
