@@ -19,17 +19,24 @@ use crate::error::VerbsError;
 pub(crate) fn reserve(request: BindRequest) -> Result<(OwnedFd, SocketAddr), VerbsError> {
     let socket = socket(request.addr, SocketType::STREAM)?;
     let os = |e| VerbsError::os("bind", e);
-    // As every TCP server sets it: connections in TIME_WAIT must not keep a port from its
-    // listener. Taken back below, or another program could bind the port while we hold it.
-    sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
     if request.reuse_port {
         sockopt::set_socket_reuseport(&socket, true).map_err(os)?;
     }
     if request.addr.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, request.only_v6).map_err(os)?;
     }
-    net::bind(&socket, &request.addr).map_err(os)?;
-    sockopt::set_socket_reuseaddr(&socket, false).map_err(os)?;
+    // First without SO_REUSEADDR. Older kernels (6.1 does) remember of a port that all its owners
+    // were bound with it, and then let everybody in who sets it, whatever the owners say since.
+    match net::bind(&socket, &request.addr) {
+        Err(Errno::ADDRINUSE) => {
+            // As every TCP server does it: connections in TIME_WAIT must not keep a port from its
+            // listener. Taken back, or another program could bind the port while we hold it.
+            sockopt::set_socket_reuseaddr(&socket, true).map_err(os)?;
+            net::bind(&socket, &request.addr).map_err(os)?;
+            sockopt::set_socket_reuseaddr(&socket, false).map_err(os)?;
+        }
+        other => other.map_err(os)?,
+    }
     let bound = bound_addr(&socket)?;
     Ok((fd::hide(socket), bound))
 }
