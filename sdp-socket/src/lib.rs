@@ -37,6 +37,7 @@
 mod bound;
 mod buffer;
 mod builder;
+mod capture;
 mod connecting;
 mod context;
 mod driver;

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use sdp_verbs::Provider;
-use sdp_verbs::hook::Lazy;
 use sdp_verbs::hook::trace::{Trace, TraceCounters};
+use sdp_verbs::hook::{Capture, CaptureFile, Lazy};
 use sdp_verbs::host::HostProvider;
 
+use crate::capture;
 use crate::context::Context;
 use crate::error;
 use crate::park::{GENERATIONS_MAX, at_exit, generation};
@@ -65,6 +66,8 @@ static TRACE: AtomicBool = AtomicBool::new(false);
 struct Opened {
     contexts: HashMap<ProviderKind, Arc<Context>>,
     traces: Vec<Arc<Trace>>,
+    /// Where everything of this process is written, if the environment asks for it.
+    capture: Option<Arc<CaptureFile>>,
 }
 
 /// What this process has opened; a forked child starts anew.
@@ -138,6 +141,12 @@ pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
         ProviderKind::Rdma => return Err(absent(kind, "this build has no provider for adapters")),
         ProviderKind::Sim => return Err(absent(kind, "the simulator exists in tests only")),
     };
+    if opened.capture.is_none() {
+        opened.capture = capture::from_environment()?;
+    }
+    if let Some(file) = &opened.capture {
+        provider = Arc::new(Capture::new(provider, file));
+    }
     if TRACE.load(Ordering::Relaxed) {
         let trace = Arc::new(Trace::new(provider));
         opened.traces.push(Arc::clone(&trace));

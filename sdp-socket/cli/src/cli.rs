@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -28,6 +29,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Perf,
     },
+    /// Run a program and write every message of its sockets into a pcapng file for Wireshark.
+    ///
+    /// The program must use this library, by itself or preloaded. The file shows RoCEv2 packets,
+    /// whatever carried the messages; Wireshark finds SDP in them by the connect requests. It is
+    /// readable by its owner only, and must not exist before.
+    Capture(CaptureArgs),
     /// Use streams in every way at once, for a while, and compare every byte.
     ///
     /// Two processes, connections that come and go, both ways at once: calls of 1 byte to 8 MiB
@@ -47,6 +54,23 @@ pub(crate) enum Command {
     /// The process that is killed.
     #[command(hide = true)]
     KillVictim(KillVictimArgs),
+}
+
+/// Arguments of `sdp capture`.
+#[derive(Debug, Args)]
+pub(crate) struct CaptureArgs {
+    /// The file; %p in its name stands for the process id, for programs that start others.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Payload bytes written of each message and each RDMA transfer, or `all` [default: 64].
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) payload: Option<String>,
+    /// The file does not grow beyond this; K, M and G are powers of 1024 [default: 256M].
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: Option<String>,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Arguments of `sdp kill`.

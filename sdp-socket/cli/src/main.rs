@@ -5,9 +5,13 @@
 //! processes: the far end reports its processor time and its counters over a control connection,
 //! which is always plain TCP, so that what is measured does not measure itself.
 //!
+//! `sdp capture` runs a program and writes what its sockets say into a file for Wireshark.
+//!
 //! Exit status: 0 when every check of the run holds, 1 when one fails or nothing could be
-//! measured, 2 for a wrong command line.
+//! measured, 2 for a wrong command line;
+//! `sdp capture` has that of the program it ran.
 
+mod capture;
 mod cli;
 mod kill;
 mod lab;
@@ -25,6 +29,10 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let outcome = match cli.command {
+        cli::Command::Capture(args) => match capture::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         cli::Command::Perf { command } => perf::run(&command),
         cli::Command::Soak(args) => soak::run(&args),
         cli::Command::Kill(args) => kill::run(&args),

@@ -24,10 +24,16 @@ pub(crate) struct Child {
 impl Child {
     /// Starts a child in `role`.
     pub(crate) fn start(role: &str) -> Self {
+        Self::start_in(role, &[])
+    }
+
+    /// Starts a child in `role` with more in its environment.
+    pub(crate) fn start_in(role: &str, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("our own name"));
         command
             .args(["child", "--exact", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut process = command.spawn().expect("a child");
