@@ -50,6 +50,7 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, json: Option<&PathBuf>) -> any
     })?;
     no_std(workspace, &mut steps)?;
     loom::steps(workspace, &mut steps)?;
+    capture_check(&mut steps)?;
     let mut docs = workspace.cargo(["doc", "--workspace", "--no-deps"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     steps.tool("docs", docs)?;
@@ -81,6 +82,19 @@ fn no_std(workspace: &Workspace, steps: &mut Steps<'_>) -> anyhow::Result<()> {
         BARE_TARGET,
     ];
     steps.tool("no_std", workspace.cargo(arguments))
+}
+
+/// Captures are read by tshark, where it is there.
+fn capture_check(steps: &mut Steps<'_>) -> anyhow::Result<()> {
+    let name = "capture-check";
+    let probe = Command::new("tshark").arg("--version").output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        let reason = "tshark is not installed: cargo xtask capture-check installs it";
+        return steps.step(name, |_| Ok(Tally::skipped(name, reason)));
+    }
+    let mut this = Command::new(std::env::current_exe()?);
+    this.arg(name);
+    steps.tool(name, this)
 }
 
 /// Licences, advisories and sources of the dependencies, where the tool is there.

@@ -45,6 +45,17 @@ pub(crate) enum Command {
         json: Option<PathBuf>,
     },
 
+    /// Have tshark read our captures, and compare what it sees with what was sent
+    ///
+    /// A conversation with every kind of message, captured as RoCEv2 and in InfiniBand framing;
+    /// every field of every message is compared. Then single bytes of the captures are changed,
+    /// and each change must be noticed. Installs tshark by apt-get if it is missing.
+    CaptureCheck {
+        /// Also write the report to FILE as JSON (`-`: standard output).
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+
     /// Check the rules of the house that no compiler checks
     ///
     /// File length, dependency direction, where the oldest compiler is stated, clocks and threads
@@ -145,7 +156,10 @@ impl Command {
         match self {
             Self::Demo(options) => options.json.as_ref(),
             Self::VmTest(options) => options.json.as_ref(),
-            Self::Test { json } | Self::Loom { json } | Self::Ci { json } => json.as_ref(),
+            Self::Test { json }
+            | Self::Loom { json }
+            | Self::CaptureCheck { json }
+            | Self::Ci { json } => json.as_ref(),
             Self::Tidy | Self::Header { .. } => None,
         }
     }
@@ -164,7 +178,7 @@ mod tests {
 
     #[test]
     fn json_is_found_on_every_reporting_command() {
-        for command in ["demo", "test", "loom", "vm-test", "ci"] {
+        for command in ["demo", "test", "loom", "vm-test", "capture-check", "ci"] {
             let cli = Cli::try_parse_from(["xtask", command, "--json", "-"]).unwrap();
             assert_eq!(cli.command.json(), Some(&PathBuf::from("-")), "{command}");
         }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capture_check;
 mod ci;
 mod cli;
 mod demo;
@@ -46,6 +47,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Demo(options) => demo::run(&workspace, ui, options),
         cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
         cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
+        cli::Command::CaptureCheck { json } => capture_check::run(&workspace, ui, json.as_ref()),
         cli::Command::Tidy => tidy::run(&workspace, ui),
         cli::Command::Header { check } => header::run(&workspace, ui, *check),
         cli::Command::VmTest(options) => vm::run(&workspace, ui, options),
