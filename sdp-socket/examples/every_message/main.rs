@@ -115,6 +115,8 @@ fn message(kind: u32, round: u32, n: &mut Numbers) -> (Flags, Body, u32) {
         Flags::empty()
     };
     let payload = 1 + n.below(PAYLOAD_MAX);
+    let inline = if round.is_multiple_of(2) { payload } else { 0 };
+    let size = 37 + n.below(1 << 20);
     let advert = SrcAvail {
         len: payload + n.below(1 << 30),
         rkey: sdp_wire::Rkey(n.next()),
@@ -132,20 +134,8 @@ fn message(kind: u32, round: u32, n: &mut Numbers) -> (Flags, Body, u32) {
         4 => (pend, Body::SrcAvailCancel, 0),
         5 => (pend, Body::SinkAvailCancel, 0),
         6 => (pend, Body::SinkCancelAck, 0),
-        7 => (
-            pend,
-            Body::ChRcvBuf {
-                size: 37 + n.below(1 << 20),
-            },
-            0,
-        ),
-        8 => (
-            pend,
-            Body::ChRcvBufAck {
-                size: 37 + n.below(1 << 20),
-            },
-            0,
-        ),
+        7 => (pend, Body::ChRcvBuf { size }, 0),
+        8 => (pend, Body::ChRcvBufAck { size }, 0),
         9 => {
             let port = u16::try_from(n.below(1 << 16)).unwrap_or(0);
             let service_id = ServiceId::from_port(port);
@@ -153,11 +143,7 @@ fn message(kind: u32, round: u32, n: &mut Numbers) -> (Flags, Body, u32) {
         }
         10 => (pend, Body::SuspCommAck, 0),
         // With bytes inline in Combined mode, without in Pipelined.
-        11 => (
-            pend,
-            Body::SrcAvail(advert),
-            if round.is_multiple_of(2) { payload } else { 0 },
-        ),
+        11 => (pend, Body::SrcAvail(advert), inline),
         12 => {
             let sink = SinkAvail {
                 len: advert.len,
@@ -165,11 +151,7 @@ fn message(kind: u32, round: u32, n: &mut Numbers) -> (Flags, Body, u32) {
                 addr: advert.addr,
                 non_discards: n.next(),
             };
-            (
-                pend,
-                Body::SinkAvail(sink),
-                if round.is_multiple_of(2) { 0 } else { payload },
-            )
+            (pend, Body::SinkAvail(sink), payload - inline)
         }
         13 => match round % 4 {
             0 => (Flags::OOB_PRES | Flags::OOB_PEND, Body::Data, payload),
