@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -23,6 +23,30 @@ pub(crate) enum Command {
     /// sockets and SDP in turns, then one table and the checks. Takes under 90 seconds after the
     /// build. Exits with 0 exactly when every check holds.
     Demo(DemoOptions),
+
+    /// Build the release program and use streams in every way at once, for a while
+    ///
+    /// Runs `sdp soak` with the options given, `--seconds`, `--conns`, `--seed`, `--json` and others:
+    /// two processes, every byte compared, over the host provider and over a layer that does
+    /// everything late. Exits with 0 exactly when every check holds.
+    #[command(disable_help_flag = true)]
+    Soak {
+        /// Options of `sdp soak`; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+
+    /// Build the release program and kill peers, or stop them, in every phase of a connection
+    ///
+    /// Runs `sdp kill` with the options given, `--rounds`, `--stop`, `--seed`, `--json`: what had
+    /// reached the survivor is delivered before the error, soon, and nothing stays. Exits with 0
+    /// exactly when every check holds.
+    #[command(disable_help_flag = true)]
+    Kill {
+        /// Options of `sdp kill`; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
 
     /// Run every test that needs no hardware: each package alone, doctests, loom
     ///
@@ -152,17 +176,29 @@ pub(crate) enum Topologies {
 
 impl Command {
     /// Where the report goes, if one was asked for.
-    pub(crate) fn json(&self) -> Option<&PathBuf> {
+    pub(crate) fn json(&self) -> Option<&Path> {
         match self {
-            Self::Demo(options) => options.json.as_ref(),
-            Self::VmTest(options) => options.json.as_ref(),
+            Self::Demo(options) => options.json.as_deref(),
+            Self::VmTest(options) => options.json.as_deref(),
+            Self::Soak { options } | Self::Kill { options } => passed_on(options),
             Self::Test { json }
             | Self::Loom { json }
             | Self::CaptureCheck { json }
-            | Self::Ci { json } => json.as_ref(),
+            | Self::Ci { json } => json.as_deref(),
             Self::Tidy | Self::Header { .. } => None,
         }
     }
+}
+
+/// The value of `--json` among options that another program reads.
+fn passed_on(options: &[String]) -> Option<&Path> {
+    options.iter().enumerate().find_map(|(at, word)| {
+        let value = match word.strip_prefix("--json")? {
+            "" => options.get(at + 1)?,
+            rest => rest.strip_prefix('=')?,
+        };
+        Some(Path::new(value))
+    })
 }
 
 #[cfg(test)]
@@ -178,9 +214,30 @@ mod tests {
 
     #[test]
     fn json_is_found_on_every_reporting_command() {
-        for command in ["demo", "test", "loom", "vm-test", "capture-check", "ci"] {
+        for command in [
+            "demo",
+            "test",
+            "soak",
+            "kill",
+            "loom",
+            "vm-test",
+            "capture-check",
+            "ci",
+        ] {
             let cli = Cli::try_parse_from(["xtask", command, "--json", "-"]).unwrap();
-            assert_eq!(cli.command.json(), Some(&PathBuf::from("-")), "{command}");
+            assert_eq!(cli.command.json(), Some(Path::new("-")), "{command}");
         }
+    }
+
+    #[test]
+    fn options_of_the_program_are_passed_on_as_they_are() {
+        let words = ["xtask", "soak", "--seconds", "1", "--json=x", "--help"];
+        let cli = Cli::try_parse_from(words).unwrap();
+        assert_eq!(cli.command.json(), Some(Path::new("x")));
+        let Command::Soak { options } = cli.command else {
+            panic!("another command");
+        };
+        assert_eq!(options, words[2..]);
+        assert_eq!(passed_on(&options[..2]), None);
     }
 }

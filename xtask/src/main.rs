@@ -12,6 +12,7 @@ mod demo;
 mod header;
 mod libtest;
 mod loom;
+mod program;
 mod report;
 mod run;
 mod step;
@@ -45,6 +46,8 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
     let workspace = workspace::Workspace::load()?;
     match command {
         cli::Command::Demo(options) => demo::run(&workspace, ui, options),
+        cli::Command::Soak { options } => program::run(&workspace, ui, "soak", options),
+        cli::Command::Kill { options } => program::run(&workspace, ui, "kill", options),
         cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
         cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
         cli::Command::CaptureCheck { json } => capture_check::run(&workspace, ui, json.as_ref()),

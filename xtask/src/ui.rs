@@ -1,7 +1,7 @@
 //! Text for people: one place that decides between standard output and standard error.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,7 +16,7 @@ pub(crate) struct Ui {
 
 impl Ui {
     /// `json` is the target of the report, if one was asked for.
-    pub(crate) fn new(json: Option<&PathBuf>) -> Self {
+    pub(crate) fn new(json: Option<&Path>) -> Self {
         Self {
             stdout_is_json: json.is_some_and(|path| path.as_os_str() == "-"),
         }

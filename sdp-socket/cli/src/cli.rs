@@ -39,8 +39,9 @@ pub(crate) enum Command {
     ///
     /// Two processes, connections that come and go, both ways at once: calls of 1 byte to 8 MiB
     /// from ordinary and registered memory, vectored, peeking, with time-outs, a third of the
-    /// sockets non-blocking; meanwhile both processes fork and start programs. Every choice
-    /// follows from the seed.
+    /// sockets non-blocking; meanwhile both processes fork and start programs. Once over the
+    /// provider, once over a layer above it that does everything as late as verbs allow. Every
+    /// choice follows from the seed.
     Soak(SoakArgs),
     /// One of the two processes of a soak.
     #[command(hide = true)]
@@ -100,7 +101,8 @@ pub(crate) struct KillVictimArgs {
 /// Arguments of `sdp soak`.
 #[derive(Debug, Args)]
 pub(crate) struct SoakArgs {
-    /// How long to open connections; a third of it, at most 10 s, is for warming up.
+    /// How long to open connections over each layer; a third of it, at most 10 s, is for warming
+    /// up.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "60")]
     pub(crate) seconds: f64,
     /// Connections at once.
@@ -109,10 +111,12 @@ pub(crate) struct SoakArgs {
     /// Verbs provider.
     #[arg(long, value_enum, default_value_t = Provider::Host)]
     pub(crate) provider: Provider,
-    /// Puts a layer above the provider that does everything as late as verbs allow, in a way that
-    /// follows from SEED.
-    #[arg(long, value_name = "SEED")]
-    pub(crate) lazy: Option<u32>,
+    /// Only these layers.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Layer::Plain, Layer::Lazy])]
+    pub(crate) layers: Vec<Layer>,
+    /// Seed of what the lazy layer holds back, and for how long.
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub(crate) lazy_seed: u32,
     /// Seed of all choices, as an earlier run printed it.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -122,6 +126,15 @@ pub(crate) struct SoakArgs {
     /// Write the report as JSON to FILE (`-`: standard output) in place of text.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// What a soak runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Layer {
+    /// The provider itself.
+    Plain,
+    /// A layer above it that does everything as late as verbs allow.
+    Lazy,
 }
 
 /// Arguments of one process of a soak.

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::Program;
+use crate::program::Program;
 use crate::report::Report;
 use crate::run::{Outcome, Run};
 use crate::ui::Ui;

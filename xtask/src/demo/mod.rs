@@ -1,14 +1,12 @@
 //! `cargo xtask demo`: build, prove, measure, one table.
 
-mod build;
 mod judge;
 mod measure;
 mod table;
 mod verify;
 
-use std::path::PathBuf;
-
 use crate::cli::DemoOptions;
+use crate::program;
 use crate::report::{Check, Report, Started};
 use crate::ui::Ui;
 use crate::workspace::Workspace;
@@ -19,7 +17,7 @@ use crate::workspace::Workspace;
 /// # Errors
 /// When the program cannot be built or run, or the report cannot be written.
 pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &DemoOptions) -> anyhow::Result<bool> {
-    let program = build::sdp(workspace, ui)?;
+    let program = program::build(workspace, ui)?;
     let started = Started::now();
     let mut report = started.report("demo", &workspace.root, Some("host"))?;
     for buffers in verify::BUFFERS {
@@ -81,12 +79,6 @@ fn print_check(ui: &Ui, check: &Check) -> anyhow::Result<()> {
         check.unit,
         number(check.limit)
     ))
-}
-
-/// The `sdp` program that was built.
-#[derive(Debug)]
-struct Program {
-    path: PathBuf,
 }
 
 #[cfg(test)]

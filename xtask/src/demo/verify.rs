@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Program;
+use crate::program::Program;
 use crate::report::{Check, Report};
 use crate::run::{Outcome, Run};
 use crate::ui::Ui;

@@ -136,6 +136,15 @@ impl Round<'_> {
         } = self.doom(&script)?;
         let mut flow = self.flow_in();
         let mut bytes = memory(moves, CALL_MAX)?;
+        // A message can wait in its sender's own queue while the receiver's memory grows. So that
+        // what has left the sender is what has reached us, some rounds let it grow first, which
+        // it has when nobody reads; others kill in the midst of it and know no count.
+        let grown = moves != Moves::Copied || self.rng.one_in(2);
+        if grown && moves == Moves::Copied {
+            let full = stream.recv_buffer_size()?;
+            let queued = || Ok(stream.recv_queue_len()? >= full);
+            until("a full receive buffer", queued)?;
+        }
         let enough = self.rng.length(32 << 20) as u64;
         while flow.at < enough {
             if flow.read(&stream, &mut bytes)? == 0 {
@@ -156,7 +165,7 @@ impl Round<'_> {
             Ok::<_, anyhow::Error>((join(killer)?, end))
         })?;
         process.reap()?;
-        let reached = counter.get()?;
+        let reached = if grown { counter.get()? } else { 0 };
         Ok(seen(killed, &end, flow.at, reached, false))
     }
 
@@ -218,7 +227,9 @@ impl Round<'_> {
             mut process,
             stream,
         } = self.doom(&script)?;
-        until("the peer's advert", || messages(&stream, "SrcAvail").1 > 0)?;
+        until("the peer's advert", || {
+            Ok(messages(&stream, "SrcAvail").1 > 0)
+        })?;
         let killed = kill(&mut process)?;
         let inline = stream.stats().rx_bytes_inline;
         let mut flow = self.flow_in();
@@ -247,7 +258,7 @@ impl Round<'_> {
         let mut bytes = memory(moves, len)?;
         let (killed, end) = thread::scope(|scope| {
             let killer = scope.spawn(|| {
-                until("our advert", || messages(&stream, "SrcAvail").0 > 0)?;
+                until("our advert", || Ok(messages(&stream, "SrcAvail").0 > 0))?;
                 kill(&mut process)
             });
             // A call of which some had been taken gives the count; the next one tells the error.
@@ -466,9 +477,9 @@ fn messages(stream: &SdpStream, kind: &str) -> (u64, u64) {
     found.map_or((0, 0), |(_, sent, received)| (*sent, *received))
 }
 
-fn until(what: &str, done: impl Fn() -> bool) -> anyhow::Result<()> {
+fn until(what: &str, done: impl Fn() -> io::Result<bool>) -> anyhow::Result<()> {
     let begun = Instant::now();
-    while !done() {
+    while !done()? {
         if begun.elapsed() > BEGIN_MAX {
             bail!("{what} does not come");
         }

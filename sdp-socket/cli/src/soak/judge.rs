@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::Plan;
 use super::tally::{Findings, Tally, differences};
-use crate::cli::SoakArgs;
 use crate::lab::{Census, Memory};
 use crate::report::{Check, Report, Results, Skipped};
 use crate::transport::name;
@@ -58,11 +58,12 @@ pub(super) struct Judged {
 
 impl Judged {
     /// Nothing yet.
-    pub(super) fn new(args: &SoakArgs, seed: u64) -> Self {
+    pub(super) fn new(plan: &Plan<'_>) -> Self {
+        let Plan { args, seed, lazy } = *plan;
         let end = |side| Soaked {
             side,
             provider: name(args.provider),
-            lazy: args.lazy,
+            lazy,
             seed,
             conns: args.conns,
             tally: Tally::default(),
@@ -87,6 +88,14 @@ impl Judged {
         }
     }
 
+    /// What the checks' names begin with.
+    fn prefix(&self) -> &'static str {
+        match self.ends[0].lazy {
+            None => "soak",
+            Some(_) => "soak.lazy",
+        }
+    }
+
     /// Writes results and checks.
     pub(super) fn write(mut self, outcome: anyhow::Result<()>, report: &mut Report<Soaked>) {
         let seed = self.ends[0].seed;
@@ -94,8 +103,13 @@ impl Judged {
             Ok(()) => format!("seed {seed}"),
             Err(error) => format!("seed {seed}: {error:#}"),
         };
+        let prefix = self.prefix();
         let checks = &mut report.checks;
-        checks.push(Check::plain("soak.completed", outcome.is_ok(), detail));
+        checks.push(Check::plain(
+            format!("{prefix}.completed"),
+            outcome.is_ok(),
+            detail,
+        ));
         let [server, client] = &self.ends;
         let mut flows = Findings::default();
         if outcome.is_ok() {
@@ -108,14 +122,17 @@ impl Judged {
             }
             all
         };
-        checks.push(none_of("soak.mismatches", &both(|t| &t.mismatches)));
-        checks.push(none_of("soak.errors", &both(|t| &t.errors)));
-        checks.push(none_of("soak.flows", &flows));
+        checks.push(none_of(
+            format!("{prefix}.mismatches"),
+            &both(|t| &t.mismatches),
+        ));
+        checks.push(none_of(format!("{prefix}.errors"), &both(|t| &t.errors)));
+        checks.push(none_of(format!("{prefix}.flows"), &flows));
         checks.push(self.coverage());
         for end in &self.ends {
             for (what, count) in [("forks", end.tally.forks), ("commands", end.tally.commands)] {
                 checks.push(Check::at_least(
-                    format!("soak.{}.{what}", end.side),
+                    format!("{prefix}.{}.{what}", end.side),
                     float(count),
                     f64::from(self.disturbances),
                     "children",
@@ -158,7 +175,11 @@ impl Judged {
         } else {
             format!("did not occur: {}", missing.join(", "))
         };
-        Check::plain("soak.coverage", missing.is_empty(), detail)
+        Check::plain(
+            format!("{}.coverage", self.prefix()),
+            missing.is_empty(),
+            detail,
+        )
     }
 
     /// Nothing is held at the end that was not held before.
@@ -166,6 +187,7 @@ impl Judged {
         let (Some(before), Some(after)) = (self.before, self.after) else {
             return;
         };
+        let prefix = self.prefix();
         for ((end, before), after) in self.ends.iter_mut().zip(before).zip(after) {
             let side = end.side;
             let counts = [
@@ -175,7 +197,7 @@ impl Judged {
             ];
             for (what, before, after) in counts {
                 report.checks.push(Check::at_most(
-                    format!("soak.{side}.{what}"),
+                    format!("{prefix}.{side}.{what}"),
                     float(after as u64),
                     float(before as u64),
                     what,
@@ -183,7 +205,7 @@ impl Judged {
                 ));
             }
             let growth = float(after.1.rss) - float(before.1.rss);
-            let name = format!("soak.{side}.rss_growth");
+            let name = format!("{prefix}.{side}.rss_growth");
             if self.seconds < RSS_SECONDS_MIN {
                 report.skipped.push(Skipped {
                     name,
@@ -201,7 +223,7 @@ impl Judged {
     }
 }
 
-fn none_of(name: &str, findings: &Findings) -> Check {
+fn none_of(name: String, findings: &Findings) -> Check {
     let detail = findings.texts.join("; ");
     Check::at_most(name, float(findings.count), 0.0, "findings", detail)
 }
@@ -227,7 +249,7 @@ impl Results for Soaked {
             ..
         } in results
         {
-            let lazy = lazy.map_or_else(String::new, |lazy| format!(" --lazy {lazy}"));
+            let lazy = lazy.map_or_else(String::new, |lazy| format!(", held back by seed {lazy}"));
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::{SoakArgs, SoakEndArgs};
+use crate::cli::{Layer, SoakArgs, SoakEndArgs};
 use crate::lab::{Process, fresh_seed};
 use crate::report::Started;
 use crate::transport::name;
@@ -45,23 +45,37 @@ const TICK: Duration = Duration::from_millis(20);
 /// When the run cannot begin or its report cannot be written.
 pub(crate) fn run(args: &SoakArgs) -> anyhow::Result<bool> {
     let seed = args.seed.unwrap_or_else(fresh_seed);
-    let provider = match args.lazy {
-        Some(lazy) => format!("lazy<{}> --lazy {lazy}", name(args.provider)),
-        None => name(args.provider),
-    };
     let started = Started::now();
-    let bar = ProgressBar::new_spinner();
-    // Constant and valid; a plain spinner serves as well.
-    if let Ok(style) = ProgressStyle::with_template("{spinner} soak {elapsed} {msg}") {
-        bar.set_style(style);
+    let mut runs = Vec::new();
+    for layer in &args.layers {
+        let lazy = (*layer == Layer::Lazy).then_some(args.lazy_seed);
+        let bar = ProgressBar::new_spinner();
+        // Constant and valid; a plain spinner serves as well.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} soak {elapsed} {msg}") {
+            bar.set_style(style);
+        }
+        let plan = Plan { args, seed, lazy };
+        let mut judged = Judged::new(&plan);
+        let outcome = soak(&plan, &bar, &mut judged);
+        bar.finish_and_clear();
+        runs.push((judged, outcome));
     }
-    let mut judged = Judged::new(args, seed);
-    let outcome = soak(args, seed, &bar, &mut judged);
-    bar.finish_and_clear();
-    let mut report = started.report("soak", Some(provider))?;
-    judged.write(outcome, &mut report);
+    let mut report = started.report("soak", Some(name(args.provider)))?;
+    for (judged, outcome) in runs {
+        judged.write(outcome, &mut report);
+    }
     report.write(args.json.as_deref())?;
     Ok(report.passed())
+}
+
+/// One soak of those that a run consists of.
+#[derive(Debug, Clone, Copy)]
+struct Plan<'a> {
+    args: &'a SoakArgs,
+    /// The seed of all choices.
+    seed: u64,
+    /// The seed of the layer that does everything late, if it is used.
+    lazy: Option<u32>,
 }
 
 /// Runs one of the two processes.
@@ -72,8 +86,9 @@ pub(crate) fn run_end(args: &SoakEndArgs) -> anyhow::Result<bool> {
     end::run(args).map(|()| true)
 }
 
-fn soak(args: &SoakArgs, seed: u64, bar: &ProgressBar, judged: &mut Judged) -> anyhow::Result<()> {
-    let mut pair = Pair::start(args, seed)?;
+fn soak(plan: &Plan<'_>, bar: &ProgressBar, judged: &mut Judged) -> anyhow::Result<()> {
+    let args = plan.args;
+    let mut pair = Pair::start(plan)?;
     let whole = Duration::try_from_secs_f64(args.seconds).context("a bad time")?;
     let warm = WARM_MAX.min(whole / 3);
     for tally in pair.run(warm, 0, bar)? {
@@ -104,10 +119,10 @@ struct End {
 }
 
 impl Pair {
-    fn start(args: &SoakArgs, seed: u64) -> anyhow::Result<Self> {
-        let (server, address) = End::start("server", args, seed, None)?;
+    fn start(plan: &Plan<'_>) -> anyhow::Result<Self> {
+        let (server, address) = End::start("server", plan, None)?;
         let address = address.context("the server did not say where it listens")?;
-        let (client, _) = End::start("client", args, seed, Some(address))?;
+        let (client, _) = End::start("client", plan, Some(address))?;
         Ok(Self {
             ends: [server, client],
         })
@@ -175,22 +190,21 @@ impl Pair {
 impl End {
     fn start(
         side: &'static str,
-        args: &SoakArgs,
-        seed: u64,
+        plan: &Plan<'_>,
         connect: Option<SocketAddr>,
     ) -> anyhow::Result<(Self, Option<SocketAddr>)> {
         let mut words: Vec<String> = [
             "soak-end",
             "--conns",
-            &args.conns.to_string(),
+            &plan.args.conns.to_string(),
             "--seed",
-            &seed.to_string(),
+            &plan.seed.to_string(),
             "--provider",
-            &name(args.provider),
+            &name(plan.args.provider),
         ]
         .map(str::to_owned)
         .into();
-        if let Some(lazy) = args.lazy {
+        if let Some(lazy) = plan.lazy {
             // The two hold things back in different ways.
             let lazy = u64::from(lazy) + (u64::from(connect.is_some()) << 32);
             words.extend(["--lazy".to_owned(), lazy.to_string()]);
