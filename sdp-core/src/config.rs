@@ -20,6 +20,9 @@ pub struct Config {
     pub send_buffer_len: usize,
     /// SO_RCVBUF: private receive memory, bytes.
     pub recv_buffer_total: usize,
+    /// SO_RCVLOWAT: bytes without which a blocking receive goes on waiting, and before which the
+    /// connection is not readable; at least 1.
+    pub recv_low_water: usize,
     /// Length of one posted receive buffer, header included. SDP's LocalRcvSz.
     pub recv_buffer_len: u32,
     /// Receive buffers posted at first, at least 4 (fewer are raised to 4).
@@ -68,6 +71,7 @@ impl Default for Config {
         Self {
             send_buffer_len: 4 << 20,
             recv_buffer_total: 4 << 20,
+            recv_low_water: 1,
             recv_buffer_len: (32 << 10) + 64,
             recv_buffers_initial: 4,
             recv_buffers_max: 32,
@@ -102,6 +106,7 @@ const SEND_SLOTS_MIN: u32 = 16;
 impl Config {
     /// The nearest settings that the protocol can work with.
     pub(crate) fn within_bounds(mut self) -> Self {
+        self.recv_low_water = self.recv_low_water.max(1);
         self.recv_buffers_max = self.recv_buffers_max.max(RECV_BUFFERS_MIN);
         self.recv_buffers_initial = self
             .recv_buffers_initial

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use sdp_core::{Connection, Instant};
@@ -218,6 +219,8 @@ fn turn_down(id: &dyn CmId, why: &str, private_data: &[u8]) {
 #[derive(Debug)]
 pub struct SdpListener {
     listening: Own<Arc<Listening>>,
+    /// Kept once it was asked for.
+    readiness: OnceLock<Readiness>,
 }
 
 impl SdpListener {
@@ -233,9 +236,15 @@ impl SdpListener {
         Builder::new().bind(addr)
     }
 
+    fn of(listening: Arc<Listening>) -> io::Result<Self> {
+        Ok(Self {
+            listening: Own::new(listening)?,
+            readiness: OnceLock::new(),
+        })
+    }
+
     pub(crate) fn open(bound: SdpBound, backlog: u32, options: Options) -> io::Result<Self> {
-        let listening = Own::new(Listening::open(bound, backlog, options)?)?;
-        Ok(Self { listening })
+        Self::of(Listening::open(bound, backlog, options)?)
     }
 
     /// Changes how many connections may wait to be accepted, as a second `listen(2)` does.
@@ -322,7 +331,17 @@ impl SdpListener {
     /// # Errors
     /// Out of descriptors.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        self.listening()?.readiness()
+        self.kept_readiness().cloned()
+    }
+
+    fn kept_readiness(&self) -> io::Result<&Readiness> {
+        let listening = self.listening()?;
+        if let Some(kept) = self.readiness.get() {
+            return Ok(kept);
+        }
+        // Whoever else makes one gets the same.
+        let made = listening.readiness()?;
+        Ok(self.readiness.get_or_init(|| made))
     }
 
     /// Another handle to the same listener.
@@ -330,9 +349,7 @@ impl SdpListener {
     /// # Errors
     /// None.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self {
-            listening: Own::new(Arc::clone(self.listening()?))?,
-        })
+        Self::of(Arc::clone(self.listening()?))
     }
 
     /// Whether it takes IPv6 connections only.
@@ -341,6 +358,26 @@ impl SdpListener {
     /// None.
     pub fn only_v6(&self) -> io::Result<bool> {
         Ok(self.listening()?.only_v6)
+    }
+}
+
+/// The descriptor of [`SdpListener::readiness`].
+///
+/// # Panics
+/// If it cannot be made: out of descriptors, or a listener inherited by a forked child. Where that
+/// is to be handled, call [`SdpListener::readiness`] first.
+impl AsFd for SdpListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.kept_readiness()
+            .expect("no readiness descriptor")
+            .as_fd()
+    }
+}
+
+/// As [`AsFd`].
+impl AsRawFd for SdpListener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

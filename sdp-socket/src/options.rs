@@ -62,6 +62,7 @@ struct Shared {
     /// As the engine has them.
     send_buffer_len: AtomicUsize,
     recv_buffer_len: AtomicUsize,
+    recv_low_water: AtomicUsize,
     nonblocking: AtomicBool,
     nodelay: AtomicBool,
 }
@@ -76,6 +77,7 @@ impl Default for Options {
                 threshold: AtomicUsize::new(THRESHOLD_AUTO),
                 send_buffer_len: AtomicUsize::new(0),
                 recv_buffer_len: AtomicUsize::new(0),
+                recv_low_water: AtomicUsize::new(1),
                 nonblocking: AtomicBool::new(false),
                 nodelay: AtomicBool::new(false),
             }),
@@ -182,6 +184,14 @@ impl Options {
 
     pub(crate) fn set_recv_buffer_len(&self, len: usize) {
         self.shared.recv_buffer_len.store(len, Ordering::Relaxed);
+    }
+
+    pub(crate) fn recv_low_water(&self) -> usize {
+        self.shared.recv_low_water.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_recv_low_water(&self, len: usize) {
+        self.shared.recv_low_water.store(len, Ordering::Relaxed);
     }
 
     pub(crate) fn spin(&self) -> SpinPolicy {

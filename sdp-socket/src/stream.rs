@@ -2,7 +2,8 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::builder::Builder;
@@ -25,23 +26,31 @@ pub struct SdpStream {
 
 /// Closes the connection when the last clone of a stream goes.
 #[derive(Debug)]
-struct Handle(Arc<Conn>);
+struct Handle {
+    conn: Arc<Conn>,
+    /// Kept once it was asked for, so that its number means the same as long as the stream lives.
+    readiness: OnceLock<Readiness>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.close();
+        self.conn.close();
     }
 }
 
 impl SdpStream {
     pub(crate) fn from_conn(conn: Arc<Conn>) -> io::Result<Self> {
+        let handle = Handle {
+            conn,
+            readiness: OnceLock::new(),
+        };
         Ok(Self {
-            handle: Arc::new(Own::new(Handle(conn))?),
+            handle: Arc::new(Own::new(handle)?),
         })
     }
 
     fn conn(&self) -> io::Result<&Conn> {
-        Ok(&self.handle.get()?.0)
+        Ok(&self.handle.get()?.conn)
     }
 
     /// Connects to the first of the addresses that accepts.
@@ -315,6 +324,48 @@ impl SdpStream {
         Ok(self.options()?.recv_buffer_len())
     }
 
+    /// SO_RCVLOWAT: a blocking read goes on waiting until it has `len` bytes, or as many as its
+    /// buffer holds, and the stream is not ready to be read before. 0 means 1; more than half of
+    /// SO_RCVBUF means that half, as with TCP.
+    ///
+    /// # Errors
+    /// None.
+    pub fn set_recv_low_water(&self, len: usize) -> io::Result<()> {
+        let options = self.options()?;
+        let len = len.clamp(1, options.recv_buffer_len() / 2);
+        options.set_recv_low_water(len);
+        self.conn()?
+            .visit_engine(|engine, _| engine.set_recv_low_water(len));
+        Ok(())
+    }
+
+    /// See [`set_recv_low_water`](Self::set_recv_low_water).
+    ///
+    /// # Errors
+    /// None.
+    pub fn recv_low_water(&self) -> io::Result<usize> {
+        Ok(self.options()?.recv_low_water())
+    }
+
+    /// SIOCINQ, or FIONREAD: bytes that a non-blocking read gets now, if its buffer is large
+    /// enough.
+    ///
+    /// # Errors
+    /// None.
+    pub fn recv_queue_len(&self) -> io::Result<usize> {
+        Ok(self.conn()?.recv_queue_len())
+    }
+
+    /// SIOCOUTQ: bytes written that the peer's side has not taken. Those of a write in progress
+    /// that waits for its reader are among them.
+    ///
+    /// # Errors
+    /// None.
+    pub fn send_queue_len(&self) -> io::Result<usize> {
+        let conn = self.conn()?;
+        Ok(conn.visit_engine(|engine, _| engine.unsent_len()))
+    }
+
     /// SO_ERROR: the error that ended the connection, once.
     ///
     /// # Errors
@@ -332,7 +383,17 @@ impl SdpStream {
     /// # Errors
     /// Out of descriptors.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        self.conn()?.readiness()
+        self.kept_readiness().cloned()
+    }
+
+    fn kept_readiness(&self) -> io::Result<&Readiness> {
+        let Handle { conn, readiness } = self.handle.get()?;
+        if let Some(kept) = readiness.get() {
+            return Ok(kept);
+        }
+        // Whoever else makes one gets the same.
+        let made = conn.readiness()?;
+        Ok(readiness.get_or_init(|| made))
     }
 
     /// What this connection has done so far.
@@ -342,6 +403,27 @@ impl SdpStream {
             |_| Stats::default(),
             |conn| conn.visit_engine(|engine, _| Stats::from(engine.stats())),
         )
+    }
+}
+
+/// The descriptor of [`SdpStream::readiness`], for poll, epoll, mio's `SourceFd` and tokio's
+/// `AsyncFd`. Reading from it or writing to it does not use the stream.
+///
+/// # Panics
+/// If it cannot be made: out of descriptors, or a stream inherited by a forked child. Where that
+/// is to be handled, call [`SdpStream::readiness`] first.
+impl AsFd for SdpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.kept_readiness()
+            .expect("no readiness descriptor")
+            .as_fd()
+    }
+}
+
+/// As [`AsFd`].
+impl AsRawFd for SdpStream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

@@ -126,7 +126,8 @@ mount! {
         both_send_then_both_receive, both_send_all_that_fits_in_small_buffers,
         both_send_all_that_fits_in_a_few_small_calls, too_many_bytes,
     },
-    ours::{small_writes_never_interleave, read_waitall, write_while_unwinding},
+    ours::{small_writes_never_interleave, write_while_unwinding},
+    queues::{read_waitall, read_waitall_timeout, low_water, queue_lengths},
     zcopy::{
         from_heap, from_registered, switched_off, switched_over, parts_of_a_registered_buffer,
         mixed_memory_in_one_write, small_reads_of_a_large_advert,

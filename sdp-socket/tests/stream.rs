@@ -52,6 +52,7 @@ macro_rules! common_bodies {
             wait::{
                 read_timeout, options_are_kept, write_timeout, nonblocking, nonblocking_and_back,
             },
+            queues::{read_waitall, read_waitall_timeout, low_water, queue_lengths},
             names::{
                 addresses, wildcard_addresses, addresses_v6, connect_refused, bind_in_use,
                 bind_elsewhere, connect_before_accept, listener_dropped_before_accept,
@@ -72,7 +73,7 @@ macro_rules! sdp_bodies {
                 too_many_bytes,
             },
             ours::{
-                writes_never_interleave, small_writes_never_interleave, read_waitall,
+                writes_never_interleave, small_writes_never_interleave,
                 one_port_space_with_tcp, builder_clones_are_independent, accepted_streams_inherit,
                 connect_timeout, write_while_unwinding,
             },

@@ -179,7 +179,7 @@ impl Connection {
 
     /// Starts a receive; it takes its turn behind those before it.
     pub fn recv_start(&mut self, _now: Instant, req: RecvRequest) -> RecvId {
-        self.rx.start(req)
+        self.rx.start(&self.sh, req)
     }
 
     /// What a receive needs next. After `Done` the id is forgotten.
@@ -250,6 +250,12 @@ impl Connection {
         self.sh.wake.send = true;
     }
 
+    /// SO_RCVLOWAT, in bytes: for receives that start from now on, and for being readable.
+    pub fn set_recv_low_water(&mut self, len: usize) {
+        self.sh.config.recv_low_water = len.max(1);
+        self.sh.wake.recv = true;
+    }
+
     /// SO_RCVBUF, in bytes. What is there already stays. Asks for [`Self::handle_timeout`] at
     /// once, so that new room is offered to the peer.
     pub fn set_recv_buffer_total(&mut self, len: usize) {
@@ -307,11 +313,13 @@ impl Connection {
         self.rx.readable_len(&self.sh)
     }
 
-    /// A receive would not wait: bytes, the end of the stream, or an error.
+    /// A receive would not wait: bytes enough, the end of the stream, or an error.
     #[must_use]
     pub fn is_readable(&self) -> bool {
-        let life = &self.sh.life;
-        life.is_over() || life.rx_shut || life.peer_fin || self.readable_len() > 0
+        let (life, config) = (&self.sh.life, &self.sh.config);
+        // More than the memory holds will never come.
+        let enough = config.recv_low_water.min(config.recv_buffer_total).max(1);
+        life.is_over() || life.rx_shut || life.peer_fin || self.readable_len() >= enough
     }
 
     /// Bytes that would go into private send memory without waiting.

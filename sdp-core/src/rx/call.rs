@@ -13,6 +13,8 @@ use super::Rx;
 #[derive(Debug)]
 pub(super) struct RecvCall {
     pub(super) req: RecvRequest,
+    /// Bytes with which it may return without waiting for more: SO_RCVLOWAT, or all.
+    pub(super) enough: usize,
     /// Bytes delivered.
     pub(super) got: usize,
     /// Bytes that RDMA READs under way will deliver.
@@ -47,6 +49,11 @@ impl RecvCall {
         end.unwrap_or(self.req.len).min(self.req.len) - pos
     }
 
+    /// What it has will do.
+    pub(super) const fn has_enough(&self) -> bool {
+        self.got >= self.enough
+    }
+
     /// The count so far, or `error` if there is none.
     fn count_or(&self, error: CallError) -> RecvStep {
         RecvStep::Done(match self.got {
@@ -63,14 +70,20 @@ impl RecvCall {
         if self.req.nonblocking {
             return Some(self.count_or(CallError::WouldBlock));
         }
-        (self.got > 0 && !self.req.wait_all).then_some(RecvStep::Done(Ok(self.got)))
+        self.has_enough().then_some(RecvStep::Done(Ok(self.got)))
     }
 }
 
 impl Rx {
     /// Takes a turn for a receive.
-    pub(crate) fn start(&mut self, req: RecvRequest) -> RecvId {
+    pub(crate) fn start(&mut self, sh: &Shared, req: RecvRequest) -> RecvId {
+        let enough = if req.wait_all {
+            req.len
+        } else {
+            sh.config.recv_low_water.min(req.len)
+        };
         let call = RecvCall {
+            enough,
             got: 0,
             reading: 0,
             copying: None,
@@ -178,7 +191,7 @@ impl Rx {
             return RecvStep::Wait;
         };
         // What has bytes does not wait for a read-ahead.
-        if call.got > 0 && !call.req.wait_all {
+        if call.has_enough() {
             return RecvStep::Done(Ok(call.got));
         }
         let got = call.got;

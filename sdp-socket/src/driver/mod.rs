@@ -240,6 +240,13 @@ impl Conn {
         Ok(descriptor)
     }
 
+    /// Bytes that a receive gets now.
+    pub(crate) fn recv_queue_len(&self) -> usize {
+        let _caller = self.enter();
+        self.pump();
+        self.lock().engine.readable_len()
+    }
+
     /// The pending error, once (SO_ERROR).
     pub(crate) fn take_error(&self) -> Option<io::Error> {
         self.lock()

@@ -8,7 +8,6 @@ use std::time::Duration;
 use sdp_socket::ZcopyThreshold;
 
 use crate::common::net::{Net, Stream};
-use crate::common::pattern::Pattern;
 use crate::common::sdp::Sdp;
 use crate::common::watch::{actor, doing};
 
@@ -47,31 +46,6 @@ fn interleave(net: &Sdp, len: usize) {
                 let other = buf.iter().position(|b| *b != first);
                 assert_eq!(other, None, "block {block} of {first} is mixed");
             }
-        }),
-    ]);
-}
-
-/// One call waits for everything asked for, or the end.
-pub(crate) fn read_waitall(net: &Sdp) {
-    let (client, server) = net.pair();
-    let pattern = Pattern(50);
-    net.all(vec![
-        actor("writer", move || {
-            client.put_pattern(pattern, 0, 100_500, 999);
-            drop(client);
-        }),
-        actor("reader", || {
-            let mut buf = vec![0; 100_000];
-            doing("reading all in one call");
-            assert_eq!(
-                server.read_waitall(&mut buf).expect("read_waitall"),
-                buf.len()
-            );
-            pattern.check(0, &buf);
-            doing("reading the rest in one call");
-            assert_eq!(server.read_waitall(&mut buf).expect("read_waitall"), 500);
-            pattern.check(100_000, &buf[..500]);
-            server.at_end();
         }),
     ]);
 }

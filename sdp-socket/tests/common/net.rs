@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::pattern::Pattern;
@@ -27,6 +28,14 @@ pub(crate) trait Stream: Debug + Send + Sync + Sized + 'static {
     fn linger(&self) -> io::Result<Option<Duration>>;
     fn set_nonblocking(&self, on: bool) -> io::Result<()>;
     fn take_error(&self) -> io::Result<Option<io::Error>>;
+    /// Receives until `buf` is full, in one call (MSG_WAITALL).
+    fn read_waitall(&self, buf: &mut [u8]) -> io::Result<usize>;
+    /// SO_RCVLOWAT.
+    fn set_recv_low_water(&self, len: usize) -> io::Result<()>;
+    /// SIOCINQ.
+    fn recv_queue_len(&self) -> io::Result<usize>;
+    /// SIOCOUTQ.
+    fn send_queue_len(&self) -> io::Result<usize>;
 
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.read_vectored(&mut [IoSliceMut::new(buf)])
@@ -123,6 +132,8 @@ pub(crate) trait Net: Send + Sync + 'static {
     /// Whether these are our streams: they promise more than TCP's.
     const SDP: bool;
 
+    /// How much one send takes that nobody receives, with SO_SNDBUF and SO_RCVBUF of `len` bytes.
+    fn fits(len: usize) -> RangeInclusive<usize>;
     fn bind(&self, addr: SocketAddr) -> io::Result<Self::Listener>;
     fn connect(&self, addr: SocketAddr) -> io::Result<Self::Stream>;
     /// The same with SO_SNDBUF and SO_RCVBUF of `len` bytes.

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -148,6 +149,11 @@ impl Net for Sdp {
 
     const SDP: bool = true;
 
+    fn fits(len: usize) -> RangeInclusive<usize> {
+        // What both buffers hold, and the messages that the receiver had made room for.
+        2 * len..=2 * len + 32 * (33 << 10)
+    }
+
     fn bind(&self, addr: SocketAddr) -> io::Result<SdpListener> {
         self.server.bind(addr)
     }
@@ -272,5 +278,21 @@ impl Stream for SdpStream {
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.take_error()
+    }
+
+    fn read_waitall(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_waitall(buf)
+    }
+
+    fn set_recv_low_water(&self, len: usize) -> io::Result<()> {
+        self.set_recv_low_water(len)
+    }
+
+    fn recv_queue_len(&self) -> io::Result<usize> {
+        self.recv_queue_len()
+    }
+
+    fn send_queue_len(&self) -> io::Result<usize> {
+        self.send_queue_len()
     }
 }

@@ -2,9 +2,11 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SocketType, sockopt};
 
 use super::net::{Listener, Net, Stream};
 use super::threads;
@@ -40,11 +42,24 @@ impl Tcp {
     }
 }
 
+fn done(returned: libc::c_int) -> io::Result<()> {
+    if returned == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 impl Net for Tcp {
     type Stream = TcpStream;
     type Listener = TcpListener;
 
     const SDP: bool = false;
+
+    fn fits(len: usize) -> RangeInclusive<usize> {
+        // Linux doubles what was asked for, and counts what it needs itself.
+        2 * len..=8 * len
+    }
 
     fn bind(&self, addr: SocketAddr) -> io::Result<TcpListener> {
         let socket = self.socket(addr)?;
@@ -167,5 +182,35 @@ impl Stream for TcpStream {
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.take_error()
+    }
+
+    fn read_waitall(&self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::net::recv(self, buf, RecvFlags::WAITALL)?.0)
+    }
+
+    fn set_recv_low_water(&self, len: usize) -> io::Result<()> {
+        let len = libc::c_int::try_from(len).expect("a small number");
+        // SAFETY: the value is an int, four bytes, that outlives the call.
+        let set = unsafe {
+            libc::setsockopt(
+                self.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVLOWAT,
+                (&raw const len).cast(),
+                4,
+            )
+        };
+        done(set)
+    }
+
+    fn recv_queue_len(&self) -> io::Result<usize> {
+        Ok(usize::try_from(rustix::io::ioctl_fionread(self)?).expect("it was in memory"))
+    }
+
+    fn send_queue_len(&self) -> io::Result<usize> {
+        let mut len: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ, which SIOCOUTQ is, writes one int.
+        done(unsafe { libc::ioctl(self.as_raw_fd(), libc::TIOCOUTQ, &raw mut len) })?;
+        Ok(usize::try_from(len).expect("no fewer than none"))
     }
 }
