@@ -23,6 +23,8 @@ const DESCRIPTORS: u64 = 256;
 /// Bytes of the send that is in progress when its sender is killed.
 const ADVERTISED: usize = 1 << 20;
 const PATTERN: Pattern = Pattern(70);
+/// Bytes of the write after which a process exits.
+const WRITTEN: usize = 1 << 20;
 
 /// The other processes of these tests.
 #[test]
@@ -43,6 +45,14 @@ fn child() {
         "victim: heap advert" => victim_advertises(&mut vec![0; ADVERTISED]),
         "victim: idle" | "victim: sink" => victim_idles(),
         "victim: graceful" => victim_exits(),
+        "survivor: exit" => survive("exit", peer_exits_with_bytes_unsent),
+        "survivor: exit shown" => survive("exit shown", peer_exits_with_bytes_unsent),
+        "victim: exit" => victim_exits_at_once(&copying(), &mut vec![0; WRITTEN]),
+        "victim: exit shown" => victim_exits_at_once(
+            &advertising_for_a_while(),
+            &mut SdpBuffer::new(WRITTEN).expect("memory"),
+        ),
+        "fork" => forks(),
         other => panic!("no role {other:?}"),
     });
 }
@@ -382,4 +392,104 @@ fn peer_exits(Victim { process, stream }: Victim) {
     process.finish();
     stream.get_pattern(PATTERN, 0, 30_000, 30_000);
     stream.at_end();
+}
+
+/// The peer writes 1 MiB and exits without closing, and nobody has read: all of it arrives, and
+/// its end.
+#[test]
+fn exit_right_after_a_write() {
+    watched(|| Child::run("survivor: exit"));
+}
+
+/// The same with memory that is shown to the peer.
+#[test]
+fn exit_right_after_a_write_of_registered_memory() {
+    watched(|| Child::run("survivor: exit shown"));
+}
+
+fn advertising_for_a_while() -> Builder {
+    Builder::new().zcopy_threshold(ZcopyThreshold::Bytes(4 << 10))
+}
+
+fn victim_exits_at_once(builder: &Builder, buf: &mut [u8]) {
+    let stream = victim_connects(builder);
+    PATTERN.fill(0, buf);
+    let mut writer = &stream;
+    let wrote = std::io::Write::write(&mut writer, buf).expect("write");
+    assert_eq!(wrote, WRITTEN);
+    // The stream is neither dropped nor shut down.
+    std::process::exit(0);
+}
+
+fn peer_exits_with_bytes_unsent(Victim { process, stream }: Victim) {
+    process.finish();
+    stream.get_pattern(PATTERN, 0, WRITTEN, 50_000);
+    stream.at_end();
+}
+
+/// What a forked child inherits is inert, it can open sockets of its own, and its parent's go on.
+#[test]
+fn a_forked_child_has_inert_streams() {
+    watched(|| Child::run("fork"));
+}
+
+fn forks() {
+    let listener = SdpListener::bind("127.0.0.1:0").expect("bind");
+    let addr = listener.local_addr().expect("local_addr");
+    let client = SdpStream::connect(addr).expect("connect");
+    let (server, _) = listener.accept().expect("accept");
+    client.put(b"before");
+    let buffer = SdpBuffer::new(1 << 16).expect("memory");
+    // SAFETY: the child uses no lock that another thread of this process may hold: those of this
+    // library's sockets are what is tested, and the allocator's are released by fork.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // Whatever goes wrong must not run the rest of the parent's test.
+        let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            in_the_child(&listener, &client, &server);
+        }));
+        drop(buffer);
+        let status = i32::from(told.is_err());
+        drop((client, server, listener));
+        std::process::exit(status);
+    }
+    assert!(pid > 0, "fork: {}", std::io::Error::last_os_error());
+    doing("waiting for the forked child");
+    let pid = rustix::process::Pid::from_raw(pid);
+    let waited = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+    let (_, status) = waited.expect("waitpid").expect("a child");
+    assert_eq!(status.exit_status(), Some(0), "{status:?}");
+    client.put(b"after");
+    let mut all = [0; 11];
+    server.get(&mut all);
+    assert_eq!(&all, b"beforeafter");
+    drop(client);
+    server.at_end();
+    let again = SdpStream::connect(addr).expect("connect");
+    listener.accept().expect("accept");
+    drop((again, buffer));
+}
+
+fn in_the_child(listener: &SdpListener, client: &SdpStream, server: &SdpStream) {
+    use rustix::process::{Signal, set_parent_process_death_signal};
+    set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
+    let inert = |error: std::io::Error| {
+        assert_eq!(error.kind(), ErrorKind::NotConnected, "{error}");
+        assert!(error.to_string().contains("parent"), "{error}");
+    };
+    inert(client.write(b"x").expect_err("a write"));
+    inert(server.read(&mut [0; 1]).expect_err("a read"));
+    inert(
+        server
+            .shutdown(std::net::Shutdown::Both)
+            .expect_err("a shutdown"),
+    );
+    inert(listener.accept().expect_err("an accept"));
+    inert(client.readiness().expect_err("a descriptor"));
+    drop(client.try_clone());
+    let own = SdpListener::bind("127.0.0.1:0").expect("bind");
+    let mine = SdpStream::connect(own.local_addr().expect("local_addr")).expect("connect");
+    let (other, _) = own.accept().expect("accept");
+    mine.put(b"mine");
+    other.get(&mut [0; 4]);
 }
