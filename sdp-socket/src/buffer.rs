@@ -18,6 +18,62 @@ use crate::provider::{choose, shared};
 /// of it, take the fastest way there is. It gives the peer no right by itself: only the bytes of
 /// a send in progress can be read, and only until that send returns.
 ///
+/// While a call shows it to the peer the call borrows it, so another thread can neither free it,
+///
+/// ```compile_fail,E0505
+/// # use std::io::Write;
+/// fn free(mut stream: &sdp_socket::SdpStream, buf: sdp_socket::SdpBuffer) {
+///     std::thread::scope(|threads| {
+///         let shown = &buf;
+///         let send = threads.spawn(move || stream.write(shown));
+///         drop(buf);
+///         send.join()
+///     });
+/// }
+/// ```
+///
+/// nor move it,
+///
+/// ```compile_fail,E0505
+/// # use std::io::Write;
+/// fn take(mut stream: &sdp_socket::SdpStream, buf: sdp_socket::SdpBuffer) {
+///     std::thread::scope(|threads| {
+///         let shown = &buf;
+///         let send = threads.spawn(move || stream.write(shown));
+///         let elsewhere = Box::new(buf);
+///         send.join()
+///     });
+/// }
+/// ```
+///
+/// nor change it:
+///
+/// ```compile_fail,E0502
+/// # use std::io::Write;
+/// fn change(mut stream: &sdp_socket::SdpStream, mut buf: sdp_socket::SdpBuffer) {
+///     std::thread::scope(|threads| {
+///         let shown = &buf;
+///         let send = threads.spawn(move || stream.write(shown));
+///         buf[0] = 1;
+///         send.join()
+///     });
+/// }
+/// ```
+///
+/// When the call has returned all three are allowed:
+///
+/// ```
+/// # use std::io::Write;
+/// fn reuse(mut stream: &sdp_socket::SdpStream, mut buf: sdp_socket::SdpBuffer) {
+///     let sent = std::thread::scope(|threads| {
+///         let shown = &buf;
+///         threads.spawn(move || stream.write(shown)).join()
+///     });
+///     buf[0] = 1;
+///     drop(Box::new(buf));
+/// }
+/// ```
+///
 /// In a forked child it is empty: its memory stays with the parent.
 pub struct SdpBuffer {
     held: Own<(Arc<dyn MemoryRegion>, Arc<Context>)>,

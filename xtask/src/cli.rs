@@ -80,6 +80,17 @@ pub(crate) enum Command {
         json: Option<PathBuf>,
     },
 
+    /// Prove that keys taken back are dead, and that the tests of it can fail
+    ///
+    /// The test files `keys` of sdp-verbs and sdp-socket, as they are and then once more with the
+    /// check of key cells switched off (`--cfg sdp_no_cell_check`, in `target/no-cell-check`), when
+    /// every test that stands on it must fail.
+    Keys {
+        /// Also write the report to FILE as JSON (`-`: standard output).
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+
     /// Check the rules of the house that no compiler checks
     ///
     /// File length, dependency direction, where the oldest compiler is stated, clocks and threads
@@ -102,7 +113,7 @@ pub(crate) enum Command {
     /// read-only and leave theirs in `target/vm-test/<job>`.
     VmTest(VmTestOptions),
 
-    /// Everything that a change must pass: formatting, tidy, header, clippy, tests, loom, docs
+    /// Everything that a change must pass: formatting, tidy, header, clippy, tests, keys, loom, docs
     Ci {
         /// Also write the report to FILE as JSON (`-`: standard output).
         #[arg(long, value_name = "FILE")]
@@ -183,6 +194,7 @@ impl Command {
             Self::Soak { options } | Self::Kill { options } => passed_on(options),
             Self::Test { json }
             | Self::Loom { json }
+            | Self::Keys { json }
             | Self::CaptureCheck { json }
             | Self::Ci { json } => json.as_deref(),
             Self::Tidy | Self::Header { .. } => None,
@@ -220,6 +232,7 @@ mod tests {
             "soak",
             "kill",
             "loom",
+            "keys",
             "vm-test",
             "capture-check",
             "ci",

@@ -10,6 +10,7 @@ mod ci;
 mod cli;
 mod demo;
 mod header;
+mod keys;
 mod libtest;
 mod loom;
 mod program;
@@ -49,6 +50,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Soak { options } => program::run(&workspace, ui, "soak", options),
         cli::Command::Kill { options } => program::run(&workspace, ui, "kill", options),
         cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
+        cli::Command::Keys { json } => keys::run(&workspace, ui, json.as_ref()),
         cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
         cli::Command::CaptureCheck { json } => capture_check::run(&workspace, ui, json.as_ref()),
         cli::Command::Tidy => tidy::run(&workspace, ui),

@@ -1,7 +1,7 @@
 //! A second process: this test program once more, in a role, spoken to over its pipes.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child as Process, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use rustix::process::Signal;
 
@@ -96,11 +96,17 @@ impl Child {
     }
 
     /// Waits for its end, which must be a success.
-    pub(crate) fn finish(mut self) {
+    pub(crate) fn finish(self) {
+        let role = self.role.clone();
+        let status = self.end();
+        assert!(status.success(), "the child {role:?}: {status}");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> ExitStatus {
         drop(self.input.take());
         doing(format!("the end of the child {:?}", self.role));
-        let status = self.process.wait().expect("wait");
-        assert!(status.success(), "the child {:?}: {status}", self.role);
+        self.process.wait().expect("wait")
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use sdp_verbs::{
     BindRequest, CmEvent, CmEventKind, CmId, CompChannel, CompletionQueue, CqToken, EventChannel,
-    Provider, QpAttr, QpNum, QueuePair, RecvBuf, RejectReason, SendData, SendFlags, SendOp, SendWr,
-    WcOpcode, WcStatus, WorkCompletion, WrId,
+    ForeignSlice, Provider, QpAttr, QpNum, QueuePair, RecvBuf, RejectReason, RemoteAddr, Rkey,
+    SendData, SendFlags, SendOp, SendWr, Sge, WcOpcode, WcStatus, WorkCompletion, WrId,
 };
 use sdp_wire::{Body, HEAD_LEN_MAX, HELLO_LEN, Head, Hello, HelloAck, HelloForm, Version};
 
@@ -100,6 +100,13 @@ impl RawSide {
                 return event;
             }
             std::thread::yield_now();
+        }
+    }
+
+    /// The provider's background work is done by whoever polls its channel.
+    fn work(&self) {
+        if let Some(event) = self.events.poll() {
+            tracing::debug!("meanwhile: {event:?}");
         }
     }
 
@@ -202,6 +209,47 @@ impl RawEnd {
             .expect("post_send");
     }
 
+    /// Reads the peer's memory into fresh memory of our own: how the work request ended, and the
+    /// bytes.
+    pub(crate) fn read(
+        &self,
+        side: &RawSide,
+        (rkey, addr): (Rkey, RemoteAddr),
+        len: usize,
+    ) -> (WcStatus, Vec<u8>) {
+        let target = side.provider.alloc_registered(len).expect("memory");
+        let local = [Sge {
+            addr: target.addr().as_ptr(),
+            len,
+            lkey: target.lkey(),
+        }];
+        let op = SendOp::Read {
+            local: &local,
+            remote: addr,
+            rkey,
+        };
+        let (wr_id, flags) = (WrId(2 << 32), SendFlags::SIGNALED);
+        let wr = SendWr { wr_id, op, flags };
+        self.qp.post_send(wr).expect("post_send");
+        doing("a read of the raw peer's");
+        let status = loop {
+            match self.completion() {
+                Some(wc) if wc.wr_id == wr_id => break wc.status,
+                // A message that came meanwhile is not waited for here.
+                Some(_) => {}
+                None => {
+                    side.work();
+                    std::thread::yield_now();
+                }
+            }
+        };
+        let mut bytes = vec![0; len];
+        // SAFETY: the region is mapped, and nothing writes to it any more.
+        let memory = unsafe { ForeignSlice::new(target.addr(), len) };
+        memory.read(0, &mut bytes);
+        (status, bytes)
+    }
+
     /// A message with the next number.
     pub(crate) fn message(&mut self, body: Body, payload: &[u8]) -> Vec<u8> {
         let head = Head {
@@ -241,10 +289,7 @@ impl RawEnd {
         doing("a message to the raw peer");
         loop {
             let Some(wc) = self.completion() else {
-                // The provider's background work is done by whoever polls its channel.
-                if let Some(event) = side.events.poll() {
-                    tracing::debug!("while hearing: {event:?}");
-                }
+                side.work();
                 std::thread::yield_now();
                 continue;
             };

@@ -78,6 +78,18 @@ impl Sdp {
         }
     }
 
+    /// As [`between`](Self::between), on one thread at a time.
+    pub(crate) fn scripted_between(
+        script: &Arc<Script>,
+        client: &Arc<Context>,
+        server: &Arc<Context>,
+    ) -> Self {
+        Self {
+            script: Some(Arc::clone(script)),
+            ..Self::between(client, server)
+        }
+    }
+
     /// Each end over a lazy provider of its own.
     pub(crate) fn lazy(seed: u64) -> Self {
         Self::between(&threaded(lazy(seed)), &threaded(lazy(seed + 1_000_000)))
@@ -131,10 +143,7 @@ pub(crate) fn scripted(
     let script = Script::new(seed);
     let contexts = [(), ()].map(|()| Context::new(provider(), script.seat()).expect("a context"));
     let left: Vec<Weak<Context>> = contexts.iter().map(Arc::downgrade).collect();
-    let net = Sdp {
-        script: Some(Arc::clone(&script)),
-        ..Sdp::between(&contexts[0], &contexts[1])
-    };
+    let net = Sdp::scripted_between(&script, &contexts[0], &contexts[1]);
     drop(contexts);
     body(&net);
     drop(net);

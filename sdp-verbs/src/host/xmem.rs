@@ -72,12 +72,13 @@ pub(crate) unsafe fn read_process(
     };
     match usize::try_from(copied) {
         Ok(n) if n == len + PROOF_LEN => {
-            if seen == *proof {
+            if seen == *proof || !cells::CHECKED {
                 Ok(())
             } else {
                 Err(ReadFault::NotProven)
             }
         }
+        Ok(n) if n >= len && !cells::CHECKED => Ok(()),
         Ok(_) => Err(ReadFault::Unmapped),
         Err(_) => {
             let error = io::Error::last_os_error();

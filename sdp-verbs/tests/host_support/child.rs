@@ -76,6 +76,12 @@ impl Peer {
         assert!(status.stopped(), "{status:?}");
     }
 
+    /// Kills it and takes note of its end: its number is free.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Waits for its end, which must be a success.
     pub fn finish(mut self) {
         drop(self.input.take());

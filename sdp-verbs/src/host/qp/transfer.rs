@@ -106,16 +106,24 @@ pub(super) unsafe fn fetch(
     let read = unsafe { xmem::read_process(pid, addr, targets, proof_addr, &proof) };
     match read {
         Ok(()) => Outcome::Done,
-        Err(fault) => diagnose(&fault, keys, key),
+        Err(fault) => diagnose(pid, &fault, keys, &key),
     }
 }
 
-fn diagnose(fault: &ReadFault, keys: &PeerKeys, key: keys::PeerKey) -> Outcome {
+fn diagnose(pid: i32, fault: &ReadFault, keys: &PeerKeys, key: &keys::PeerKey) -> Outcome {
     match fault {
-        // The memory may have been unmapped after the key was killed, which is no fault of it.
-        ReadFault::Unmapped if keys.still(&key) => Outcome::Unreadable,
+        // The memory may have been unmapped after the key was killed, which is no fault of it, and
+        // the process may not be the one that bound the key: only that one has the proof.
+        ReadFault::Unmapped if keys.still(key) && is_proven(pid, keys, key) => Outcome::Unreadable,
         ReadFault::Unmapped | ReadFault::NotProven => Outcome::Access,
         ReadFault::Refused(error) if error.raw_os_error() == Some(libc::ESRCH) => Outcome::Gone,
         ReadFault::Refused(_) => Outcome::Unreadable,
     }
+}
+
+/// Whether the process has the key's cell, alive.
+fn is_proven(pid: i32, keys: &PeerKeys, key: &keys::PeerKey) -> bool {
+    let (addr, proof) = keys.proof(key);
+    // SAFETY: there are no targets.
+    unsafe { xmem::read_process(pid, addr, &[], addr, &proof) }.is_ok()
 }
