@@ -29,6 +29,13 @@ bitflags! {
         const HEAP_WINDOW = 1 << 8;
         /// Both ends of a connection are on this machine: transfers are copies by the CPU.
         const SAME_HOST = 1 << 9;
+        /// The memory that a READ stores into needs `REMOTE_WRITE`, and the peer can reach it for
+        /// as long as it is registered: iWARP. (The operation itself works either way on devices
+        /// that do not insist.)
+        const EXPOSED_SINK = 1 << 10;
+        /// A request that the peer refuses completes with the reason. Without it, as on iWARP, it
+        /// may complete as if it had been carried out, or as flushed, and the connection ends.
+        const REMOTE_STATUS = 1 << 11;
     }
 }
 

@@ -34,6 +34,8 @@ pub mod memory;
 pub mod mr;
 pub mod provider;
 pub mod qp;
+#[cfg(target_pointer_width = "64")]
+pub mod rdma;
 pub mod rng;
 pub mod sim;
 mod sync;

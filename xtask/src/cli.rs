@@ -113,7 +113,18 @@ pub(crate) enum Command {
     /// read-only and leave theirs in `target/vm-test/<job>`.
     VmTest(VmTestOptions),
 
-    /// Everything that a change must pass: formatting, tidy, header, clippy, tests, keys, loom, docs
+    /// Write the Rust form of libibverbs' and librdmacm's headers, sdp-verbs/src/rdma/sys/bindings.rs
+    ///
+    /// Needs libclang and the headers: Debian's libclang-dev, libibverbs-dev, librdmacm-dev. What
+    /// is checked in was made from the version of rdma-core that its first line names.
+    Bindings {
+        /// Write nothing: compare, and fail if the file is not as generated.
+        #[arg(long)]
+        check: bool,
+    },
+
+    /// Everything that a change must pass: formatting, tidy, header, bindings, clippy, tests, keys,
+    /// loom, docs
     Ci {
         /// Also write the report to FILE as JSON (`-`: standard output).
         #[arg(long, value_name = "FILE")]
@@ -197,7 +208,7 @@ impl Command {
             | Self::Keys { json }
             | Self::CaptureCheck { json }
             | Self::Ci { json } => json.as_deref(),
-            Self::Tidy | Self::Header { .. } => None,
+            Self::Tidy | Self::Header { .. } | Self::Bindings { .. } => None,
         }
     }
 }

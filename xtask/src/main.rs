@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bindings;
 mod capture_check;
 mod ci;
 mod cli;
@@ -56,6 +57,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Tidy => tidy::run(&workspace, ui),
         cli::Command::Header { check } => header::run(&workspace, ui, *check),
         cli::Command::VmTest(options) => vm::run(&workspace, ui, options),
+        cli::Command::Bindings { check } => bindings::run(&workspace, ui, *check),
         cli::Command::Ci { json } => ci::run(&workspace, ui, json.as_ref()),
     }
 }

@@ -84,10 +84,10 @@ fn heap_windows(rig: &Rig<'_>, side: Side) -> Verdict {
     let link = rig.plain_link()?;
     let end = end(&link, side);
     let caps = end.provider().caps();
-    if !caps.contains(Caps::HEAP_WINDOW) {
+    if !caps.intersects(Caps::HEAP_WINDOW | Caps::REMOTE_MR) {
         ensure!(
             end.qp().heap_reachable().is_err(),
-            "heap reachable without HEAP_WINDOW"
+            "heap reachable without HEAP_WINDOW and REMOTE_MR"
         );
     }
     if !caps.contains(Caps::MEMORY_WINDOW) {

@@ -136,6 +136,7 @@ pub(super) fn the_peer_notices_a_dropped_connection(rig: &Rig<'_>) -> Verdict {
 }
 
 pub(super) fn no_receive_for_too_long(rig: &Rig<'_>) -> Verdict {
+    rig.need(Caps::RNR_RETRY)?;
     let link = rig.link(&Options {
         rnr_retry: 0,
         recvs: 0,

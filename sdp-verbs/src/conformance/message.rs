@@ -237,7 +237,11 @@ pub(super) fn buffers_can_be_posted_again(rig: &Rig<'_>) -> Verdict {
 
 pub(super) fn from_memory_without_a_key(rig: &Rig<'_>) -> Verdict {
     for stray in 0..2 {
-        let link = rig.plain_link()?;
+        // Long enough for either, so that only the sender's memory is wrong.
+        let link = rig.link(&Options {
+            recv_len: 16 << 10,
+            ..Options::default()
+        })?;
         let (mem, gone) = (link.active.mem(4096)?, link.active.mem(4096)?);
         let mut sge = mem.sge(0, 100);
         if stray == 0 {

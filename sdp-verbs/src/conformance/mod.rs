@@ -33,7 +33,7 @@ mod wait;
 mod write;
 
 use std::fmt::Debug;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -79,6 +79,24 @@ pub trait Fixture: Debug + Send + Sync {
     /// Where the passive side listens.
     fn address(&self) -> IpAddr {
         IpAddr::V4(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Another address of the passive side, for the case that speaks IPv6.
+    ///
+    /// # Errors
+    /// Why there is none; the case is skipped.
+    fn address_v6(&self) -> Result<IpAddr, String> {
+        let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        match std::net::TcpListener::bind((loopback, 0)) {
+            Ok(_) => Ok(loopback),
+            Err(error) => Err(format!("no IPv6 loopback on this machine: {error}")),
+        }
+    }
+
+    /// Why a case must not be tried on this machine, for a defect below the provider: the case is
+    /// skipped, with this reason.
+    fn spared(&self, _case: &str) -> Option<String> {
+        None
     }
 
     /// Round trips of the case that looks for lost wake-ups. The default finds a gap of a few
@@ -203,9 +221,19 @@ macro_rules! conformance_list {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_mount {
-    ([$fixture:ident $skips:tt] $($group:ident { $($case:ident),* $(,)? })*) => {
-        $(mod $group {$(
+    ([$fixture:ident $skips:tt $($ignored:literal)?]
+        $($group:ident { $($case:ident),* $(,)? })*) => {
+        $crate::conformance_mount! { @each [$fixture $skips $($ignored)?] $([$group $($case)*])* }
+    };
+    (@each $arguments:tt $([$group:ident $($case:ident)*])*) => {
+        $(mod $group { $crate::conformance_mount! { @group $arguments $group $($case)* } })*
+    };
+    (@group $arguments:tt $group:ident $($case:ident)*) => {
+        $($crate::conformance_mount! { @case $arguments $group $case })*
+    };
+    (@case [$fixture:ident $skips:tt $($ignored:literal)?] $group:ident $case:ident) => {
             #[test]
+            $(#[ignore = $ignored])?
             fn $case() {
                 $crate::conformance::mount(
                     &super::$fixture(),
@@ -213,15 +241,14 @@ macro_rules! conformance_mount {
                     &$skips,
                 );
             }
-        )*})*
     };
 }
 
 /// Mounts every case as a test, in a module for each group of cases.
 ///
-/// The first argument names a function in scope that gives the [`Fixture`]; the second lists the
+/// The first argument names a function in scope that gives the [`Fixture`]; the last lists the
 /// cases that are expected to be skipped. A question mark behind a name says that it depends on
-/// the machine whether the case can run.
+/// the machine whether the case can run. Between them, `ignored: "reason"` marks the tests so.
 ///
 /// ```text
 /// fn fixture() -> impl sdp_verbs::conformance::Fixture { MyFixture }
@@ -229,8 +256,8 @@ macro_rules! conformance_mount {
 /// ```
 #[macro_export]
 macro_rules! conformance_tests {
-    ($fixture:ident, skips: [$($skip:literal),* $(,)?]) => {
-        $crate::conformance_list! { ($crate::conformance_mount) $fixture [$($skip),*] }
+    ($fixture:ident, $(ignored: $ignored:literal,)? skips: [$($skip:literal),* $(,)?]) => {
+        $crate::conformance_list! { ($crate::conformance_mount) $fixture [$($skip),*] $($ignored)? }
     };
 }
 
@@ -261,7 +288,10 @@ pub fn run(fixture: &dyn Fixture, filter: &str) -> Report {
 
 fn run_case(fixture: &dyn Fixture, case: &Case) -> CaseReport {
     let start = Instant::now();
-    let verdict = Rig::new(fixture).and_then(|rig| (case.run)(&rig));
+    let verdict = match fixture.spared(case.name) {
+        Some(reason) => Err(Stop::Skipped(reason)),
+        None => Rig::new(fixture).and_then(|rig| (case.run)(&rig)),
+    };
     CaseReport {
         name: case.name,
         took: start.elapsed(),

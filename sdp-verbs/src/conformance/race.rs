@@ -86,7 +86,8 @@ fn race(
             .map_err(|_| Stop::failed("the owner panicked"))??;
         match raced? {
             WcStatus::Success => Ok(true),
-            WcStatus::RemoteAccess => Ok(false),
+            // An owner whose own request met the error does not answer any more.
+            WcStatus::RemoteAccess | WcStatus::RetryExceeded => Ok(false),
             other => Err(Stop::failed(format!(
                 "the request completed with {other:?}"
             ))),

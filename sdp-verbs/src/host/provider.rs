@@ -76,6 +76,7 @@ impl Provider for HostProvider {
             | Caps::SOLICITED
             | Caps::HEAP_WINDOW
             | Caps::SAME_HOST
+            | Caps::REMOTE_STATUS
     }
 
     fn limits(&self) -> Limits {

@@ -18,7 +18,7 @@ pub struct SimOptions {
 impl Default for SimOptions {
     fn default() -> Self {
         Self {
-            caps: Caps::all() - Caps::SAME_HOST,
+            caps: Caps::all() - Caps::SAME_HOST - Caps::EXPOSED_SINK,
             limits: Limits {
                 send_wr_max: 4096,
                 recv_wr_max: 4096,

@@ -29,12 +29,16 @@ pub(super) fn check(source: &Source<'_>) -> Vec<Violation> {
     violations
 }
 
-/// Whether `= "something"` follows at character `at`. `code` is `text` with strings blanked.
+/// Whether `= "something"`, or a macro's argument, follows at character `at`. `code` is `text` with
+/// strings blanked.
 fn has_reason(text: &str, code: &str, at: usize) -> bool {
     // Same characters, perhaps not the same bytes: strings were blanked one character each.
     let skip = code[..at].chars().count();
     let rest: String = text.chars().skip(skip).collect();
     let reason = rest.trim_start().strip_prefix('=').map(str::trim_start);
+    if reason.is_some_and(|rest| rest.starts_with('$')) {
+        return true;
+    }
     let reason = reason.and_then(|rest| rest.strip_prefix('"'));
     reason.is_some_and(|rest| {
         rest.split('"')

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::cm::BindRequest;
-use crate::conformance::report::{Stop, Verdict, ensure, ensure_eq};
+use crate::conformance::report::{Verdict, ensure, ensure_eq};
 use crate::conformance::rig::{Options, Rig, Side, refused};
 use crate::error::VerbsError;
 
@@ -84,13 +84,8 @@ pub(in super::super) fn a_wildcard_listener_is_found(rig: &Rig<'_>) -> Verdict {
 }
 
 pub(in super::super) fn ipv6_loopback(rig: &Rig<'_>) -> Verdict {
-    let loopback = IpAddr::V6(Ipv6Addr::LOCALHOST);
-    if let Err(error) = std::net::TcpListener::bind((loopback, 0)) {
-        return Err(Stop::Skipped(format!(
-            "no IPv6 loopback on this machine: {error}"
-        )));
-    }
-    reach(rig, SocketAddr::new(loopback, 0), loopback)
+    let address = rig.address_v6()?;
+    reach(rig, SocketAddr::new(address, 0), address)
 }
 
 /// Listens at one address and connects by another.

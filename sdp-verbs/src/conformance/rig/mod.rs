@@ -32,6 +32,11 @@ impl<'a> Rig<'a> {
         self.fixture.address()
     }
 
+    /// An IPv6 address of the passive side; without one the case is skipped.
+    pub(super) fn address_v6(&self) -> Verdict<IpAddr> {
+        self.fixture.address_v6().map_err(Stop::Skipped)
+    }
+
     pub(super) fn rounds(&self) -> u32 {
         self.fixture.rounds()
     }

@@ -1,0 +1,292 @@
+//! Connection management: rdma_cm's events become ours.
+
+mod address;
+mod id;
+mod raw;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+pub(super) use address::addresses;
+pub(super) use id::IdCore;
+
+use id::{Phase, RdmaId};
+use raw::{RawChannel, RawEvent, RawId};
+
+use super::device::{Device, REJECT_DATA_LEN, Transport};
+use super::fd::Bell;
+use super::slab::SlabPool;
+use super::sys;
+use crate::cm::{CmEvent, CmEventKind, CmId, EventChannel, RejectReason};
+use crate::error::VerbsError;
+
+/// InfiniBand's code for "nobody serves this ID" in a rejection.
+const REJ_INVALID_SERVICE_ID: i32 = 8;
+
+/// The last byte of a rejection of ours: who rejected. Everything else is the program's.
+const BY_CONSUMER: u8 = 0;
+const BY_BACKLOG: u8 = 1;
+
+static TOKENS: AtomicUsize = AtomicUsize::new(1);
+
+/// A queue of connection management events.
+#[derive(Debug)]
+pub(super) struct RdmaEvents {
+    me: Weak<Self>,
+    device: Arc<Device>,
+    slabs: Arc<SlabPool>,
+    raw: RawChannel,
+    epoll: OwnedFd,
+    /// Rings while `own` holds something.
+    bell: Bell,
+    /// Events that we found ourselves.
+    own: Mutex<VecDeque<CmEvent>>,
+    ids: Mutex<HashMap<usize, Weak<IdCore>>>,
+    /// Held while an event is taken and applied, so that they are applied in order.
+    taking: Mutex<()>,
+}
+
+impl RdmaEvents {
+    pub(super) fn new(
+        device: &Arc<Device>,
+        slabs: &Arc<SlabPool>,
+    ) -> Result<Arc<Self>, VerbsError> {
+        let raw = RawChannel::new(device.lib)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(|e| VerbsError::os("epoll_create", e))?;
+        let bell = Bell::new(false)?;
+        for fd in [raw.fd(), bell.as_fd()] {
+            epoll::add(&epoll, fd, EventData::new_u64(0), EventFlags::IN)
+                .map_err(|e| VerbsError::os("epoll_ctl", e))?;
+        }
+        Ok(Arc::new_cyclic(|me| Self {
+            me: Weak::clone(me),
+            device: Arc::clone(device),
+            slabs: Arc::clone(slabs),
+            raw,
+            epoll,
+            bell,
+            own: Mutex::default(),
+            ids: Mutex::default(),
+            taking: Mutex::new(()),
+        }))
+    }
+
+    pub(super) fn belongs_to(&self, device: &Arc<Device>) -> bool {
+        Arc::ptr_eq(&self.device, device)
+    }
+
+    /// A new id.
+    pub(super) fn create_id(self: &Arc<Self>) -> Result<Arc<dyn CmId>, VerbsError> {
+        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
+        let raw = RawId::new(self.device.lib, &self.raw, token, self.device.transport)?;
+        let core = IdCore::new(self, &self.device, &self.slabs, token, raw, Phase::Idle);
+        self.ids().insert(token, Arc::downgrade(&core));
+        Ok(Arc::new(RdmaId::new(core)))
+    }
+
+    fn ids(&self) -> MutexGuard<'_, HashMap<usize, Weak<IdCore>>> {
+        self.ids.lock().expect("nothing panics under this lock")
+    }
+
+    fn forget(&self, token: usize) {
+        self.ids().remove(&token);
+    }
+
+    fn find(&self, token: usize) -> Option<Arc<IdCore>> {
+        self.ids().get(&token)?.upgrade()
+    }
+
+    /// Queues an event of our own.
+    fn tell(&self, id: &IdCore, kind: CmEventKind) {
+        let mut own = self.own.lock().expect("nothing panics under this lock");
+        own.push_back(CmEvent {
+            id: id.name(),
+            kind,
+        });
+        self.bell.ring(1);
+    }
+
+    fn take_own(&self) -> Option<CmEvent> {
+        let mut own = self.own.lock().expect("nothing panics under this lock");
+        let event = own.pop_front();
+        if own.is_empty() {
+            self.bell.answer();
+        }
+        event
+    }
+
+    /// Applies an event of the library's. `None`: it concerns nobody, or is a step on the way.
+    fn apply(&self, event: RawEvent) -> Option<CmEvent> {
+        if let Some(raw) = event.request {
+            return self.request(event.token, raw, event.private_data);
+        }
+        let id = self.find(event.token)?;
+        let kind = match event.kind {
+            sys::RDMA_CM_EVENT_ADDR_RESOLVED => id.address_resolved(),
+            sys::RDMA_CM_EVENT_ROUTE_RESOLVED => id.route_resolved(),
+            sys::RDMA_CM_EVENT_ADDR_ERROR => id.failed(os_error("resolving", event.status)),
+            sys::RDMA_CM_EVENT_ROUTE_ERROR => id.failed(os_error("finding a route", event.status)),
+            sys::RDMA_CM_EVENT_CONNECT_ERROR | sys::RDMA_CM_EVENT_UNREACHABLE => {
+                id.failed(os_error("connecting", event.status))
+            }
+            sys::RDMA_CM_EVENT_CONNECT_RESPONSE => id.responded(event.private_data),
+            sys::RDMA_CM_EVENT_ESTABLISHED => id.established(event.private_data),
+            sys::RDMA_CM_EVENT_REJECTED => {
+                let reason = reason(self.device.transport, event.status, &event.private_data);
+                id.rejected(reason, event.private_data)
+            }
+            sys::RDMA_CM_EVENT_DISCONNECTED => id.disconnected(),
+            sys::RDMA_CM_EVENT_DEVICE_REMOVAL => id.device_removed(),
+            other => {
+                tracing::trace!(id = event.token, event = other, "of no concern");
+                None
+            }
+        };
+        kind.map(|kind| CmEvent {
+            id: id.name(),
+            kind,
+        })
+    }
+
+    fn request(&self, listener: usize, raw: RawId, private_data: Vec<u8>) -> Option<CmEvent> {
+        let refuse = |raw: &RawId, by: u8| {
+            if let Err(error) = raw.reject(&rejection(&[], by)) {
+                tracing::warn!("a request turned down: {error}");
+            }
+        };
+        let Some(listener) = self.find(listener) else {
+            refuse(&raw, BY_CONSUMER);
+            return None;
+        };
+        if raw.context() != self.device.context() {
+            tracing::warn!(
+                device = self.device.name,
+                "a request to another device turned down"
+            );
+            refuse(&raw, BY_CONSUMER);
+            return None;
+        }
+        let Some(unanswered) = listener.take_backlog() else {
+            refuse(&raw, BY_BACKLOG);
+            return None;
+        };
+        let events = self.me.upgrade()?;
+        let token = TOKENS.fetch_add(1, Ordering::Relaxed);
+        raw.set_token(token);
+        let (device, slabs) = (&self.device, &self.slabs);
+        let core = IdCore::new(&events, device, slabs, token, raw, Phase::Requested);
+        core.set_unanswered(unanswered);
+        self.ids().insert(token, Arc::downgrade(&core));
+        Some(CmEvent {
+            id: listener.name(),
+            kind: CmEventKind::ConnectRequest {
+                id: Arc::new(RdmaId::new(core)),
+                private_data,
+            },
+        })
+    }
+}
+
+impl EventChannel for RdmaEvents {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn poll(&self) -> Option<CmEvent> {
+        let _taking = self.taking.lock().expect("nothing panics under this lock");
+        loop {
+            if let Some(event) = self.take_own() {
+                return Some(event);
+            }
+            if let Some(event) = self.apply(self.raw.next()?) {
+                return Some(event);
+            }
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Duration> {
+        // The kernel keeps the time of everything.
+        None
+    }
+}
+
+/// Bytes of a rejection: the program's, then zeros, then who rejected.
+fn rejection(data: &[u8], by: u8) -> [u8; REJECT_DATA_LEN] {
+    let mut bytes = [0; REJECT_DATA_LEN];
+    bytes[..data.len()].copy_from_slice(data);
+    bytes[REJECT_DATA_LEN - 1] = by;
+    bytes
+}
+
+/// Why a peer, or its system, turned a request down.
+fn reason(transport: Transport, status: i32, data: &[u8]) -> RejectReason {
+    let nobody = match transport {
+        Transport::Ib => status == REJ_INVALID_SERVICE_ID,
+        // TCP's own refusal.
+        Transport::Iwarp => status == -libc::ECONNREFUSED,
+    };
+    match data.get(REJECT_DATA_LEN - 1) {
+        _ if nobody => RejectReason::NoListener,
+        Some(&BY_BACKLOG) => RejectReason::Backlog,
+        _ => RejectReason::Consumer,
+    }
+}
+
+/// The status of an event is a negative errno.
+fn os_error(op: &'static str, status: i32) -> VerbsError {
+    let code = match status.checked_neg() {
+        Some(code) if code > 0 => code,
+        // InfiniBand's own codes for "no answer".
+        _ => libc::ETIMEDOUT,
+    };
+    VerbsError::os(op, io::Error::from_raw_os_error(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rejection says who rejected, whatever the program adds, and on both transports.
+    #[test]
+    fn rejections_name_who_rejected() {
+        let full = vec![0xFF; REJECT_DATA_LEN - 1];
+        for data in [&[][..], b"no", &full] {
+            for (by, expected) in [
+                (BY_CONSUMER, RejectReason::Consumer),
+                (BY_BACKLOG, RejectReason::Backlog),
+            ] {
+                let bytes = rejection(data, by);
+                assert!(bytes.starts_with(data));
+                assert_eq!(reason(Transport::Ib, 28, &bytes), expected);
+                let status = -libc::ECONNRESET;
+                assert_eq!(reason(Transport::Iwarp, status, &bytes), expected);
+            }
+        }
+        assert_eq!(
+            reason(Transport::Ib, 8, &[0; 148]),
+            RejectReason::NoListener
+        );
+        let refused = -libc::ECONNREFUSED;
+        assert_eq!(
+            reason(Transport::Iwarp, refused, &[]),
+            RejectReason::NoListener
+        );
+    }
+
+    #[test]
+    fn statuses_become_errnos() {
+        assert_eq!(
+            os_error("x", -libc::EHOSTUNREACH).errno(),
+            libc::EHOSTUNREACH
+        );
+        assert_eq!(os_error("x", 3).errno(), libc::ETIMEDOUT);
+        assert_eq!(os_error("x", i32::MIN).errno(), libc::ETIMEDOUT);
+    }
+}

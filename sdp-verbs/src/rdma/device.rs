@@ -1,0 +1,409 @@
+//! One opened device.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::sync::{Arc, Mutex, Weak};
+
+use super::options::RdmaOptions;
+use super::region::RdmaRegion;
+use super::sys::{self, Library};
+use crate::caps::{Caps, Limits};
+use crate::error::VerbsError;
+
+/// How a device talks to its peers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Transport {
+    /// InfiniBand or RoCE.
+    Ib,
+    /// iWARP: RDMA over TCP.
+    Iwarp,
+}
+
+/// Functions of the device's driver that verbs.h calls through the context.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ops {
+    pub(super) poll_cq:
+        unsafe extern "C" fn(*mut sys::ibv_cq, libc::c_int, *mut sys::ibv_wc) -> libc::c_int,
+    pub(super) req_notify_cq: unsafe extern "C" fn(*mut sys::ibv_cq, libc::c_int) -> libc::c_int,
+    pub(super) post_send: unsafe extern "C" fn(
+        *mut sys::ibv_qp,
+        *mut sys::ibv_send_wr,
+        *mut *mut sys::ibv_send_wr,
+    ) -> libc::c_int,
+    pub(super) post_recv: unsafe extern "C" fn(
+        *mut sys::ibv_qp,
+        *mut sys::ibv_recv_wr,
+        *mut *mut sys::ibv_recv_wr,
+    ) -> libc::c_int,
+    pub(super) windows: Option<WindowOps>,
+}
+
+/// Those for memory windows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WindowOps {
+    pub(super) alloc: unsafe extern "C" fn(*mut sys::ibv_pd, sys::ibv_mw_type) -> *mut sys::ibv_mw,
+    pub(super) dealloc: unsafe extern "C" fn(*mut sys::ibv_mw) -> libc::c_int,
+}
+
+/// A device, and the protection domain in which everything of an instance lives.
+pub(super) struct Device {
+    pub(super) lib: &'static Library,
+    pub(super) name: String,
+    pub(super) transport: Transport,
+    pub(super) ops: Ops,
+    pub(super) caps: Caps,
+    pub(super) limits: Limits,
+    /// Bytes of a message that the device copies while it is posted.
+    pub(super) inline_max: usize,
+    /// The flag of a receive that invalidated a key.
+    pub(super) invalidated_flag: libc::c_uint,
+    /// A queue pair in error flushes before the call that put it there returns, but not always
+    /// everything.
+    pub(super) forgets_to_flush: bool,
+    /// READs under way: what we start, and what peers may.
+    pub(super) read_depth: (u8, u8),
+    context: NonNull<sys::ibv_context>,
+    pd: NonNull<sys::ibv_pd>,
+    cq_depth_max: u32,
+    regions: Mutex<HashMap<u32, Weak<RdmaRegion>>>,
+}
+
+// SAFETY: verbs objects may be used from any thread; the library locks what needs locking.
+unsafe impl Send for Device {}
+// SAFETY: as above.
+unsafe impl Sync for Device {}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device")
+            .field("name", &self.name)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a call that returns an errno, or -1 with errno set, came to.
+pub(super) fn check(op: &'static str, returned: libc::c_int) -> Result<(), VerbsError> {
+    match returned {
+        0 => Ok(()),
+        code if code > 0 => Err(VerbsError::os(op, std::io::Error::from_raw_os_error(code))),
+        _ => Err(last_error(op)),
+    }
+}
+
+/// Gives an object back that could otherwise go on using a program's memory.
+///
+/// If the device refuses although it is there, memory that is about to have another owner could
+/// still be read or written by a peer, and no caller could do anything about that: nothing that
+/// follows could be trusted, so the process ends.
+pub(super) fn check_released(op: &'static str, returned: libc::c_int) {
+    let Err(error) = check(op, returned) else {
+        return;
+    };
+    if matches!(error.errno(), libc::EIO | libc::ENODEV) {
+        // The device has been removed, and its keys with it.
+        tracing::warn!("{error}");
+        return;
+    }
+    tracing::error!("{error}");
+    std::process::abort();
+}
+
+/// What errno says about a call that returned nothing.
+pub(super) fn last_error(op: &'static str) -> VerbsError {
+    VerbsError::os(op, std::io::Error::last_os_error())
+}
+
+/// An object of the C library, or why there is none.
+pub(super) fn made<T>(op: &'static str, object: *mut T) -> Result<NonNull<T>, VerbsError> {
+    NonNull::new(object).ok_or_else(|| {
+        let error = std::io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => VerbsError::Limit {
+                what: op,
+                limit: error.to_string(),
+                remedy: "raise the limits of locked memory and of descriptors (ulimit -l, -n)",
+            },
+            _ => VerbsError::os(op, error),
+        }
+    })
+}
+
+/// The contexts that the connection manager has opened; they stay open with it.
+fn contexts(lib: &Library) -> Result<Vec<NonNull<sys::ibv_context>>, VerbsError> {
+    let mut count = 0;
+    // SAFETY: `count` is valid for the write.
+    let list = unsafe { lib.rdma_get_devices(&raw mut count) };
+    let list = NonNull::new(list).ok_or_else(|| {
+        let error = std::io::Error::last_os_error();
+        sys::unavailable(format!(
+            "the RDMA devices cannot be opened ({error}): is a user-space driver installed \
+             (ibverbs-providers), and may this user open /dev/infiniband/uverbs*?"
+        ))
+    })?;
+    let count = usize::try_from(count).unwrap_or(0);
+    let read = |at: usize| {
+        // SAFETY: the list has `count` entries.
+        let entry = unsafe { list.add(at) };
+        // SAFETY: as above.
+        unsafe { entry.read() }
+    };
+    // The list is not given back: that would allow the library to close the contexts.
+    Ok((0..count).filter_map(|at| NonNull::new(read(at))).collect())
+}
+
+/// Name and transport of a context's device.
+fn describe(
+    lib: &Library,
+    context: NonNull<sys::ibv_context>,
+) -> (String, sys::ibv_transport_type) {
+    // SAFETY: an open context.
+    let device = unsafe { (*context.as_ptr()).device };
+    // SAFETY: the device of an open context.
+    let name = unsafe { lib.ibv_get_device_name(device) };
+    // SAFETY: a string that lives as long as the device.
+    let name = unsafe { CStr::from_ptr(name) };
+    // SAFETY: as above.
+    let transport = unsafe { (*device).transport_type };
+    (name.to_string_lossy().into_owned(), transport)
+}
+
+/// The first port's attributes.
+fn port(
+    lib: &Library,
+    context: NonNull<sys::ibv_context>,
+) -> Result<sys::ibv_port_attr, VerbsError> {
+    // SAFETY: plain numbers, for which zeros are valid.
+    let mut attr: sys::ibv_port_attr = unsafe { std::mem::zeroed() };
+    let old: *mut sys::_compat_ibv_port_attr = ptr::from_mut(&mut attr).cast();
+    // SAFETY: the older struct, which the function fills, is the beginning of this one.
+    let returned = unsafe { lib.ibv_query_port(context.as_ptr(), 1, old) };
+    check("ibv_query_port", returned)?;
+    Ok(attr)
+}
+
+impl Device {
+    /// Opens the device that the options name.
+    ///
+    /// # Errors
+    /// [`VerbsError::Unavailable`], with the remedy.
+    pub(super) fn open(options: &RdmaOptions) -> Result<Arc<Self>, VerbsError> {
+        let lib = sys::library()?;
+        if let Some(missing) = sys::diagnose(Path::new("/sys"), Path::new("/dev")) {
+            return Err(sys::unavailable(missing));
+        }
+        let contexts = contexts(lib)?;
+        let wanted = options.wanted();
+        let mut seen = Vec::new();
+        for context in contexts {
+            let (name, transport) = describe(lib, context);
+            let fits = match &wanted {
+                Some(wanted) => *wanted == name,
+                None => port(lib, context)?.state == sys::IBV_PORT_ACTIVE,
+            };
+            if fits {
+                return Self::new(lib, context, name, transport, options).map(Arc::new);
+            }
+            seen.push(name);
+        }
+        Err(sys::unavailable(match wanted {
+            Some(wanted) => format!("no device {wanted:?}: there are {seen:?}"),
+            None => format!(
+                "no device has an active port ({seen:?}): bring the link, or the network \
+                 interface under it, up"
+            ),
+        }))
+    }
+
+    fn new(
+        lib: &'static Library,
+        context: NonNull<sys::ibv_context>,
+        name: String,
+        transport: sys::ibv_transport_type,
+        options: &RdmaOptions,
+    ) -> Result<Self, VerbsError> {
+        let transport = match transport {
+            sys::IBV_TRANSPORT_IB => Transport::Ib,
+            sys::IBV_TRANSPORT_IWARP => Transport::Iwarp,
+            other => {
+                let what =
+                    format!("device {name} has transport {other}: neither InfiniBand nor iWARP");
+                return Err(sys::unavailable(what));
+            }
+        };
+        // SAFETY: plain numbers and text, for which zeros are valid.
+        let mut attr: sys::ibv_device_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: an open context; `attr` is valid for the write.
+        let returned = unsafe { lib.ibv_query_device(context.as_ptr(), &raw mut attr) };
+        check("ibv_query_device", returned)?;
+        let port = port(lib, context)?;
+        let mut ops = ops(context, &name)?;
+        let windows = sys::IBV_DEVICE_MEM_WINDOW_TYPE_2A | sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+        if attr.device_cap_flags & windows == 0 || options.without_windows {
+            ops.windows = None;
+        }
+        // SAFETY: an open context.
+        let pd = made("ibv_alloc_pd", unsafe {
+            lib.ibv_alloc_pd(context.as_ptr())
+        })?;
+        let depth = |n: libc::c_int| u8::try_from(n.clamp(1, READ_DEPTH_MAX)).unwrap_or(1);
+        let mut device = Self {
+            lib,
+            name,
+            transport,
+            ops,
+            caps: caps(transport, &attr, ops.windows.is_some()),
+            limits: limits(transport, &attr, &port),
+            inline_max: 0,
+            forgets_to_flush: attr.vendor_id == SIW_VENDOR,
+            invalidated_flag: match attr.vendor_id {
+                RXE_VENDOR => RXE_INVALIDATED,
+                _ => sys::IBV_WC_WITH_INV,
+            },
+            read_depth: (depth(attr.max_qp_init_rd_atom), depth(attr.max_qp_rd_atom)),
+            context,
+            pd,
+            cq_depth_max: u32::try_from(attr.max_cqe).unwrap_or(0),
+            regions: Mutex::default(),
+        };
+        device.inline_max = super::qp::inline_max(&device)?;
+        tracing::debug!(
+            device = device.name,
+            transport = ?device.transport,
+            caps = ?device.caps,
+            inline = device.inline_max,
+            "RDMA device opened"
+        );
+        Ok(device)
+    }
+
+    pub(super) fn context(&self) -> *mut sys::ibv_context {
+        self.context.as_ptr()
+    }
+
+    pub(super) fn pd(&self) -> *mut sys::ibv_pd {
+        self.pd.as_ptr()
+    }
+
+    /// Places a completion queue can have.
+    pub(super) fn cq_depth_max(&self) -> u32 {
+        self.cq_depth_max
+    }
+
+    /// Remembers a region by its local key.
+    pub(super) fn add_region(&self, lkey: u32, region: Weak<RdmaRegion>) {
+        self.regions
+            .lock()
+            .expect("nothing panics under this lock")
+            .insert(lkey, region);
+    }
+
+    pub(super) fn remove_region(&self, lkey: u32) {
+        self.regions
+            .lock()
+            .expect("nothing panics under this lock")
+            .remove(&lkey);
+    }
+
+    /// The region that a local key names.
+    pub(super) fn region(&self, lkey: u32) -> Option<Arc<RdmaRegion>> {
+        let regions = self.regions.lock().expect("nothing panics under this lock");
+        regions.get(&lkey)?.upgrade()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // SAFETY: everything made in it held this device, and is gone.
+        let returned = unsafe { self.lib.ibv_dealloc_pd(self.pd.as_ptr()) };
+        if let Err(error) = check("ibv_dealloc_pd", returned) {
+            tracing::error!(device = self.name, "{error}");
+        }
+    }
+}
+
+/// Soft-RoCE, which hands the kernel's own flag of a receive to programs (seen in Linux 6.1).
+const RXE_VENDOR: u32 = 0xFF_FFFF;
+const RXE_INVALIDATED: libc::c_uint = sys::IBV_WC_WITH_INV | 1 << 2;
+
+/// Software iWARP. A request that meets a connection about to close stays in its queue for ever
+/// (seen in Linux 6.1).
+const SIW_VENDOR: u32 = 0x62_6D74;
+
+/// READs under way on one queue pair at most: as many as the engine ever wants.
+const READ_DEPTH_MAX: libc::c_int = 16;
+
+/// Requests in one queue at most.
+const WR_MAX: u32 = 1024;
+
+/// Bytes of one receive at most, as of other providers.
+const RECV_LEN_MAX: usize = 1 << 20;
+
+/// Bytes of one READ or WRITE at most.
+const RDMA_LEN_MAX: usize = 16 << 20;
+
+/// Elements of one request at most: more would make every request larger.
+const SGE_MAX: libc::c_int = 16;
+
+/// Private data: what rdma_cm leaves of an InfiniBand request, and what fits its answers. A
+/// rejection ends with a byte of ours that says why.
+pub(super) const CONNECT_DATA_MAX: usize = 56;
+pub(super) const ACCEPT_DATA_MAX: usize = 196;
+pub(super) const REJECT_DATA_LEN: usize = 148;
+
+fn limits(transport: Transport, attr: &sys::ibv_device_attr, port: &sys::ibv_port_attr) -> Limits {
+    let sges = match transport {
+        Transport::Ib if attr.max_sge_rd > 0 => attr.max_sge.min(attr.max_sge_rd),
+        Transport::Ib => attr.max_sge,
+        // The sink of a read is one element.
+        Transport::Iwarp => 1,
+    };
+    // One place of the send queue is for the end of the connection.
+    let wr_max = u32::try_from(attr.max_qp_wr).unwrap_or(0).saturating_sub(1);
+    let message_max = usize::try_from(port.max_msg_sz).unwrap_or(usize::MAX);
+    Limits {
+        send_wr_max: wr_max.min(WR_MAX),
+        recv_wr_max: wr_max.min(WR_MAX),
+        sge_max: usize::try_from(sges.clamp(1, SGE_MAX)).unwrap_or(1),
+        rdma_len_max: message_max.min(RDMA_LEN_MAX),
+        recv_len_max: message_max.min(RECV_LEN_MAX),
+        read_depth_max: u32::try_from(attr.max_qp_init_rd_atom.clamp(1, READ_DEPTH_MAX))
+            .unwrap_or(1),
+        connect_data_max: CONNECT_DATA_MAX,
+        accept_data_max: ACCEPT_DATA_MAX,
+        reject_data_max: REJECT_DATA_LEN - 1,
+    }
+}
+
+fn caps(transport: Transport, attr: &sys::ibv_device_attr, windows: bool) -> Caps {
+    let mut caps = Caps::RDMA_READ | Caps::RDMA_WRITE | Caps::REMOTE_MR;
+    if windows {
+        caps |= Caps::MEMORY_WINDOW | Caps::HEAP_WINDOW;
+        let invalidates = attr.device_cap_flags & sys::IBV_DEVICE_MEM_MGT_EXTENSIONS != 0;
+        caps.set(Caps::LOCAL_INV | Caps::SEND_WITH_INV, invalidates);
+    }
+    match transport {
+        Transport::Ib => caps |= Caps::RNR_RETRY | Caps::SOLICITED | Caps::REMOTE_STATUS,
+        Transport::Iwarp => caps |= Caps::EXPOSED_SINK,
+    }
+    caps
+}
+
+fn ops(context: NonNull<sys::ibv_context>, name: &str) -> Result<Ops, VerbsError> {
+    // SAFETY: an open context, whose table is complete and constant.
+    let table = unsafe { (*context.as_ptr()).ops };
+    let absent = || sys::unavailable(format!("the driver of {name} lacks a basic operation"));
+    let windows = match (table.alloc_mw, table.dealloc_mw) {
+        (Some(alloc), Some(dealloc)) => Some(WindowOps { alloc, dealloc }),
+        _ => None,
+    };
+    Ok(Ops {
+        poll_cq: table.poll_cq.ok_or_else(absent)?,
+        req_notify_cq: table.req_notify_cq.ok_or_else(absent)?,
+        post_send: table.post_send.ok_or_else(absent)?,
+        post_recv: table.post_recv.ok_or_else(absent)?,
+        windows,
+    })
+}

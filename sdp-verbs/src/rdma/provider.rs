@@ -1,0 +1,149 @@
+//! The entry to the provider.
+
+use std::any::Any;
+use std::net::SocketAddr;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::NAME;
+use super::cm::{self, RdmaEvents};
+use super::cq::{RdmaChannel, RdmaCq};
+use super::device::Device;
+use super::options::RdmaOptions;
+use super::region::RdmaRegion;
+use super::slab::SlabPool;
+use super::window::RdmaWindow;
+use crate::caps::{Caps, Limits};
+use crate::cm::{CmId, EventChannel};
+use crate::cq::{CompChannel, CompletionQueue, CqToken};
+use crate::error::VerbsError;
+use crate::mr::{MemoryRegion, MemoryWindow};
+use crate::provider::Provider;
+use crate::types::Access;
+
+/// Verbs on an adapter. One instance is one device.
+#[derive(Debug)]
+pub struct RdmaProvider {
+    device: Arc<Device>,
+    slabs: Arc<SlabPool>,
+}
+
+impl RdmaProvider {
+    /// Opens the device that `SDP_RDMA_DEVICE` names, else the first that has an active port.
+    ///
+    /// # Errors
+    /// [`VerbsError::Unavailable`]: a library, a device, a kernel module or a permission is
+    /// missing; the reason names it and the remedy.
+    pub fn open() -> Result<Self, VerbsError> {
+        Self::open_with(&RdmaOptions::default())
+    }
+
+    /// Opens an instance that is not as usual.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(options: &RdmaOptions) -> Result<Self, VerbsError> {
+        let device = Device::open(options)?;
+        let slabs = SlabPool::new(&device);
+        Ok(Self { device, slabs })
+    }
+
+    /// Name of the device, as `ibv_devices` lists it.
+    #[must_use]
+    pub fn device_name(&self) -> &str {
+        &self.device.name
+    }
+
+    /// Bytes of a message that the device copies while it is posted.
+    #[must_use]
+    pub fn inline_max(&self) -> usize {
+        self.device.inline_max
+    }
+
+    /// The addresses of this machine that are behind the device: where a peer reaches it.
+    ///
+    /// # Errors
+    /// The system does not tell its addresses.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>, VerbsError> {
+        cm::addresses(&self.device)
+    }
+}
+
+impl Provider for RdmaProvider {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn caps(&self) -> Caps {
+        self.device.caps
+    }
+
+    fn limits(&self) -> Limits {
+        self.device.limits
+    }
+
+    fn create_event_channel(&self) -> Result<Arc<dyn EventChannel>, VerbsError> {
+        Ok(RdmaEvents::new(&self.device, &self.slabs)?)
+    }
+
+    fn create_comp_channel(&self) -> Result<Arc<dyn CompChannel>, VerbsError> {
+        Ok(RdmaChannel::new(&self.device)?)
+    }
+
+    fn create_cq(
+        &self,
+        depth: u32,
+        channel: &Arc<dyn CompChannel>,
+        token: CqToken,
+    ) -> Result<Arc<dyn CompletionQueue>, VerbsError> {
+        let any: Arc<dyn Any + Send + Sync> = Arc::clone(channel) as _;
+        let channel = any
+            .downcast::<RdmaChannel>()
+            .ok()
+            .filter(|channel| channel.belongs_to(&self.device))
+            .ok_or_else(|| VerbsError::Argument {
+                what: "completion channel",
+                reason: "it is not of this provider instance".to_owned(),
+            })?;
+        Ok(RdmaCq::new(&self.device, depth, &channel, token)?)
+    }
+
+    fn create_id(&self, channel: &Arc<dyn EventChannel>) -> Result<Arc<dyn CmId>, VerbsError> {
+        let any: Arc<dyn Any + Send + Sync> = Arc::clone(channel) as _;
+        let channel = any
+            .downcast::<RdmaEvents>()
+            .ok()
+            .filter(|channel| channel.belongs_to(&self.device))
+            .ok_or_else(|| VerbsError::Argument {
+                what: "event channel",
+                reason: "it is not of this provider instance".to_owned(),
+            })?;
+        channel.create_id()
+    }
+
+    unsafe fn register(
+        &self,
+        addr: NonNull<u8>,
+        len: usize,
+        access: Access,
+    ) -> Result<Arc<dyn MemoryRegion>, VerbsError> {
+        // SAFETY: this function's contract is the same.
+        let region = unsafe { RdmaRegion::register(&self.device, addr, len, access, None) };
+        Ok(region?)
+    }
+
+    fn alloc_registered(&self, len: usize) -> Result<Arc<dyn MemoryRegion>, VerbsError> {
+        let access = Access::LOCAL_WRITE | Access::MW_BIND;
+        Ok(RdmaRegion::allocate(&self.device, len, access)?)
+    }
+
+    fn alloc_window(&self) -> Result<Box<dyn MemoryWindow>, VerbsError> {
+        let Some(ops) = self.device.ops.windows else {
+            return Err(VerbsError::Unsupported {
+                provider: NAME,
+                op: "memory windows of type 2",
+            });
+        };
+        Ok(Box::new(RdmaWindow::new(&self.device, ops)?))
+    }
+}

@@ -1,0 +1,524 @@
+//! Queue pairs.
+
+mod create;
+mod recv;
+mod send;
+mod wr;
+
+use std::collections::VecDeque;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+
+pub(super) use create::inline_max;
+
+use super::cm::IdCore;
+use super::cq::RdmaCq;
+use super::device::{Device, check};
+use super::region::RdmaRegion;
+use super::slab::SlabPool;
+use super::sys;
+use super::window::{RdmaWindow, WindowCore};
+use crate::error::{PostError, VerbsError};
+use crate::memory::{RecvBuf, SendBuf};
+use crate::mr::{Binding, MemoryRegion, MemoryWindow};
+use crate::qp::QueuePair;
+use crate::types::{Access, QpNum, Rkey, WrId};
+use crate::wr::{SendFlags, SendOp, SendWr, WcOpcode, WcStatus, WorkCompletion};
+
+use recv::RecvQueue;
+use send::{Entry, Kind, SendQueue};
+use wr::{Prepared, status_of};
+
+/// Marks the device's name for a receive; the rest counts requests of its queue.
+const RECV: u64 = 1 << 63;
+
+/// No connection yet; it can send; it is in error.
+const IDLE: u8 = 0;
+const READY: u8 = 1;
+const ERROR: u8 = 2;
+
+/// A queue pair.
+#[derive(Debug)]
+pub(super) struct RdmaQp {
+    device: Arc<Device>,
+    slabs: Arc<SlabPool>,
+    qp: NonNull<sys::ibv_qp>,
+    number: u32,
+    cq: Arc<RdmaCq>,
+    id: Arc<IdCore>,
+    rnr_retry: u8,
+    state: AtomicU8,
+    send: Mutex<SendQueue>,
+    recv: Mutex<RecvQueue>,
+    /// Keys that are good on it, and their windows.
+    bound: Mutex<Vec<(u32, Weak<WindowCore>)>>,
+}
+
+// SAFETY: posting is behind the locks; modifying and destroying are the library's own locks.
+unsafe impl Send for RdmaQp {}
+// SAFETY: as above.
+unsafe impl Sync for RdmaQp {}
+
+impl RdmaQp {
+    fn send_queue(&self) -> MutexGuard<'_, SendQueue> {
+        self.send.lock().expect("nothing panics under this lock")
+    }
+
+    fn recv_queue(&self) -> MutexGuard<'_, RecvQueue> {
+        self.recv.lock().expect("nothing panics under this lock")
+    }
+
+    fn bound(&self) -> MutexGuard<'_, Vec<(u32, Weak<WindowCore>)>> {
+        self.bound.lock().expect("nothing panics under this lock")
+    }
+
+    /// The number as the device knows it.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    fn ready(&self) -> Result<(), PostError> {
+        if self.state.load(Ordering::Acquire) == READY {
+            Ok(())
+        } else {
+            Err(PostError::WrongState)
+        }
+    }
+
+    /// The connection is there: requests are taken.
+    pub(super) fn set_ready(&self) {
+        // One that is in error stays so.
+        let set = self
+            .state
+            .compare_exchange(IDLE, READY, Ordering::AcqRel, Ordering::Acquire);
+        if set.is_err() {
+            tracing::debug!(qp = %format_args!("{:#x}", self.number), "established too late");
+        }
+    }
+
+    /// Moves it to a state of the handshake, with the attributes that the connection manager has
+    /// negotiated and those that are ours.
+    pub(super) fn advance(
+        &self,
+        attr: &mut sys::ibv_qp_attr,
+        mut mask: i32,
+    ) -> Result<(), VerbsError> {
+        let mut set = |flag: sys::ibv_qp_attr_mask| {
+            mask |= i32::try_from(flag).expect("flags are small");
+        };
+        match attr.qp_state {
+            sys::IBV_QPS_INIT => {
+                attr.qp_access_flags = sys::IBV_ACCESS_LOCAL_WRITE
+                    | sys::IBV_ACCESS_REMOTE_READ
+                    | sys::IBV_ACCESS_REMOTE_WRITE;
+                set(sys::IBV_QP_ACCESS_FLAGS);
+            }
+            sys::IBV_QPS_RTR => {
+                attr.min_rnr_timer = RNR_TIMER;
+                set(sys::IBV_QP_MIN_RNR_TIMER);
+            }
+            sys::IBV_QPS_RTS => {
+                attr.rnr_retry = self.rnr_retry;
+                set(sys::IBV_QP_RNR_RETRY);
+                attr.timeout = ACK_TIMEOUT;
+                set(sys::IBV_QP_TIMEOUT);
+                attr.retry_cnt = RETRY_COUNT;
+                set(sys::IBV_QP_RETRY_CNT);
+            }
+            _ => {}
+        }
+        // SAFETY: a queue pair that lives as long as this value.
+        let returned = unsafe { self.device.lib.ibv_modify_qp(self.qp.as_ptr(), attr, mask) };
+        check("ibv_modify_qp", returned)
+    }
+
+    /// Into the error state; what is outstanding comes back flushed.
+    pub(super) fn fail(&self) {
+        self.state.store(ERROR, Ordering::Release);
+        // SAFETY: plain numbers, for which zeros are valid.
+        let mut attr: sys::ibv_qp_attr = unsafe { std::mem::zeroed() };
+        attr.qp_state = sys::IBV_QPS_ERR;
+        let mask = i32::try_from(sys::IBV_QP_STATE).expect("flags are small");
+        // SAFETY: a queue pair that lives as long as this value.
+        let returned = unsafe {
+            self.device
+                .lib
+                .ibv_modify_qp(self.qp.as_ptr(), &raw mut attr, mask)
+        };
+        if let Err(error) = check("ibv_modify_qp", returned) {
+            tracing::warn!(qp = %format_args!("{:#x}", self.number), "into error: {error}");
+        }
+        if self.device.forgets_to_flush {
+            self.cq.flush_later(self.number);
+        }
+    }
+
+    /// Every key bound on it is dead when this returns.
+    fn kill_keys(&self) {
+        let bound = std::mem::take(&mut *self.bound());
+        for (rkey, window) in bound {
+            if let Some(window) = window.upgrade() {
+                window.kill(rkey);
+            }
+        }
+    }
+
+    /// A key was invalidated, by us or by the peer.
+    fn invalidated(&self, rkey: u32) {
+        let window = {
+            let mut bound = self.bound();
+            let place = bound.iter().position(|(key, _)| *key == rkey);
+            place.map(|place| bound.swap_remove(place).1)
+        };
+        if let Some(window) = window.and_then(|window| window.upgrade()) {
+            window.unbind(rkey);
+        }
+    }
+
+    /// Sends an empty request behind everything that is outstanding; the connection ends when it
+    /// has completed. False: nothing is outstanding, or it cannot be sent.
+    pub(super) fn post_marker(&self) -> bool {
+        if self.ready().is_err() {
+            return false;
+        }
+        let mut queue = self.send_queue();
+        if queue.is_empty() || !self.cq.take_place() {
+            return false;
+        }
+        let mut wr = Prepared::marker(self.device.transport);
+        let entry = Entry::new(WrId(0), Kind::Marker, true);
+        let posted = self.post_prepared(&mut queue, &mut wr, entry);
+        if posted.is_err() {
+            self.cq.free_places(1);
+        }
+        posted.is_ok()
+    }
+
+    /// Posts under the queue's lock; the caller has taken a place in the completion queue.
+    fn post_prepared(
+        &self,
+        queue: &mut SendQueue,
+        wr: &mut Prepared<'_>,
+        entry: Entry,
+    ) -> Result<(), PostError> {
+        let signaled = entry.signaled || queue.wants_signal();
+        let raw = wr.finish(queue.next_number(), signaled);
+        let mut bad = ptr::null_mut();
+        // SAFETY: the driver's own function; the request and its elements live until it returns,
+        // and the memory they name until it completes, by the contracts of those who registered.
+        let returned = unsafe { (self.device.ops.post_send)(self.qp.as_ptr(), raw, &raw mut bad) };
+        match check("ibv_post_send", returned) {
+            Ok(()) => {
+                queue.push(entry, signaled);
+                Ok(())
+            }
+            Err(error) => Err(self.refused(&error)),
+        }
+    }
+
+    /// What a driver's refusal means.
+    fn refused(&self, error: &VerbsError) -> PostError {
+        tracing::warn!(qp = %format_args!("{:#x}", self.number), "{error}");
+        match error.errno() {
+            libc::ENOMEM => PostError::QueueFull,
+            libc::ENOSYS | libc::EOPNOTSUPP => PostError::Unsupported,
+            _ if self.state.load(Ordering::Acquire) == ERROR => PostError::WrongState,
+            _ => PostError::LocalProtection,
+        }
+    }
+
+    fn post(&self, wr: &mut Prepared<'_>, entry: Entry) -> Result<(), PostError> {
+        let mut queue = self.send_queue();
+        self.ready()?;
+        if queue.is_full() || !self.cq.take_place() {
+            return Err(PostError::QueueFull);
+        }
+        let posted = self.post_prepared(&mut queue, wr, entry);
+        if posted.is_err() {
+            self.cq.free_places(1);
+        }
+        posted
+    }
+
+    /// A completion of the device: adds to `out` what the caller is to see of it.
+    pub(super) fn complete(&self, wc: &sys::ibv_wc, out: &mut VecDeque<WorkCompletion>) {
+        let is_recv = wc.wr_id & RECV != 0;
+        let status = status_of(wc.status, is_recv);
+        if status != WcStatus::Success {
+            self.state.store(ERROR, Ordering::Release);
+        }
+        if is_recv {
+            out.extend(self.complete_recv(wc, status));
+        } else if self.send_queue().complete(wc.wr_id, status) {
+            self.take_ended(out);
+        } else {
+            tracing::error!(qp = %format_args!("{:#x}", self.number), "a request completed twice");
+        }
+    }
+
+    /// The device has nothing more to say about this queue pair, which is in error.
+    pub(super) fn flush(&self, out: &mut VecDeque<WorkCompletion>) {
+        self.send_queue().flush();
+        self.take_ended(out);
+        loop {
+            let flushed = self.recv_queue().flush_one();
+            let Some(wr_id) = flushed else { break };
+            self.cq.free_places(1);
+            out.push_back(self.completion(wr_id, WcStatus::Flushed, WcOpcode::Recv));
+        }
+    }
+
+    fn take_ended(&self, out: &mut VecDeque<WorkCompletion>) {
+        loop {
+            let ended = self.send_queue().take_ended();
+            let Some((entry, status)) = ended else { break };
+            self.cq.free_places(1);
+            out.extend(self.complete_send(&entry, status));
+        }
+    }
+
+    fn completion(&self, wr_id: WrId, status: WcStatus, opcode: WcOpcode) -> WorkCompletion {
+        WorkCompletion {
+            wr_id,
+            status,
+            opcode,
+            byte_len: 0,
+            invalidated: None,
+            qp: QpNum(self.number),
+        }
+    }
+
+    fn complete_recv(&self, wc: &sys::ibv_wc, status: WcStatus) -> Option<WorkCompletion> {
+        let done = self.recv_queue().complete(wc.wr_id & !RECV);
+        let Some(wr_id) = done else {
+            tracing::error!(qp = %format_args!("{:#x}", self.number), "a receive completed twice");
+            return None;
+        };
+        self.cq.free_places(1);
+        let success = status == WcStatus::Success;
+        let mut invalidated = None;
+        if success {
+            self.id.first_message();
+            if wc.wc_flags & self.device.invalidated_flag != 0 {
+                // SAFETY: the flag says which of the two the field is.
+                let rkey = unsafe { wc.__bindgen_anon_1.invalidated_rkey };
+                self.invalidated(rkey);
+                invalidated = Some(Rkey(rkey));
+            }
+        }
+        Some(WorkCompletion {
+            byte_len: if success { wc.byte_len as usize } else { 0 },
+            invalidated,
+            ..self.completion(wr_id, status, WcOpcode::Recv)
+        })
+    }
+
+    fn complete_send(&self, entry: &Entry, status: WcStatus) -> Option<WorkCompletion> {
+        let success = status == WcStatus::Success;
+        match &entry.kind {
+            Kind::Marker => {
+                self.id.drained();
+                return None;
+            }
+            Kind::LocalInv { rkey } if success => self.invalidated(*rkey),
+            Kind::Bind { rkey } if !success => self.bind_failed(*rkey),
+            _ => {}
+        }
+        if success && !entry.signaled {
+            return None;
+        }
+        let (opcode, byte_len) = entry.kind.report();
+        Some(WorkCompletion {
+            byte_len: if success { byte_len } else { 0 },
+            ..self.completion(entry.wr_id, status, opcode)
+        })
+    }
+
+    fn bind_failed(&self, rkey: u32) {
+        let window = {
+            let mut bound = self.bound();
+            let place = bound.iter().position(|(key, _)| *key == rkey);
+            place.map(|place| bound.swap_remove(place).1)
+        };
+        if let Some(window) = window.and_then(|window| window.upgrade()) {
+            window.kill(rkey);
+        }
+    }
+
+    /// The window and the region of a bind, if they fit each other.
+    fn bind_parts<'a>(
+        &self,
+        window: &'a dyn MemoryWindow,
+        binding: &Binding,
+    ) -> Result<(&'a Arc<WindowCore>, Arc<RdmaRegion>), PostError> {
+        if self.device.ops.windows.is_none() {
+            return Err(PostError::Unsupported);
+        }
+        let window = window
+            .as_any()
+            .downcast_ref::<RdmaWindow>()
+            .map(RdmaWindow::core)
+            .filter(|window| window.belongs_to(&self.device))
+            .ok_or(PostError::LocalProtection)?;
+        let region = self
+            .device
+            .region(binding.lkey.0)
+            .filter(|region| {
+                binding.len > 0
+                    && region.belongs_to(&self.device)
+                    && region.covers(binding.addr.as_ptr().addr(), binding.len)
+                    && region.access().contains(Access::MW_BIND)
+            })
+            .ok_or(PostError::LocalProtection)?;
+        Ok((window, region))
+    }
+}
+
+/// How long a peer whose message met no receive waits before it tries again: code 12 is 0.64 ms.
+const RNR_TIMER: u8 = 12;
+
+/// How long an acknowledgement may take before a packet is sent again: code 18 is 1.07 s. The
+/// connection manager's own choice on RoCE is four times that.
+const ACK_TIMEOUT: u8 = 18;
+
+/// Times a packet is sent again before a silent peer is given up, which takes some 7 s. Not 7:
+/// rxe takes that for "without end".
+pub(super) const RETRY_COUNT: u8 = 6;
+
+impl QueuePair for RdmaQp {
+    fn num(&self) -> QpNum {
+        QpNum(self.number)
+    }
+
+    fn alloc_recv(&self, len: usize) -> Result<RecvBuf, VerbsError> {
+        let max = self.device.limits.recv_len_max;
+        if len > max {
+            return Err(VerbsError::Argument {
+                what: "length of a receive",
+                reason: format!("{len} bytes, at most {max}"),
+            });
+        }
+        let slot = Arc::new(self.slabs.take(len)?);
+        let mem = slot.mem().slice(0, len).expect("a slot is long enough");
+        let token = self.recv_queue().adopt(&slot, len);
+        Ok(RecvBuf::new(mem, token, slot))
+    }
+
+    fn post_recv(&self, wr_id: WrId, buf: &RecvBuf) -> Result<(), PostError> {
+        if self.state.load(Ordering::Acquire) == ERROR {
+            return Err(PostError::WrongState);
+        }
+        let mut queue = self.recv_queue();
+        let slot = queue.find(buf).ok_or(PostError::LocalProtection)?;
+        if queue.is_full() || !self.cq.take_place() {
+            return Err(PostError::QueueFull);
+        }
+        let mut sge = wr::element(buf.mem(), slot.lkey());
+        let mut raw = sys::ibv_recv_wr {
+            wr_id: RECV | queue.next_number(),
+            next: ptr::null_mut(),
+            sg_list: &raw mut sge,
+            num_sge: 1,
+        };
+        let mut bad = ptr::null_mut();
+        // SAFETY: the driver's own function; request and element live until it returns, and the
+        // buffer's memory is kept by the queue until the receive completes.
+        let returned =
+            unsafe { (self.device.ops.post_recv)(self.qp.as_ptr(), &raw mut raw, &raw mut bad) };
+        match check("ibv_post_recv", returned) {
+            Ok(()) => {
+                queue.push(wr_id, buf.token(), slot);
+                Ok(())
+            }
+            Err(error) => {
+                self.cq.free_places(1);
+                Err(self.refused(&error))
+            }
+        }
+    }
+
+    fn reserve_send(&self, len: usize) -> Result<SendBuf, PostError> {
+        self.ready()?;
+        if len > self.device.limits.recv_len_max {
+            return Err(PostError::TooLarge);
+        }
+        let reserved = send::Reserved::new(self.number, &self.slabs, len)?;
+        let mem = reserved.mem();
+        Ok(SendBuf::new(
+            mem,
+            u64::from(self.number),
+            Arc::new(reserved),
+        ))
+    }
+
+    fn unreserve_send(&self, buf: SendBuf) {
+        drop(buf);
+    }
+
+    fn post_send(&self, wr: SendWr<'_>) -> Result<(), PostError> {
+        self.ready()?;
+        let SendWr { wr_id, op, flags } = wr;
+        if let SendOp::LocalInv { rkey } = &op {
+            if !self.device.caps.contains(crate::caps::Caps::LOCAL_INV) {
+                return Err(PostError::Unsupported);
+            }
+            // Invalidating what is no window of this queue pair would end the connection.
+            if !self.bound().iter().any(|(key, _)| *key == rkey.0) {
+                return Err(PostError::LocalProtection);
+            }
+        }
+        let (mut prepared, kind, keep) = wr::prepare(self, op, flags)?;
+        let mut entry = Entry::new(wr_id, kind, flags.contains(SendFlags::SIGNALED));
+        entry.keep = keep;
+        self.post(&mut prepared, entry)
+    }
+
+    fn bind(
+        &self,
+        wr_id: WrId,
+        flags: SendFlags,
+        window: &dyn MemoryWindow,
+        binding: Binding,
+    ) -> Result<Rkey, PostError> {
+        let (window, region) = self.bind_parts(window, &binding)?;
+        self.ready()?;
+        let mut state = window.state();
+        let (mw, rkey) = window
+            .next_key(&mut state)
+            .ok_or(PostError::LocalProtection)?;
+        let mut prepared = Prepared::bind(mw, rkey, &region, &binding, flags);
+        let kind = Kind::Bind { rkey };
+        let entry = Entry::new(wr_id, kind, flags.contains(SendFlags::SIGNALED));
+        // Known before it is posted: its completion may be polled for at once.
+        self.bound().push((rkey, Arc::downgrade(window)));
+        if let Err(error) = self.post(&mut prepared, entry) {
+            self.bound().retain(|(key, _)| *key != rkey);
+            return Err(error);
+        }
+        state.set_bound(rkey, binding.lkey.0);
+        region.note_window(window);
+        Ok(Rkey(rkey))
+    }
+
+    fn heap_reachable(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn set_error(&self) {
+        self.fail();
+        self.kill_keys();
+    }
+}
+
+impl Drop for RdmaQp {
+    fn drop(&mut self) {
+        self.set_error();
+        self.id.queue_pair_gone();
+        // SAFETY: nobody else has it any more.
+        let returned = unsafe { self.device.lib.ibv_destroy_qp(self.qp.as_ptr()) };
+        super::device::check_released("ibv_destroy_qp", returned);
+        let outstanding = self.send_queue().len() + self.recv_queue().len();
+        self.cq.remove_qp(self.number, outstanding);
+    }
+}

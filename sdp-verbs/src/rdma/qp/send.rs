@@ -1,0 +1,256 @@
+//! The send queue, as we count it, and memory of messages.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::PostError;
+use crate::memory::{ForeignSlice, Keep};
+use crate::rdma::slab::{SlabPool, Slot};
+use crate::types::WrId;
+use crate::wr::{WcOpcode, WcStatus};
+
+/// What a request in the queue is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    Send,
+    Read {
+        len: usize,
+    },
+    Write,
+    Bind {
+        rkey: u32,
+    },
+    LocalInv {
+        rkey: u32,
+    },
+    /// Ours: it shows that everything before it has arrived.
+    Marker,
+}
+
+impl Kind {
+    /// How its completion reports it.
+    pub(super) fn report(self) -> (WcOpcode, usize) {
+        match self {
+            Self::Send => (WcOpcode::Send, 0),
+            Self::Read { len } => (WcOpcode::Read, len),
+            Self::Write | Self::Marker => (WcOpcode::Write, 0),
+            Self::Bind { .. } => (WcOpcode::Bind, 0),
+            Self::LocalInv { .. } => (WcOpcode::LocalInv, 0),
+        }
+    }
+}
+
+/// A request that has been posted and not completed.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) wr_id: WrId,
+    pub(super) kind: Kind,
+    /// The caller wants to see its success.
+    pub(super) signaled: bool,
+    /// Memory that the device reads.
+    pub(super) keep: Option<Keep>,
+    /// The device will tell of its success.
+    told: bool,
+    /// What the device has said.
+    status: Option<WcStatus>,
+}
+
+impl Entry {
+    pub(super) fn new(wr_id: WrId, kind: Kind, signaled: bool) -> Self {
+        Self {
+            wr_id,
+            kind,
+            signaled,
+            keep: None,
+            told: signaled,
+            status: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct SendQueue {
+    max: usize,
+    entries: VecDeque<Entry>,
+    /// Number of the oldest entry.
+    first: u64,
+    /// Requests since the last one that will tell of its completion.
+    silent: usize,
+}
+
+impl SendQueue {
+    pub(super) fn new(max: u32) -> Self {
+        Self {
+            max: usize::try_from(max).unwrap_or(usize::MAX),
+            entries: VecDeque::new(),
+            first: 0,
+            silent: 0,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= self.max
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Number of the next request.
+    pub(super) fn next_number(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    /// So many requests in a row are silent that the next must not be: only a completion frees
+    /// the places of those before it.
+    pub(super) fn wants_signal(&self) -> bool {
+        self.silent + 1 >= self.max.div_ceil(2)
+    }
+
+    /// A request has been posted; `signaled`: the device will tell.
+    pub(super) fn push(&mut self, mut entry: Entry, signaled: bool) {
+        entry.told = signaled;
+        self.silent = if signaled { 0 } else { self.silent + 1 };
+        self.entries.push_back(entry);
+    }
+
+    /// The device says how a request ended. False: there is no such request.
+    pub(super) fn complete(&mut self, number: u64, status: WcStatus) -> bool {
+        let place = number
+            .checked_sub(self.first)
+            .and_then(|place| usize::try_from(place).ok())
+            .and_then(|place| self.entries.get_mut(place));
+        match place {
+            Some(entry) => {
+                entry.status = Some(status);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The device will say no more: what it has not told of was flushed.
+    pub(super) fn flush(&mut self) {
+        for entry in &mut self.entries {
+            entry.status.get_or_insert(WcStatus::Flushed);
+        }
+    }
+
+    /// The oldest request whose end is known, in the order of posting. (siw tells of a SEND before
+    /// it tells of the READ in front of it.) One that the device does not tell of has ended if a
+    /// later one has.
+    pub(super) fn take_ended(&mut self) -> Option<(Entry, WcStatus)> {
+        let front = self.entries.front()?;
+        let status = match front.status {
+            Some(status) => status,
+            None if front.told => return None,
+            None if self.entries.iter().any(|entry| entry.status.is_some()) => WcStatus::Success,
+            None => return None,
+        };
+        self.first += 1;
+        self.entries.pop_front().map(|entry| (entry, status))
+    }
+}
+
+/// What keeps the memory of a [`SendBuf`](crate::SendBuf).
+#[derive(Debug)]
+pub(super) struct Reserved {
+    qp: u32,
+    slot: Slot,
+    len: usize,
+    posted: AtomicBool,
+}
+
+impl Reserved {
+    pub(super) fn new(qp: u32, slabs: &Arc<SlabPool>, len: usize) -> Result<Self, PostError> {
+        let slot = slabs.take(len).map_err(|error| {
+            tracing::warn!("no memory for a message: {error}");
+            PostError::QueueFull
+        })?;
+        Ok(Self {
+            qp,
+            slot,
+            len,
+            posted: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn mem(&self) -> ForeignSlice {
+        self.slot
+            .mem()
+            .slice(0, self.len)
+            .expect("a slot is long enough")
+    }
+
+    pub(super) fn lkey(&self) -> u32 {
+        self.slot.lkey()
+    }
+
+    /// Takes it for a message of `len` bytes on queue pair `qp`.
+    pub(super) fn take(&self, qp: u32, len: usize) -> Result<(), PostError> {
+        if self.qp != qp || self.posted.swap(true, Ordering::AcqRel) {
+            return Err(PostError::LocalProtection);
+        }
+        if len > self.len {
+            return Err(PostError::TooLarge);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(signaled: &[bool]) -> SendQueue {
+        let mut queue = SendQueue::new(16);
+        for (number, signaled) in (0..).zip(signaled) {
+            queue.push(Entry::new(WrId(number), Kind::Send, *signaled), *signaled);
+        }
+        queue
+    }
+
+    fn ended(queue: &mut SendQueue) -> Vec<(u64, WcStatus)> {
+        std::iter::from_fn(|| queue.take_ended())
+            .map(|(entry, status)| (entry.wr_id.0, status))
+            .collect()
+    }
+
+    /// Whatever order the device tells in, requests end in the order of posting.
+    #[test]
+    fn ends_keep_the_order_of_posting() {
+        use WcStatus::Success;
+        let mut queue = queue(&[true, false, true, false]);
+        assert!(queue.complete(2, Success));
+        assert_eq!(ended(&mut queue), []);
+        assert!(queue.complete(0, Success));
+        assert_eq!(
+            ended(&mut queue),
+            [(0, Success), (1, Success), (2, Success)]
+        );
+        assert_eq!((queue.len(), queue.next_number()), (1, 4));
+        assert!(!queue.complete(0, Success) && !queue.complete(4, Success));
+        queue.flush();
+        assert_eq!(ended(&mut queue), [(3, WcStatus::Flushed)]);
+        assert!(queue.is_empty());
+    }
+
+    /// Half a queue of silent requests is the most.
+    #[test]
+    fn silence_is_bounded() {
+        let mut queue = SendQueue::new(8);
+        let mut silent = 0;
+        for number in 0..8 {
+            let signaled = queue.wants_signal();
+            silent = if signaled { 0 } else { silent + 1 };
+            assert!(silent < 4);
+            queue.push(Entry::new(WrId(number), Kind::Send, false), signaled);
+        }
+        assert!(queue.is_full());
+    }
+}

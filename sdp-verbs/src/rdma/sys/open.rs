@@ -1,0 +1,117 @@
+//! Opening the libraries at run time, and what a machine lacks that has no RDMA.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use super::Library;
+use crate::error::VerbsError;
+use crate::rdma::NAME;
+
+/// The verbs, and the connection manager, which needs them.
+const VERBS: &str = "libibverbs.so.1";
+const CM: &str = "librdmacm.so.1";
+
+/// Opened once, for as long as the process lives.
+static LIBRARY: OnceLock<(Library, u32)> = OnceLock::new();
+
+pub(in crate::rdma) fn unavailable(reason: impl Into<String>) -> VerbsError {
+    VerbsError::Unavailable {
+        provider: NAME,
+        reason: reason.into(),
+    }
+}
+
+/// Both libraries.
+///
+/// # Errors
+/// [`VerbsError::Unavailable`]: one is not installed, or a parent process has used them.
+pub(in crate::rdma) fn library() -> Result<&'static Library, VerbsError> {
+    let (library, owner) = match LIBRARY.get() {
+        Some(opened) => opened,
+        None => {
+            let opened = (open()?, std::process::id());
+            LIBRARY.get_or_init(|| opened)
+        }
+    };
+    if *owner != std::process::id() {
+        return Err(unavailable(format!(
+            "this process was forked from process {owner}, which had opened {VERBS}; the library \
+             does not survive a fork: open sockets in the child before the parent does, or exec"
+        )));
+    }
+    Ok(library)
+}
+
+fn open() -> Result<Library, VerbsError> {
+    let failed = |name: &str, package: &str, error: libloading::Error| {
+        unavailable(format!(
+            "{name} cannot be opened ({error}): install rdma-core ({package} on Debian and Ubuntu)"
+        ))
+    };
+    // SAFETY: rdma-core's library has no initialiser with preconditions.
+    let verbs = unsafe { libloading::Library::new(VERBS) };
+    let verbs = verbs.map_err(|e| failed(VERBS, "libibverbs1 ibverbs-providers", e))?;
+    // SAFETY: as above. Its symbols include those of the verbs, which it is linked with.
+    let cm = unsafe { libloading::Library::new(CM) };
+    let cm = cm.map_err(|e| failed(CM, "librdmacm1", e))?;
+    // SAFETY: the declarations were generated from the libraries' headers, whose functions keep
+    // their meaning under this major version.
+    let library = unsafe { Library::from_library(cm) };
+    let library = library.map_err(|e| failed(CM, "librdmacm1, at least version 23", e))?;
+    // Kept open by the connection manager's own dependency.
+    drop(verbs);
+    Ok(library)
+}
+
+/// What this machine lacks, with the remedy; `None` if everything seems to be there.
+pub(in crate::rdma) fn diagnose(sys: &Path, dev: &Path) -> Option<String> {
+    let holds_any =
+        |path: &Path| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+    if !holds_any(&sys.join("class/infiniband")) {
+        return Some(
+            "no RDMA device: load the adapter's driver, or make a software one: `modprobe \
+             rdma_rxe && rdma link add rxe0 type rxe netdev eth0`"
+                .to_owned(),
+        );
+    }
+    if !holds_any(&sys.join("class/infiniband_verbs")) {
+        return Some("kernel module ib_uverbs is not loaded: `modprobe ib_uverbs`".to_owned());
+    }
+    let cm = dev.join("infiniband/rdma_cm");
+    match fs::OpenOptions::new().read(true).write(true).open(&cm) {
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some("kernel module rdma_ucm is not loaded: `modprobe rdma_ucm`".to_owned())
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(format!(
+            "no permission to open {}: give this user the group that owns /dev/infiniband (often \
+             `rdma`), or have udev set mode 0666 as rdma-core's rules do",
+            cm.display()
+        )),
+        Err(error) => Some(format!("{} cannot be opened: {error}", cm.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each thing that is missing is named, in the order in which one would supply it.
+    #[test]
+    fn what_is_missing_is_named() {
+        let root = std::env::temp_dir().join(format!("sdp-diagnose-{}", std::process::id()));
+        let (sys, dev) = (root.join("sys"), root.join("dev"));
+        let said = || diagnose(&sys, &dev).unwrap_or_default();
+        assert!(said().contains("rdma link add"), "{}", said());
+        fs::create_dir_all(sys.join("class/infiniband/rxe0")).unwrap();
+        assert!(said().contains("modprobe ib_uverbs"), "{}", said());
+        fs::create_dir_all(sys.join("class/infiniband_verbs/uverbs0")).unwrap();
+        assert!(said().contains("modprobe rdma_ucm"), "{}", said());
+        fs::create_dir_all(dev.join("infiniband")).unwrap();
+        fs::write(dev.join("infiniband/rdma_cm"), b"").unwrap();
+        assert_eq!(said(), "");
+        fs::remove_dir_all(&root).unwrap();
+    }
+}
