@@ -25,9 +25,16 @@ pub enum Action {
     Disconnect,
     /// Put the queue pair into error: abort. All work comes back flushed.
     SetError,
-    /// Post a receive of `Config::recv_buffer_len` bytes. If the driver cannot allocate the
-    /// buffer it calls `buffer_unavailable`.
-    PostRecv(BufferId),
+    /// Post a receive of `len` bytes. The buffer's memory, if it has any of another length, is
+    /// replaced. If the driver cannot allocate it, it calls `buffer_unavailable`.
+    PostRecv {
+        /// Which buffer.
+        buf: BufferId,
+        /// Bytes, header included.
+        len: u32,
+    },
+    /// The buffer will not be posted for a while: its memory is not needed.
+    FreeRecv(BufferId),
     /// Post a SEND.
     PostSend(PostSend),
     /// Post an RDMA READ.

@@ -23,7 +23,11 @@ pub struct Config {
     /// SO_RCVLOWAT: bytes without which a blocking receive goes on waiting, and before which the
     /// connection is not readable; at least 1.
     pub recv_low_water: usize,
-    /// Length of one posted receive buffer, header included. SDP's LocalRcvSz.
+    /// Length of one posted receive buffer at first, header included: SDP's LocalRcvSz. The peer
+    /// may ask for more in its Hello.
+    pub recv_buffer_len_initial: u32,
+    /// Length of one posted receive buffer at most, which the peer may ask for, and which the peer
+    /// is asked for when there is much to send.
     pub recv_buffer_len: u32,
     /// Receive buffers posted at first, at least 4 (fewer are raised to 4).
     pub recv_buffers_initial: u16,
@@ -49,6 +53,9 @@ pub struct Config {
     pub cancel_wait: Duration,
     /// Close without progress is given up after this time.
     pub close_wait: Duration,
+    /// After this time without payload the peer is asked to go back to the receive buffers it
+    /// began with.
+    pub idle_wait: Duration,
     /// TCP_NODELAY: do not coalesce small sends while credits are scarce.
     pub nodelay: bool,
     /// Send work requests the queue pair takes, at least 16.
@@ -72,6 +79,7 @@ impl Default for Config {
             send_buffer_len: 4 << 20,
             recv_buffer_total: 4 << 20,
             recv_low_water: 1,
+            recv_buffer_len_initial: (4 << 10) + 64,
             recv_buffer_len: (32 << 10) + 64,
             recv_buffers_initial: 4,
             recv_buffers_max: 32,
@@ -85,6 +93,7 @@ impl Default for Config {
             rendezvous_wait_min: Duration::from_micros(50),
             cancel_wait: Duration::from_secs(1),
             close_wait: Duration::from_secs(60),
+            idle_wait: Duration::from_secs(10),
             nodelay: false,
             send_slots: 128,
             read_depth: 4,
@@ -113,6 +122,9 @@ impl Config {
             .clamp(RECV_BUFFERS_MIN, self.recv_buffers_max);
         let recv_len_min = u32::try_from(sdp_wire::RECV_LEN_MIN).unwrap_or(u32::MAX);
         self.recv_buffer_len = self.recv_buffer_len.max(recv_len_min);
+        self.recv_buffer_len_initial = self
+            .recv_buffer_len_initial
+            .clamp(recv_len_min, self.recv_buffer_len);
         self.adverts_max = self.adverts_max.max(1);
         self.send_slots = self.send_slots.max(SEND_SLOTS_MIN);
         self

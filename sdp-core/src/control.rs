@@ -5,14 +5,12 @@ use sdp_wire::Body;
 
 use crate::connection::Shared;
 use crate::outbox::Outgoing;
-use crate::resize::Resize;
 
 /// What is owed to the peer.
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     /// Ask the peer's progress thread to take part (policy 3).
     pub(crate) nudge: bool,
-    pub(crate) resize: Resize,
 }
 
 impl Control {
@@ -24,11 +22,7 @@ impl Control {
 impl Shared {
     /// Sends the answers that are owed, as far as credits and slots allow.
     pub(crate) fn flush_control(&mut self) {
-        if self.control.resize.ack_due() && self.can_control() {
-            self.control.resize.on_ack_sent();
-            let size = self.config.recv_buffer_len;
-            self.send(Outgoing::control(Body::ChRcvBufAck { size }));
-        }
+        self.flush_resize_ack();
     }
 
     /// Sends a nudge. It leaves two credits, so that a cancel can follow it.

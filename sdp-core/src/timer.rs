@@ -21,10 +21,12 @@ pub(crate) enum Timer {
     Retry,
     /// Source: small sends have been held back long enough.
     Coalesce,
+    /// The peer's buffers have not been needed for long.
+    Idle,
 }
 
 /// All timers, in the order in which they are looked at.
-pub(crate) const TIMERS: [Timer; 7] = [
+pub(crate) const TIMERS: [Timer; 8] = [
     Timer::TxStall,
     Timer::Cancel,
     Timer::RxAhead,
@@ -32,7 +34,11 @@ pub(crate) const TIMERS: [Timer; 7] = [
     Timer::CloseWait,
     Timer::Retry,
     Timer::Coalesce,
+    Timer::Idle,
 ];
+
+/// Timers that no call waits for.
+const HOUSEKEEPING: [Timer; 1] = [Timer::Idle];
 
 /// Deadlines.
 #[derive(Debug, Default)]
@@ -75,8 +81,20 @@ impl Timers {
         expired
     }
 
-    /// The next deadline.
+    /// The next deadline that a call may wait for.
     pub(crate) fn next(&self) -> Option<Instant> {
-        self.at.iter().flatten().min().copied()
+        TIMERS
+            .iter()
+            .filter(|timer| !HOUSEKEEPING.contains(timer))
+            .filter_map(|timer| self.at[*timer as usize])
+            .min()
+    }
+
+    /// The next deadline that none does.
+    pub(crate) fn next_housekeeping(&self) -> Option<Instant> {
+        HOUSEKEEPING
+            .iter()
+            .filter_map(|timer| self.at[*timer as usize])
+            .min()
     }
 }

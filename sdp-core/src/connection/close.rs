@@ -228,6 +228,10 @@ impl Connection {
                     }
                 },
                 Timer::Coalesce => self.tx.hurry(&mut self.sh, now),
+                Timer::Idle => {
+                    let quiet = self.tx.is_quiet();
+                    self.sh.on_idle(now, quiet);
+                }
                 Timer::Retry => {
                     self.tx.on_retry(&mut self.sh);
                     self.rx.on_retry();

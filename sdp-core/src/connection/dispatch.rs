@@ -5,7 +5,7 @@ use sdp_wire::{Body, Flags, Head, Rkey};
 use crate::error::ConnectionError;
 use crate::event::{Completion, Received};
 use crate::ids::{BufferId, WorkId};
-use crate::resize::Resize;
+use crate::resize::Change;
 use crate::stats::mid_index;
 use crate::suspend;
 use crate::time::Instant;
@@ -40,6 +40,7 @@ impl Connection {
             .credits
             .on_receive(&head, is_update)
             .map_err(ConnectionError::PeerMisbehaved)?;
+        self.sh.resize.on_message();
         if let Some(count) = self.sh.stats.received.get_mut(mid_index(head.mid())) {
             *count += 1;
         }
@@ -108,8 +109,13 @@ impl Connection {
                 Ok(())
             }
             Body::ModeChange(change) => sh.modes.on_change(change, self.rx.advert_open()),
-            Body::ChRcvBuf { .. } => sh.control.resize.on_request(),
-            Body::ChRcvBufAck { .. } => Err(Resize::on_ack()),
+            Body::ChRcvBuf { size } => {
+                if sh.on_resize_request(now, size, head.mseq_ack)? == Change::Shrunk {
+                    self.rx.shrink();
+                }
+                Ok(())
+            }
+            Body::ChRcvBufAck { size } => sh.on_resize_ack(size),
             Body::SuspComm { .. } => Err(suspend::on_susp_comm()),
             Body::SuspCommAck => Err(suspend::on_susp_comm_ack()),
             Body::SinkAvail(_) => {

@@ -36,8 +36,8 @@ impl Connection {
             form: config.hello_form,
             invalidate_cap: config.invalidate_cap,
             adverts_max: config.adverts_max,
-            desired_remote_recv_size: config.recv_buffer_len,
-            local_recv_size: config.recv_buffer_len,
+            desired_remote_recv_size: config.recv_buffer_len_initial,
+            local_recv_size: self.sh.resize.own_len(),
             local_port,
             src,
             dst,
@@ -66,13 +66,15 @@ impl Connection {
             invalidate_cap: hello.invalidate_cap,
         });
         self.sh.credits.start(hello.bufs);
+        self.sh.resize.start(hello.desired_remote_recv_size);
+        self.sh.resize.peer_starts(hello.local_recv_size);
         self.post_first_receives();
         let config = &self.sh.config;
         let ack = HelloAck {
             bufs: config.recv_buffers_initial,
             version: hello.version,
             adverts_max: u8::try_from(config.adverts_max).unwrap_or(u8::MAX),
-            actual_recv_size: config.recv_buffer_len,
+            actual_recv_size: self.sh.resize.own_len(),
             invalidate_cap: config.invalidate_cap,
         };
         let mut bytes = [0; HELLO_ACK_LEN];
@@ -85,7 +87,9 @@ impl Connection {
 
     fn post_first_receives(&mut self) {
         for buf in 0..self.sh.config.recv_buffers_initial {
-            self.sh.out.push(Action::PostRecv(BufferId(buf)));
+            let buf = BufferId(buf);
+            let len = self.sh.resize.own_len();
+            self.sh.out.push(Action::PostRecv { buf, len });
         }
     }
 
@@ -129,6 +133,7 @@ impl Connection {
             invalidate_cap: ack.invalidate_cap,
         });
         self.sh.credits.start(ack.bufs);
+        self.sh.resize.peer_starts(ack.actual_recv_size);
         self.sh.out.push(Action::Establish);
         self.establish();
     }

@@ -286,10 +286,17 @@ impl Connection {
         self.sh.wake.poll()
     }
 
-    /// When [`Self::handle_timeout`] is wanted.
+    /// When [`Self::handle_timeout`] is wanted for what a call may wait for.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.sh.timers.next()
+    }
+
+    /// When [`Self::handle_timeout`] is wanted for what no call waits for: a thread that sleeps in
+    /// a call need not be woken.
+    #[must_use]
+    pub fn poll_housekeeping(&self) -> Option<Instant> {
+        self.sh.timers.next_housekeeping()
     }
 }
 
@@ -337,7 +344,14 @@ impl Connection {
     /// Answers are owed to the peer that wait for its credits: whatever it sends is of interest.
     #[must_use]
     pub fn owes_answers(&self) -> bool {
-        self.rx.owes_answers() || self.sh.control.resize.ack_due()
+        self.rx.owes_answers() || self.sh.resize.ack_due()
+    }
+
+    /// The peer has been asked to do something about its buffers that shall not wait until the
+    /// stream moves again.
+    #[must_use]
+    pub fn awaits_housekeeping(&self) -> bool {
+        self.sh.life.is_open() && self.sh.resize.is_shrinking()
     }
 
     /// The peer has ended its half of the stream.
@@ -399,6 +413,7 @@ impl Connection {
         self.rx.pump(&mut self.sh, now);
         self.sh.flush_control();
         self.tx.pump(&mut self.sh, now);
+        self.sh.flush_resize(now);
         self.flush_disconn();
         self.sh.flush_nudge();
         self.sh.flush_update();

@@ -12,6 +12,7 @@ use crate::ids::{JobId, WorkId};
 use crate::mode::Modes;
 use crate::outbox::{Outbox, Outgoing};
 use crate::patience::Patience;
+use crate::resize::Resize;
 use crate::stats::{Stats, mid_index};
 use crate::timer::Timers;
 
@@ -176,6 +177,7 @@ pub(crate) struct Shared {
     pub(crate) timers: Timers,
     pub(crate) control: Control,
     pub(crate) patience: Patience,
+    pub(crate) resize: Resize,
     next_job: u32,
     /// Turns of the protocol that were taken.
     #[cfg(test)]
@@ -196,6 +198,11 @@ impl Shared {
             timers: Timers::default(),
             control: Control::default(),
             patience: Patience::new(config.rendezvous_wait_min, config.rendezvous_wait),
+            resize: Resize::new(
+                stage == Stage::Accepting,
+                config.recv_buffer_len_initial,
+                config.recv_buffer_len,
+            ),
             next_job: 0,
             #[cfg(test)]
             marks: alloc::collections::BTreeSet::new(),
@@ -205,6 +212,10 @@ impl Shared {
 
     /// Queues a message; the caller has checked credits and slots.
     pub(crate) fn send(&mut self, out: Outgoing) -> (u32, Option<WorkId>) {
+        if let Payload::Grant { len, .. } = out.payload {
+            let full = usize::try_from(len).is_ok_and(|len| len >= self.data_len_max());
+            self.resize.on_payload_sent(full);
+        }
         if let Some(count) = self.stats.sent.get_mut(mid_index(out.body.mid())) {
             *count += 1;
         }

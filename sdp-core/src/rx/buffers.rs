@@ -21,7 +21,10 @@ pub(super) struct Buffers {
     fresh: Vec<BufferId>,
     /// Receives wanted.
     target: u32,
+    initial: u32,
     max: u32,
+    /// Memory that is not posted is given back.
+    trimming: bool,
     /// The driver refused a fresh one lately.
     starved: bool,
 }
@@ -35,7 +38,9 @@ impl Buffers {
             free,
             fresh: (initial..max).rev().map(BufferId).collect(),
             target: u32::from(initial),
+            initial: u32::from(initial),
             max: u32::from(max),
+            trimming: false,
             starved: false,
         }
     }
@@ -47,9 +52,16 @@ impl Buffers {
 
     /// The peer had `known` credits when payload came: let it have more if that was few.
     pub(super) fn grow(&mut self, known: u32) {
+        self.trimming = false;
         if known <= self.target / 2 && self.target < self.max {
             self.target = self.max.min(self.target * 2);
         }
+    }
+
+    /// The peer is idle: as few as at the beginning are wanted.
+    pub(super) fn shrink(&mut self) {
+        self.target = self.initial;
+        self.trimming = true;
     }
 
     /// Posts what may be posted.
@@ -63,16 +75,29 @@ impl Buffers {
                 return;
             };
             sh.credits.on_posted();
-            sh.out.push(Action::PostRecv(buf));
+            let len = sh.resize.own_len();
+            sh.out.push(Action::PostRecv { buf, len });
+        }
+        while self.trimming
+            && let Some(buf) = self.free.pop()
+        {
+            self.fresh.push(buf);
+            sh.out.push(Action::FreeRecv(buf));
         }
     }
 
     /// The driver could not allocate `buf`.
     pub(super) fn on_unavailable(&mut self, sh: &mut Shared, now: Instant, buf: BufferId) {
-        sh.credits.on_unposted();
+        self.on_unposted(sh);
         self.fresh.push(buf);
         self.starved = true;
         sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
+    }
+
+    /// A receive is not posted any more, though no message came into it.
+    pub(super) fn on_unposted(&mut self, sh: &mut Shared) {
+        sh.credits.on_unposted();
+        sh.resize.on_unposted(sh.credits.posted());
     }
 
     /// Memory may be there again.

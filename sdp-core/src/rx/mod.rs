@@ -201,6 +201,11 @@ impl Rx {
         sh.wake.recv = true;
     }
 
+    /// The peer needs few buffers from now on.
+    pub(crate) fn shrink(&mut self) {
+        self.buffers.shrink();
+    }
+
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
         self.read_ahead_unread(sh);
@@ -240,7 +245,7 @@ impl Rx {
 
     /// A receive came back in error, or a buffer will not be posted.
     pub(crate) fn on_unposted(&mut self, sh: &mut Shared, buf: BufferId) {
-        sh.credits.on_unposted();
+        self.buffers.on_unposted(sh);
         self.buffers.put(buf);
     }
 

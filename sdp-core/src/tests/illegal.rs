@@ -267,14 +267,6 @@ fn bytes_received_before_a_violation_are_delivered_then_the_error_once_then_the_
 }
 
 #[test]
-fn resize_requests_are_answered_with_the_size_in_force() {
-    let mut lone = lone();
-    lone.peer(Body::ChRcvBuf { size: 100_000 }, 0);
-    let size = config().recv_buffer_len;
-    assert_eq!(lone.find(Mid::ChRcvBufAck).body, Body::ChRcvBufAck { size });
-}
-
-#[test]
 fn hellos_that_cannot_be_accepted() {
     let now = Instant::from_nanos(0);
     for (what, change) in [
@@ -374,7 +366,7 @@ fn the_connection_manager_says_no() {
 fn first_receives_without_memory_end_the_handshake() {
     let now = Instant::from_nanos(0);
     let mut conn = Connection::connect(now, config(), 1, None, None);
-    let Some(Action::PostRecv(buf)) = conn.poll_action() else {
+    let Some(Action::PostRecv { buf, .. }) = conn.poll_action() else {
         panic!("no receive posted first");
     };
     conn.buffer_unavailable(now, buf);

@@ -8,5 +8,6 @@ mod hostile;
 mod illegal;
 mod pipelined;
 mod random;
+mod resize;
 mod table;
 mod zcopy;

@@ -423,6 +423,11 @@ impl Tx {
                 .is_none_or(|(_, call)| call.copying.is_none() && !call.is_owing())
     }
 
+    /// No payload is about to go.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.calls.is_empty() && self.is_drained()
+    }
+
     /// Accepted bytes not yet posted, and bytes advertised.
     pub(crate) fn unsent_len(&self) -> usize {
         let filled: u64 = self.filled.iter().map(|f| u64::from(f.len)).sum();

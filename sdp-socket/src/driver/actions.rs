@@ -9,8 +9,8 @@ use sdp_core::{
     SendId, WorkId,
 };
 use sdp_verbs::{
-    Access, Binding, PostError, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr, Sge,
-    VerbsError,
+    Access, Binding, PostError, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr,
+    Sge, VerbsError,
 };
 use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
 
@@ -37,7 +37,7 @@ impl Names {
         match action {
             Action::RdmaRead { work, .. } | Action::InvalidateKey { work, .. } => Self::Work(*work),
             Action::PostSend(send) => send.work.map_or(Self::Nothing, Self::Work),
-            Action::PostRecv(buf) => Self::Receive(*buf),
+            Action::PostRecv { buf, .. } => Self::Receive(*buf),
             _ => Self::Nothing,
         }
     }
@@ -75,7 +75,11 @@ impl Conn {
 
     fn carry_out(&self, inner: &mut Inner, now: Instant, action: Action) -> Outcome {
         match action {
-            Action::PostRecv(buf) => self.post_recv(inner, now, buf),
+            Action::PostRecv { buf, len } => self.post_recv(inner, now, buf, len as usize),
+            Action::FreeRecv(buf) => {
+                inner.recv_bufs.remove(buf);
+                Ok(())
+            }
             Action::PostSend(send) => self.post_message(inner, send),
             Action::RdmaRead {
                 work,
@@ -155,11 +159,12 @@ impl Conn {
         self.qp.get().ok_or(PostError::WrongState)
     }
 
-    fn post_recv(&self, inner: &mut Inner, now: Instant, buf: BufferId) -> Outcome {
+    fn post_recv(&self, inner: &mut Inner, now: Instant, buf: BufferId, len: usize) -> Outcome {
         let qp = self.qp()?;
-        let memory = match inner.recv_bufs.find(buf) {
+        let fits = |memory: &&Arc<RecvBuf>| memory.mem().len() == len;
+        let memory = match inner.recv_bufs.find(buf).filter(fits) {
             Some(memory) => memory,
-            None => match qp.alloc_recv(self.recv_buffer_len) {
+            None => match qp.alloc_recv(len) {
                 Ok(memory) => inner.recv_bufs.insert(buf, memory),
                 Err(error) => {
                     tracing::warn!(token = ?self.token, "no receive buffer: {error}");

@@ -23,6 +23,13 @@ impl RecvBuffers {
         self.0.get(usize::from(id.0))?.as_ref()
     }
 
+    pub(crate) fn remove(&mut self, id: BufferId) {
+        if let Some(place) = self.0.get_mut(usize::from(id.0)) {
+            *place = None;
+        }
+    }
+
+    /// The one that was there is dropped.
     pub(crate) fn insert(&mut self, id: BufferId, buf: RecvBuf) -> &Arc<RecvBuf> {
         let index = usize::from(id.0);
         if self.0.len() <= index {

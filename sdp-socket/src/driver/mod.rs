@@ -60,7 +60,6 @@ pub(crate) struct Conn {
     pub(crate) id: Arc<dyn CmId>,
     pub(crate) options: Options,
     cq: Arc<dyn CompletionQueue>,
-    recv_buffer_len: usize,
     qp: OnceLock<Arc<dyn QueuePair>>,
     turn: Turn,
     inner: Mutex<Inner>,
@@ -74,6 +73,8 @@ pub(crate) struct Conn {
     leading: AtomicBool,
     /// The engine's next time-out, mirrored so that pollers need not take the lock: nanoseconds.
     timeout: AtomicU64,
+    /// The engine's next time-out that no call waits for, likewise.
+    housekeeping: AtomicU64,
     /// The earliest time for which the progress loop has been asked to look here.
     scheduled: AtomicU64,
     /// The transport is gone; the engine hears of it once every receive has come back, so that

@@ -93,7 +93,7 @@ impl Conn {
     }
 
     fn is_timeout_due(&self) -> bool {
-        let due = self.timeout.load(Ordering::Relaxed);
+        let due = self.next_timeout(Ordering::Relaxed);
         due != NEVER && due <= self.context.now().as_nanos()
     }
 
@@ -235,6 +235,19 @@ impl Conn {
         let first = [engine, flush].into_iter().flatten().min();
         self.timeout
             .store(first.map_or(NEVER, Instant::as_nanos), Ordering::SeqCst);
+        let housekeeping = inner.engine.poll_housekeeping();
+        let at = housekeeping.map_or(NEVER, Instant::as_nanos);
+        if at != self.housekeeping.load(Ordering::Relaxed) {
+            self.housekeeping.store(at, Ordering::SeqCst);
+            // Threads in calls do not look after this, however long they stay.
+            self.schedule_timeout();
+        }
+    }
+
+    /// The engine's next time-out of any kind: nanoseconds.
+    fn next_timeout(&self, order: Ordering) -> u64 {
+        let timeout = self.timeout.load(order);
+        timeout.min(self.housekeeping.load(order))
     }
 
     /// Brings the program's descriptor, if it has one, in line with the engine.
@@ -328,6 +341,7 @@ impl Conn {
                     || inner.works != 0
                     || engine.unsent_len() != 0
                     || engine.owes_answers()
+                    || engine.awaits_housekeeping()
             }
             Phase::Closed => inner.receives != 0,
             _ => true,
@@ -341,7 +355,7 @@ impl Conn {
     }
 
     fn schedule_timeout(&self) {
-        let timeout = self.timeout.load(Ordering::SeqCst);
+        let timeout = self.next_timeout(Ordering::SeqCst);
         if timeout < self.scheduled.load(Ordering::SeqCst) {
             self.scheduled.store(timeout, Ordering::SeqCst);
             self.context
@@ -351,7 +365,9 @@ impl Conn {
 }
 
 fn fire_timeout(inner: &mut Inner, now: Instant) {
-    if inner.engine.poll_timeout().is_some_and(|t| t <= now) {
+    let engine = &inner.engine;
+    let due = [engine.poll_timeout(), engine.poll_housekeeping()];
+    if due.into_iter().flatten().any(|t| t <= now) {
         inner.engine.handle_timeout(now);
     }
 }

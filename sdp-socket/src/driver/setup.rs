@@ -48,7 +48,6 @@ impl Conn {
             id,
             options,
             cq,
-            recv_buffer_len: config.recv_buffer_len as usize,
             qp: OnceLock::from(qp),
             turn: Turn::default(),
             inner: Mutex::new(Inner {
@@ -74,6 +73,7 @@ impl Conn {
             followers: AtomicU32::new(0),
             leading: AtomicBool::new(false),
             timeout: AtomicU64::new(NEVER),
+            housekeeping: AtomicU64::new(NEVER),
             scheduled: AtomicU64::new(NEVER),
             transport_down: AtomicBool::new(false),
             closed: AtomicBool::new(false),

@@ -24,6 +24,8 @@ pub(in crate::tests) struct Lone {
     /// Other actions, likewise.
     pub(in crate::tests) actions: Vec<Action>,
     pub(in crate::tests) posted: Vec<BufferId>,
+    /// Lengths of the receives posted, likewise.
+    pub(in crate::tests) posted_lens: Vec<u32>,
     pub(in crate::tests) last_work: Option<WorkId>,
     /// Signalled messages.
     pub(in crate::tests) works: Vec<WorkId>,
@@ -79,6 +81,7 @@ impl Lone {
             sent: Vec::new(),
             actions: Vec::new(),
             posted: Vec::new(),
+            posted_lens: Vec::new(),
             last_work: None,
             works: Vec::new(),
             mseq: 1,
@@ -107,7 +110,10 @@ impl Lone {
                     self.works.extend(send.work);
                     self.sent.push((head, send.invalidate));
                 }
-                Action::PostRecv(buf) => self.posted.push(buf),
+                Action::PostRecv { buf, len } => {
+                    self.posted.push(buf);
+                    self.posted_lens.push(len);
+                }
                 Action::BindKey { key, .. } => {
                     let found = (rkey(key), RemoteAddr(0x1000));
                     self.conn.handle_bound(self.instant(), key, Ok(found));
@@ -266,6 +272,16 @@ impl Lone {
                 other => return (other, copied),
             }
         }
+    }
+
+    /// Sends `len` bytes by copies, none of which has to wait.
+    pub(in crate::tests) fn send_all(&mut self, len: usize) {
+        let (id, mut step) = self.send(len);
+        while let SendStep::Copy { len, to, .. } = step {
+            self.send_copied(id, len, to);
+            step = self.poll_send(id);
+        }
+        assert_eq!(step, SendStep::Done(Ok(len)));
     }
 
     pub(in crate::tests) fn send_copied(&mut self, id: SendId, len: usize, to: CopyTarget) {

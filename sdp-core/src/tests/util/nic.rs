@@ -28,6 +28,8 @@ pub(in crate::tests) struct Nic {
     pub(in crate::tests) conn: Connection,
     pub(in crate::tests) posted: VecDeque<BufferId>,
     pub(in crate::tests) bufs: HashMap<BufferId, Vec<u8>>,
+    /// Lengths of the buffers' memory.
+    pub(in crate::tests) buf_lens: HashMap<BufferId, usize>,
     pub(in crate::tests) private: VecDeque<u8>,
     pub(in crate::tests) grants: HashMap<GrantId, Vec<u8>>,
     pub(in crate::tests) mems: HashMap<MemId, Vec<u8>>,
@@ -57,6 +59,7 @@ impl Nic {
             conn,
             posted: VecDeque::new(),
             bufs: HashMap::new(),
+            buf_lens: HashMap::new(),
             private: VecDeque::new(),
             grants: HashMap::new(),
             mems: HashMap::new(),
@@ -206,14 +209,25 @@ impl Nic {
         memory
     }
 
+    /// Bytes of receive buffers allocated.
+    pub(in crate::tests) fn buffer_memory(&self) -> usize {
+        self.buf_lens.values().sum()
+    }
+
     /// Local effects of an action that needs no time. Gives back what does.
     pub(in crate::tests) fn act(&mut self, action: Action) -> Option<Action> {
         match action {
-            Action::PostRecv(buf) => {
+            Action::PostRecv { buf, len } => {
+                self.buf_lens.insert(buf, len as usize);
                 assert!(!self.posted.contains(&buf), "{buf:?} posted twice");
                 if !self.in_error {
                     self.posted.push_back(buf);
                 }
+            }
+            Action::FreeRecv(buf) => {
+                assert!(!self.posted.contains(&buf), "{buf:?} freed while posted");
+                assert!(self.buf_lens.remove(&buf).is_some(), "{buf:?} freed twice");
+                self.bufs.remove(&buf);
             }
             Action::ForgetKey(key) => {
                 assert!(!self.keys[&key].alive, "a living key is forgotten");

@@ -175,8 +175,8 @@ impl World {
     /// Carries out all that `side` wants done, and hears what it tells.
     pub(in crate::tests) fn drain(&mut self, side: usize) {
         while let Some(action) = self.nics[side].conn.poll_action() {
-            if let Action::PostRecv(buf) = action
-                && !self.nics[side].bufs.contains_key(&buf)
+            if let Action::PostRecv { buf, len } = action
+                && self.nics[side].buf_lens.get(&buf) != Some(&(len as usize))
                 && self.nics[side].conn.is_connected()
                 && self.trouble()
             {
@@ -190,7 +190,9 @@ impl World {
             self.nics[side].events.push(event.clone());
             App::on_event(self, side, &event);
         }
-        let wanted = self.nics[side].conn.poll_timeout().map(Instant::as_nanos);
+        let conn = &self.nics[side].conn;
+        let wanted = [conn.poll_timeout(), conn.poll_housekeeping()];
+        let wanted = wanted.into_iter().flatten().min().map(Instant::as_nanos);
         if let Some(at) = wanted
             && self.timers[side].is_none_or(|set| at < set)
         {
@@ -398,7 +400,7 @@ impl World {
             .posted
             .pop_front()
             .expect("a message without a posted receive: credits are wrong");
-        assert!(bytes.len() <= nic.conn.config().recv_buffer_len as usize);
+        assert!(bytes.len() <= nic.buf_lens[&buf], "a message too long");
         if let Some(rkey) = invalidate {
             nic.invalidate(rkey);
         }
