@@ -47,6 +47,8 @@ enum Owed {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
     None,
+    /// Each holds so many times as much as before: as many fewer do.
+    Grown(u32),
     /// Little memory is wanted from now on.
     Shrunk,
 }
@@ -151,13 +153,14 @@ impl Resize {
         if size > self.own_len {
             let len = size.min(self.own_max).max(self.own_len);
             // Receives of the old length come first, and what came into them was sent before.
-            self.owed = if len == self.own_len {
-                Owed::Now
-            } else {
-                Owed::After(posted)
-            };
+            if len == self.own_len {
+                self.owed = Owed::Now;
+                return Ok(Change::None);
+            }
+            self.owed = Owed::After(posted);
+            let times = len / self.own_len;
             self.own_len = len;
-            return Ok(Change::None);
+            return Ok(Change::Grown(times));
         }
         self.owed = Owed::Now;
         let len = size.max(self.own_min).min(self.own_len);

@@ -58,6 +58,12 @@ impl Buffers {
         }
     }
 
+    /// Each holds `times` as much from now on. What goes round shall stay in the processor's cache:
+    /// the count begins to grow anew.
+    pub(super) fn need_fewer(&mut self, times: u32) {
+        self.target = (self.target / times.max(1)).max(self.initial);
+    }
+
     /// The peer is idle: as few as at the beginning are wanted.
     pub(super) fn shrink(&mut self) {
         self.target = self.initial;

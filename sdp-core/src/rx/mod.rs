@@ -201,6 +201,11 @@ impl Rx {
         sh.wake.recv = true;
     }
 
+    /// Each buffer holds `times` as much from now on.
+    pub(crate) fn need_fewer(&mut self, times: u32) {
+        self.buffers.need_fewer(times);
+    }
+
     /// The peer needs few buffers from now on.
     pub(crate) fn shrink(&mut self) {
         self.buffers.shrink();
