@@ -72,6 +72,11 @@ pub enum Action {
     },
     /// The key is dead by the peer's Send-with-Invalidate; the driver forgets it.
     ForgetKey(KeyId),
+    /// Ask the peer's adapter for a sign of life: a zero-length RDMA WRITE, signalled.
+    Probe {
+        /// Completion.
+        work: WorkId,
+    },
     /// Copy, without holding the connection's lock; answered by `handle_copied`.
     Copy(CopyJob),
     /// The private receive memory is not needed any more. When a connection ends, this may name

@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use sdp_wire::{HelloForm, Version};
 
+use crate::keepalive::Keepalive;
+
 /// From which length on a send is advertised instead of copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ZcopyThreshold {
@@ -56,6 +58,10 @@ pub struct Config {
     /// After this time without payload the peer is asked to go back to the receive buffers it
     /// began with.
     pub idle_wait: Duration,
+    /// SO_KEEPALIVE.
+    pub keepalive: Option<Keepalive>,
+    /// TCP_USER_TIMEOUT: accepted bytes that the peer does not take end the connection.
+    pub user_timeout: Option<Duration>,
     /// TCP_NODELAY: do not coalesce small sends while credits are scarce.
     pub nodelay: bool,
     /// Send work requests the queue pair takes, at least 16.
@@ -94,6 +100,8 @@ impl Default for Config {
             cancel_wait: Duration::from_secs(1),
             close_wait: Duration::from_secs(60),
             idle_wait: Duration::from_secs(10),
+            keepalive: None,
+            user_timeout: None,
             nodelay: false,
             send_slots: 128,
             read_depth: 4,

@@ -38,6 +38,7 @@ pub mod connection;
 pub mod error;
 pub mod event;
 pub mod ids;
+pub mod keepalive;
 pub mod stats;
 pub mod time;
 
@@ -48,6 +49,7 @@ pub use connection::{Connection, PeerParams, Phase, Refusal};
 pub use error::{CallError, ConnectionError};
 pub use event::{CmInput, Completion, Event, Received};
 pub use ids::{BufferId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
+pub use keepalive::Keepalive;
 pub use stats::{CopyReason, Stats};
 pub use time::Instant;
 

@@ -72,6 +72,8 @@ pub struct Stats {
     pub rx_bytes_read_ahead: u64,
     /// Source adverts that were open at once, at most.
     pub tx_adverts_open_max: u64,
+    /// Signs of life asked for (keepalive).
+    pub probes: u64,
     /// Times a send had to wait for credits.
     pub credit_stalls: u64,
     /// Per [`CopyReason`], in the order of `ALL`: transfers and bytes.

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::time::Instant;
 
-/// What may run out.
+/// What may run out: first what a call may wait for, then the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Timer {
     /// Source: nobody has taken a byte for `rendezvous_wait`.
@@ -23,10 +23,14 @@ pub(crate) enum Timer {
     Coalesce,
     /// The peer's buffers have not been needed for long.
     Idle,
+    /// The peer has been silent for long.
+    Keepalive,
+    /// The peer takes no bytes.
+    UserTimeout,
 }
 
 /// All timers, in the order in which they are looked at.
-pub(crate) const TIMERS: [Timer; 8] = [
+pub(crate) const TIMERS: [Timer; 10] = [
     Timer::TxStall,
     Timer::Cancel,
     Timer::RxAhead,
@@ -35,10 +39,12 @@ pub(crate) const TIMERS: [Timer; 8] = [
     Timer::Retry,
     Timer::Coalesce,
     Timer::Idle,
+    Timer::Keepalive,
+    Timer::UserTimeout,
 ];
 
-/// Timers that no call waits for.
-const HOUSEKEEPING: [Timer; 1] = [Timer::Idle];
+/// From this one on no call waits for a timer.
+const HOUSEKEEPING: usize = Timer::Idle as usize;
 
 /// Deadlines.
 #[derive(Debug, Default)]
@@ -83,18 +89,13 @@ impl Timers {
 
     /// The next deadline that a call may wait for.
     pub(crate) fn next(&self) -> Option<Instant> {
-        TIMERS
-            .iter()
-            .filter(|timer| !HOUSEKEEPING.contains(timer))
-            .filter_map(|timer| self.at[*timer as usize])
-            .min()
+        let (waited_for, _) = self.at.split_at(HOUSEKEEPING);
+        waited_for.iter().flatten().min().copied()
     }
 
     /// The next deadline that none does.
     pub(crate) fn next_housekeeping(&self) -> Option<Instant> {
-        HOUSEKEEPING
-            .iter()
-            .filter_map(|timer| self.at[*timer as usize])
-            .min()
+        let (_, rest) = self.at.split_at(HOUSEKEEPING);
+        rest.iter().flatten().min().copied()
     }
 }

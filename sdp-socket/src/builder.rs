@@ -23,7 +23,7 @@ use crate::stream::SdpStream;
 pub struct Builder {
     provider: Option<ProviderKind>,
     context: Option<Arc<Context>>,
-    options: Options,
+    pub(crate) options: Options,
     only_v6: bool,
     reuse_port: bool,
 }

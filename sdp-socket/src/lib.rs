@@ -43,6 +43,7 @@ mod context;
 mod driver;
 mod error;
 mod listener;
+mod liveness;
 mod options;
 mod park;
 mod provider;

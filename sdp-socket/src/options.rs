@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sdp_core::{Config, ZcopyThreshold as CoreThreshold};
 
+use crate::liveness::Liveness;
 use crate::park::SpinPolicy;
 
 /// From which length on a send is read by the peer out of the caller's own memory.
@@ -65,6 +66,7 @@ struct Shared {
     recv_low_water: AtomicUsize,
     nonblocking: AtomicBool,
     nodelay: AtomicBool,
+    liveness: Liveness,
 }
 
 impl Default for Options {
@@ -80,20 +82,21 @@ impl Default for Options {
                 recv_low_water: AtomicUsize::new(1),
                 nonblocking: AtomicBool::new(false),
                 nodelay: AtomicBool::new(false),
+                liveness: Liveness::default(),
             }),
             fixed: Fixed::default(),
         }
     }
 }
 
-fn store_time(cell: &AtomicU64, time: Option<Duration>) {
+pub(crate) fn store_time(cell: &AtomicU64, time: Option<Duration>) {
     let nanos = time.map_or(NO_TIME, |t| {
         u64::try_from(t.as_nanos()).unwrap_or(NO_TIME - 1)
     });
     cell.store(nanos, Ordering::Relaxed);
 }
 
-fn load_time(cell: &AtomicU64) -> Option<Duration> {
+pub(crate) fn load_time(cell: &AtomicU64) -> Option<Duration> {
     match cell.load(Ordering::Relaxed) {
         NO_TIME => None,
         nanos => Some(Duration::from_nanos(nanos)),
@@ -110,7 +113,13 @@ impl Options {
         copy.set_threshold(self.threshold());
         copy.set_nodelay(self.nodelay());
         copy.set_linger(self.linger());
+        copy.liveness().copy_from(self.liveness());
         copy
+    }
+
+    /// SO_KEEPALIVE and what belongs to it.
+    pub(crate) fn liveness(&self) -> &Liveness {
+        &self.shared.liveness
     }
 
     pub(crate) fn read_timeout(&self) -> Option<Duration> {
@@ -227,6 +236,8 @@ impl Options {
     pub(crate) fn apply(&self, config: &mut Config, same_host: bool) {
         config.zcopy_threshold = Self::engine_threshold(self.threshold(), same_host);
         config.nodelay = self.nodelay();
+        config.keepalive = self.liveness().keepalive();
+        config.user_timeout = self.liveness().user_timeout();
         (config.send_buffer_len, config.recv_buffer_total) = self.buffer_sizes();
         self.set_send_buffer_len(config.send_buffer_len);
         self.set_recv_buffer_len(config.recv_buffer_total);

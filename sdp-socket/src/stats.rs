@@ -23,6 +23,8 @@ pub struct Stats {
     pub rx_bytes_read_ahead: u64,
     /// Adverts of this side that were open at once, at most.
     pub tx_adverts_open_max: u64,
+    /// Signs of life asked for.
+    pub probes: u64,
     /// Times a send had to wait for credits.
     pub credit_stalls: u64,
     /// Why bytes were copied: reason, transfers, bytes. Reasons that did not occur are left out.
@@ -54,6 +56,7 @@ impl From<&sdp_core::Stats> for Stats {
             rx_bytes_zcopy: core.rx_bytes_zcopy,
             rx_bytes_read_ahead: core.rx_bytes_read_ahead,
             tx_adverts_open_max: core.tx_adverts_open_max,
+            probes: core.probes,
             credit_stalls: core.credit_stalls,
             copy_reasons,
             messages,

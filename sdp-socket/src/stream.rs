@@ -49,7 +49,7 @@ impl SdpStream {
         })
     }
 
-    fn conn(&self) -> io::Result<&Conn> {
+    pub(crate) fn conn(&self) -> io::Result<&Conn> {
         Ok(&self.handle.get()?.conn)
     }
 
@@ -174,7 +174,7 @@ impl SdpStream {
         })
     }
 
-    fn options(&self) -> io::Result<&Options> {
+    pub(crate) fn options(&self) -> io::Result<&Options> {
         Ok(&self.conn()?.options)
     }
 

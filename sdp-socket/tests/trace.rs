@@ -11,12 +11,18 @@ mod bodies;
 )]
 mod common;
 
+use std::io::{ErrorKind, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
 use sdp_socket::{SdpStream, ZcopyThreshold};
+use sdp_verbs::hook::Lazy;
+use sdp_verbs::{Caps, Provider};
 
 use bodies::zcopy::{heap_is_out_of_reach, received, registered, sent};
 use common::net::{Net, Stream};
 use common::pattern::Pattern;
-use common::sdp::{Sdp, Traces};
+use common::sdp::{Sdp, Traces, host};
 use common::watch::{actor, watched};
 
 const TOTAL: usize = 4 << 20;
@@ -113,6 +119,8 @@ fn switched_off() {
         let net = net.with(|b| b.zcopy_threshold(ZcopyThreshold::Off));
         let pair = net.pair();
         send(&net, &pair, &mut registered(&net, 1 << 20));
+        // Credits may still be on their way: what the engine says lies between two looks below.
+        let sent_before = traces.client.counters().send_count;
         let (tx, rx) = (pair.0.stats(), pair.1.stats());
         let (below_tx, below_rx) = (traces.client.counters(), traces.server.counters());
         assert_eq!(tx.tx_bytes_bcopy, TOTAL as u64, "{tx:?}");
@@ -126,7 +134,8 @@ fn switched_off() {
             "{below_tx:?}"
         );
         let messages: u64 = tx.messages.iter().map(|(_, sent, _)| *sent).sum();
-        assert_eq!(messages, below_tx.send_count, "{tx:?} {below_tx:?}");
+        let looks = sent_before..=below_tx.send_count;
+        assert!(looks.contains(&messages), "{looks:?} {tx:?}");
     });
 }
 
@@ -146,5 +155,112 @@ fn mixed() {
         assert_eq!(received(&rx), 3 * TOTAL as u64, "{rx:?}");
         assert_eq!(below.read_bytes, rx.rx_bytes_zcopy + rx.rx_bytes_read_ahead);
         assert_eq!(below.read_bytes, tx.tx_bytes_zcopy, "{tx:?}");
+    });
+}
+
+/// An adapter's zero-length write, as if the peer were on another machine.
+#[test]
+fn a_silent_peer_is_asked_for_a_sign_of_life() {
+    watched(|| {
+        let (net, traces) = Sdp::traced_over(|| -> Arc<dyn Provider> {
+            Arc::new(Lazy::new(host()).without(Caps::SAME_HOST))
+        });
+        let (client, server) = net.pair();
+        let brief = Duration::from_millis(5);
+        client
+            .set_keepalive_time(brief)
+            .expect("set_keepalive_time");
+        client
+            .set_read_timeout(Some(brief))
+            .expect("set_read_timeout");
+        client.set_keepalive(true).expect("set_keepalive");
+        // The reader of nothing only passes the time: the progress thread asks.
+        while traces.client.counters().write_count < 3 {
+            let nothing = (&client).read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(nothing, Err(ErrorKind::WouldBlock));
+        }
+        client.set_keepalive(false).expect("set_keepalive");
+        let stats = client.stats();
+        assert!(stats.probes >= 3, "{stats:?}");
+        assert_eq!(traces.client.counters().write_bytes, 0);
+        client.put(b"alive");
+        let mut got = [0; 5];
+        server.get(&mut got);
+        assert_eq!(&got, b"alive");
+    });
+}
+
+/// On one machine nobody is asked, and nothing is sent.
+#[test]
+fn keepalive_between_processes_of_one_machine_costs_nothing() {
+    watched(|| {
+        let (net, traces) = Sdp::traced();
+        let (client, server) = net.pair();
+        let brief = Duration::from_millis(5);
+        client
+            .set_keepalive_time(brief)
+            .expect("set_keepalive_time");
+        client.set_keepalive(true).expect("set_keepalive");
+        client
+            .set_read_timeout(Some(brief))
+            .expect("set_read_timeout");
+        while client.stats().probes < 3 {
+            let nothing = (&client).read(&mut [0]).map_err(|error| error.kind());
+            assert_eq!(nothing, Err(ErrorKind::WouldBlock));
+        }
+        assert_eq!(traces.client.counters().write_posted_count, 0);
+        assert_eq!(traces.client.counters().send_count, 0);
+        client.put(b"alive");
+        let mut got = [0; 5];
+        server.get(&mut got);
+        assert_eq!(&got, b"alive");
+    });
+}
+
+/// The options and their ranges are those of Linux.
+#[test]
+fn keepalive_options() {
+    watched(|| {
+        let net = Sdp::shared().with(|b| b.keepalive(true));
+        let (client, server) = net.pair();
+        for stream in [&client, &server] {
+            assert!(stream.keepalive().expect("keepalive"));
+        }
+        let second = Duration::from_secs(1);
+        assert_eq!(client.keepalive_time().expect("time"), 7_200 * second);
+        assert_eq!(client.keepalive_interval().expect("interval"), 75 * second);
+        assert_eq!(client.keepalive_retries().expect("retries"), 9);
+        assert_eq!(client.user_timeout().expect("user_timeout"), None);
+        client.set_keepalive_time(second).expect("time");
+        client.set_keepalive_interval(2 * second).expect("interval");
+        client.set_keepalive_retries(3).expect("retries");
+        client
+            .set_user_timeout(Some(4 * second))
+            .expect("user_timeout");
+        assert_eq!(client.keepalive_time().expect("time"), second);
+        assert_eq!(client.keepalive_interval().expect("interval"), 2 * second);
+        assert_eq!(client.keepalive_retries().expect("retries"), 3);
+        assert_eq!(
+            client.user_timeout().expect("user_timeout"),
+            Some(4 * second)
+        );
+        let too_long = Duration::from_secs(32_768);
+        for time in [Duration::ZERO, too_long] {
+            let kind = |result: std::io::Result<()>| result.expect_err("a wrong time").kind();
+            assert_eq!(
+                kind(client.set_keepalive_time(time)),
+                ErrorKind::InvalidInput
+            );
+            assert_eq!(
+                kind(client.set_keepalive_interval(time)),
+                ErrorKind::InvalidInput
+            );
+        }
+        for count in [0, 128] {
+            let error = client
+                .set_keepalive_retries(count)
+                .expect_err("a wrong count");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
     });
 }

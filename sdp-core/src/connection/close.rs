@@ -110,6 +110,7 @@ impl Connection {
 
     /// Something moved: a close that has no other limit may go on.
     pub(super) fn touch(&mut self, now: Instant) {
+        self.sh.liveness.heard(now);
         if self.sh.timers.is_set(Timer::CloseWait) {
             self.set_close_timer(now);
         }
@@ -232,6 +233,12 @@ impl Connection {
                     let quiet = self.tx.is_quiet();
                     self.sh.on_idle(now, quiet);
                 }
+                Timer::Keepalive => {
+                    if let Err(error) = self.sh.on_keepalive(now) {
+                        self.fail(error);
+                    }
+                }
+                Timer::UserTimeout => self.on_abort(now, Shared::untaken()),
                 Timer::Retry => {
                     self.tx.on_retry(&mut self.sh);
                     self.rx.on_retry();

@@ -5,6 +5,7 @@ use sdp_wire::{Body, Flags, Head, Rkey};
 use crate::error::ConnectionError;
 use crate::event::{Completion, Received};
 use crate::ids::{BufferId, WorkId};
+use crate::keepalive::Liveness;
 use crate::resize::Change;
 use crate::stats::mid_index;
 use crate::suspend;
@@ -27,7 +28,7 @@ impl Connection {
         match self.sh.life.stage {
             Stage::Open => {}
             // The confirmation was lost or comes later: the message is proof enough (§2.1 row 7).
-            Stage::Accepting => self.establish(),
+            Stage::Accepting => self.establish(now),
             Stage::Connecting => {
                 return Shared::misbehaved("§2.1 row 6: a message before the handshake was over");
             }
@@ -110,8 +111,10 @@ impl Connection {
             }
             Body::ModeChange(change) => sh.modes.on_change(change, self.rx.advert_open()),
             Body::ChRcvBuf { size } => {
-                if sh.on_resize_request(now, size, head.mseq_ack)? == Change::Shrunk {
-                    self.rx.shrink();
+                match sh.on_resize_request(now, size, head.mseq_ack)? {
+                    Change::Grown(times) => self.rx.need_fewer(times),
+                    Change::Shrunk => self.rx.shrink(),
+                    Change::None => {}
                 }
                 Ok(())
             }
@@ -150,6 +153,13 @@ impl Connection {
             Err(error) => return self.fail(error),
         }
         let good = result == Completion::Success;
+        if self.sh.liveness.on_completion(work) {
+            return match result {
+                Completion::Success => self.sh.start_keepalive(now),
+                Completion::Flushed => self.on_transport_end(ConnectionError::Reset),
+                _ => self.on_transport_end(Liveness::unanswered()),
+            };
+        }
         if self.on_close_completion(work, good)
             || (good && self.tx.on_completion(&mut self.sh, work))
         {

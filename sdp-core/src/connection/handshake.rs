@@ -97,7 +97,7 @@ impl Connection {
     pub(super) fn on_cm(&mut self, now: Instant, input: CmInput<'_>) {
         match (input, self.sh.life.stage) {
             (CmInput::Response(bytes), Stage::Connecting) => self.hear_hello_ack(now, bytes),
-            (CmInput::Established, Stage::Accepting) => self.establish(),
+            (CmInput::Established, Stage::Accepting) => self.establish(now),
             (CmInput::Rejected { reason, .. }, Stage::Connecting | Stage::Accepting) => {
                 self.die(Some(ConnectionError::Refused(reason)), Teardown::None);
             }
@@ -112,7 +112,7 @@ impl Connection {
         }
     }
 
-    fn hear_hello_ack(&mut self, _now: Instant, bytes: &[u8]) {
+    fn hear_hello_ack(&mut self, now: Instant, bytes: &[u8]) {
         let ack = match HelloAck::decode(bytes) {
             Ok(ack) => ack,
             Err(error) => {
@@ -135,13 +135,15 @@ impl Connection {
         self.sh.credits.start(ack.bufs);
         self.sh.resize.peer_starts(ack.actual_recv_size);
         self.sh.out.push(Action::Establish);
-        self.establish();
+        self.establish(now);
     }
 
     /// Both sides may send.
-    pub(super) fn establish(&mut self) {
+    pub(super) fn establish(&mut self, now: Instant) {
         debug_assert!(self.sh.life.fin == Fin::Open || self.sh.life.fin == Fin::Wanted);
         self.sh.life.stage = Stage::Open;
+        self.sh.liveness.heard(now);
+        self.sh.start_keepalive(now);
         self.sh.wake.connected = true;
         self.sh.wake.send = true;
     }

@@ -16,6 +16,7 @@ use crate::config::{Config, ZcopyThreshold};
 use crate::error::ConnectionError;
 use crate::event::{CmInput, Completion, Event, Received};
 use crate::ids::{BufferId, JobId, KeyId, RecvId, SendId, WorkId};
+use crate::keepalive::Keepalive;
 use crate::rx::Rx;
 use crate::stats::{CopyReason, Stats};
 use crate::time::Instant;
@@ -239,6 +240,19 @@ impl Connection {
         self.sh.config.nodelay = nodelay;
     }
 
+    /// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT.
+    pub fn set_keepalive(&mut self, now: Instant, keepalive: Option<Keepalive>) {
+        self.sh.config.keepalive = keepalive;
+        self.sh.start_keepalive(now);
+    }
+
+    /// TCP_USER_TIMEOUT.
+    pub fn set_user_timeout(&mut self, now: Instant, limit: Option<Duration>) {
+        self.sh.config.user_timeout = limit;
+        self.sh.restart_user_timeout();
+        self.pump(now);
+    }
+
     /// From which length on later sends are advertised.
     pub fn set_threshold(&mut self, threshold: ZcopyThreshold) {
         self.sh.config.zcopy_threshold = threshold;
@@ -417,7 +431,18 @@ impl Connection {
         self.flush_disconn();
         self.sh.flush_nudge();
         self.sh.flush_update();
+        self.watch_unsent(now);
         self.finish_close();
+    }
+
+    /// TCP_USER_TIMEOUT. Not called when it is off, since most connections do without it.
+    fn watch_unsent(&mut self, now: Instant) {
+        if self.sh.config.user_timeout.is_some() {
+            let stats = &self.sh.stats;
+            let taken = stats.tx_bytes_bcopy + stats.tx_bytes_inline + stats.tx_bytes_zcopy;
+            let unsent = self.tx.unsent_len();
+            self.sh.watch_unsent(now, unsent, taken);
+        }
     }
 
     /// The peer's advert is open.

@@ -9,6 +9,7 @@ use crate::credits::Credits;
 use crate::error::{CallError, ConnectionError};
 use crate::event::Event;
 use crate::ids::{JobId, WorkId};
+use crate::keepalive::Liveness;
 use crate::mode::Modes;
 use crate::outbox::{Outbox, Outgoing};
 use crate::patience::Patience;
@@ -178,6 +179,7 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) patience: Patience,
     pub(crate) resize: Resize,
+    pub(crate) liveness: Liveness,
     next_job: u32,
     /// Turns of the protocol that were taken.
     #[cfg(test)]
@@ -203,6 +205,7 @@ impl Shared {
                 config.recv_buffer_len_initial,
                 config.recv_buffer_len,
             ),
+            liveness: Liveness::default(),
             next_job: 0,
             #[cfg(test)]
             marks: alloc::collections::BTreeSet::new(),

@@ -6,6 +6,7 @@ mod basic;
 mod cancel;
 mod hostile;
 mod illegal;
+mod keepalive;
 mod pipelined;
 mod random;
 mod resize;

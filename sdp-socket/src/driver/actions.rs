@@ -9,8 +9,8 @@ use sdp_core::{
     SendId, WorkId,
 };
 use sdp_verbs::{
-    Access, Binding, PostError, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr,
-    Sge, VerbsError,
+    Access, Binding, Caps, PostError, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp,
+    SendWr, Sge, VerbsError,
 };
 use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
 
@@ -36,6 +36,7 @@ impl Names {
     fn of(action: &Action) -> Self {
         match action {
             Action::RdmaRead { work, .. } | Action::InvalidateKey { work, .. } => Self::Work(*work),
+            Action::Probe { work } => Self::Work(*work),
             Action::PostSend(send) => send.work.map_or(Self::Nothing, Self::Work),
             Action::PostRecv { buf, .. } => Self::Receive(*buf),
             _ => Self::Nothing,
@@ -94,6 +95,7 @@ impl Conn {
                 Ok(())
             }
             Action::InvalidateKey { key, work } => self.invalidate_key(inner, now, key, work),
+            Action::Probe { work } => self.post_probe(inner, now, work),
             Action::ForgetKey(key) => {
                 inner.calls.forget_key(key);
                 Ok(())
@@ -333,6 +335,27 @@ impl Conn {
         self.qp()?.post_send(SendWr {
             wr_id: work_wr_id(Some(work)),
             op: SendOp::LocalInv { rkey },
+            flags: SendFlags::SIGNALED,
+        })?;
+        inner.posted_work();
+        Ok(())
+    }
+
+    /// Asks the peer's adapter for a sign of life. On one machine the kernel has told already if
+    /// the peer is gone; and a stopped process, which could not answer, is not.
+    fn post_probe(&self, inner: &mut Inner, now: Instant, work: WorkId) -> Outcome {
+        if self.context.provider().caps().contains(Caps::SAME_HOST) {
+            let alive = sdp_core::Completion::Success;
+            inner.engine.handle_completion(now, work, alive);
+            return Ok(());
+        }
+        self.qp()?.post_send(SendWr {
+            wr_id: work_wr_id(Some(work)),
+            op: SendOp::Write {
+                local: &[],
+                remote: RemoteAddr(0),
+                rkey: Rkey(0),
+            },
             flags: SendFlags::SIGNALED,
         })?;
         inner.posted_work();

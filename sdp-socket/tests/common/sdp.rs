@@ -97,9 +97,14 @@ impl Sdp {
 
     /// Each end over a counting provider of its own.
     pub(crate) fn traced() -> (Self, Traces) {
+        Self::traced_over(host)
+    }
+
+    /// As [`traced`](Self::traced), over other providers.
+    pub(crate) fn traced_over(provider: impl Fn() -> Arc<dyn Provider>) -> (Self, Traces) {
         let traces = Traces {
-            client: Arc::new(Trace::new(host())),
-            server: Arc::new(Trace::new(host())),
+            client: Arc::new(Trace::new(provider())),
+            server: Arc::new(Trace::new(provider())),
         };
         let client: Arc<dyn Provider> = Arc::<Trace>::clone(&traces.client);
         let server: Arc<dyn Provider> = Arc::<Trace>::clone(&traces.server);

@@ -261,6 +261,10 @@ impl World {
                 let time = self.jittered(100);
                 self.complete(side, work, time, None, Some(key));
             }
+            Action::Probe { work } => {
+                let time = self.jittered(2 * self.laws.latency);
+                self.complete(side, work, time, None, None);
+            }
             Action::Copy(job) => {
                 self.nics[side].copy_count += 1;
                 let delay = self.copy_delay();
