@@ -1,10 +1,7 @@
 //! Control messages that wait for a credit or a slot. They wait as facts, not as messages, so
 //! that the wait needs no memory and what can be merged is.
 
-use sdp_wire::Body;
-
 use crate::connection::Shared;
-use crate::outbox::Outgoing;
 
 /// What is owed to the peer.
 #[derive(Debug, Default)]

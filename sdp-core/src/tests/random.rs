@@ -83,11 +83,7 @@ fn config() -> impl Strategy<Value = Config> {
     (
         prop_oneof![Just(4 * KIB), Just(40 * KIB), Just(300 * KIB)],
         prop_oneof![Just(4 * KIB), Just(40 * KIB), Just(300 * KIB)],
-        (
-            prop_oneof![Just(37_u32), Just(300), Just(4_160), Just(32_832)],
-            prop_oneof![Just(37_u32), Just(400), Just(4_160)],
-            prop_oneof![Just(20_u64), Just(300), Just(10_000_000)],
-        ),
+        prop_oneof![Just(37_u32), Just(300), Just(4_160), Just(32_832)],
         (4..9_u16, 4..33_u16),
         prop_oneof![
             Just(ZcopyThreshold::Off),
@@ -103,16 +99,16 @@ fn config() -> impl Strategy<Value = Config> {
         ),
     )
         .prop_map(
-            |(snd, rcv, sizes, (initial, max), threshold, flags, wait, lens, adverts)| {
-                let (recv_buffer_len, recv_buffer_len_initial, idle) = sizes;
+            |(snd, rcv, recv_buffer_len, (initial, max), threshold, flags, wait, lens, adverts)| {
                 let (send_slots, read_depth, invalidate_cap, read_nonblocking) = flags;
                 let (inline_len, kib, nodelay) = lens;
                 Config {
                     send_buffer_len: snd,
                     recv_buffer_total: rcv,
                     recv_buffer_len,
-                    recv_buffer_len_initial,
-                    idle_wait: Duration::from_micros(idle),
+                    recv_buffer_len_initial: [u32::MAX, u32::MAX, 4_160, 400, u32::MAX, 37]
+                        [kib % 6],
+                    idle_wait: Duration::from_micros([300, 10_000_000, 20_000_000][kib % 3]),
                     recv_buffers_initial: initial,
                     recv_buffers_max: max,
                     zcopy_threshold: threshold,

@@ -196,8 +196,9 @@ impl World {
         if let Some(at) = wanted
             && self.timers[side].is_none_or(|set| at < set)
         {
+            let at = at.max(self.now);
             self.timers[side] = Some(at);
-            self.at(at.max(self.now), side, Happening::Timeout);
+            self.at(at, side, Happening::Timeout);
         }
     }
 
@@ -387,6 +388,8 @@ impl World {
                 self.nics[side].conn.handle_cm(now, CmInput::Disconnected);
             }
             Happening::Task(task) => App::go_on(self, side, task),
+            // An earlier one was wanted later on, and then the next.
+            Happening::Timeout if self.timers[side] != Some(self.now) => {}
             Happening::Timeout => {
                 self.timers[side] = None;
                 self.nics[side].conn.handle_timeout(now);
