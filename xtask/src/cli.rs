@@ -69,6 +69,13 @@ pub(crate) enum Command {
         json: Option<PathBuf>,
     },
 
+    /// Run the fuzz targets, each for a while
+    ///
+    /// Decoders, message sequences against a live engine, and links of the host provider scribbled
+    /// over by the peer. Needs cargo-fuzz. The checks ask for so many executions in ten minutes,
+    /// and for as many in proportion in less.
+    Fuzz(FuzzOptions),
+
     /// Have tshark read our captures, and compare what it sees with what was sent
     ///
     /// A conversation with every kind of message, captured as RoCEv2 and in InfiniBand framing;
@@ -196,6 +203,22 @@ pub(crate) enum Topologies {
     All,
 }
 
+/// Options of `fuzz`.
+#[derive(Debug, Args)]
+pub(crate) struct FuzzOptions {
+    /// Only this one: decode, sequence, host_link.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) target: Option<String>,
+
+    /// How long each runs.
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) seconds: u32,
+
+    /// Also write the report to FILE as JSON (`-`: standard output).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
 impl Command {
     /// Where the report goes, if one was asked for.
     pub(crate) fn json(&self) -> Option<&Path> {
@@ -203,6 +226,7 @@ impl Command {
             Self::Demo(options) => options.json.as_deref(),
             Self::VmTest(options) => options.json.as_deref(),
             Self::Soak { options } | Self::Kill { options } => passed_on(options),
+            Self::Fuzz(options) => options.json.as_deref(),
             Self::Test { json }
             | Self::Loom { json }
             | Self::Keys { json }
@@ -246,6 +270,7 @@ mod tests {
             "keys",
             "vm-test",
             "capture-check",
+            "fuzz",
             "ci",
         ] {
             let cli = Cli::try_parse_from(["xtask", command, "--json", "-"]).unwrap();

@@ -10,6 +10,7 @@ mod capture_check;
 mod ci;
 mod cli;
 mod demo;
+mod fuzz;
 mod header;
 mod keys;
 mod libtest;
@@ -53,6 +54,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
         cli::Command::Keys { json } => keys::run(&workspace, ui, json.as_ref()),
         cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
+        cli::Command::Fuzz(options) => fuzz::run(&workspace, ui, options),
         cli::Command::CaptureCheck { json } => capture_check::run(&workspace, ui, json.as_ref()),
         cli::Command::Tidy => tidy::run(&workspace, ui),
         cli::Command::Header { check } => header::run(&workspace, ui, *check),

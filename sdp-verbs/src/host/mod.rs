@@ -39,3 +39,13 @@ pub use provider::HostProvider;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
+
+// A fuzz target is one of the tests, with an input from outside.
+#[cfg(all(fuzzing, not(test)))]
+mod tests;
+
+/// The body of a fuzz target: a peer that scribbles over a link's memory.
+#[cfg(fuzzing)]
+pub fn fuzz_link(bytes: &[u8]) {
+    tests::scribble::run(bytes);
+}

@@ -46,10 +46,9 @@ fn member(file: &File) -> Option<Violation> {
     match stated {
         Some((_, line)) if line.replace(' ', "") == "rust-version.workspace=true" => None,
         Some((line, _)) => Some(Violation::new(&file.path, line, what)),
-        // Only a package has one; a bare workspace manifest does not.
-        None => file
-            .text
-            .contains("[package]")
+        // Only a package has one; a bare workspace manifest does not, and a package that is a
+        // workspace of its own has nothing to inherit.
+        None => (file.text.contains("[package]") && !file.text.contains("[workspace]"))
             .then(|| Violation::new(&file.path, 1, what)),
     }
 }
@@ -86,6 +85,14 @@ fn is_compiler_version(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_workspace_of_its_own_inherits_nothing() {
+        let member = File::planted("fuzz/Cargo.toml", "[package]\nname = \"x\"\n");
+        assert_eq!(check(std::slice::from_ref(&member)).len(), 1);
+        let own = File::planted("fuzz/Cargo.toml", "[package]\nname = \"x\"\n[workspace]\n");
+        assert_eq!(check(&[own]), []);
+    }
 
     fn count(path: &str, text: &str) -> usize {
         check(&[File::planted(path, text)]).len()

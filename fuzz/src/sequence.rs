@@ -1,0 +1,556 @@
+//! A peer, an adapter and a program that do anything, in any order, around a live engine.
+//!
+//! What must hold whatever they do: no panic; no input that keeps the engine busy for ever; every
+//! message it sends decodes, is numbered without a gap and has a credit; nothing is posted after
+//! the end; and after the end every call ends.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use sdp_core::{
+    Action, BufferId, CmInput, Completion, Config, Connection, CopyTarget, EndCall, Event, Instant,
+    Payload, Received, RecvId, RecvRequest, RecvStep, SendId, SendRequest, SendStep, WorkId,
+    ZcopyThreshold,
+};
+use sdp_wire::{
+    Body, Flags, HEAD_LEN_MAX, HELLO_ACK_LEN, HELLO_LEN, Head, Hello, HelloAck, HelloForm,
+    ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail, Version,
+};
+
+/// Actions that follow from one input. More means that they never end.
+const ACTIONS_MAX: usize = 10_000;
+/// Calls of each kind in progress at once.
+const CALLS_MAX: usize = 6;
+/// Steps of one execution.
+const STEPS_MAX: usize = 400;
+/// Receive buffers that this peer says it has, in its Hello.
+const BUFS: u16 = 8;
+
+/// Takes numbers from the input; zeros behind its end.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn u8(&mut self) -> u8 {
+        match self.0.split_first() {
+            Some((first, rest)) => {
+                self.0 = rest;
+                *first
+            }
+            None => 0,
+        }
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes([self.u8(), self.u8()])
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from(self.u16()) | u32::from(self.u16()) << 16
+    }
+
+    /// Mostly small, sometimes anything.
+    fn len(&mut self) -> u32 {
+        match self.u8() {
+            0..=99 => u32::from(self.u8()),
+            100..=249 => u32::from(self.u16()),
+            _ => self.u32(),
+        }
+    }
+
+    fn flag(&mut self) -> bool {
+        self.u8() & 1 == 1
+    }
+}
+
+/// The engine, and what its surroundings remember.
+struct World {
+    conn: Connection,
+    now: u64,
+    posted: VecDeque<BufferId>,
+    works: VecDeque<WorkId>,
+    sends: Vec<SendId>,
+    recvs: Vec<RecvId>,
+    /// Length of the caller's memory of each send.
+    send_lens: Vec<(SendId, usize)>,
+    /// What the peer sends next, and the last of the engine's it has seen.
+    mseq: u32,
+    seen: u32,
+    /// The engine's last message.
+    sent: u32,
+    /// The highest number the engine has a credit for.
+    limit: u32,
+    in_error: bool,
+    closed: bool,
+}
+
+/// One execution.
+pub(crate) fn run(bytes: &[u8]) {
+    let mut input = Bytes(bytes);
+    let Some(mut world) = World::new(&mut input) else {
+        return;
+    };
+    for _ in 0..STEPS_MAX {
+        if input.0.is_empty() {
+            break;
+        }
+        world.step(&mut input);
+    }
+    world.end();
+}
+
+fn config(input: &mut Bytes<'_>) -> Config {
+    let choice = input.u8();
+    Config {
+        zcopy_threshold: match choice & 3 {
+            0 => ZcopyThreshold::Off,
+            1 => ZcopyThreshold::Bytes(100),
+            _ => ZcopyThreshold::Bytes(4_000),
+        },
+        send_buffer_len: 20_000,
+        recv_buffer_total: 50_000,
+        recv_buffer_len: 8_000,
+        recv_buffers_max: 4 + u16::from(choice >> 2 & 7),
+        read_ahead_len: 10_000,
+        send_slots: 16,
+        nodelay: choice & 32 != 0,
+        read_nonblocking: choice & 64 != 0,
+        ..Config::default()
+    }
+}
+
+fn hello(adverts_max: u16) -> Hello {
+    Hello {
+        bufs: BUFS,
+        version: Version::V2_2,
+        form: HelloForm::Whole,
+        invalidate_cap: true,
+        adverts_max,
+        desired_remote_recv_size: 4096,
+        local_recv_size: 4096,
+        local_port: 1,
+        src: None,
+        dst: None,
+    }
+}
+
+impl World {
+    /// An engine on either side, whose handshake is over or not.
+    fn new(input: &mut Bytes<'_>) -> Option<Self> {
+        let config = config(input);
+        let now = Instant::from_nanos(0);
+        let (kind, adverts_max) = (input.u8(), 1 + (input.u8() & 7));
+        let conn = if kind & 1 == 0 {
+            let mut bytes = [0; HELLO_LEN];
+            hello(adverts_max.into()).encode(&mut bytes);
+            if kind & 14 == 2 {
+                bytes[usize::from(input.u8()) % HELLO_LEN] = input.u8();
+            }
+            Connection::accept(now, config, &bytes).ok()?
+        } else {
+            Connection::connect(now, config, 1, None, None)
+        };
+        let mut world = Self {
+            conn,
+            now: 0,
+            posted: VecDeque::new(),
+            works: VecDeque::new(),
+            sends: Vec::new(),
+            recvs: Vec::new(),
+            send_lens: Vec::new(),
+            mseq: 1,
+            seen: 0,
+            sent: 0,
+            limit: u32::from(BUFS),
+            in_error: false,
+            closed: false,
+        };
+        world.drain();
+        if kind & 1 == 0 && kind & 16 == 0 {
+            world.conn.handle_cm(world.instant(), CmInput::Established);
+        } else if kind & 1 == 1 && kind & 16 == 0 {
+            let mut bytes = [0; HELLO_ACK_LEN];
+            let ack = HelloAck {
+                bufs: BUFS,
+                version: Version::V2_2,
+                adverts_max,
+                actual_recv_size: 4096,
+                invalidate_cap: true,
+            };
+            ack.encode(&mut bytes);
+            world
+                .conn
+                .handle_cm(world.instant(), CmInput::Response(&bytes));
+        }
+        world.drain();
+        Some(world)
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::from_nanos(self.now)
+    }
+
+    fn step(&mut self, input: &mut Bytes<'_>) {
+        match input.u8() % 20 {
+            0..=7 => self.peer(input),
+            8 => self.garbage(input),
+            9 | 10 => self.complete(input),
+            11 | 12 => self.start_send(input),
+            13 | 14 => self.start_recv(input),
+            15 | 16 => self.poll_calls(input),
+            17 => self.pass(u64::from(input.u8()) << (input.u8() % 32)),
+            18 => self.end_call(input),
+            _ => self.manage(input),
+        }
+        self.drain();
+    }
+
+    /// Carries out what the engine asks for, and checks what may be checked of it.
+    fn drain(&mut self) {
+        let mut count = 0;
+        while let Some(action) = self.conn.poll_action() {
+            count += 1;
+            assert!(
+                count < ACTIONS_MAX,
+                "actions without end, the last: {action:?}"
+            );
+            self.carry_out(action);
+        }
+        while let Some(event) = self.conn.poll_event() {
+            self.closed |= matches!(event, Event::Closed(_));
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        let posts = matches!(
+            action,
+            Action::PostSend(_) | Action::PostRecv(_) | Action::RdmaRead { .. }
+        );
+        assert!(
+            !(posts && (self.in_error || self.closed)),
+            "after the end: {action:?}"
+        );
+        match action {
+            Action::PostRecv(buf) => {
+                assert!(!self.posted.contains(&buf), "{buf:?} is posted twice");
+                self.posted.push_back(buf);
+            }
+            Action::PostSend(send) => {
+                let payload_len = match send.payload {
+                    Payload::None => 0,
+                    Payload::Grant { len, .. } | Payload::Call { len, .. } => len,
+                };
+                let total = send.head_len + payload_len as usize;
+                let head = Head::decode(&send.head, total).expect("a message in good order");
+                self.sent = self.sent.wrapping_add(1);
+                assert_eq!(head.mseq, self.sent, "numbers without a gap");
+                let ahead = self.limit.wrapping_sub(head.mseq).cast_signed();
+                assert!(ahead >= 0, "{head} without a credit");
+                self.works.extend(send.work);
+            }
+            Action::RdmaRead { work, len, .. } => {
+                assert!(len > 0);
+                self.works.push_back(work);
+            }
+            Action::InvalidateKey { work, .. } => self.works.push_back(work),
+            Action::BindKey { key, call, at, len } => {
+                let memory = self.send_lens.iter().find(|(id, _)| *id == call);
+                let (_, whole) = memory.expect("a key for a call in progress");
+                assert!(
+                    at + len as usize <= *whole,
+                    "a key beyond the caller's memory"
+                );
+                let found = (Rkey(0x700 + key.0), RemoteAddr(0x1000));
+                self.conn.handle_bound(self.instant(), key, Ok(found));
+            }
+            Action::Copy(job) => self.conn.handle_copied(self.instant(), job.id, true),
+            Action::SetError => self.in_error = true,
+            _ => {}
+        }
+    }
+
+    /// A message that may be in order or not.
+    fn peer(&mut self, input: &mut Bytes<'_>) {
+        let Some(buf) = self.posted.pop_front() else {
+            return;
+        };
+        let (kind, manner) = (input.u8(), input.u8());
+        let body = body(kind, input);
+        let mut payload_len = match body {
+            Body::Data | Body::SrcAvail(_) | Body::SinkAvail(_) => input.len() % 8_000,
+            _ => 0,
+        };
+        if manner & 0xe0 == 0xe0 {
+            payload_len = input.len();
+        }
+        if manner & 1 == 0 {
+            self.seen = self.sent;
+        }
+        let bufs = match manner >> 1 & 3 {
+            0 => 3,
+            1 | 2 => BUFS,
+            _ => input.u16() % 100,
+        };
+        let head = Head {
+            flags: if manner & 8 == 0 {
+                Flags::empty()
+            } else {
+                Flags::from_bits_truncate(input.u8())
+            },
+            bufs,
+            mseq: if manner & 0xf0 == 0x90 {
+                input.u32()
+            } else {
+                self.mseq
+            },
+            mseq_ack: if manner & 0xf0 == 0xa0 {
+                input.u32()
+            } else {
+                self.seen
+            },
+            body,
+            payload_len: payload_len & 0x7fff_ffff,
+        };
+        let mut bytes = [0; HEAD_LEN_MAX];
+        head.encode(&mut bytes);
+        let invalidated = (manner & 0xf0 == 0xb0).then(|| Rkey(0x700 + u32::from(input.u8() & 3)));
+        self.receive(buf, &bytes, head.len() as usize, invalidated);
+    }
+
+    fn garbage(&mut self, input: &mut Bytes<'_>) {
+        let Some(buf) = self.posted.pop_front() else {
+            return;
+        };
+        let mut bytes = [0; HEAD_LEN_MAX];
+        let len = usize::from(input.u8()) % 48;
+        for byte in bytes.iter_mut().take(len) {
+            *byte = input.u8();
+        }
+        self.receive(buf, &bytes, len, None);
+    }
+
+    fn receive(&mut self, buf: BufferId, bytes: &[u8], len: usize, invalidated: Option<Rkey>) {
+        // Only what the engine takes gives credits; what it refuses ends the connection.
+        if let Ok(head) = Head::decode(bytes, len) {
+            self.mseq = self.mseq.wrapping_add(1);
+            self.limit = head.mseq_ack.wrapping_add(u32::from(head.bufs));
+        }
+        let message = Received {
+            head: bytes,
+            len,
+            invalidated,
+        };
+        self.conn.handle_recv(self.instant(), buf, message);
+    }
+
+    fn complete(&mut self, input: &mut Bytes<'_>) {
+        let Some(work) = self.works.pop_front() else {
+            return;
+        };
+        let result = match input.u8() {
+            0 => Completion::TransportFailed("retries ran out"),
+            1 => Completion::Flushed,
+            2 => Completion::RemoteAccess,
+            3 => Completion::RemoteFault,
+            4 => Completion::LocalFault,
+            _ => Completion::Success,
+        };
+        self.conn.handle_completion(self.instant(), work, result);
+    }
+
+    fn start_send(&mut self, input: &mut Bytes<'_>) {
+        if self.sends.len() >= CALLS_MAX {
+            return;
+        }
+        let len = input.len() as usize % 40_000;
+        let request = SendRequest {
+            len,
+            segment_ends: [len / 3, len].into_iter().collect(),
+            nonblocking: input.flag(),
+            copy_reason: None,
+        };
+        let id = self.conn.send_start(self.instant(), request);
+        self.sends.push(id);
+        self.send_lens.push((id, len));
+        self.poll_send(id, 0xff);
+    }
+
+    fn start_recv(&mut self, input: &mut Bytes<'_>) {
+        if self.recvs.len() >= CALLS_MAX {
+            return;
+        }
+        let (len, manner) = (input.len() as usize % 60_000, input.u8());
+        let request = RecvRequest {
+            len,
+            segment_ends: [len / 2, len].into_iter().collect(),
+            nonblocking: manner & 1 != 0,
+            peek: manner & 6 == 6,
+            wait_all: manner & 24 == 24,
+            copy_reason: None,
+        };
+        let id = self.conn.recv_start(self.instant(), request);
+        self.recvs.push(id);
+        self.poll_recv(id, 0xff);
+    }
+
+    fn poll_calls(&mut self, input: &mut Bytes<'_>) {
+        let manner = input.u8();
+        for id in self.sends.clone() {
+            self.poll_send(id, manner);
+        }
+        for id in self.recvs.clone() {
+            self.poll_recv(id, manner);
+        }
+    }
+
+    /// Carries a send on until it waits or ends.
+    fn poll_send(&mut self, id: SendId, manner: u8) {
+        for _ in 0..1_000 {
+            let step = self.conn.send_poll(self.instant(), id);
+            self.drain();
+            match step {
+                SendStep::Copy { len, to, .. } => self.copied(id, len, to, manner),
+                SendStep::Wait => return,
+                SendStep::Done(_) => {
+                    self.sends.retain(|other| *other != id);
+                    self.send_lens.retain(|(other, _)| *other != id);
+                    return;
+                }
+            }
+            self.drain();
+        }
+        panic!("a send copies for ever");
+    }
+
+    fn copied(&mut self, id: SendId, len: usize, to: CopyTarget, manner: u8) {
+        let now = self.instant();
+        match manner {
+            0 => self.conn.send_copy_failed(now, id, to),
+            1 => self.conn.send_copied(now, id, len / 2, to),
+            _ => self.conn.send_copied(now, id, len, to),
+        }
+    }
+
+    fn poll_recv(&mut self, id: RecvId, manner: u8) {
+        for _ in 0..1_000 {
+            let step = self.conn.recv_poll(self.instant(), id);
+            self.drain();
+            match step {
+                RecvStep::Copy { len, .. } => {
+                    let len = if manner == 2 { len / 2 } else { len };
+                    self.conn.recv_copied(self.instant(), id, len);
+                }
+                RecvStep::Wait => return,
+                RecvStep::Done(_) => return self.recvs.retain(|other| *other != id),
+            }
+            self.drain();
+        }
+        panic!("a receive copies for ever");
+    }
+
+    fn pass(&mut self, nanos: u64) {
+        self.now = self.now.saturating_add(nanos);
+        self.conn.handle_timeout(self.instant());
+        self.drain();
+    }
+
+    fn end_call(&mut self, input: &mut Bytes<'_>) {
+        let (at, now) = (usize::from(input.u8()), self.instant());
+        let why = if at & 8 == 0 {
+            EndCall::TimedOut
+        } else {
+            EndCall::Interrupted
+        };
+        if let Some(id) = self.sends.get(at & 3) {
+            self.conn.send_end(now, *id, why);
+        }
+        if let Some(id) = self.recvs.get(at >> 2 & 1) {
+            self.conn.recv_end(now, *id, why);
+        }
+    }
+
+    fn manage(&mut self, input: &mut Bytes<'_>) {
+        let now = self.instant();
+        match input.u8() % 24 {
+            0 => self.conn.handle_cm(now, CmInput::Disconnected),
+            1 => self.conn.handle_cm(now, CmInput::Established),
+            2 => self.conn.handle_cm(now, CmInput::Response(&[1, 2, 3])),
+            3 => self
+                .conn
+                .handle_cm(now, CmInput::Unreachable { errno: 110 }),
+            4 => self.conn.shutdown_send(now),
+            5 => self.conn.shutdown_recv(now),
+            6 => self.conn.set_recv_buffer_total(input.len() as usize),
+            7 => self.conn.set_send_buffer_len(input.len() as usize),
+            8 => self.conn.set_nodelay(input.flag()),
+            9 => self.conn.close(now, None),
+            10 => self.conn.close(now, Some(Duration::from_micros(10))),
+            11 => self.conn.abort(now),
+            12 => {
+                if let Some(buf) = self.posted.pop_front() {
+                    self.conn.handle_recv_flushed(now, buf);
+                }
+            }
+            _ => self.poll_calls(input),
+        }
+    }
+
+    /// After the end, with all work flushed, no call is left waiting.
+    fn end(&mut self) {
+        self.conn.abort(self.instant());
+        self.drain();
+        for _ in 0..3 {
+            self.pass(1_000_000_000_000);
+            while let Some(work) = self.works.pop_front() {
+                self.conn
+                    .handle_completion(self.instant(), work, Completion::Flushed);
+                self.drain();
+            }
+        }
+        assert!(self.conn.is_closed(), "aborted, and not closed");
+        for _ in 0..4 {
+            self.poll_calls(&mut Bytes(&[0xff]));
+        }
+        assert!(
+            self.sends.is_empty() && self.recvs.is_empty(),
+            "a call waits for ever"
+        );
+        assert_eq!(self.conn.poll_timeout(), None);
+    }
+}
+
+fn body(kind: u8, input: &mut Bytes<'_>) -> Body {
+    let advert = |input: &mut Bytes<'_>| SrcAvail {
+        len: input.len() % 100_000 + 1,
+        rkey: Rkey(input.u32()),
+        addr: RemoteAddr(u64::from(input.u16()) << 12),
+    };
+    match kind % 24 {
+        0 => Body::DisConn,
+        1 => Body::AbortConn,
+        2 => Body::SendSm,
+        3 => Body::RdmaWrCompl { len: input.len() },
+        4..=6 => Body::RdmaRdCompl { len: input.len() },
+        7 => Body::ModeChange(ModeChange::ALL[usize::from(input.u8()) % 4]),
+        8 | 9 => Body::SrcAvailCancel,
+        10 => Body::SinkAvailCancel,
+        11 => Body::SinkCancelAck,
+        12 => Body::ChRcvBuf { size: input.len() },
+        13 => Body::ChRcvBufAck { size: input.len() },
+        14 => Body::SuspComm {
+            service_id: ServiceId::from_raw(u64::from(input.u32())),
+        },
+        15 => Body::SuspCommAck,
+        16 => {
+            let SrcAvail { len, rkey, addr } = advert(input);
+            let non_discards = input.len();
+            Body::SinkAvail(SinkAvail {
+                len,
+                rkey,
+                addr,
+                non_discards,
+            })
+        }
+        17..=19 => Body::SrcAvail(advert(input)),
+        _ => Body::Data,
+    }
+}
