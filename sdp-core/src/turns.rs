@@ -56,6 +56,11 @@ impl<C> Turns<C> {
         (*found == id).then_some(index)
     }
 
+    pub(crate) fn get(&self, id: u32) -> Option<&C> {
+        let index = self.position(id)?;
+        self.calls.get(index).map(|(_, call)| call)
+    }
+
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut C> {
         let index = self.position(id)?;
         self.calls.get_mut(index).map(|(_, call)| call)

@@ -343,6 +343,18 @@ impl Connection {
         life.is_over() || life.rx_shut || life.peer_fin || self.readable_len() >= enough
     }
 
+    /// Bytes of a send in progress that are accepted: what it returns if it must end.
+    #[must_use]
+    pub fn send_accepted(&self, id: SendId) -> usize {
+        self.tx.accepted(id)
+    }
+
+    /// Bytes of a receive in progress that are delivered: what it returns if it must end.
+    #[must_use]
+    pub fn recv_delivered(&self, id: RecvId) -> usize {
+        self.rx.delivered(id)
+    }
+
     /// Bytes that would go into private send memory without waiting.
     #[must_use]
     pub fn send_space(&self) -> usize {

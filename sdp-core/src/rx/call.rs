@@ -231,6 +231,11 @@ impl Rx {
         }
     }
 
+    /// Bytes delivered to call `id` so far.
+    pub(crate) fn delivered(&self, id: RecvId) -> usize {
+        self.calls.get(id.0).map_or(0, |call| call.got)
+    }
+
     /// Call `id` must end.
     pub(crate) fn end(&mut self, id: RecvId, why: EndCall) {
         if let Some(call) = self.calls.get_mut(id.0) {

@@ -428,6 +428,11 @@ impl Tx {
         self.calls.is_empty() && self.is_drained()
     }
 
+    /// Bytes of call `id` accepted so far.
+    pub(crate) fn accepted(&self, id: SendId) -> usize {
+        self.calls.get(id.0).map_or(0, |call| call.accepted)
+    }
+
     /// Accepted bytes not yet posted, and bytes advertised.
     pub(crate) fn unsent_len(&self) -> usize {
         let filled: u64 = self.filled.iter().map(|f| u64::from(f.len)).sum();

@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use sdp_core::{CallError, CopySource, EndCall, Instant, RecvId, RecvRequest, RecvStep};
 
 use super::regions::CallMemory;
+use super::wait::Until;
 use super::{COPY_LOCKED_MAX, Conn, Inner};
 use crate::park::Spinner;
 
@@ -74,8 +75,10 @@ impl Conn {
                 }
                 RecvStep::Wait => {
                     let seen = self.rx.seen();
+                    let partly = inner.engine.recv_delivered(id) > 0;
                     self.after(inner, now);
-                    if let Some(why) = self.wait(&self.rx, seen, deadline, &mut spinner)
+                    let until = Until { deadline, partly };
+                    if let Some(why) = self.wait(&self.rx, seen, until, &mut spinner)
                         && !ended
                     {
                         // It is told once; what remains is bounded by the engine's own time-out.

@@ -10,6 +10,7 @@ use sdp_verbs::{Caps, SendBuf};
 use sdp_wire::BSDH_LEN;
 
 use super::regions::CallMemory;
+use super::wait::Until;
 use super::{COPY_LOCKED_MAX, Conn, Inner};
 use crate::options::{THRESHOLD_MIN, Threshold};
 use crate::park::Spinner;
@@ -67,8 +68,10 @@ impl Conn {
                 }
                 SendStep::Wait => {
                     let seen = self.tx.seen();
+                    let partly = inner.engine.send_accepted(id) > 0;
                     self.after(inner, now);
-                    if let Some(why) = self.wait(&self.tx, seen, deadline, &mut spinner)
+                    let until = Until { deadline, partly };
+                    if let Some(why) = self.wait(&self.tx, seen, until, &mut spinner)
                         && !ended
                     {
                         // It is told once; what remains is bounded by the engine's own time-out.

@@ -2,12 +2,33 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use sdp_core::{EndCall, Instant};
 use sdp_verbs::{ArmFor, Wake};
 
 use super::{Conn, NEVER};
-use crate::park::{AbortOnUnwind, SpinPolicy, Spinner, WaitWord};
+use crate::park::{AbortOnUnwind, SpinPolicy, Spinner, WaitWord, all_restart};
+
+/// A sleep that is timed only so that every signal handler ends it; it just begins again.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+
+/// How long a call waits, and what a signal does to it: the rules of the kernel's own sockets. With
+/// a time-out, or when it has done a part, a call is ended by every handler; else only by one
+/// without SA_RESTART.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Until {
+    /// The call's time-out.
+    pub(super) deadline: Option<Instant>,
+    /// Some bytes are done: the call returns their count when it ends.
+    pub(super) partly: bool,
+}
+
+impl Until {
+    fn is_restarted(self) -> bool {
+        self.deadline.is_none() && !self.partly
+    }
+}
 
 /// A thread in a call on a connection. When the last one leaves, the progress loop takes over.
 pub(super) struct Caller<'a> {
@@ -46,7 +67,7 @@ impl Conn {
         &self,
         word: &WaitWord,
         seen: u32,
-        deadline: Option<Instant>,
+        until: Until,
         spinner: &mut Spinner,
     ) -> Option<EndCall> {
         let may_spin = self.context.runtime().may_spin();
@@ -56,7 +77,10 @@ impl Conn {
                 spinner.restart();
                 return None;
             }
-            if deadline.is_some_and(|t| t <= self.context.now()) {
+            if std::mem::take(&mut spinner.interrupted) {
+                return Some(EndCall::Interrupted);
+            }
+            if until.deadline.is_some_and(|t| t <= self.context.now()) {
                 self.tick();
                 return Some(EndCall::TimedOut);
             }
@@ -69,15 +93,19 @@ impl Conn {
             .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok();
         let slept = if alone {
-            let slept = self.lead(word, seen, deadline);
+            let slept = self.lead(word, seen, until);
             self.leading.store(false, Ordering::SeqCst);
             slept
         } else {
-            self.follow(word, seen, deadline)
+            self.follow(word, seen, until)
         };
         self.pump();
         self.tick();
+        // Where the sleep had to be timed for the engine's sake only, TCP's would be restarted.
+        spinner.interrupted =
+            matches!(slept, Ok(Wake::Interrupted)) && !(until.is_restarted() && all_restart());
         if word.seen() != seen {
+            // Should the call have to wait again, the signal ends it.
             spinner.restart();
             if alone && self.followers.load(Ordering::SeqCst) != 0 {
                 // What comes next may take long: another one shall lead.
@@ -86,8 +114,7 @@ impl Conn {
             return None;
         }
         match slept {
-            Ok(Wake::Interrupted) => Some(EndCall::Interrupted),
-            Ok(_) => None,
+            Ok(_) => std::mem::take(&mut spinner.interrupted).then_some(EndCall::Interrupted),
             Err(error) => {
                 tracing::error!("cannot sleep: {error}");
                 Some(EndCall::Interrupted)
@@ -104,8 +131,11 @@ impl Conn {
             if self.is_closed() || self.lock().engine.has_sent_all() {
                 return;
             }
-            if let Some(EndCall::TimedOut) = self.wait(&self.tx, seen, Some(deadline), &mut spinner)
-            {
+            let until = Until {
+                deadline: Some(deadline),
+                partly: false,
+            };
+            if let Some(EndCall::TimedOut) = self.wait(&self.tx, seen, until, &mut spinner) {
                 tracing::warn!(token = ?self.token, "exit without delivering all that was written");
                 return;
             }
@@ -113,7 +143,7 @@ impl Conn {
     }
 
     /// Sleeps on the completion queue.
-    fn lead(&self, word: &WaitWord, seen: u32, deadline: Option<Instant>) -> io::Result<Wake> {
+    fn lead(&self, word: &WaitWord, seen: u32, until: Until) -> io::Result<Wake> {
         let token = self.cq.arm(ArmFor::Waiter);
         // If somebody else has the turn it looks again, after the arming; what it finds for us
         // moves the word and, since we lead, wakes us.
@@ -123,15 +153,15 @@ impl Conn {
         }
         self.context
             .runtime()
-            .wait_cq(&*self.cq, token, self.earlier_timeout(deadline))
+            .wait_cq(&*self.cq, token, self.wake_at(until))
     }
 
     /// Sleeps on the word, if somebody leads; the leader, when it leaves, wakes us to take over.
-    fn follow(&self, word: &WaitWord, seen: u32, deadline: Option<Instant>) -> io::Result<Wake> {
+    fn follow(&self, word: &WaitWord, seen: u32, until: Until) -> io::Result<Wake> {
         self.followers.fetch_add(1, Ordering::SeqCst);
         let slept = if self.leading.load(Ordering::SeqCst) {
-            let until = self.earlier_timeout(deadline);
-            self.context.runtime().wait_word(word, seen, until)
+            let at = self.wake_at(until);
+            self.context.runtime().wait_word(word, seen, at)
         } else {
             Ok(Wake::Event)
         };
@@ -139,12 +169,13 @@ impl Conn {
         slept
     }
 
-    fn earlier_timeout(&self, deadline: Option<Instant>) -> Option<Instant> {
+    /// When a sleep ends at the latest. `None` only where a handler with SA_RESTART shall not end
+    /// it.
+    fn wake_at(&self, until: Until) -> Option<Instant> {
         let at = self.timeout.load(Ordering::SeqCst);
         let timeout = (at != NEVER).then(|| Instant::from_nanos(at));
-        match (deadline, timeout) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let timed = || (!until.is_restarted()).then(|| self.context.now() + SLEEP_MAX);
+        let first = [until.deadline, timeout].into_iter().flatten().min();
+        first.or_else(timed)
     }
 }

@@ -6,6 +6,7 @@
 mod eventcount;
 mod exit;
 mod fork;
+mod signals;
 mod spin;
 mod threads;
 mod turn;
@@ -21,6 +22,7 @@ use sdp_verbs::{ArmToken, CompletionQueue, Wake};
 pub(crate) use eventcount::EventCount;
 pub(crate) use exit::at_exit;
 pub(crate) use fork::{GENERATIONS_MAX, Own, generation};
+pub(crate) use signals::all_restart;
 pub use spin::SpinPolicy;
 pub(crate) use spin::Spinner;
 pub(crate) use threads::ThreadRuntime;

@@ -41,11 +41,13 @@ fn cpus() -> u32 {
     })
 }
 
-/// One wait's spinning.
+/// What one call's waits have in common: how long it has spun, and whether a signal has come.
 #[derive(Debug)]
 pub(crate) struct Spinner {
     policy: SpinPolicy,
     started: Option<Instant>,
+    /// A signal came that ends the call, unless what it waits for has come.
+    pub(crate) interrupted: bool,
 }
 
 impl Spinner {
@@ -53,6 +55,7 @@ impl Spinner {
         Self {
             policy,
             started: None,
+            interrupted: false,
         }
     }
 

@@ -103,7 +103,10 @@ impl Listener for TcpListener {
     type Stream = TcpStream;
 
     fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.accept()
+        // Of the system, since std's goes on after a signal.
+        let (socket, from) = rustix::net::acceptfrom(self)?;
+        let from = from.expect("a connected peer has an address");
+        Ok((socket.into(), from.try_into().expect("an IP address")))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

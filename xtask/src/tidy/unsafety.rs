@@ -31,6 +31,8 @@ const CONFINED: [Confined; 3] = [
             // An exit handler and a page that fork wipes: there is no safe way to ask for either.
             "sdp-socket/src/park/exit",
             "sdp-socket/src/park/fork",
+            // Asking how signals are handled, likewise.
+            "sdp-socket/src/park/signals",
         ],
         contracts: false,
     },
