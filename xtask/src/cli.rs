@@ -102,8 +102,12 @@ pub(crate) enum Command {
     ///
     /// File length, dependency direction, where the oldest compiler is stated, clocks and threads
     /// and unsafe code out of place, loose ends in comments, trailing blanks, skipped tests without
-    /// a reason. Prints each violation as `file:line: what to do`.
+    /// a reason, names of the protocol map that nothing has, a stale page of state tables. Prints each
+    /// violation as `file:line: what to do`.
     Tidy,
+
+    /// Write docs/state-tables.md, from the snapshots of sdp-core's tests
+    Diagrams,
 
     /// Write the C header of libsdp, sdp-ffi/include/sdp.h, from its Rust sources
     Header {
@@ -232,7 +236,7 @@ impl Command {
             | Self::Keys { json }
             | Self::CaptureCheck { json }
             | Self::Ci { json } => json.as_deref(),
-            Self::Tidy | Self::Header { .. } | Self::Bindings { .. } => None,
+            Self::Tidy | Self::Diagrams | Self::Header { .. } | Self::Bindings { .. } => None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod capture_check;
 mod ci;
 mod cli;
 mod demo;
+mod diagrams;
 mod fuzz;
 mod header;
 mod keys;
@@ -54,6 +55,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
         cli::Command::Keys { json } => keys::run(&workspace, ui, json.as_ref()),
         cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
+        cli::Command::Diagrams => diagrams::run(&workspace, ui),
         cli::Command::Fuzz(options) => fuzz::run(&workspace, ui, options),
         cli::Command::CaptureCheck { json } => capture_check::run(&workspace, ui, json.as_ref()),
         cli::Command::Tidy => tidy::run(&workspace, ui),

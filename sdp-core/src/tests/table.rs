@@ -175,3 +175,93 @@ fn every_message_in_every_state() {
     let expected = include_str!("table.txt");
     assert!(table == expected, "the table is now\n{table}");
 }
+
+/// Which message takes a connection from which phase to which: the lines of the diagram.
+#[test]
+fn every_change_of_phase() {
+    let mut lines = std::collections::BTreeSet::new();
+    for state in STATES {
+        for (name, body, payload_len) in messages() {
+            let mut lone = in_state(state);
+            let before = lone.conn.phase();
+            lone.peer(body, payload_len);
+            let (after, end) = (lone.conn.phase(), verdict(&mut lone));
+            let input = match body.mid() {
+                // That a rule was broken matters, and not by which message.
+                _ if end.starts_with('§') => "a broken rule",
+                _ if after == before => continue,
+                _ if after == crate::Phase::Open => "first message",
+                _ => name,
+            };
+            lines.insert(std::format!("{before:?} --{input}--> {after:?}\n"));
+        }
+        for (input, act) in LOCAL {
+            let mut lone = in_state(state);
+            let before = lone.conn.phase();
+            act(&mut lone);
+            lone.drain();
+            let after = lone.conn.phase();
+            if after != before {
+                lines.insert(std::format!("{before:?} --{input}--> {after:?}\n"));
+            }
+        }
+    }
+    let found: String = lines.into_iter().collect();
+    assert!(
+        found == include_str!("phases.txt"),
+        "the phases are now\n{found}"
+    );
+}
+
+/// What happens at this side.
+type Act = fn(&mut Lone);
+const LOCAL: [(&str, Act); 4] = [
+    ("close()", |lone| lone.conn.close(lone.instant(), None)),
+    ("shutdown()", |lone| lone.conn.shutdown_send(lone.instant())),
+    ("abort()", |lone| lone.conn.abort(lone.instant())),
+    ("confirmation", |lone| {
+        lone.conn
+            .handle_cm(lone.instant(), crate::CmInput::Established);
+    }),
+];
+
+/// What the peer's ModeChange makes of the half this side receives on, seen by what is taken
+/// afterwards: the lines of the diagram.
+#[test]
+fn every_change_of_mode() {
+    let ways: [(&str, &[ModeChange]); 3] = [
+        ("Combined", &[]),
+        ("Buffered", &[ModeChange::RecvBuffered]),
+        ("Pipelined", &[ModeChange::RecvPipelined]),
+    ];
+    let mut found = String::new();
+    for (mode, way) in ways {
+        for change in ModeChange::ALL {
+            let then = mode_after(way, change);
+            found.push_str(&std::format!("{mode} --{change:?}--> {then}\n"));
+        }
+    }
+    assert!(
+        found == include_str!("modes.txt"),
+        "the modes are now\n{found}"
+    );
+}
+
+fn mode_after(way: &[ModeChange], change: ModeChange) -> &'static str {
+    let takes = |advert_payload: Option<u32>| {
+        let mut lone = lone();
+        for change in way.iter().chain([&change]) {
+            lone.peer(Body::ModeChange(*change), 0);
+        }
+        if let Some(payload_len) = advert_payload.filter(|_| lone.is_alive()) {
+            lone.peer_advertises(1_000, payload_len);
+        }
+        lone.is_alive()
+    };
+    match (takes(None), takes(Some(0)), takes(Some(10))) {
+        (false, ..) => "end",
+        (true, true, _) => "Pipelined",
+        (true, false, true) => "Combined",
+        (true, false, false) => "Buffered",
+    }
+}

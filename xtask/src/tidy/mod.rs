@@ -5,6 +5,7 @@ mod direction;
 mod files;
 mod ignored;
 mod length;
+mod map;
 mod msrv;
 mod paths;
 mod source;
@@ -13,6 +14,7 @@ mod unsafety;
 
 use std::fmt;
 
+use crate::diagrams;
 use crate::step::Tally;
 use crate::ui::Ui;
 use crate::workspace::Workspace;
@@ -80,6 +82,8 @@ fn check(workspace: &Workspace) -> anyhow::Result<Vec<Violation>> {
     let mut violations = direction::check(workspace);
     violations.extend(msrv::check(&files));
     violations.extend(unsafety::check_forbidden(&files));
+    violations.extend(map::check(&files));
+    violations.extend(stale_diagrams(workspace, &files)?);
     for file in &files {
         violations.extend(text::check(file));
         let Some(source) = source::Source::of(file) else {
@@ -92,6 +96,18 @@ fn check(workspace: &Workspace) -> anyhow::Result<Vec<Violation>> {
     }
     violations.sort();
     Ok(violations)
+}
+
+/// The page of state tables is as the snapshots say.
+fn stale_diagrams(
+    workspace: &Workspace,
+    files: &[files::File],
+) -> anyhow::Result<Option<Violation>> {
+    let page = diagrams::page(&workspace.root)?;
+    let there = files.iter().find(|file| file.path == diagrams::PAGE);
+    let stale = there.is_none_or(|file| file.text != page);
+    let what = "not as the snapshots are: run `cargo xtask diagrams`";
+    Ok(stale.then(|| Violation::new(diagrams::PAGE, 1, what)))
 }
 
 #[cfg(test)]
