@@ -11,7 +11,7 @@ mod bodies;
 )]
 mod common;
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,7 +176,7 @@ fn a_silent_peer_is_asked_for_a_sign_of_life() {
         client.set_keepalive(true).expect("set_keepalive");
         // The reader of nothing only passes the time: the progress thread asks.
         while traces.client.counters().write_count < 3 {
-            let nothing = (&client).read(&mut [0]).map_err(|error| error.kind());
+            let nothing = client.read(&mut [0]).map_err(|error| error.kind());
             assert_eq!(nothing, Err(ErrorKind::WouldBlock));
         }
         client.set_keepalive(false).expect("set_keepalive");
@@ -205,7 +205,7 @@ fn keepalive_between_processes_of_one_machine_costs_nothing() {
             .set_read_timeout(Some(brief))
             .expect("set_read_timeout");
         while client.stats().probes < 3 {
-            let nothing = (&client).read(&mut [0]).map_err(|error| error.kind());
+            let nothing = client.read(&mut [0]).map_err(|error| error.kind());
             assert_eq!(nothing, Err(ErrorKind::WouldBlock));
         }
         assert_eq!(traces.client.counters().write_posted_count, 0);
