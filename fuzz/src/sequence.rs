@@ -223,14 +223,14 @@ impl World {
     fn carry_out(&mut self, action: Action) {
         let posts = matches!(
             action,
-            Action::PostSend(_) | Action::PostRecv(_) | Action::RdmaRead { .. }
+            Action::PostSend(_) | Action::PostRecv { .. } | Action::RdmaRead { .. }
         );
         assert!(
             !(posts && (self.in_error || self.closed)),
             "after the end: {action:?}"
         );
         match action {
-            Action::PostRecv(buf) => {
+            Action::PostRecv { buf, .. } => {
                 assert!(!self.posted.contains(&buf), "{buf:?} is posted twice");
                 self.posted.push_back(buf);
             }
