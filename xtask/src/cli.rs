@@ -73,7 +73,8 @@ pub(crate) enum Command {
     ///
     /// Decoders, message sequences against a live engine, and links of the host provider scribbled
     /// over by the peer. Needs cargo-fuzz. The checks ask for so many executions in ten minutes,
-    /// and for as many in proportion in less.
+    /// and for as many in proportion in less. Then the lines are counted that the checked-in inputs
+    /// reach, where the compiler's llvm-tools are installed.
     Fuzz(FuzzOptions),
 
     /// Have tshark read our captures, and compare what it sees with what was sent

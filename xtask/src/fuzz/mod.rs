@@ -4,6 +4,8 @@
 //! RUSTC_BOOTSTRAP. The inputs that are checked in are replayed by the packages' own tests, which
 //! need neither.
 
+mod coverage;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +14,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::cli::FuzzOptions;
-use crate::report::{Check, Started};
+use crate::report::{Check, Report, Skipped, Started};
 use crate::run::{Outcome, Run};
 use crate::step::{Steps, Tally};
 use crate::ui::{Progress, Ui};
@@ -93,9 +95,46 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &FuzzOptions) -> anyh
         report.results.push(result(target, &ran, options.seconds));
         report.checks.extend(checks);
     }
+    if options.target.is_none() {
+        measure(workspace, ui, &mut report)?;
+    }
     report.seconds = started.seconds();
     report.write(options.json.as_deref())?;
     Ok(report.passed())
+}
+
+/// Counts the lines that the checked-in inputs reach, where the compiler's tools are installed.
+fn measure(workspace: &Workspace, ui: &Ui, report: &mut Report) -> anyhow::Result<()> {
+    let Some(tools) = coverage::tools() else {
+        ui.line(&format!("SKIPPED coverage: {}", coverage::MISSING))?;
+        report.skipped.push(Skipped {
+            name: "fuzz.coverage".to_owned(),
+            reason: coverage::MISSING.to_owned(),
+        });
+        return Ok(());
+    };
+    for coverage::Covered { package, least } in &coverage::COVERED {
+        let progress = ui.progress(&format!("coverage {package}"))?;
+        let (reached, all) = coverage::lines(workspace, &tools, package, &progress)?;
+        drop(progress);
+        // Exact: no package has 2^53 lines.
+        #[expect(clippy::cast_precision_loss, reason = "see above")]
+        let percent = reached as f64 * 100.0 / all as f64;
+        let ok = percent >= *least;
+        let word = if ok { "ok" } else { "FAIL" };
+        ui.line(&format!(
+            "{word:5} {package:10} {percent:>6.1} % of {all} lines reached, limit {least} %"
+        ))?;
+        report.checks.push(Check {
+            name: format!("fuzz.coverage.{package}"),
+            ok,
+            value: Some(percent),
+            limit: Some(*least),
+            unit: "percent".to_owned(),
+            detail: format!("{reached} of {all} lines"),
+        });
+    }
+    Ok(())
 }
 
 /// A short run of each target, where cargo-fuzz is installed.
