@@ -17,6 +17,8 @@ pub struct SendRequest {
     pub segment_ends: SmallVec<[usize; 2]>,
     /// Return at once with what can be taken.
     pub nonblocking: bool,
+    /// The memory was registered for life, which is what choices are made by.
+    pub registered: bool,
     /// `None`: the memory may be shown to the peer. `Some`: it may not, for this reason.
     pub copy_reason: Option<CopyReason>,
 }

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use sdp_wire::{HelloForm, Version};
 
+use crate::adaptive::Adaptive;
 use crate::keepalive::Keepalive;
 
 /// From which length on a send is advertised instead of copied.
@@ -41,6 +42,9 @@ pub struct Config {
     pub advert_len_max: u32,
     /// Threshold of sends.
     pub zcopy_threshold: ZcopyThreshold,
+    /// Sends above the threshold go the way that was measured to be faster, beginning with this.
+    /// `None`: none of them is copied.
+    pub adaptive: Option<Adaptive>,
     /// A receive of at least this many bytes reads an advert straight into the caller's memory.
     pub read_direct_min: usize,
     /// Bytes of one read-ahead at most.
@@ -92,6 +96,7 @@ impl Default for Config {
             adverts_max: 16,
             advert_len_max: 1 << 20,
             zcopy_threshold: ZcopyThreshold::Bytes(64 << 10),
+            adaptive: None,
             read_direct_min: 16 << 10,
             read_ahead_len: 256 << 10,
             inline_len: 64,

@@ -32,6 +32,7 @@ mod turns;
 mod tx;
 
 pub mod action;
+pub mod adaptive;
 pub mod call;
 pub mod config;
 pub mod connection;
@@ -43,6 +44,7 @@ pub mod stats;
 pub mod time;
 
 pub use action::{Action, CopyJob, CopyWhat, Payload, PostSend, PrivateData, ReadInto};
+pub use adaptive::{Adaptive, Choice, Mechanism, Why};
 pub use call::{CopySource, CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep};
 pub use config::{Config, ZcopyThreshold};
 pub use connection::{Connection, PeerParams, Phase, Refusal};

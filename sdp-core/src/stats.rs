@@ -32,11 +32,17 @@ pub enum CopyReason {
     ReadAhead,
     /// Receiver: MSG_PEEK.
     Peek,
+    /// Copying is where the choice begins, and nothing was measured yet.
+    NotMeasured,
+    /// Copying was measured to be faster.
+    MeasuredSlower,
+    /// Copying is tried to see whether it is faster.
+    Exploring,
 }
 
 impl CopyReason {
     /// All of them, in the order of [`Stats::copies`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::BelowThreshold,
         Self::ThresholdOff,
         Self::NonBlocking,
@@ -50,6 +56,9 @@ impl CopyReason {
         Self::SmallReceive,
         Self::ReadAhead,
         Self::Peek,
+        Self::NotMeasured,
+        Self::MeasuredSlower,
+        Self::Exploring,
     ];
 }
 
@@ -77,7 +86,7 @@ pub struct Stats {
     /// Times a send had to wait for credits.
     pub credit_stalls: u64,
     /// Per [`CopyReason`], in the order of `ALL`: transfers and bytes.
-    pub copies: [(u64, u64); 13],
+    pub copies: [(u64, u64); 16],
     /// Messages sent, in the order of `Mid::ALL`.
     pub sent: [u64; Mid::ALL.len()],
     /// Messages received.

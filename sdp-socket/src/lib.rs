@@ -65,5 +65,5 @@ pub use park::{Runtime, SpinPolicy, WaitWord};
 pub use provider::{ProviderKind, set_trace, verbs_counters};
 pub use ready::Readiness;
 pub use sdp_verbs::hook::trace::TraceCounters as VerbsCounters;
-pub use stats::Stats;
+pub use stats::{Choice, Stats};
 pub use stream::SdpStream;

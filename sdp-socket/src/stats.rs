@@ -1,6 +1,6 @@
 //! What a connection has done, and why not more of it without a copy.
 
-use sdp_core::CopyReason;
+use sdp_core::{Connection, CopyReason, Mechanism, Why};
 use sdp_wire::Mid;
 
 /// Counters of one connection since it was made.
@@ -29,8 +29,63 @@ pub struct Stats {
     pub credit_stalls: u64,
     /// Why bytes were copied: reason, transfers, bytes. Reasons that did not occur are left out.
     pub copy_reasons: Vec<(&'static str, u64, u64)>,
+    /// Which way sends go by [`ZcopyThreshold::Auto`](crate::ZcopyThreshold), per kind of memory
+    /// and class of length, as far as there was a choice.
+    pub choices: Vec<Choice>,
     /// Messages by kind: name, sent, received. Kinds that did not occur are left out.
     pub messages: Vec<(&'static str, u64, u64)>,
+}
+
+/// Which way sends of one kind of memory and class of length go, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Choice {
+    /// Memory that was registered for life, as that of `SdpBuffer`; else any other.
+    pub registered: bool,
+    /// Shortest send of the class; the next class begins at twice as much.
+    pub from: usize,
+    /// Read by the peer out of the caller's memory; else copied.
+    pub zcopy: bool,
+    /// `start`: nothing was measured yet; `measured`: the other way was no faster; `far_faster`:
+    /// it took twice the time, and is left alone for long.
+    pub why: &'static str,
+    /// Measured cost of copying, picoseconds per byte of stream.
+    pub copy_cost: Option<u64>,
+    /// Measured cost of not copying.
+    pub zcopy_cost: Option<u64>,
+    /// Sends of the class.
+    pub sends: u64,
+    /// Of these, sends that tried the other way.
+    pub explored: u64,
+}
+
+impl From<sdp_core::Choice> for Choice {
+    fn from(core: sdp_core::Choice) -> Self {
+        Self {
+            registered: core.registered,
+            from: core.from,
+            zcopy: core.mechanism == Mechanism::ZeroCopy,
+            why: match core.why {
+                Why::Start => "start",
+                Why::Measured => "measured",
+                Why::FarFaster => "far_faster",
+            },
+            copy_cost: core.copy_cost,
+            zcopy_cost: core.zcopy_cost,
+            sends: core.sends,
+            explored: core.explored,
+        }
+    }
+}
+
+impl Stats {
+    /// Of a connection.
+    pub(crate) fn of(engine: &Connection) -> Self {
+        Self {
+            choices: engine.choices().into_iter().map(Choice::from).collect(),
+            ..Self::from(engine.stats())
+        }
+    }
 }
 
 impl From<&sdp_core::Stats> for Stats {
@@ -59,6 +114,7 @@ impl From<&sdp_core::Stats> for Stats {
             probes: core.probes,
             credit_stalls: core.credit_stalls,
             copy_reasons,
+            choices: Vec::new(),
             messages,
         }
     }
@@ -79,6 +135,9 @@ fn reason_name(reason: CopyReason) -> &'static str {
         CopyReason::SmallReceive => "small_receive",
         CopyReason::ReadAhead => "read_ahead",
         CopyReason::Peek => "peek",
+        CopyReason::NotMeasured => "not_measured",
+        CopyReason::MeasuredSlower => "measured_slower",
+        CopyReason::Exploring => "exploring",
         _ => "other",
     }
 }

@@ -271,8 +271,12 @@ impl SdpStream {
             .provider()
             .caps()
             .contains(sdp_verbs::Caps::SAME_HOST);
-        let threshold = Options::engine_threshold(threshold, same_host);
-        conn.visit_engine(|engine, _| engine.set_threshold(threshold));
+        let engine_threshold = Options::engine_threshold(threshold, same_host);
+        let adaptive = Options::engine_adaptive(threshold, same_host);
+        conn.visit_engine(|engine, _| {
+            engine.set_threshold(engine_threshold);
+            engine.set_adaptive(adaptive);
+        });
         Ok(())
     }
 
@@ -401,7 +405,7 @@ impl SdpStream {
     pub fn stats(&self) -> Stats {
         self.conn().map_or_else(
             |_| Stats::default(),
-            |conn| conn.visit_engine(|engine, _| Stats::from(engine.stats())),
+            |conn| conn.visit_engine(|engine, _| Stats::of(engine)),
         )
     }
 }

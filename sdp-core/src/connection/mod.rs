@@ -5,12 +5,14 @@ mod dispatch;
 mod handshake;
 mod state;
 
+use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
 use sdp_wire::{RemoteAddr, Rkey};
 
 use crate::action::Action;
+use crate::adaptive::{Adaptive, Choice, Choices};
 use crate::call::{CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep};
 use crate::config::{Config, ZcopyThreshold};
 use crate::error::ConnectionError;
@@ -147,13 +149,24 @@ impl Connection {
 /// Application calls.
 impl Connection {
     /// Starts a send; it takes its turn behind those before it.
-    pub fn send_start(&mut self, _now: Instant, req: SendRequest) -> SendId {
-        self.tx.start(req)
+    pub fn send_start(&mut self, now: Instant, mut req: SendRequest) -> SendId {
+        let chosen = self.choose(now, &mut req);
+        let id = self.tx.start(req);
+        if let Some(choices) = self.sh.choices.as_mut().filter(|_| chosen) {
+            choices.started(id);
+        }
+        id
     }
 
     /// What a send needs next. After `Done` the id is forgotten.
     pub fn send_poll(&mut self, now: Instant, id: SendId) -> SendStep {
-        self.tx.step(&mut self.sh, now, id)
+        let step = self.tx.step(&mut self.sh, now, id);
+        if let SendStep::Done(result) = step
+            && let Some(choices) = &mut self.sh.choices
+        {
+            choices.ended(id, result.ok());
+        }
+        step
     }
 
     /// Answers [`SendStep::Copy`]: `len` bytes were copied. Fewer than asked for mean that the
@@ -256,6 +269,13 @@ impl Connection {
     /// From which length on later sends are advertised.
     pub fn set_threshold(&mut self, threshold: ZcopyThreshold) {
         self.sh.config.zcopy_threshold = threshold;
+    }
+
+    /// Whether later sends above the threshold go by measurement, and where that begins. What was
+    /// measured before is forgotten.
+    pub fn set_adaptive(&mut self, adaptive: Option<Adaptive>) {
+        self.sh.config.adaptive = adaptive;
+        self.sh.choices = adaptive.map(Choices::new);
     }
 
     /// SO_SNDBUF, in bytes. What is there already stays.
@@ -410,6 +430,13 @@ impl Connection {
         &self.sh.stats
     }
 
+    /// Which way sends go by measurement, per kind of memory and class of length, as far as used.
+    #[must_use]
+    pub fn choices(&self) -> Vec<Choice> {
+        let list = self.sh.choices.as_ref().map(Choices::list);
+        list.unwrap_or_default()
+    }
+
     /// The settings, as they are now.
     #[must_use]
     pub fn config(&self) -> &Config {
@@ -445,6 +472,20 @@ impl Connection {
         self.sh.flush_update();
         self.watch_unsent(now);
         self.finish_close();
+    }
+
+    /// A send that may go either way goes the way that was measured to be faster. Says whether
+    /// there was a choice.
+    fn choose(&mut self, now: Instant, req: &mut SendRequest) -> bool {
+        let ZcopyThreshold::Bytes(threshold) = self.sh.config.zcopy_threshold else {
+            return false;
+        };
+        let free = req.copy_reason.is_none() && !req.nonblocking && req.len >= threshold;
+        let Some(choices) = self.sh.choices.as_mut().filter(|_| free) else {
+            return false;
+        };
+        req.copy_reason = choices.choose(now, req);
+        true
     }
 
     /// TCP_USER_TIMEOUT. Not called when it is off, since most connections do without it.

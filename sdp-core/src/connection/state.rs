@@ -3,6 +3,7 @@
 use sdp_wire::{BSDH_LEN, Body, Version};
 
 use crate::action::Payload;
+use crate::adaptive::Choices;
 use crate::config::Config;
 use crate::control::Control;
 use crate::credits::Credits;
@@ -179,6 +180,7 @@ pub(crate) struct Shared {
     pub(crate) control: Control,
     pub(crate) patience: Patience,
     pub(crate) resize: Resize,
+    pub(crate) choices: Option<Choices>,
     pub(crate) liveness: Liveness,
     next_job: u32,
     /// Turns of the protocol that were taken.
@@ -205,6 +207,7 @@ impl Shared {
                 config.recv_buffer_len_initial,
                 config.recv_buffer_len,
             ),
+            choices: config.adaptive.map(Choices::new),
             liveness: Liveness::default(),
             next_job: 0,
             #[cfg(test)]

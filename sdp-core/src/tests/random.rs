@@ -14,7 +14,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use super::util::app::Op;
 use super::util::world::{Laws, World};
 use crate::mark::Mark;
-use crate::{Config, ZcopyThreshold};
+use crate::{Adaptive, Config, ZcopyThreshold};
 
 const KIB: usize = 1 << 10;
 
@@ -112,6 +112,10 @@ fn config() -> impl Strategy<Value = Config> {
                     recv_buffers_initial: initial,
                     recv_buffers_max: max,
                     zcopy_threshold: threshold,
+                    adaptive: (kib % 5 == 0).then_some(Adaptive {
+                        registered: true,
+                        heap: true,
+                    }),
                     send_slots,
                     read_depth,
                     invalidate_cap,

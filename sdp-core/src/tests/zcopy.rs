@@ -7,7 +7,7 @@ use sdp_wire::Mid;
 use super::util::app::Op;
 use super::util::world::{Laws, World};
 use crate::stats::mid_index;
-use crate::{CallError, Config, ReadInto, ZcopyThreshold};
+use crate::{Adaptive, CallError, Config, CopyReason, ReadInto, ZcopyThreshold};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -366,4 +366,32 @@ fn shutdown_ends_a_waiting_send_and_a_waiting_receive() {
     world.spawn(1, [Op::RecvToEnd { len: 100_000 }]);
     world.finish();
     world.assert_delivered();
+}
+
+/// Large sends begin as copies, and a few try the other way; every copy has its reason.
+#[test]
+fn what_is_faster_is_found_out_by_few_sends() {
+    let mut world = World::connected(&Config {
+        zcopy_threshold: ZcopyThreshold::Bytes(16 << 10),
+        adaptive: Some(Adaptive {
+            registered: true,
+            heap: false,
+        }),
+        ..Config::default()
+    });
+    world.spawn(0, (0..256).map(|_| Op::send(20_000)));
+    world.spawn(1, (0..256).map(|_| Op::recv_all(20_000)));
+    world.finish();
+    world.assert_delivered();
+    let conn = &world.nics[0].conn;
+    let [choice] = conn.choices()[..] else {
+        panic!("{:?}", conn.choices());
+    };
+    assert_eq!((choice.from, choice.registered), (16 << 10, false));
+    assert_eq!((choice.sends, choice.explored), (256, 4));
+    assert!(choice.copy_cost.is_some() && choice.zcopy_cost.is_some());
+    let reason = CopyReason::NotMeasured as usize;
+    assert_eq!(conn.stats().copies[reason], (252, 252 * 20_000));
+    let by_reads = conn.stats().tx_bytes_zcopy + conn.stats().tx_bytes_inline;
+    assert_eq!(by_reads, 4 * 20_000);
 }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use sdp_core::{
     CallError, Connection, CopyReason, CopyTarget, Instant, SendId, SendRequest, SendStep,
 };
-use sdp_verbs::{Caps, SendBuf};
+use sdp_verbs::SendBuf;
 use sdp_wire::BSDH_LEN;
 
 use super::regions::CallMemory;
@@ -48,6 +48,7 @@ impl Conn {
             len: memory.len(),
             segment_ends: memory.segment_ends(),
             nonblocking,
+            registered: self.is_registered(memory),
             copy_reason: self.copy_reason(memory),
         };
         let mut inner = self.lock();
@@ -154,32 +155,21 @@ impl Conn {
         if memory.len() < THRESHOLD_MIN {
             return Some(CopyReason::BelowThreshold);
         }
-        let threshold = self.options.threshold();
-        let Threshold::Auto = threshold else {
-            return match threshold {
-                Threshold::Off => Some(CopyReason::ThresholdOff),
-                _ if self.exposable(memory) => None,
-                _ => Some(CopyReason::MemoryUnreachable),
-            };
-        };
-        let registered = memory
-            .ranges()
-            .all(|(at, len)| self.context.is_registered(at, len));
-        if registered {
-            return None;
-        }
-        // Reading a stranger's heap page by page costs more than two copies through the link.
-        if self.context.provider().caps().contains(Caps::SAME_HOST) {
+        if self.options.threshold() == Threshold::Off {
             return Some(CopyReason::ThresholdOff);
         }
         (!self.exposable(memory)).then_some(CopyReason::MemoryUnreachable)
     }
 
+    fn is_registered(&self, memory: &CallMemory) -> bool {
+        memory.len() >= THRESHOLD_MIN
+            && memory
+                .ranges()
+                .all(|(at, len)| self.context.is_registered(at, len))
+    }
+
     fn exposable(&self, memory: &CallMemory) -> bool {
-        memory
-            .ranges()
-            .all(|(at, len)| self.context.is_registered(at, len))
-            || self.qp.get().is_some_and(|qp| qp.heap_reachable().is_ok())
+        self.is_registered(memory) || self.qp.get().is_some_and(|qp| qp.heap_reachable().is_ok())
     }
 }
 

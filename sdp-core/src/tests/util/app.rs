@@ -269,6 +269,7 @@ fn start_send(world: &mut World, side: usize, index: usize, op: Op) {
         len,
         segment_ends: ends(pieces, len),
         nonblocking,
+        registered: false,
         copy_reason: copied.then_some(CopyReason::MemoryUnreachable),
     };
     let now = world.instant();

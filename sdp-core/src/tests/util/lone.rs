@@ -248,6 +248,7 @@ impl Lone {
             len,
             segment_ends: [len].into_iter().collect(),
             nonblocking: false,
+            registered: false,
             copy_reason: None,
         };
         let id = self.conn.send_start(self.instant(), request);
