@@ -299,7 +299,7 @@ impl Context {
         {
             let listening = lock(&self.peers).listening.get(&id).and_then(Weak::upgrade);
             match listening {
-                Some(listening) => listening.request(child, &private_data),
+                Some(listening) => listening.request(child, private_data),
                 // Closed in the meantime: dropping the id turns the request down.
                 None => drop(child),
             }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use sdp_core::{Connection, Instant};
@@ -25,6 +25,13 @@ use crate::sync::lock;
 /// Connections that wait to be accepted, at most; as std's `TcpListener`.
 pub(crate) const BACKLOG: u32 = 128;
 
+/// Callers that may wait for room in a backlog, however small it is, as with TCP's queue of
+/// half-open connections.
+const UNANSWERED_MIN: u32 = 1024;
+
+/// A peer's request to connect, and its private data.
+type Request = (Arc<dyn CmId>, Vec<u8>);
+
 /// A listening endpoint and its accept queue. Handshakes are completed by the progress loop, so a
 /// connect succeeds without an accept, as with TCP.
 #[derive(Debug)]
@@ -35,6 +42,8 @@ pub(crate) struct Listening {
     only_v6: bool,
     backlog: AtomicU32,
     queue: Mutex<VecDeque<Arc<Conn>>>,
+    /// Requests that came while the backlog was full: their callers wait, as TCP's do.
+    waiting: Mutex<VecDeque<Request>>,
     /// The descriptor to wait on, once the program has asked for it, and how many have come.
     ready: Mutex<(Option<ReadyPair>, u64)>,
     /// Handshakes under way and connections in the queue.
@@ -43,6 +52,7 @@ pub(crate) struct Listening {
     nonblocking: AtomicBool,
     /// No connection is taken any more.
     shut: AtomicBool,
+    me: Weak<Self>,
 }
 
 impl Listening {
@@ -51,21 +61,24 @@ impl Listening {
         let (context, id) = bound.into_parts()?;
         // As listen(2): a backlog of zero still takes one.
         let backlog = backlog.max(1);
-        let listening = Arc::new(Self {
+        let listening = Arc::new_cyclic(|me| Self {
             context: Arc::clone(&context),
             id: Arc::clone(&id),
             options,
             only_v6,
             backlog: AtomicU32::new(backlog),
             queue: Mutex::default(),
+            waiting: Mutex::default(),
             ready: Mutex::default(),
             pending: AtomicUsize::new(0),
             word: WaitWord::default(),
             nonblocking: AtomicBool::new(false),
             shut: AtomicBool::new(false),
+            me: Weak::clone(me),
         });
         context.add_listening(id.token(), &listening);
-        id.listen(backlog).map_err(error::verbs_error)?;
+        id.listen(unanswered_max(backlog))
+            .map_err(error::verbs_error)?;
         Ok(listening)
     }
 
@@ -74,26 +87,45 @@ impl Listening {
     }
 
     /// A peer asks to connect.
-    pub(crate) fn request(self: &Arc<Self>, id: Arc<dyn CmId>, private_data: &[u8]) {
-        if self.shut.load(Ordering::Acquire) {
-            turn_down(&*id, "the listener has been shut down", &[]);
-            return;
+    pub(crate) fn request(&self, id: Arc<dyn CmId>, private_data: Vec<u8>) {
+        lock(&self.waiting).push_back((id, private_data));
+        self.admit();
+    }
+
+    /// Answers requests while the backlog has room.
+    fn admit(&self) {
+        while let Some((id, private_data)) = self.next_request() {
+            if self.shut.load(Ordering::Acquire) {
+                turn_down(&*id, "the listener has been shut down", &[]);
+            } else if self.take(id, &private_data) {
+                continue;
+            }
+            self.pending.fetch_sub(1, Ordering::Relaxed);
         }
-        if self.pending.load(Ordering::Relaxed) >= self.backlog() {
-            turn_down(&*id, "the backlog is full", &[]);
-            return;
-        }
+    }
+
+    /// The next request, counted as pending.
+    fn next_request(&self) -> Option<Request> {
+        let mut waiting = lock(&self.waiting);
+        let has_room = self.pending.load(Ordering::Relaxed) < self.backlog()
+            || self.shut.load(Ordering::Acquire);
+        let next = waiting.pop_front_if(|_| has_room)?;
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        Some(next)
+    }
+
+    /// Takes a request in. False: it has been turned down.
+    fn take(&self, id: Arc<dyn CmId>, private_data: &[u8]) -> bool {
         let options = self.options.inherited();
         let config = config(&self.context, &options);
         let engine = match Connection::accept(self.context.now(), config.clone(), private_data) {
             Ok(engine) => engine,
             Err(refusal) => {
                 turn_down(&*id, &refusal.error.to_string(), &refusal.private_data);
-                return;
+                return false;
             }
         };
-        self.pending.fetch_add(1, Ordering::Relaxed);
-        let this = Arc::downgrade(self);
+        let this = Weak::clone(&self.me);
         let settled = move |conn: &Arc<Conn>| match this.upgrade() {
             Some(listening) => listening.settled(conn),
             None => conn.with_engine(|engine, now| engine.abort(now)),
@@ -106,10 +138,10 @@ impl Listening {
             &config,
             Box::new(settled),
         );
-        if let Err(error) = opened {
-            self.pending.fetch_sub(1, Ordering::Relaxed);
+        if let Err(error) = &opened {
             turn_down(&*id, &error.to_string(), &[]);
         }
+        opened.is_ok()
     }
 
     fn settled(&self, conn: &Arc<Conn>) {
@@ -121,6 +153,7 @@ impl Listening {
             self.word.signal();
         } else {
             self.pending.fetch_sub(1, Ordering::Relaxed);
+            self.admit();
         }
     }
 
@@ -158,6 +191,7 @@ impl Listening {
         let conn = lock(&self.queue).pop_front()?;
         self.show_ready(0);
         self.pending.fetch_sub(1, Ordering::Relaxed);
+        self.admit();
         Some(conn)
     }
 
@@ -192,6 +226,7 @@ impl Listening {
 impl Listening {
     /// Resets what has not been accepted.
     fn reset_queue(&self) {
+        self.admit();
         while let Some(conn) = self.pop() {
             conn.with_engine(|engine, now| engine.abort(now));
             conn.close();
@@ -201,9 +236,16 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
+        self.shut.store(true, Ordering::Release);
         self.context.remove_listening(self.id.token());
         self.reset_queue();
     }
+}
+
+/// How many requests the provider keeps for a listener until they are answered; it turns down the
+/// rest.
+fn unanswered_max(backlog: u32) -> u32 {
+    backlog.saturating_mul(2).max(UNANSWERED_MIN)
 }
 
 fn turn_down(id: &dyn CmId, why: &str, private_data: &[u8]) {
@@ -255,7 +297,10 @@ impl SdpListener {
         let backlog = backlog.max(1);
         self.listening()?.backlog.store(backlog, Ordering::Relaxed);
         let id = &self.listening()?.id;
-        id.listen(backlog).map_err(error::verbs_error)
+        id.listen(unanswered_max(backlog))
+            .map_err(error::verbs_error)?;
+        self.listening()?.admit();
+        Ok(())
     }
 
     /// Stops listening for good: threads in [`accept`](Self::accept) return `InvalidInput`,

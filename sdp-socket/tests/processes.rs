@@ -136,6 +136,37 @@ fn many_client() {
     say("all echoed");
 }
 
+/// More callers than the backlog has room for wait until there is some, as TCP's do; none is
+/// refused.
+#[test]
+fn callers_wait_for_room_in_the_backlog() {
+    watched(|| {
+        let builder = Builder::new();
+        let bound = builder.reserve(([127, 0, 0, 1], 0).into()).expect("bind");
+        let addr = bound.local_addr().expect("an address");
+        let listener = builder.listen(bound, 2).expect("listen");
+        let called = |n: u64| {
+            let stream = SdpStream::connect(addr).expect("connect");
+            stream.put(&n.to_le_bytes());
+            stream.at_end();
+        };
+        let mut callers: Vec<_> = (0..12)
+            .map(|n| actor("caller", move || called(n)))
+            .collect();
+        callers.push(actor("listener", || {
+            let mut seen = [false; 12];
+            for _ in 0..12 {
+                let (stream, _) = listener.accept().expect("accept");
+                let mut number = [0; 8];
+                stream.get(&mut number);
+                let n = usize::try_from(u64::from_le_bytes(number)).expect("small");
+                assert!(!std::mem::replace(&mut seen[n], true), "caller {n} twice");
+            }
+        }));
+        on_threads(callers);
+    });
+}
+
 /// The peer is killed while it sends as fast as it can.
 #[test]
 fn killed_while_sending() {

@@ -88,6 +88,19 @@ pub(crate) enum Command {
         json: Option<PathBuf>,
     },
 
+    /// Have a peer overwrite the memory it shares with us, also under AddressSanitizer
+    ///
+    /// The test file `scribble` of sdp-socket, for longer than `cargo xtask test` runs it, then
+    /// built with AddressSanitizer in `target/asan`.
+    Scribble {
+        /// How long each of the two goes on.
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+        seconds: u32,
+        /// Also write the report to FILE as JSON (`-`: standard output).
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+
     /// Prove that keys taken back are dead, and that the tests of it can fail
     ///
     /// The test files `keys` of sdp-verbs and sdp-socket, as they are and then once more with the
@@ -235,6 +248,7 @@ impl Command {
             Self::Test { json }
             | Self::Loom { json }
             | Self::Keys { json }
+            | Self::Scribble { json, .. }
             | Self::CaptureCheck { json }
             | Self::Ci { json } => json.as_deref(),
             Self::Tidy | Self::Diagrams | Self::Header { .. } | Self::Bindings { .. } => None,
@@ -273,6 +287,7 @@ mod tests {
             "kill",
             "loom",
             "keys",
+            "scribble",
             "vm-test",
             "capture-check",
             "fuzz",

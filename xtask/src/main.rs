@@ -19,6 +19,7 @@ mod loom;
 mod program;
 mod report;
 mod run;
+mod scribble;
 mod step;
 mod test_run;
 mod tidy;
@@ -53,6 +54,9 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Soak { options } => program::run(&workspace, ui, "soak", options),
         cli::Command::Kill { options } => program::run(&workspace, ui, "kill", options),
         cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
+        cli::Command::Scribble { seconds, json } => {
+            scribble::run(&workspace, ui, *seconds, json.as_ref())
+        }
         cli::Command::Keys { json } => keys::run(&workspace, ui, json.as_ref()),
         cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
         cli::Command::Diagrams => diagrams::run(&workspace, ui),

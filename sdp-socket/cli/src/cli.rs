@@ -176,6 +176,42 @@ pub(crate) enum Perf {
     /// medians of the ratios of single rounds. So a machine whose processors change places
     /// between rounds (virtual ones do) still gives a fair comparison.
     Compare(CompareArgs),
+    /// Connections: time to set one up beside TCP's, many at once, and that nothing is left of
+    /// them.
+    ///
+    /// Between two processes with few descriptors each. TCP and SDP take turns.
+    Conn(ConnArgs),
+    /// The accepting process of `conn`.
+    #[command(hide = true)]
+    ConnEnd(ConnEndArgs),
+}
+
+/// Arguments of `sdp perf conn`.
+#[derive(Debug, Args)]
+pub(crate) struct ConnArgs {
+    /// SDP connections to have open at once.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+    pub(crate) open: u64,
+    /// Times to connect and close, of each kind; one at a time a tenth of it.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+    pub(crate) cycles: u64,
+    /// Threads that connect and close at once.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub(crate) parallel: u32,
+    /// Descriptors each process may have open (`ulimit -n`).
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    pub(crate) descriptors: u64,
+    /// Write the report as JSON to FILE (`-`: standard output) in place of text.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Arguments of `sdp perf conn-end`.
+#[derive(Debug, Args)]
+pub(crate) struct ConnEndArgs {
+    /// Descriptors it may have open.
+    #[arg(long)]
+    pub(crate) descriptors: u64,
 }
 
 /// Arguments of `sdp perf server`.

@@ -84,3 +84,40 @@ fn ping_pong_is_right_whatever_the_threads_wait_by() {
         assert_eq!(count(&report, "/bytes"), 12_800, "{wait}");
     }
 }
+
+/// Ten times as many connections as descriptors; nothing is left of them, here and there.
+#[test]
+fn connections_need_no_descriptor_each_and_leave_nothing() {
+    let report = report(&[
+        "conn",
+        "--open",
+        "2000",
+        "--cycles",
+        "1000",
+        "--descriptors",
+        "200",
+    ]);
+    let (sdp, tcp) = (&report["results"][0], &report["results"][1]);
+    assert_eq!((&sdp["peer"], &tcp["peer"]), (&"sdp".into(), &"tcp".into()));
+    for result in [sdp, tcp] {
+        assert!(
+            result["us_p50"]["median"].as_f64().unwrap() > 0.0,
+            "{result}"
+        );
+    }
+    let names: Vec<_> = report["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["name"])
+        .collect();
+    for name in [
+        "conn.cycles",
+        "conn.open",
+        "conn.descriptors",
+        "conn.leak.client",
+        "conn.leak.server",
+    ] {
+        assert!(names.contains(&&Value::from(name)), "{name} in {names:?}");
+    }
+}

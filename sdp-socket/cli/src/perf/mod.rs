@@ -3,6 +3,7 @@
 mod bw;
 mod client;
 mod compare;
+mod conn;
 mod control;
 mod cpu;
 mod flow;
@@ -49,5 +50,7 @@ pub(crate) fn run(command: &Perf) -> anyhow::Result<bool> {
         Perf::Bw(args) => single::run(Workload::Bw, args.size, &args.test),
         Perf::Lat(args) => single::run(Workload::Lat, args.size, &args.test),
         Perf::Compare(args) => compare::run(args),
+        Perf::Conn(args) => conn::run(args),
+        Perf::ConnEnd(args) => conn::run_end(args).map(|()| true),
     }
 }
