@@ -71,10 +71,10 @@ pub(crate) enum Command {
 
     /// Run the fuzz targets, each for a while
     ///
-    /// Decoders, message sequences against a live engine, and links of the host provider scribbled
-    /// over by the peer. Needs cargo-fuzz. The checks ask for so many executions in ten minutes,
-    /// and for as many in proportion in less. Then the lines are counted that the checked-in inputs
-    /// reach, where the compiler's llvm-tools are installed.
+    /// Decoders, message sequences against a live engine, links of the host provider scribbled over
+    /// by the peer, and the C functions. Needs cargo-fuzz. The checks ask for so many executions in
+    /// ten minutes, and for as many in proportion in less. Then the lines are counted that the
+    /// checked-in inputs reach, where the compiler's llvm-tools are installed.
     Fuzz(FuzzOptions),
 
     /// Have tshark read our captures, and compare what it sees with what was sent
@@ -224,7 +224,7 @@ pub(crate) enum Topologies {
 /// Options of `fuzz`.
 #[derive(Debug, Args)]
 pub(crate) struct FuzzOptions {
-    /// Only this one: decode, sequence, host_link.
+    /// Only this one: decode, sequence, host_link, handles.
     #[arg(long, value_name = "NAME")]
     pub(crate) target: Option<String>,
 

@@ -26,7 +26,7 @@ struct Target {
     executions_min: f64,
 }
 
-const TARGETS: [Target; 3] = [
+const TARGETS: [Target; 4] = [
     Target {
         name: "decode",
         executions_min: 1e6,
@@ -37,6 +37,10 @@ const TARGETS: [Target; 3] = [
     },
     Target {
         name: "host_link",
+        executions_min: 1e4,
+    },
+    Target {
+        name: "handles",
         executions_min: 1e4,
     },
 ];
