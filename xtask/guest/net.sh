@@ -6,6 +6,8 @@
 #   SDP_VM_PEER_DEVICE  the device of the other side; the same one in a loop
 #   SDP_VM_PEER_ADDR    the address of the other side
 
+# SDP_TEST_RDMA_DEVICES and SDP_RDMA_DEVICE say the same to the project's tests and programs.
+
 fail() {
     echo "guest: $*" >&2
     exit 1
@@ -24,6 +26,7 @@ loop_up() {
     device_add "${kind}0" "$kind" v0
     export SDP_VM_DEVICE=${kind}0 SDP_VM_ADDR=10.0.0.1
     export SDP_VM_PEER_DEVICE=${kind}0 SDP_VM_PEER_ADDR=10.0.0.1
+    known_to_programs
 }
 
 # pair_up KIND: two devices of one guest with a wire between them. The kernel would deliver between
@@ -51,6 +54,7 @@ pair_up() {
     device_add "${kind}1" "$kind" a1
     export SDP_VM_DEVICE=${kind}0 SDP_VM_ADDR=10.1.0.1
     export SDP_VM_PEER_DEVICE=${kind}1 SDP_VM_PEER_ADDR=10.1.1.2
+    known_to_programs
 }
 
 # link_up KIND: this guest's end of the wire between two guests; returns when the peer is there.
@@ -65,8 +69,18 @@ link_up() {
     device_add "${kind}0" "$kind" eth0
     export SDP_VM_DEVICE=${kind}0 SDP_VM_ADDR=10.9.0.$me
     export SDP_VM_PEER_DEVICE=${kind}0 SDP_VM_PEER_ADDR=10.9.0.$peer
+    known_to_programs
     tell up
     await up
+}
+
+# What the project's own programs read. In one guest both devices are named, between two guests
+# each names its own.
+known_to_programs() {
+    SDP_TEST_RDMA_DEVICES=$SDP_VM_DEVICE
+    [ "$SDP_VM_DEVICE" = "$SDP_VM_PEER_DEVICE" ] ||
+        SDP_TEST_RDMA_DEVICES=$SDP_VM_DEVICE,$SDP_VM_PEER_DEVICE
+    export SDP_TEST_RDMA_DEVICES SDP_RDMA_DEVICE=$SDP_VM_DEVICE
 }
 
 kind_up() {
@@ -125,4 +139,16 @@ rping_here() {
 # Returns when some program listens by the RDMA connection manager.
 rdma_listens() {
     within 20 sh -c "rdma resource show cm_id | grep -q LISTEN" || fail "nobody listens"
+}
+
+# as_nobody PROGRAM ARGUMENT...: as a user without any right who may lock 8 MiB. The program is put
+# where that user can reach it.
+as_nobody() {
+    local program
+    program=/run/programs/$(basename "$1")
+    mkdir -p /run/programs
+    cp "$1" "$program"
+    shift
+    (cd / && setpriv --reuid 65534 --regid 65534 --clear-groups \
+        prlimit --memlock=8388608:8388608 "$program" "$@")
 }

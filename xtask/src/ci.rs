@@ -7,7 +7,7 @@ use crate::run::Run;
 use crate::step::{Steps, Tally};
 use crate::ui::Ui;
 use crate::workspace::Workspace;
-use crate::{bindings, fuzz, header, keys, libtest, loom, test_run, tidy};
+use crate::{bindings, fuzz, header, keys, libtest, loom, test_run, tidy, vm};
 
 /// A system without an operating system, for the packages that promise to need none.
 const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -54,6 +54,7 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, json: Option<&PathBuf>) -> any
     loom::steps(workspace, &mut steps)?;
     capture_check(&mut steps)?;
     fuzz::steps(workspace, &mut steps)?;
+    vm::short_steps(workspace, ui, &mut steps)?;
     let mut docs = workspace.cargo(["doc", "--workspace", "--no-deps"]);
     docs.env("RUSTDOCFLAGS", "-D warnings");
     steps.tool("docs", docs)?;

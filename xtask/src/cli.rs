@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -148,8 +149,18 @@ pub(crate) enum Command {
         check: bool,
     },
 
+    /// Test and measure real RDMA devices between two nodes of a lab
+    ///
+    /// `--server` on one node, `--peer ADDR` on the other, or `--ssh HOST --peer ADDR` to do both
+    /// from one. Finds devices, ports, addresses and limits, runs the conformance suite and
+    /// verified transfers, measures beside TCP and the programs of perftest, and says what is
+    /// missing. `docs/hw-test.md` has the rest.
+    HwTest(Box<HwTestOptions>),
+
     /// Everything that a change must pass: formatting, tidy, header, bindings, clippy, tests, keys,
-    /// loom, docs
+    /// loom, guests, docs
+    ///
+    /// On Debian 12 for x86-64 that includes the short form of `vm-test`, unless SDP_CI_NO_VM=1.
     Ci {
         /// Also write the report to FILE as JSON (`-`: standard output).
         #[arg(long, value_name = "FILE")]
@@ -189,6 +200,55 @@ pub(crate) struct VmTestOptions {
     /// Virtual time counts instructions: slower, repeatable.
     #[arg(long)]
     pub(crate) icount: bool,
+    /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
+    /// error).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `hw-test`.
+#[derive(Debug, Args)]
+pub(crate) struct HwTestOptions {
+    /// Serve the other node, until interrupted.
+    #[arg(long, conflicts_with_all = ["peer", "ssh"])]
+    pub(crate) server: bool,
+    /// Test with the node whose device has this address.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) peer: Option<IpAddr>,
+    /// Start the server on HOST by ssh; `--peer` is still the address of its device.
+    #[arg(long, value_name = "HOST", requires = "peer")]
+    pub(crate) ssh: Option<String>,
+    /// Device of this node [default: the first with an active port].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+    /// Device of the peer under --ssh, where it has another name.
+    #[arg(long, value_name = "NAME", requires = "ssh")]
+    pub(crate) peer_device: Option<String>,
+    /// Address to serve on [default: one of the device's].
+    #[arg(long, value_name = "ADDR", requires = "server")]
+    pub(crate) address: Option<IpAddr>,
+    /// First of five ports that the two nodes use.
+    #[arg(long, value_name = "PORT", default_value_t = 7471, value_parser = clap::value_parser!(u16).range(1024..=65_000))]
+    pub(crate) port: u16,
+    /// Length of each measurement.
+    #[arg(long, value_name = "N", default_value_t = 2.0)]
+    pub(crate) seconds: f64,
+    /// Bytes of the messages.
+    #[arg(long, value_name = "LIST", value_delimiter = ',',
+        default_values_t = [64, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576])]
+    pub(crate) sizes: Vec<u64>,
+    /// Numbers of connections.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
+    pub(crate) conns: Vec<u32>,
+    /// The `sdp` program to use in place of building it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sdp: Option<PathBuf>,
+    /// The conformance suite to run in place of building it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) conformance: Option<PathBuf>,
+    /// Write the report with charts to FILE.
+    #[arg(long, value_name = "FILE", default_value = "hw-test.html")]
+    pub(crate) html: PathBuf,
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
     #[arg(long, value_name = "FILE")]
@@ -243,6 +303,7 @@ impl Command {
         match self {
             Self::Demo(options) => options.json.as_deref(),
             Self::VmTest(options) => options.json.as_deref(),
+            Self::HwTest(options) => options.json.as_deref(),
             Self::Soak { options } | Self::Kill { options } => passed_on(options),
             Self::Fuzz(options) => options.json.as_deref(),
             Self::Test { json }
@@ -289,6 +350,7 @@ mod tests {
             "keys",
             "scribble",
             "vm-test",
+            "hw-test",
             "capture-check",
             "fuzz",
             "ci",

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod binaries;
 mod bindings;
 mod capture_check;
 mod ci;
@@ -13,6 +14,7 @@ mod demo;
 mod diagrams;
 mod fuzz;
 mod header;
+mod hw;
 mod keys;
 mod libtest;
 mod loom;
@@ -22,6 +24,7 @@ mod run;
 mod scribble;
 mod step;
 mod test_run;
+mod text;
 mod tidy;
 mod ui;
 mod vm;
@@ -48,24 +51,26 @@ fn main() -> ExitCode {
 
 /// Runs one command; `Ok(true)` exactly when everything it checked holds.
 fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
-    let workspace = workspace::Workspace::load()?;
+    // On demand: hw-test works where there is no cargo.
+    let workspace = workspace::Workspace::load;
     match command {
-        cli::Command::Demo(options) => demo::run(&workspace, ui, options),
-        cli::Command::Soak { options } => program::run(&workspace, ui, "soak", options),
-        cli::Command::Kill { options } => program::run(&workspace, ui, "kill", options),
-        cli::Command::Test { json } => test_run::run(&workspace, ui, json.as_ref()),
+        cli::Command::Demo(options) => demo::run(&workspace()?, ui, options),
+        cli::Command::Soak { options } => program::run(&workspace()?, ui, "soak", options),
+        cli::Command::Kill { options } => program::run(&workspace()?, ui, "kill", options),
+        cli::Command::Test { json } => test_run::run(&workspace()?, ui, json.as_ref()),
         cli::Command::Scribble { seconds, json } => {
-            scribble::run(&workspace, ui, *seconds, json.as_ref())
+            scribble::run(&workspace()?, ui, *seconds, json.as_ref())
         }
-        cli::Command::Keys { json } => keys::run(&workspace, ui, json.as_ref()),
-        cli::Command::Loom { json } => loom::run(&workspace, ui, json.as_ref()),
-        cli::Command::Diagrams => diagrams::run(&workspace, ui),
-        cli::Command::Fuzz(options) => fuzz::run(&workspace, ui, options),
-        cli::Command::CaptureCheck { json } => capture_check::run(&workspace, ui, json.as_ref()),
-        cli::Command::Tidy => tidy::run(&workspace, ui),
-        cli::Command::Header { check } => header::run(&workspace, ui, *check),
-        cli::Command::VmTest(options) => vm::run(&workspace, ui, options),
-        cli::Command::Bindings { check } => bindings::run(&workspace, ui, *check),
-        cli::Command::Ci { json } => ci::run(&workspace, ui, json.as_ref()),
+        cli::Command::Keys { json } => keys::run(&workspace()?, ui, json.as_ref()),
+        cli::Command::Loom { json } => loom::run(&workspace()?, ui, json.as_ref()),
+        cli::Command::Diagrams => diagrams::run(&workspace()?, ui),
+        cli::Command::Fuzz(options) => fuzz::run(&workspace()?, ui, options),
+        cli::Command::CaptureCheck { json } => capture_check::run(&workspace()?, ui, json.as_ref()),
+        cli::Command::Tidy => tidy::run(&workspace()?, ui),
+        cli::Command::Header { check } => header::run(&workspace()?, ui, *check),
+        cli::Command::VmTest(options) => vm::run(&workspace()?, ui, options),
+        cli::Command::Bindings { check } => bindings::run(&workspace()?, ui, *check),
+        cli::Command::HwTest(options) => hw::run(ui, options),
+        cli::Command::Ci { json } => ci::run(&workspace()?, ui, json.as_ref()),
     }
 }

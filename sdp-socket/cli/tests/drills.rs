@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-/// Runs `sdp` with a report to standard output; every check of it must hold, but those named in
-/// `but`. One at a time: some checks are of time.
-fn report(args: &[&str], but: &[&str]) -> Value {
+/// Runs `sdp` with a report to standard output; every check of it must hold. One at a time: some
+/// checks are of time.
+fn report(args: &[&str]) -> Value {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let output = Command::new(env!("CARGO_BIN_EXE_sdp"))
@@ -20,17 +20,10 @@ fn report(args: &[&str], but: &[&str]) -> Value {
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
-    let report: Value = serde_json::from_slice(&output.stdout).expect(&errors);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let checks = report["checks"].as_array().unwrap();
-    assert_eq!(
-        output.status.success(),
-        checks.iter().all(|check| check["ok"] == true),
-        "{args:?}: {errors}"
-    );
-    let broken = checks
-        .iter()
-        .find(|check| check["ok"] != true && !but.iter().any(|name| check["name"] == *name));
-    assert_eq!(broken, None, "{args:?}: {errors}");
+    assert!(checks.iter().all(|check| check["ok"] == true), "{report:#}");
     report
 }
 
@@ -43,7 +36,7 @@ fn value(report: &Value, name: &str) -> f64 {
 
 #[test]
 fn soak_over_host_and_over_a_layer_that_is_late() {
-    let report = report(&["soak", "--seconds", "3", "--conns", "8"], &[]);
+    let report = report(&["soak", "--seconds", "3", "--conns", "8"]);
     for prefix in ["soak", "soak.lazy"] {
         assert_eq!(value(&report, &format!("{prefix}.mismatches")), 0.0);
         assert!(value(&report, &format!("{prefix}.client.forks")) >= 100.0);
@@ -52,7 +45,7 @@ fn soak_over_host_and_over_a_layer_that_is_late() {
 
 #[test]
 fn peers_killed_in_every_phase() {
-    let report = report(&["kill", "--rounds", "30"], &[]);
+    let report = report(&["kill", "--rounds", "30"]);
     for phase in [
         "handshake",
         "bcopy",
@@ -69,8 +62,6 @@ fn peers_killed_in_every_phase() {
 
 #[test]
 fn peers_stopped_for_a_while() {
-    // On a busy machine the bound of a tenth of a second above the time-outs does not hold.
-    let report = report(&["kill", "--stop", "--rounds", "5"], &["stop.max_ms"]);
-    let most = value(&report, "stop.max_ms");
-    assert!((500.0..10_000.0).contains(&most), "{most} ms");
+    let report = report(&["kill", "--stop", "--rounds", "5"]);
+    assert!(value(&report, "stop.max_ms") > 0.0);
 }

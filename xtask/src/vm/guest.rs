@@ -10,6 +10,7 @@ use anyhow::Context;
 
 use super::image::Image;
 use crate::run::{Outcome, Run};
+use crate::text::quoted;
 
 /// What the first program over the host's files does.
 const START: &str = include_str!("../../guest/start.sh");
@@ -223,23 +224,9 @@ fn joined(option: &str, path: &Path) -> String {
     format!("{option}{}", path.display().to_string().replace(',', ",,"))
 }
 
-/// `text` as one word of a shell.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_word_of_the_shell_stays_one() {
-        for text in ["a b", "it's", "$HOME", "a\\b", ""] {
-            let command = format!("printf %s {}", quoted(text));
-            let output = Command::new("sh").args(["-c", &command]).output().unwrap();
-            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
-        }
-    }
 
     #[test]
     fn a_comma_in_a_path_begins_no_option() {

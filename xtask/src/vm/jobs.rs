@@ -42,87 +42,86 @@ pub(super) struct Job {
     pub(super) topology: Option<Topology>,
     /// Kinds of device it is meant for.
     pub(super) devices: &'static [Device],
-    /// Its script; both guests of a pair run it.
-    pub(super) script: Script,
+    /// What bash runs; both guests of a pair run it.
+    pub(super) script: &'static str,
+    /// The test program that the script knows as `$TEST`.
+    pub(super) test: Option<&'static str>,
+    /// Whether the script uses the `sdp` program, as `$SDP`.
+    pub(super) with_sdp: bool,
     /// How its outcome is read.
     pub(super) reading: Reading,
     /// Whether the short form has it.
     pub(super) short: bool,
-    /// Seconds it may take, the boot included.
-    pub(super) seconds_max: u64,
 }
 
-/// What a job runs.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Script {
-    /// A shell script.
-    Shell(&'static str),
-    /// A shell script that uses the `sdp` program, as `$SDP`.
-    Sdp(&'static str),
-    /// A test program of the workspace with arguments.
-    Test(&'static str, &'static str),
-}
-
+const SELF_CHECK: &str = include_str!("../../guest/jobs/self_check.sh");
 const DEVINFO: &str = include_str!("../../guest/jobs/devinfo.sh");
 const RPING: &str = include_str!("../../guest/jobs/rping.sh");
 const RPING_LINK: &str = include_str!("../../guest/jobs/rping_link.sh");
-const SELF_CHECK: &str = include_str!("../../guest/jobs/self_check.sh");
 const NETEM: &str = include_str!("../../guest/jobs/netem.sh");
+const HW_TEST_ALONE: &str = include_str!("../../guest/jobs/hw_test_alone.sh");
+/// All tests of a program; few at once, the guest is slow.
+const TEST: &str = "\"$TEST\" --include-ignored --test-threads=2\n";
+const CONFORMANCE: &str = "conformance_rdma";
+const TEST_AS_NOBODY: &str = "as_nobody \"$TEST\" --include-ignored --test-threads=2\n";
 
+const NONE: &[Device] = &[];
 const RXE: &[Device] = &[Device::Rxe];
 const BOTH: &[Device] = &[Device::Rxe, Device::Siw];
+const LOOP: Option<Topology> = Some(Topology::Loop);
+const PAIR: Option<Topology> = Some(Topology::Pair);
+const TWO_GUESTS: Option<Topology> = Some(Topology::TwoGuests);
+
+/// Far above what a job takes, also on a machine that does much else: what is over this hangs.
+pub(super) const TOTAL_MAX: Duration = Duration::from_secs(600);
 
 /// All of them, in the order in which they run.
 pub(super) const JOBS: &[Job] = &[
-    job(
-        "conformance-host",
-        None,
-        &[],
-        Script::Test("conformance_host", ""),
-    )
-    .short(),
-    job("self-check", None, &[], Script::Sdp(SELF_CHECK)).short(),
-    job(
-        "devinfo",
-        Some(Topology::Loop),
-        BOTH,
-        Script::Shell(DEVINFO),
-    )
-    .short(),
-    job("rping", Some(Topology::Loop), BOTH, Script::Shell(RPING)),
-    job("rping", Some(Topology::Pair), BOTH, Script::Shell(RPING)).short(),
-    job("netem", Some(Topology::Pair), RXE, Script::Shell(NETEM)),
-    job(
-        "rping",
-        Some(Topology::TwoGuests),
-        BOTH,
-        Script::Shell(RPING_LINK),
-    )
-    .short(),
+    job("self-check", None, NONE, SELF_CHECK).sdp().short(),
+    job("conformance-host", None, NONE, TEST)
+        .test("conformance_host")
+        .short(),
+    job("devinfo", LOOP, BOTH, DEVINFO).short(),
+    job("rping", LOOP, BOTH, RPING),
+    job("conformance", LOOP, BOTH, TEST).test(CONFORMANCE),
+    job("conformance-nobody", LOOP, BOTH, TEST_AS_NOBODY).test(CONFORMANCE),
+    job("hw-test-alone", LOOP, RXE, HW_TEST_ALONE).sdp(),
+    job("rping", PAIR, BOTH, RPING).short(),
+    job("netem", PAIR, RXE, NETEM),
+    job("conformance", PAIR, BOTH, TEST).test(CONFORMANCE),
+    job("rping", TWO_GUESTS, BOTH, RPING_LINK).short(),
 ];
 
 const fn job(
     name: &'static str,
     topology: Option<Topology>,
     devices: &'static [Device],
-    script: Script,
+    script: &'static str,
 ) -> Job {
-    let reading = match script {
-        Script::Shell(_) | Script::Sdp(_) => Reading::Status,
-        Script::Test(..) => Reading::Libtest,
-    };
     Job {
         name,
         topology,
         devices,
         script,
-        reading,
+        test: None,
+        with_sdp: false,
+        reading: Reading::Status,
         short: false,
-        seconds_max: 150,
     }
 }
 
 impl Job {
+    const fn test(mut self, name: &'static str) -> Self {
+        self.test = Some(name);
+        self.reading = Reading::Libtest;
+        self
+    }
+
+    const fn sdp(mut self) -> Self {
+        self.with_sdp = true;
+        self
+    }
+
     const fn short(mut self) -> Self {
         self.short = true;
         self
@@ -135,20 +134,6 @@ impl Job {
                 format!("{}.{}.{}", device.name(), topology.name(), self.name)
             }
             _ => format!("guest.{}", self.name),
-        }
-    }
-
-    pub(super) fn total_max(&self) -> Duration {
-        Duration::from_secs(self.seconds_max)
-    }
-}
-
-impl Script {
-    /// The test program it runs, if it runs one.
-    pub(super) fn test(&self) -> Option<&'static str> {
-        match self {
-            Self::Test(name, _) => Some(name),
-            Self::Shell(_) | Self::Sdp(_) => None,
         }
     }
 }

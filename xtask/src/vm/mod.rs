@@ -3,7 +3,6 @@
 //! A guest boots in seconds without any support of the host but an emulator, sees the host's files
 //! read-only and runs the programs that were built there.
 
-mod binaries;
 mod guest;
 mod image;
 mod initrd;
@@ -12,22 +11,27 @@ mod packages;
 mod siw;
 mod vmlinux;
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, bail};
 
-use self::binaries::Binaries;
-use self::guest::{Guest, Link, quoted};
+use self::guest::{Guest, Link};
 use self::image::Image;
-use self::jobs::{Device, JOBS, Job, Reading, Script, Topology};
-use crate::cli::VmTestOptions;
+use self::jobs::{Device, JOBS, Job, Reading, TOTAL_MAX, Topology};
+use crate::binaries::Binaries;
+use crate::cli::{Devices, VmTestOptions};
 use crate::libtest;
 use crate::run::Outcome;
 use crate::step::{Steps, Tally};
+use crate::text::quoted;
 use crate::ui::{Progress, Ui};
 use crate::workspace::Workspace;
+
+/// Set to 1, it keeps `ci` from starting virtual machines.
+const SWITCH: &str = "SDP_CI_NO_VM";
 
 /// One job on one kind of device.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +64,47 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &VmTestOptions) -> an
     }
     let lab = Lab::ready(workspace, ui, &cases, options.icount)?;
     let mut steps = Steps::new(ui);
-    lab.run(&cases, &mut steps)?;
+    lab.run("", &cases, &mut steps)?;
     steps.finish("vm-test", workspace, options.json.as_ref())
+}
+
+/// The short form, as steps of a longer list: on the one kind of system that can, without fail.
+///
+/// # Errors
+/// When the output cannot be written.
+pub(crate) fn short_steps(
+    workspace: &Workspace,
+    ui: &Ui,
+    steps: &mut Steps<'_>,
+) -> anyhow::Result<()> {
+    let switch = env::var_os(SWITCH).is_some_and(|value| value == "1");
+    let reason = match packages::unsupported() {
+        _ if switch => Some(format!("switched off by {SWITCH}=1")),
+        Ok(reason) => reason,
+        Err(error) => Some(format!("no Debian 12: {error:#}")),
+    };
+    if let Some(reason) = reason {
+        return steps.step("vm", |_| Ok(Tally::skipped("vm-test", &reason)));
+    }
+    let options = VmTestOptions {
+        device: Devices::Rxe,
+        short: true,
+        ..VmTestOptions::default()
+    };
+    let cases = chosen(&options);
+    let mut lab = None;
+    steps.step("vm.ready", |_| {
+        lab = Some(Lab::ready(workspace, ui, &cases, false)?);
+        Ok(Tally {
+            passed: 1,
+            ..Tally::default()
+        })
+    })?;
+    // A guest that cannot be built is a failed step already.
+    match lab {
+        Some(lab) => lab.run("vm.", &cases, steps),
+        None => Ok(()),
+    }
 }
 
 /// The cases that the options ask for, in the order of the jobs.
@@ -113,15 +156,10 @@ impl Lab {
         let mut needs = packages::BOOT.to_vec();
         needs.extend(packages::DEVICES);
         packages::install(ui, &needs)?;
-        let mut tests: Vec<&str> = cases
-            .iter()
-            .filter_map(|case| case.job.script.test())
-            .collect();
+        let mut tests: Vec<&str> = cases.iter().filter_map(|case| case.job.test).collect();
         tests.sort_unstable();
         tests.dedup();
-        let with_sdp = cases
-            .iter()
-            .any(|case| matches!(case.job.script, Script::Sdp(_)));
+        let with_sdp = cases.iter().any(|case| case.job.with_sdp);
         let with_siw = cases.iter().any(|case| case.device == Some(Device::Siw));
         Ok(Self {
             image: Image::ready(ui, with_siw)?,
@@ -131,10 +169,11 @@ impl Lab {
         })
     }
 
-    /// One step per case.
-    fn run(&self, cases: &[Case], steps: &mut Steps<'_>) -> anyhow::Result<()> {
+    /// One step per case, whose name begins with `prefix`.
+    fn run(&self, prefix: &str, cases: &[Case], steps: &mut Steps<'_>) -> anyhow::Result<()> {
         for case in cases {
-            steps.step(&case.name(), |progress| self.tally(case, progress))?;
+            let name = format!("{prefix}{}", case.name());
+            steps.step(&name, |progress| self.tally(case, progress))?;
         }
         Ok(())
     }
@@ -145,7 +184,7 @@ impl Lab {
         let script = self.script(case)?;
         if !case.is_pair_of_guests() {
             let outcome = self
-                .guest(case, &folder, &script, None)
+                .guest(&folder, &script, None)
                 .run(|line| progress.note(line))?;
             return Ok(read(case.job.reading, &outcome));
         }
@@ -158,11 +197,11 @@ impl Lab {
         };
         let outcomes = thread::scope(|scope| {
             let other = scope.spawn(|| {
-                self.guest(case, &folder.join("1"), &script, Some(end(1)))
+                self.guest(&folder.join("1"), &script, Some(end(1)))
                     .run(|_| ())
             });
             let first = self
-                .guest(case, &folder.join("0"), &script, Some(end(0)))
+                .guest(&folder.join("0"), &script, Some(end(0)))
                 .run(|line| progress.note(line));
             let other = other
                 .join()
@@ -174,34 +213,38 @@ impl Lab {
         ))
     }
 
-    fn guest(&self, case: &Case, folder: &Path, script: &str, link: Option<Link>) -> Guest<'_> {
+    fn guest(&self, folder: &Path, script: &str, link: Option<Link>) -> Guest<'_> {
         Guest {
             image: &self.image,
             folder: folder.to_owned(),
             script: script.to_owned(),
             link,
             counted: self.counted,
-            total_max: case.job.total_max(),
+            total_max: TOTAL_MAX,
         }
     }
 
-    /// What bash runs in the guest.
+    /// What bash runs in the guest: where things are, the device, the job itself.
     fn script(&self, case: &Case) -> anyhow::Result<String> {
         let mut script = "set -euo pipefail\n. /mnt/share/net.sh\n".to_owned();
+        let mut export = |name: &str, path: &Path| {
+            let path = quoted(&path.display().to_string());
+            script.push_str(&format!("export {name}={path}\n"));
+        };
+        export(
+            "XTASK",
+            &env::current_exe().context("cannot find this program")?,
+        );
+        if case.job.with_sdp {
+            export("SDP", self.binaries.sdp()?);
+        }
+        if let Some(name) = case.job.test {
+            export("TEST", self.binaries.test(name)?);
+        }
         if let (Some(topology), Some(device)) = (case.job.topology, case.device) {
             script.push_str(&format!("{} {}\n", topology.function(), device.name()));
         }
-        match case.job.script {
-            Script::Shell(text) => script.push_str(text),
-            Script::Sdp(text) => {
-                let sdp = self.binaries.sdp()?.display().to_string();
-                script.push_str(&format!("export SDP={}\n{text}", quoted(&sdp)));
-            }
-            Script::Test(name, arguments) => {
-                let path = self.binaries.test(name)?.display().to_string();
-                script.push_str(&format!("{} {arguments}\n", quoted(&path)));
-            }
-        }
+        script.push_str(case.job.script);
         Ok(script)
     }
 }

@@ -1,4 +1,4 @@
-//! The project's own programs and tests, built here and run in the guest at the same path.
+//! The project's own programs and tests, built to run elsewhere than under cargo.
 
 use std::path::PathBuf;
 
@@ -9,12 +9,12 @@ use crate::run::Run;
 use crate::ui::Ui;
 use crate::workspace::Workspace;
 
-/// Packages whose tests run in guests.
+/// Packages whose tests are built.
 const PACKAGES: [&str; 2] = ["sdp-verbs", "sdp-socket"];
 
 /// What was built.
 #[derive(Debug, Default)]
-pub(super) struct Binaries {
+pub(crate) struct Binaries {
     tests: Vec<Test>,
     sdp: Option<PathBuf>,
 }
@@ -27,12 +27,12 @@ struct Test {
 }
 
 impl Binaries {
-    /// Builds the tests called `names`, and the `sdp` program if it is wanted; optimised, since the
+    /// Builds the tests called `names`, and the `sdp` program if it is wanted; optimised, since a
     /// guest is emulated.
     ///
     /// # Errors
     /// When something does not build; the whole output is printed first.
-    pub(super) fn build(
+    pub(crate) fn build(
         workspace: &Workspace,
         ui: &Ui,
         names: &[&str],
@@ -47,14 +47,14 @@ impl Binaries {
             for name in names {
                 tests.args(["--test", name]);
             }
-            let messages = messages(ui, "build the tests for guests", tests)?;
+            let messages = messages(ui, "build tests", tests)?;
             built
                 .tests
                 .extend(messages.iter().filter_map(integration_test));
         }
         if with_sdp {
             let sdp = workspace.cargo(["build", "--release", "-p", "sdp-cli", "--bin", "sdp"]);
-            let messages = messages(ui, "build sdp for guests", sdp)?;
+            let messages = messages(ui, "build sdp", sdp)?;
             built.sdp = messages
                 .iter()
                 .filter(|message| message["target"]["name"] == "sdp")
@@ -71,7 +71,7 @@ impl Binaries {
     ///
     /// # Errors
     /// When there is none.
-    pub(super) fn test(&self, name: &str) -> anyhow::Result<&PathBuf> {
+    pub(crate) fn test(&self, name: &str) -> anyhow::Result<&PathBuf> {
         let found = self.tests.iter().find(|test| test.name == name);
         Ok(&found
             .with_context(|| format!("no test is called {name}"))?
@@ -82,7 +82,7 @@ impl Binaries {
     ///
     /// # Errors
     /// When it was not built.
-    pub(super) fn sdp(&self) -> anyhow::Result<&PathBuf> {
+    pub(crate) fn sdp(&self) -> anyhow::Result<&PathBuf> {
         self.sdp.as_ref().context("the sdp program was not built")
     }
 }

@@ -1,0 +1,249 @@
+//! The RDMA devices of this machine, by what the kernel says of them.
+
+use std::fs;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
+
+use serde::Serialize;
+
+/// Where the kernel lists RDMA devices.
+const DEVICES: &str = "/sys/class/infiniband";
+/// Where it lists the adapters on the PCI bus.
+const PCI: &str = "/sys/bus/pci/devices";
+/// Makers of RDMA adapters by PCI number, with the driver that serves their adapters.
+const MAKERS: [(&str, &str, &str); 6] = [
+    ("0x15b3", "NVIDIA (Mellanox)", "mlx5_ib"),
+    ("0x8086", "Intel", "irdma"),
+    ("0x14e4", "Broadcom", "bnxt_re"),
+    ("0x1425", "Chelsio", "iw_cxgb4"),
+    ("0x1077", "Marvell (QLogic)", "qedr"),
+    ("0x19e5", "Huawei", "hns_roce_hw_v2"),
+];
+/// PCI class of network controllers.
+const NETWORK_CLASS: &str = "0x02";
+
+/// One RDMA device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Device {
+    /// Its name.
+    pub(super) name: String,
+    /// Its ports.
+    pub(super) ports: Vec<Port>,
+}
+
+/// One port of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Port {
+    /// Number, from 1.
+    pub(super) number: u32,
+    /// For example `ACTIVE`.
+    pub(super) state: String,
+    /// For example `100 Gb/sec (4X EDR)`.
+    pub(super) rate: String,
+    /// `Ethernet` or `InfiniBand`.
+    pub(super) link_layer: String,
+    /// Global addresses, those that are set.
+    pub(super) gids: Vec<Ipv6Addr>,
+    /// Network interfaces of these addresses.
+    pub(super) interfaces: Vec<String>,
+}
+
+impl Device {
+    /// Its first active port.
+    pub(super) fn active_port(&self) -> Option<&Port> {
+        self.ports.iter().find(|port| port.state.contains("ACTIVE"))
+    }
+
+    /// Whether a packet from `source` on `interface` leaves by an active port of this device.
+    pub(super) fn serves(&self, source: IpAddr, interface: &str) -> bool {
+        let mapped = match source {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        self.active_port().is_some_and(|port| {
+            port.gids.contains(&mapped) || port.interfaces.iter().any(|name| name == interface)
+        })
+    }
+}
+
+/// All devices; none if the kernel has no RDMA.
+pub(super) fn all() -> Vec<Device> {
+    devices_in(Path::new(DEVICES))
+}
+
+fn devices_in(folder: &Path) -> Vec<Device> {
+    let devices = names(folder).into_iter().map(|name| {
+        let ports = folder.join(&name).join("ports");
+        let ports = names(&ports)
+            .iter()
+            .filter_map(|number| Some(port(&ports.join(number), number.parse().ok()?)))
+            .collect();
+        Device { name, ports }
+    });
+    devices.collect()
+}
+
+fn port(folder: &Path, number: u32) -> Port {
+    let gids = names(&folder.join("gids"));
+    let set = gids.iter().filter_map(|index| {
+        let gid: Ipv6Addr = text(&folder.join("gids").join(index)).parse().ok()?;
+        (!gid.is_unspecified()).then_some((index, gid))
+    });
+    let (mut addresses, mut interfaces) = (Vec::new(), Vec::new());
+    for (index, gid) in set {
+        addresses.push(gid);
+        interfaces.push(text(&folder.join("gid_attrs/ndevs").join(index)));
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    interfaces.retain(|name| !name.is_empty());
+    interfaces.sort_unstable();
+    interfaces.dedup();
+    Port {
+        number,
+        state: text(&folder.join("state")),
+        rate: text(&folder.join("rate")),
+        link_layer: text(&folder.join("link_layer")),
+        gids: addresses,
+        interfaces,
+    }
+}
+
+/// What is missing for a device, with the remedy: driver, package, port.
+pub(super) fn remedy_for_none() -> String {
+    let adapters = adapters(Path::new(PCI));
+    let driver = if adapters.is_empty() {
+        "no adapter of a known maker is on the PCI bus; for a software device on a network \
+         interface: modprobe rdma_rxe && rdma link add rxe0 type rxe netdev INTERFACE"
+            .to_owned()
+    } else {
+        adapters.join("; ")
+    };
+    format!(
+        "{DEVICES} lists no device. Driver: {driver}. Package: ibverbs-providers, and on adapters \
+         of NVIDIA rdma-core. Port: afterwards `ibv_devinfo` (package ibverbs-utils) must show \
+         PORT_ACTIVE"
+    )
+}
+
+/// Adapters that could be RDMA devices, each with the module that would make it one.
+fn adapters(bus: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for slot in names(bus) {
+        let folder = bus.join(&slot);
+        let vendor = text(&folder.join("vendor"));
+        let maker = MAKERS.iter().find(|(number, ..)| *number == vendor);
+        let Some((_, maker, module)) = maker else {
+            continue;
+        };
+        if text(&folder.join("class")).starts_with(NETWORK_CLASS) {
+            found.push(format!("adapter of {maker} at {slot}: modprobe {module}"));
+        }
+    }
+    found
+}
+
+/// Sorted names in a folder; none if it is not there.
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A file of the kernel without the line end; empty if it cannot be read: an unset address has no
+/// interface, and reading it is an error.
+fn text(path: &Path) -> String {
+    fs::read_to_string(path)
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planted() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("mlx5_0/ports/1/state", "4: ACTIVE\n");
+        write("mlx5_0/ports/1/rate", "100 Gb/sec (4X EDR)\n");
+        write("mlx5_0/ports/1/link_layer", "Ethernet\n");
+        write(
+            "mlx5_0/ports/1/gids/0",
+            "fe80:0000:0000:0000:0000:0000:0000:0001\n",
+        );
+        write(
+            "mlx5_0/ports/1/gids/1",
+            "0000:0000:0000:0000:0000:ffff:0a00:0001\n",
+        );
+        write(
+            "mlx5_0/ports/1/gids/2",
+            "0000:0000:0000:0000:0000:0000:0000:0000\n",
+        );
+        write("mlx5_0/ports/1/gid_attrs/ndevs/0", "eth7\n");
+        write("mlx5_0/ports/1/gid_attrs/ndevs/1", "eth7\n");
+        write("mlx5_1/ports/1/state", "1: DOWN\n");
+        write(
+            "mlx5_1/ports/1/gids/0",
+            "0000:0000:0000:0000:0000:ffff:0a00:0002\n",
+        );
+        folder
+    }
+
+    #[test]
+    fn ports_have_their_state_and_set_addresses() {
+        let folder = planted();
+        let devices = devices_in(folder.path());
+        assert_eq!(devices.len(), 2);
+        let port = devices[0].active_port().unwrap();
+        assert_eq!(port.gids.len(), 2);
+        assert_eq!(port.interfaces, ["eth7"]);
+        assert_eq!(port.rate, "100 Gb/sec (4X EDR)");
+        assert_eq!(devices[1].active_port(), None);
+    }
+
+    #[test]
+    fn a_device_serves_its_addresses_and_interfaces_while_its_port_is_up() {
+        let folder = planted();
+        let devices = devices_in(folder.path());
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(devices[0].serves(address("10.0.0.1"), "other"));
+        assert!(devices[0].serves(address("10.9.9.9"), "eth7"));
+        assert!(!devices[0].serves(address("10.0.0.2"), "eth1"));
+        assert!(!devices[1].serves(address("10.0.0.2"), "eth1"));
+    }
+
+    #[test]
+    fn an_adapter_without_driver_is_named_with_its_module() {
+        let folder = tempfile::tempdir().unwrap();
+        for (slot, vendor, class) in [
+            ("0000:01:00.0", "0x15b3", "0x020000"),
+            ("0000:02:00.0", "0x8086", "0x030000"),
+            ("0000:03:00.0", "0x1234", "0x020000"),
+        ] {
+            let at = folder.path().join(slot);
+            fs::create_dir_all(&at).unwrap();
+            fs::write(at.join("vendor"), vendor).unwrap();
+            fs::write(at.join("class"), class).unwrap();
+        }
+        let found = adapters(folder.path());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].contains("0000:01:00.0") && found[0].contains("mlx5_ib"));
+    }
+
+    #[test]
+    fn no_device_is_explained_by_driver_package_and_port() {
+        let text = remedy_for_none();
+        for word in ["Driver", "Package", "Port"] {
+            assert!(text.contains(word), "{word}");
+        }
+    }
+}
