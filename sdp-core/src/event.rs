@@ -53,6 +53,9 @@ pub enum Completion {
     RemoteFault,
     /// Our own memory is not writable.
     LocalFault,
+    /// The request was not posted: no memory for its bytes could be had. Requests before it may
+    /// still be under way.
+    NoMemory,
     /// The queue pair was in error before.
     Flushed,
     /// The transport gave up.

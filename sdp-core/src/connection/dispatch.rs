@@ -173,6 +173,7 @@ impl Connection {
             Completion::RemoteAccess
             | Completion::RemoteFault
             | Completion::LocalFault
+            | Completion::NoMemory
             | Completion::Flushed => self.on_transport_end(ConnectionError::Reset),
         }
     }

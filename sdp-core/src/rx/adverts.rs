@@ -131,8 +131,9 @@ impl Adverts {
     }
 
     /// No read may be posted now.
-    const fn is_barred(&self) -> bool {
-        self.cancelled || self.stop.is_some() || self.owed.is_some()
+    fn is_barred(&self) -> bool {
+        let refused = self.list.iter().any(|advert| advert.refused);
+        refused || self.cancelled || self.stop.is_some() || self.owed.is_some()
     }
 
     /// Bytes that may be read now.

@@ -6,6 +6,7 @@ use crate::error::ConnectionError;
 use crate::event::Completion;
 use crate::ids::{MemId, RecvId, WorkId};
 use crate::mark::Mark;
+use crate::stats::CopyReason;
 use crate::time::Instant;
 use crate::timer::Timer;
 
@@ -26,6 +27,8 @@ pub(super) struct Read {
     advert: u32,
     len: u32,
     target: Target,
+    /// It was not posted; told before those in front of it had ended.
+    unposted: Option<Completion>,
 }
 
 impl Read {
@@ -115,6 +118,7 @@ impl Rx {
             advert,
             len,
             target,
+            unposted: None,
         });
     }
 
@@ -129,11 +133,30 @@ impl Rx {
         work: WorkId,
         result: Completion,
     ) -> Result<bool, ConnectionError> {
-        if self.reads.front().is_none_or(|read| read.work != work) {
+        let Some(place) = self.reads.iter().position(|read| read.work == work) else {
             return Ok(false);
+        };
+        if let Some(read) = self.reads.get_mut(place).filter(|_| place > 0) {
+            // Those that were posted complete in order, so this one was not. Its turn comes.
+            read.unposted = Some(result);
+            return Ok(true);
         }
+        self.on_first_read(sh, now, result)?;
+        while let Some(result) = self.reads.front().and_then(|read| read.unposted) {
+            self.on_first_read(sh, now, result)?;
+        }
+        Ok(true)
+    }
+
+    /// The oldest read has ended.
+    fn on_first_read(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        result: Completion,
+    ) -> Result<(), ConnectionError> {
         let Some(read) = self.reads.pop_front() else {
-            return Ok(false);
+            return Ok(());
         };
         sh.wake.recv = true;
         // Bytes behind a failed read are read again, so that there is no hole.
@@ -147,7 +170,7 @@ impl Rx {
             if sh.life.app_closed {
                 self.let_go(sh);
             }
-            return Ok(true);
+            return Ok(());
         }
         if let Some(error) = self.on_read_failed(sh, now, &read, result) {
             return Err(error);
@@ -155,7 +178,7 @@ impl Rx {
         if self.reads.is_empty() {
             self.adverts.on_quiet();
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A read was good and all before it were.
@@ -206,7 +229,19 @@ impl Rx {
                     "§4.4 row 2: the advertised memory cannot be read",
                 ))
             }
-            Completion::RemoteFault => {
+            Completion::NoMemory if sh.is_version_1() => {
+                // It cannot be asked to send the bytes: they are read when there is memory again.
+                self.adverts.on_failed(Stop::Rewind);
+                if let Target::Call(id) = read.target
+                    && let Some(call) = self.calls.get_mut(id)
+                {
+                    call.req.copy_reason = Some(CopyReason::BindFailed);
+                }
+                self.paused = true;
+                sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
+                None
+            }
+            Completion::RemoteFault | Completion::NoMemory => {
                 self.adverts.on_failed(Stop::Refused);
                 None
             }

@@ -339,6 +339,33 @@ fn a_receive_whose_own_memory_is_bad_fails_and_leaves_the_bytes() {
 }
 
 #[test]
+fn a_read_without_memory_waits_for_those_before_it_and_is_refused() {
+    let mut lone = Lone::new(Config {
+        advert_len_max: 40_000,
+        read_depth: 4,
+        ..config()
+    });
+    lone.peer_advertises(100_010, 10);
+    let (id, _) = lone.recv(200_000);
+    lone.conn.recv_copied(lone.instant(), id, 10);
+    assert_eq!(lone.copy_in(id), RecvStep::Wait);
+    let reads = lone.take_reads();
+    assert_eq!(reads.len(), 3);
+    // Told when it could not be posted, before the one in front of it has ended.
+    lone.complete(reads[1].0, Completion::NoMemory);
+    lone.complete(reads[2].0, Completion::NoMemory);
+    assert!(!lone.mids().contains(&Mid::SendSm));
+    lone.complete(reads[0].0, Completion::Success);
+    assert_eq!(
+        lone.find(Mid::RdmaRdCompl).body,
+        Body::RdmaRdCompl { len: 40_000 }
+    );
+    lone.find(Mid::SendSm);
+    assert!(lone.is_alive());
+    assert!(lone.take_reads().is_empty(), "a refused advert is read");
+}
+
+#[test]
 fn a_key_that_is_dead_too_early_ends_the_connection_by_name() {
     let (mut lone, id, work) = reading();
     lone.complete(work, Completion::RemoteAccess);

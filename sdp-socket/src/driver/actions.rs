@@ -236,7 +236,7 @@ impl Conn {
                 tracing::warn!(token = ?self.token, "no memory to read into: {error}");
                 inner
                     .engine
-                    .handle_completion(now, work, sdp_core::Completion::LocalFault);
+                    .handle_completion(now, work, sdp_core::Completion::NoMemory);
                 return Ok(());
             }
         };
