@@ -248,7 +248,8 @@ impl World {
         let Some(qp) = self.qps.get_mut(&packet.to) else {
             return self.give_up(&packet, WcStatus::RetryExceeded);
         };
-        if !matches!(qp.state, State::ReadyToReceive | State::ReadyToSend) {
+        let hears = matches!(qp.state, State::ReadyToReceive | State::ReadyToSend);
+        if !hears || qp.deaf {
             return self.give_up(&packet, WcStatus::RetryExceeded);
         }
         if breaks {
@@ -282,6 +283,12 @@ impl World {
             let Some(qp) = self.qps.get_mut(&num) else {
                 return;
             };
+            if qp.state == State::Error {
+                for packet in &behind {
+                    self.give_up(packet, WcStatus::RetryExceeded);
+                }
+                return;
+            }
             let stalled_again = !qp.stalled.is_empty();
             qp.stalled.extend(behind);
             if stalled_again {
@@ -353,6 +360,8 @@ impl World {
         };
         if not_ready || qp.receives.is_empty() {
             if retries != RNR_ENDLESS && packet.attempts >= retries {
+                // Nobody sends it again, and nothing behind it is taken.
+                qp.deaf = true;
                 return self.answer(&packet, WcStatus::RnrRetryExceeded, Vec::new());
             }
             packet.attempts = packet.attempts.saturating_add(1);
@@ -392,6 +401,10 @@ impl World {
             self.received(packet.to, receive, status, 0, None, false);
             return self.deny(packet, WcStatus::RemoteOperation);
         }
+        let (now, kind) = (self.now(), bytes.first().copied().unwrap_or_default());
+        let about = [u64::from(kind), wide(bytes.len())];
+        self.trace
+            .note(now, "message", u64::from(packet.to.0), about);
         receive.buf.block.mem().write(0, bytes);
         receive.buf.filled.store(bytes.len(), Ordering::Relaxed);
         let len = bytes.len();
@@ -618,7 +631,9 @@ impl World {
         }
         if let Some(peer) = peer.and_then(|peer| self.qps.get_mut(&peer)) {
             // What waits for a receive will not be sent again.
+            let before = peer.stalled.len();
             peer.stalled.retain(|packet| packet.from != num);
+            peer.deaf |= peer.stalled.len() != before;
         }
         if draining {
             self.say_goodbye(id);

@@ -69,6 +69,7 @@ pub(super) struct Completions {
 /// News of ids.
 #[derive(Debug)]
 pub(super) struct Events {
+    node: NodeKey,
     news: VecDeque<(IdKey, News)>,
     signal: Signal,
 }
@@ -96,6 +97,13 @@ impl World {
             channel.signal.raise();
             self.stir();
         }
+    }
+
+    /// Whether a channel of a machine has anything to tell.
+    pub(super) fn has_events(&self, node: NodeKey) -> bool {
+        let told = |channel: &Completions| channel.node == node && !channel.tokens.is_empty();
+        let news = |channel: &Events| channel.node == node && !channel.news.is_empty();
+        self.completions.values().any(told) || self.events.values().any(news)
     }
 
     /// Takes the news of an id that is going away.
@@ -191,6 +199,7 @@ impl SimEventChannel {
         let key = fabric.with(|world| {
             let key = world.new_key();
             let channel = Events {
+                node,
                 news: VecDeque::new(),
                 signal,
             };

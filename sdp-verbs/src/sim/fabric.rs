@@ -157,6 +157,12 @@ impl Fabric {
         self.lock().violations.clone()
     }
 
+    /// What nobody has let go of, in words, or nothing.
+    #[must_use]
+    pub fn leftovers(&self) -> Option<String> {
+        self.lock().leftovers()
+    }
+
     /// A hash over everything that has happened.
     #[must_use]
     pub fn trace_hash(&self) -> u64 {

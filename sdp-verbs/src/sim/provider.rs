@@ -61,6 +61,12 @@ impl SimProvider {
         });
     }
 
+    /// Whether a channel of this machine has anything to tell.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        self.fabric.with(|world| world.has_events(self.node))
+    }
+
     fn need(&self, caps: Caps, op: &'static str) -> Result<(), VerbsError> {
         if self.options.caps.contains(caps) {
             return Ok(());

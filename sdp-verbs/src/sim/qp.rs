@@ -132,6 +132,8 @@ pub(super) struct Qp {
     pub(super) reads_open: u32,
     /// A packet was lost for good: none behind it is heard.
     pub(super) cut: bool,
+    /// The peer will not send again what is missing, so nothing behind it is taken.
+    pub(super) deaf: bool,
     pub(super) receives: VecDeque<Receive>,
     /// Arrived, and waiting for a receive or behind one that does.
     pub(super) stalled: VecDeque<Packet>,
@@ -222,6 +224,7 @@ impl World {
             reserved: 0,
             reads_open: 0,
             cut: false,
+            deaf: false,
             receives: VecDeque::new(),
             stalled: VecDeque::new(),
             arrive_floor: 0,

@@ -109,6 +109,11 @@ impl Regions {
         self.keys.retain(|_, key| key.qp != Some(qp));
     }
 
+    /// Regions and keys.
+    pub(super) fn count(&self) -> (usize, usize) {
+        (self.regions.len(), self.keys.len())
+    }
+
     /// A bind was refused after all.
     pub(super) fn forget(&mut self, rkey: Rkey) {
         self.keys.remove(&rkey.0);

@@ -174,6 +174,23 @@ impl World {
         }
     }
 
+    /// Objects that are still there.
+    pub(super) fn leftovers(&self) -> Option<String> {
+        let (regions, keys) = self.regions.count();
+        let counts = [
+            (self.qps.len(), "queue pairs"),
+            (self.ids.len(), "ids"),
+            (self.queues.len(), "completion queues"),
+            (regions, "regions"),
+            (keys, "keys"),
+        ];
+        let left = counts.iter().filter(|(count, _)| *count > 0);
+        let left: Vec<_> = left
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        (!left.is_empty()).then(|| left.join(", "))
+    }
+
     /// The processor of a machine works for a while. Returns when it is done.
     pub(super) fn charge(&mut self, node: NodeKey, cost: Nanos) -> Nanos {
         let now = self.now();
