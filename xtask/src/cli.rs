@@ -113,6 +113,12 @@ pub(crate) enum Command {
         json: Option<PathBuf>,
     },
 
+    /// Run seeds of the whole-stack simulation: virtual time, random programs, faults
+    ///
+    /// Builds the release program `sdp-sim` and runs it. A seed that breaks a rule is made smaller
+    /// and printed with the command that repeats it.
+    Sim(SimOptions),
+
     /// Check the rules of the house that no compiler checks
     ///
     /// File length, dependency direction, where the oldest compiler is stated, clocks and threads
@@ -292,6 +298,33 @@ pub(crate) struct FuzzOptions {
     #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub(crate) seconds: u32,
 
+    /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
+    /// error).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `sim`, handed on as they are.
+#[derive(Debug, Args)]
+pub(crate) struct SimOptions {
+    /// The first seed.
+    #[arg(long)]
+    pub(crate) start: Option<u64>,
+    /// How many seeds.
+    #[arg(long)]
+    pub(crate) seeds: Option<u64>,
+    /// Go on for so many minutes instead.
+    #[arg(long)]
+    pub(crate) minutes: Option<f64>,
+    /// Operations to leave out, by number: `0-3,7`.
+    #[arg(long)]
+    pub(crate) skip: Option<String>,
+    /// Faults to leave out, by number.
+    #[arg(long)]
+    pub(crate) spare: Option<String>,
+    /// Print so many of the last lines of what happened on the fabric.
+    #[arg(long)]
+    pub(crate) log: Option<usize>,
     /// Also write the report to FILE as JSON (`-`: standard output).
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -306,6 +339,7 @@ impl Command {
             Self::HwTest(options) => options.json.as_deref(),
             Self::Soak { options } | Self::Kill { options } => passed_on(options),
             Self::Fuzz(options) => options.json.as_deref(),
+            Self::Sim(options) => options.json.as_deref(),
             Self::Test { json }
             | Self::Loom { json }
             | Self::Keys { json }
@@ -353,6 +387,7 @@ mod tests {
             "hw-test",
             "capture-check",
             "fuzz",
+            "sim",
             "ci",
         ] {
             let cli = Cli::try_parse_from(["xtask", command, "--json", "-"]).unwrap();

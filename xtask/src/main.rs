@@ -22,6 +22,7 @@ mod program;
 mod report;
 mod run;
 mod scribble;
+mod sim;
 mod step;
 mod test_run;
 mod text;
@@ -66,6 +67,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Diagrams => diagrams::run(&workspace()?, ui),
         cli::Command::Fuzz(options) => fuzz::run(&workspace()?, ui, options),
         cli::Command::CaptureCheck { json } => capture_check::run(&workspace()?, ui, json.as_ref()),
+        cli::Command::Sim(options) => sim::run(&workspace()?, options),
         cli::Command::Tidy => tidy::run(&workspace()?, ui),
         cli::Command::Header { check } => header::run(&workspace()?, ui, *check),
         cli::Command::VmTest(options) => vm::run(&workspace()?, ui, options),

@@ -5,12 +5,13 @@ use crate::workspace::{Package, Workspace};
 
 /// Every package of the workspace and the packages of the workspace it may depend on, in any way:
 /// as an ordinary, build or test dependency.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("sdp-wire", &[]),
     ("sdp-verbs", &[]),
     ("sdp-core", &["sdp-wire"]),
     ("sdp-socket", &["sdp-wire", "sdp-core", "sdp-verbs"]),
     ("sdp-cli", &["sdp-socket"]),
+    ("sdp-sim", &["sdp-core", "sdp-socket", "sdp-verbs"]),
     ("sdp-ffi", &["sdp-socket"]),
     ("xtask", &[]),
 ];

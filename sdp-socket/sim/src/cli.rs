@@ -1,0 +1,106 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Parser;
+
+/// Runs seeds of the simulation.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sdp-sim", version)]
+pub(crate) struct Options {
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) start: u64,
+    /// How many seeds.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) seeds: u64,
+    /// Go on for so many minutes, however many seeds that are.
+    #[arg(long)]
+    pub(crate) minutes: Option<f64>,
+    /// Threads, each with seeds of its own.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) jobs: usize,
+    /// Operations to leave out, by number: `0-3,7`.
+    #[arg(long, default_value = "")]
+    pub(crate) skip: Numbers,
+    /// Faults to leave out, by number.
+    #[arg(long, default_value = "")]
+    pub(crate) spare: Numbers,
+    /// Print the last lines of what happened on the fabric.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) log: usize,
+    /// Do not look for a smaller run that fails as well.
+    #[arg(long)]
+    pub(crate) no_minimise: bool,
+    /// Write the report to FILE as JSON (`-`: standard output, text then goes to standard error).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// A set of numbers, written as ranges.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Numbers(pub(crate) Vec<(u64, u64)>);
+
+impl Numbers {
+    pub(crate) fn contains(&self, number: u64) -> bool {
+        self.0
+            .iter()
+            .any(|(from, to)| (*from..=*to).contains(&number))
+    }
+
+    /// The numbers of a list.
+    pub(crate) fn of(numbers: &[u64]) -> Self {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for number in numbers {
+            match ranges.last_mut() {
+                Some((_, to)) if *to + 1 == *number => *to = *number,
+                _ => ranges.push((*number, *number)),
+            }
+        }
+        Self(ranges)
+    }
+}
+
+impl FromStr for Numbers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse().map_err(|error| format!("{text:?}: {error}"));
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        let ranges = parts.map(|part| match part.split_once('-') {
+            Some((from, to)) => Ok((number(from)?, number(to)?)),
+            None => number(part).map(|number| (number, number)),
+        });
+        ranges.collect::<Result<_, String>>().map(Self)
+    }
+}
+
+impl std::fmt::Display for Numbers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, (from, to)) in self.0.iter().enumerate() {
+            let comma = if place > 0 { "," } else { "" };
+            if from == to {
+                write!(f, "{comma}{from}")?;
+            } else {
+                write!(f, "{comma}{from}-{to}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_ranges() {
+        let numbers = Numbers::of(&[0, 1, 2, 5, 7, 8]);
+        assert_eq!(numbers.to_string(), "0-2,5,7-8");
+        assert_eq!("0-2,5,7-8".parse(), Ok(numbers.clone()));
+        assert!(numbers.contains(1) && numbers.contains(5) && !numbers.contains(6));
+        assert_eq!("".parse(), Ok(Numbers::default()));
+        assert!("x".parse::<Numbers>().is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! `sdp-sim`: whole stacks of the *Sockets* Direct Protocol on a simulated fabric.
+//!
+//! A seed stands for two machines, a connection between them, what programs on both sides do with
+//! it, and what goes wrong. Everything runs on one thread in virtual time, so a seed repeats. The
+//! oracle looks at what programs see (bytes, order, counts, ends, memory that is theirs again),
+//! and the fabric at what verbs are asked for. Nothing here knows the protocol.
+
+mod actor;
+mod campaign;
+mod cli;
+mod minimise;
+mod oracle;
+mod plan;
+mod program;
+mod report;
+mod run;
+mod stage;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let options = cli::Options::parse();
+    match campaign::run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What a seed stands for: machines, faults, and what the programs do.
+
+use sdp_verbs::Rng;
+use sdp_verbs::sim::{Fault, Faults, SimOptions, Timing};
+
+/// How rough a run is, and so what may be asked of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Weather {
+    /// Nothing goes wrong.
+    Calm,
+    /// Only what an adapter may do without breaking anything: every byte arrives.
+    Rough,
+    /// Anything: what arrives is right, and every call ends.
+    Stormy,
+}
+
+/// How a call is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum How {
+    Plain,
+    Nonblocking,
+    /// At most so many nanoseconds.
+    Limited(u64),
+    /// In three pieces.
+    Vectored,
+    /// From or into memory that was registered before.
+    Registered,
+    Peek,
+    WaitAll,
+}
+
+/// One thing that a program does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Op {
+    Send(usize, How),
+    Recv(usize, How),
+    Sleep(u64),
+}
+
+/// What cuts a conversation short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// All handles of one side are dropped.
+    Close,
+    /// The same, with a linger of zero.
+    Abort,
+    ShutdownWrite,
+    ShutdownRead,
+}
+
+/// One side's program.
+#[derive(Clone, Debug)]
+pub(crate) struct Side {
+    pub(crate) sends: Vec<Op>,
+    pub(crate) recvs: Vec<Op>,
+    /// Length of the receives that read to the end.
+    pub(crate) last_recv_len: usize,
+    pub(crate) send_buffer: usize,
+    pub(crate) recv_buffer: usize,
+    pub(crate) threshold: Option<usize>,
+    pub(crate) rendezvous_wait: Option<u64>,
+    pub(crate) nodelay: bool,
+    pub(crate) signal_every: u64,
+    pub(crate) options: SimOptions,
+}
+
+/// A run.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) weather: Weather,
+    pub(crate) timing: Timing,
+    pub(crate) faults: Faults,
+    pub(crate) sides: [Side; 2],
+    pub(crate) ending: Option<(usize, u64, Ending)>,
+}
+
+/// How long a call that must end waits for the peer.
+pub(crate) const CANCEL_WAIT: u64 = 1_000_000_000;
+
+/// How late things may be in rough weather: far below every time-out.
+const LATE_MAX: u64 = 2_000_000;
+
+fn len(rng: &mut Rng) -> usize {
+    let max = *rng.pick(&[1, 64, 64, 5_000, 5_000, 60_000, 60_000, 400_000, 900_000]);
+    usize::try_from(rng.between(1, max)).unwrap_or(1)
+}
+
+fn limit(rng: &mut Rng) -> u64 {
+    let max = *rng.pick(&[20_000, 400_000, 5_000_000]);
+    rng.between(1, max)
+}
+
+fn sends(rng: &mut Rng) -> Vec<Op> {
+    let count = rng.below(14);
+    let op = |rng: &mut Rng| {
+        let how = match rng.below(12) {
+            0 => How::Nonblocking,
+            1 | 2 => How::Limited(limit(rng)),
+            3 | 4 => How::Vectored,
+            5 | 6 => How::Registered,
+            7 => return Op::Sleep(limit(rng)),
+            _ => How::Plain,
+        };
+        Op::Send(len(rng), how)
+    };
+    (0..count).map(|_| op(rng)).collect()
+}
+
+fn recvs(rng: &mut Rng) -> Vec<Op> {
+    let count = rng.below(14);
+    let op = |rng: &mut Rng| {
+        let how = match rng.below(14) {
+            0 => How::Nonblocking,
+            1 | 2 => How::Limited(limit(rng)),
+            3 | 4 => How::Vectored,
+            5 => How::Registered,
+            6 => How::Peek,
+            7 => How::WaitAll,
+            8 | 9 => return Op::Sleep(limit(rng) * 2),
+            _ => How::Plain,
+        };
+        Op::Recv(len(rng), how)
+    };
+    (0..count).map(|_| op(rng)).collect()
+}
+
+fn side(rng: &mut Rng, weather: Weather) -> Side {
+    let buffers = [4 << 10, 4 << 10, 40 << 10, 300 << 10, 4 << 20];
+    let mut options = SimOptions::default();
+    options.limits.read_depth_max = *rng.pick(&[1, 2, 4, 16]);
+    if rng.below(8) == 0 {
+        options.caps -= sdp_verbs::Caps::SEND_WITH_INV;
+    }
+    if weather != Weather::Calm && rng.below(6) == 0 {
+        options.registered_max = *rng.pick(&[100 << 10, 1 << 20]);
+    }
+    Side {
+        sends: sends(rng),
+        recvs: recvs(rng),
+        last_recv_len: *rng.pick(&[1_500, 5_000, 70_000, 300_000]),
+        send_buffer: *rng.pick(&buffers),
+        recv_buffer: *rng.pick(&buffers),
+        threshold: *rng.pick(&[None, Some(0), Some(4 << 10), Some(16 << 10)]),
+        rendezvous_wait: *rng.pick(&[None, None, Some(0), Some(50_000), Some(2_000_000)]),
+        nodelay: rng.coin(),
+        signal_every: *rng.pick(&[0, 0, 0, 3, 10]),
+        options,
+    }
+}
+
+fn timing(rng: &mut Rng) -> Timing {
+    Timing {
+        link_rate: *rng.pick(&[125_000_000, 2_500_000_000, 50_000_000_000]),
+        latency: *rng.pick(&[0, 1_000, 1_000, 50_000]),
+        mtu: *rng.pick(&[256, 2_048, 4_096]),
+        register: *rng.pick(&[(0, 0), (30_000, 200)]),
+        copy_rate: *rng.pick(&[500_000_000, 10_000_000_000]),
+        post: *rng.pick(&[0, 150]),
+        poll: *rng.pick(&[0, 50]),
+        interrupt: *rng.pick(&[0, 3_000]),
+        system_call: *rng.pick(&[0, 500]),
+        ..Timing::default()
+    }
+}
+
+fn faults(rng: &mut Rng, weather: Weather) -> Faults {
+    let mut faults = Faults::none();
+    if weather == Weather::Calm {
+        return faults;
+    }
+    for fault in [
+        Fault::Rnr,
+        Fault::LateCompletion,
+        Fault::Reorder,
+        Fault::CmLostRtu,
+        Fault::CmDuplicate,
+        Fault::RegisterFails,
+        Fault::ClockJump,
+    ] {
+        let often = *rng.pick(&[0, 0, 1_000, 20_000, 200_000]);
+        let often = if fault == Fault::ClockJump {
+            often / 20
+        } else {
+            often
+        };
+        faults = faults.with(fault, often);
+    }
+    faults.late_max = *rng.pick(&[10_000, 200_000, LATE_MAX]);
+    faults.jump_max = LATE_MAX * 5;
+    if weather == Weather::Stormy {
+        for (fault, most) in [
+            (Fault::RetryExceeded, 20_000),
+            (Fault::QpBreak, 20_000),
+            (Fault::CmReject, 60_000),
+            (Fault::CmTimeout, 60_000),
+            (Fault::NoRecvMemory, 100_000),
+        ] {
+            let often = *rng.pick(&[0, 0, most / 20, most]);
+            faults = faults.with(fault, often);
+        }
+        if rng.below(8) == 0 {
+            faults.jump_max = 3_000_000_000;
+        }
+    }
+    faults
+}
+
+impl Plan {
+    /// The run of a seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, 0x91);
+        let weather = *rng.pick(&[
+            Weather::Calm,
+            Weather::Rough,
+            Weather::Rough,
+            Weather::Stormy,
+            Weather::Stormy,
+        ]);
+        let ending = (weather == Weather::Stormy && rng.coin()).then(|| {
+            let side = usize::from(rng.coin());
+            let ending = *rng.pick(&[
+                Ending::Close,
+                Ending::Abort,
+                Ending::ShutdownWrite,
+                Ending::ShutdownRead,
+            ]);
+            (side, limit(&mut rng) * 2, ending)
+        });
+        Self {
+            seed,
+            weather,
+            timing: timing(&mut rng),
+            faults: faults(&mut rng, weather),
+            sides: [side(&mut rng, weather), side(&mut rng, weather)],
+            ending,
+        }
+    }
+
+    /// Operations of both sides, numbered through.
+    pub(crate) fn op_count(&self) -> usize {
+        self.sides
+            .iter()
+            .map(|side| side.sends.len() + side.recvs.len())
+            .sum()
+    }
+
+    /// Leaves operations out, by their numbers.
+    pub(crate) fn without(&self, skipped: &dyn Fn(usize) -> bool) -> Self {
+        let mut plan = self.clone();
+        let mut number = 0;
+        for side in &mut plan.sides {
+            for ops in [&mut side.sends, &mut side.recvs] {
+                ops.retain(|_| {
+                    number += 1;
+                    !skipped(number - 1)
+                });
+            }
+        }
+        plan
+    }
+}

@@ -1,0 +1,422 @@
+//! What the programs on both sides do.
+
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sdp_socket::{Builder, Context, RecvFlags, SdpBuffer, SdpStream, SendFlags, ZcopyThreshold};
+use sdp_verbs::sim::{Fabric, SimProvider};
+
+use crate::actor::{Actor, wait};
+use crate::oracle::{SharedBook, fill_pattern};
+use crate::plan::{CANCEL_WAIT, Ending, How, Op, Plan, Side, Weather};
+use crate::stage::Wings;
+
+/// Where the second machine listens.
+const ADDRESS: ([u8; 4], u16) = ([10, 0, 0, 2], 7_000);
+
+/// How long the acceptor waits for a connection.
+const ACCEPT_MAX: Duration = Duration::from_secs(300);
+
+/// How much longer than its limit a call may take beside the cancel: processors and links are
+/// slow, and others use them too.
+const SLOWNESS: u64 = 1_000_000_000;
+
+/// Bytes around memory that is received into.
+const GUARD: usize = 16;
+const GUARD_BYTE: u8 = 0xC7;
+/// What a program writes over memory that is its own again.
+const REUSED: u8 = 0xEE;
+
+/// What every program of one side has.
+#[derive(Clone)]
+pub(crate) struct Stall {
+    pub(crate) side: usize,
+    pub(crate) plan: Rc<Plan>,
+    pub(crate) book: SharedBook,
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) node: Arc<SimProvider>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) wings: Wings,
+}
+
+impl Stall {
+    fn own(&self) -> &Side {
+        &self.plan.sides[self.side]
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.node.now().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep(&self, time: u64) {
+        let until = self.now() + time;
+        wait("time to pass", Some(until), || self.now(), || false);
+    }
+
+    fn quits(&self) -> bool {
+        self.book.borrow().quit[self.side]
+    }
+
+    fn violation(&self, what: String) {
+        self.book.borrow_mut().violation(what);
+    }
+
+    fn builder(&self) -> Builder {
+        let side = self.own();
+        let threshold = match side.threshold {
+            None => ZcopyThreshold::Auto,
+            Some(0) => ZcopyThreshold::Off,
+            Some(len) => ZcopyThreshold::Bytes(len),
+        };
+        let builder = Builder::new()
+            .context(&self.context)
+            .send_buffer_size(side.send_buffer)
+            .recv_buffer_size(side.recv_buffer)
+            .zcopy_threshold(threshold)
+            .cancel_wait(Duration::from_nanos(CANCEL_WAIT))
+            .nodelay(side.nodelay);
+        match side.rendezvous_wait {
+            Some(wait) => builder.rendezvous_wait(Duration::from_nanos(wait)),
+            None => builder,
+        }
+    }
+
+    /// The program of this side.
+    pub(crate) fn actor(self) -> Actor {
+        let node = self.side;
+        let name = if node == 0 { "connector" } else { "acceptor" };
+        Actor::new(name.to_owned(), node, move || self.begin())
+    }
+
+    fn begin(self) {
+        let stream = if self.side == 0 {
+            self.connect()
+        } else {
+            self.accept()
+        };
+        match stream {
+            Ok(stream) => self.talk(stream),
+            Err(error) => {
+                let mut book = self.book.borrow_mut();
+                let text = book.note_error(self.side, "making the connection", &error);
+                book.not_connected[self.side] = Some(text);
+            }
+        }
+    }
+
+    fn connect(&self) -> io::Result<SdpStream> {
+        let listening = || self.book.borrow().listening;
+        wait("the listener", None, || self.now(), listening);
+        self.builder().connect(SocketAddr::from(ADDRESS))
+    }
+
+    fn accept(&self) -> io::Result<SdpStream> {
+        let listener = self.builder().bind(SocketAddr::from(ADDRESS))?;
+        self.book.borrow_mut().listening = true;
+        loop {
+            match listener.accept_timeout(ACCEPT_MAX) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                other => return Ok(other?.0),
+            }
+        }
+    }
+
+    fn start(
+        &self,
+        name: &str,
+        stream: &Rc<SdpStream>,
+        body: impl FnOnce(&Self, &SdpStream) + 'static,
+    ) {
+        let (stall, stream) = (self.clone(), Rc::clone(stream));
+        let name = format!("{name} {}", self.side);
+        let actor = Actor::new(name, self.side, move || body(&stall, &stream));
+        self.wings.borrow_mut().push(actor);
+    }
+
+    fn talk(&self, stream: SdpStream) {
+        let stream = Rc::new(stream);
+        self.start("sender", &stream, Self::send_all);
+        self.start("receiver", &stream, Self::receive_all);
+        if let Some((_, at, ending)) = self.plan.ending.filter(|(side, ..)| *side == self.side) {
+            self.start("ending", &stream, move |stall, stream| {
+                stall.sleep(at);
+                stall.end(stream, ending);
+            });
+        }
+    }
+
+    fn end(&self, stream: &SdpStream, ending: Ending) {
+        let done = match ending {
+            Ending::Close => {
+                self.book.borrow_mut().quit[self.side] = true;
+                Ok(())
+            }
+            Ending::Abort => {
+                self.book.borrow_mut().quit[self.side] = true;
+                stream
+                    .set_linger(Some(Duration::ZERO))
+                    .and_then(|()| stream.shutdown(Shutdown::Both))
+            }
+            Ending::ShutdownWrite => stream.shutdown(Shutdown::Write),
+            Ending::ShutdownRead => stream.shutdown(Shutdown::Read),
+        };
+        if let Err(error) = done {
+            self.book
+                .borrow_mut()
+                .note_error(self.side, "shutting down", &error);
+        }
+    }
+
+    fn send_all(&self, stream: &SdpStream) {
+        for op in &self.own().sends {
+            if self.quits() {
+                return;
+            }
+            match op {
+                Op::Sleep(time) => self.sleep(*time),
+                Op::Send(len, how) => {
+                    if !self.send(stream, *len, *how) {
+                        return;
+                    }
+                }
+                Op::Recv(..) => {}
+            }
+        }
+        if let Err(error) = stream.shutdown(Shutdown::Write) {
+            self.note_send_error(&error, 0);
+        }
+    }
+
+    fn note_send_error(&self, error: &io::Error, len: usize) {
+        let mut book = self.book.borrow_mut();
+        let text = book.note_error(self.side, "sending", error);
+        let way = &mut book.ways[self.side];
+        way.doubtful += len as u64;
+        way.send_error = Some(text);
+    }
+
+    /// One send call. False: there will be no more.
+    fn send(&self, stream: &SdpStream, len: usize, how: How) -> bool {
+        let limit = match how {
+            How::Limited(limit) => Some(limit),
+            _ => None,
+        };
+        if let Err(error) = stream.set_write_timeout(limit.map(Duration::from_nanos)) {
+            self.violation(format!("options: a write time-out: {error}"));
+        }
+        let at = self.book.borrow().ways[self.side].accepted;
+        let began = self.now();
+        let nonblocking = how == How::Nonblocking;
+        let flags = SendFlags { nonblocking };
+        let registered = match how {
+            How::Registered => SdpBuffer::with_context(&self.context, len).ok(),
+            _ => None,
+        };
+        let result = if let Some(mut buffer) = registered {
+            fill_pattern(self.side, at, &mut buffer[..len]);
+            let result = stream.send_with(&[IoSlice::new(&buffer[..len])], flags);
+            self.is_own_again(&mut buffer[..len]);
+            result
+        } else {
+            let mut memory = vec![0; len];
+            fill_pattern(self.side, at, &mut memory);
+            let cuts = match how {
+                How::Vectored => [len / 3, len / 2],
+                _ => [len, len],
+            };
+            let (first, rest) = memory.split_at(cuts[0]);
+            let (second, third) = rest.split_at(cuts[1] - cuts[0]);
+            let all = [first, second, third].map(IoSlice::new);
+            let result = stream.send_with(&all, flags);
+            self.is_own_again(&mut memory);
+            result
+        };
+        self.in_time("send", began, limit);
+        self.sent(result, len, how)
+    }
+
+    /// Memory of a call is the program's own again: it is used anew at once.
+    fn is_own_again(&self, memory: &mut [u8]) {
+        if let Some(how) = self.fabric.exposed(memory.as_ptr(), memory.len()) {
+            self.violation(format!(
+                "memory: a call of side {} returned while {how}",
+                self.side
+            ));
+        }
+        memory.fill(REUSED);
+    }
+
+    fn in_time(&self, what: &str, began: u64, limit: Option<u64>) {
+        let took = self.now() - began;
+        let jumps = self.plan.faults.jump_max > SLOWNESS;
+        if let Some(limit) = limit.filter(|_| !jumps)
+            && took > limit + CANCEL_WAIT + SLOWNESS
+        {
+            self.violation(format!(
+                "time: a {what} of side {} limited to {limit} ns took {took} ns",
+                self.side
+            ));
+        }
+    }
+
+    fn sent(&self, result: io::Result<usize>, len: usize, how: How) -> bool {
+        self.book.borrow_mut().calls += 1;
+        let (bounded, signals) = (
+            matches!(how, How::Nonblocking | How::Limited(_)),
+            self.own().signal_every != 0,
+        );
+        let count = match result {
+            Ok(count) => count,
+            Err(error) => {
+                let may = match error.kind() {
+                    ErrorKind::WouldBlock => bounded,
+                    ErrorKind::Interrupted => signals,
+                    _ => false,
+                };
+                if !may {
+                    self.note_send_error(&error, len);
+                }
+                let who = self.side as u64;
+                self.fabric.note("send failed", who, [len as u64, 0]);
+                if may {
+                    self.book.borrow_mut().ways[self.side].doubtful += len as u64;
+                }
+                return may;
+            }
+        };
+        self.fabric
+            .note("sent", self.side as u64, [len as u64, count as u64]);
+        let sound = self.plan.weather != Weather::Stormy;
+        if count > len || (sound && !bounded && !signals && count != len) {
+            self.violation(format!(
+                "counts: a send of {len} by side {} ({how:?}) returned {count}",
+                self.side
+            ));
+        }
+        let mut book = self.book.borrow_mut();
+        let way = &mut book.ways[self.side];
+        way.accepted += count as u64;
+        if count > 0 {
+            // The connection was there: what was not counted before did not go.
+            way.doubtful = 0;
+        }
+        way.doubtful += len.saturating_sub(count) as u64;
+        book.check_room(&self.plan, self.side);
+        true
+    }
+
+    fn receive_all(&self, stream: &SdpStream) {
+        for op in &self.own().recvs {
+            if self.quits() {
+                return;
+            }
+            match op {
+                Op::Sleep(time) => self.sleep(*time),
+                Op::Recv(len, how) => {
+                    if !self.receive(stream, *len, *how) {
+                        return;
+                    }
+                }
+                Op::Send(..) => {}
+            }
+        }
+        while !self.quits() && self.receive(stream, self.own().last_recv_len, How::Plain) {}
+    }
+
+    /// One receive call. False: there will be no more.
+    fn receive(&self, stream: &SdpStream, len: usize, how: How) -> bool {
+        let limit = match how {
+            How::Limited(limit) => Some(limit),
+            _ => None,
+        };
+        if let Err(error) = stream.set_read_timeout(limit.map(Duration::from_nanos)) {
+            self.violation(format!("options: a read time-out: {error}"));
+        }
+        self.book.borrow_mut().ways[1 - self.side].receiving = len as u64;
+        let began = self.now();
+        let flags = RecvFlags {
+            nonblocking: how == How::Nonblocking,
+            peek: how == How::Peek,
+            wait_all: how == How::WaitAll,
+        };
+        let registered = match how {
+            How::Registered => SdpBuffer::with_context(&self.context, len).ok(),
+            _ => None,
+        };
+        let goes_on = if let Some(mut buffer) = registered {
+            let memory = &mut buffer[..len];
+            let result = stream.recv_with(&mut [IoSliceMut::new(memory)], flags);
+            let goes_on = self.received(result, memory, how);
+            self.is_own_again(memory);
+            goes_on
+        } else {
+            let mut whole = vec![GUARD_BYTE; len + 2 * GUARD];
+            let memory = &mut whole[GUARD..GUARD + len];
+            let cut = if how == How::Vectored { len / 3 } else { len };
+            let (first, second) = memory.split_at_mut(cut);
+            let mut all = [first, second].map(IoSliceMut::new);
+            let result = stream.recv_with(&mut all, flags);
+            let goes_on = self.received(result, memory, how);
+            self.is_own_again(memory);
+            self.check_guard(&whole);
+            goes_on
+        };
+        self.book.borrow_mut().ways[1 - self.side].receiving = 0;
+        self.in_time("receive", began, limit);
+        goes_on
+    }
+
+    fn check_guard(&self, whole: &[u8]) {
+        let (front, back) = (&whole[..GUARD], &whole[whole.len() - GUARD..]);
+        if front.iter().chain(back).any(|byte| *byte != GUARD_BYTE) {
+            self.violation(format!(
+                "memory: a receive of side {} wrote beside its memory",
+                self.side
+            ));
+        }
+    }
+
+    fn received(&self, result: io::Result<usize>, memory: &[u8], how: How) -> bool {
+        let mut book = self.book.borrow_mut();
+        book.calls += 1;
+        let (side, len) = (self.side, memory.len());
+        let count = match result {
+            Ok(count) => count,
+            Err(error) => {
+                let may = match error.kind() {
+                    ErrorKind::WouldBlock => matches!(how, How::Nonblocking | How::Limited(_)),
+                    ErrorKind::Interrupted => self.own().signal_every != 0,
+                    _ => false,
+                };
+                if !may {
+                    let text = book.note_error(side, "receiving", &error);
+                    book.ways[1 - side].recv_error = Some(text);
+                }
+                self.fabric
+                    .note("receive failed", side as u64, [len as u64, 0]);
+                return may;
+            }
+        };
+        self.fabric
+            .note("received", side as u64, [len as u64, count as u64]);
+        if count > len {
+            book.violation(format!(
+                "counts: a receive of {len} by side {side} gave {count}"
+            ));
+            return false;
+        }
+        book.check_bytes(side, &memory[..count]);
+        let way = &mut book.ways[1 - side];
+        if count == 0 {
+            way.ended = true;
+            return false;
+        }
+        if how != How::Peek {
+            way.received += count as u64;
+        }
+        true
+    }
+}

@@ -1,0 +1,112 @@
+//! One seed, from the first event to the last.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use sdp_socket::Context;
+use sdp_verbs::Provider;
+use sdp_verbs::sim::{Drive, Fabric, FaultCounts};
+
+use crate::oracle::{Book, SharedBook};
+use crate::plan::Plan;
+use crate::program::Stall;
+use crate::stage::{Seat, Stage};
+
+/// How long a run is looked after when its programs have ended: longer than every time-out.
+const SETTLE_MAX: u64 = 300_000_000_000;
+
+/// What became of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) violations: Vec<String>,
+    pub(crate) hash: u64,
+    pub(crate) faults: FaultCounts,
+    /// Faults that came up, spared ones included.
+    pub(crate) fault_number: u64,
+    /// Virtual time.
+    pub(crate) nanos: u64,
+    pub(crate) calls: u64,
+    pub(crate) bytes: u64,
+    pub(crate) log: Vec<String>,
+}
+
+impl Outcome {
+    /// A run that ended by a panic.
+    pub(crate) fn panicked(text: &str) -> Self {
+        Self {
+            violations: vec![format!("panic: {text}")],
+            hash: 0,
+            faults: FaultCounts::default(),
+            fault_number: 0,
+            nanos: 0,
+            calls: 0,
+            bytes: 0,
+            log: Vec::new(),
+        }
+    }
+}
+
+/// Runs a plan.
+pub(crate) fn run(plan: &Plan, log_lines: usize) -> Outcome {
+    let plan = Rc::new(plan.clone());
+    let fabric = Fabric::new(plan.seed, Drive::Stepped, plan.timing, plan.faults.clone());
+    fabric.keep_log(log_lines);
+    let book = SharedBook::new(Book::default().into());
+    let mut setup = Vec::new();
+    for side in &plan.sides {
+        let node = fabric.node(side.options);
+        let seat = Seat::new(Arc::clone(&node), side.signal_every);
+        let provider: Arc<dyn Provider> = Arc::clone(&node) as _;
+        match Context::new(provider, Arc::clone(&seat) as _) {
+            Ok(context) => setup.push((node, seat, context)),
+            Err(error) => book.borrow_mut().violation(format!("set-up: {error}")),
+        }
+    }
+    let seats = setup.iter().map(|(_, seat, _)| Arc::clone(seat)).collect();
+    let mut stage = Stage::new(Arc::clone(&fabric), plan.seed, seats);
+    for (side, (node, _, context)) in setup.iter().enumerate() {
+        let stall = Stall {
+            side,
+            plan: Rc::clone(&plan),
+            book: Rc::clone(&book),
+            fabric: Arc::clone(&fabric),
+            node: Arc::clone(node),
+            context: Arc::clone(context),
+            wings: stage.wings(),
+        };
+        stage.wings().borrow_mut().push(stall.actor());
+    }
+    match stage.run() {
+        Ok(()) => {
+            book.borrow_mut().close(&plan);
+            stage.settle(SETTLE_MAX);
+            drop(setup);
+            if let Some(left) = fabric.leftovers() {
+                book.borrow_mut()
+                    .violation(format!("memory: left behind: {left}"));
+            }
+        }
+        Err(stuck) => {
+            book.borrow_mut().violation(stuck);
+            stage.abandon();
+        }
+    }
+    outcome(&fabric, &book)
+}
+
+fn outcome(fabric: &Fabric, book: &SharedBook) -> Outcome {
+    let mut book = book.borrow_mut();
+    for violation in fabric.violations() {
+        book.violation(format!("verbs: {violation}"));
+    }
+    Outcome {
+        violations: std::mem::take(&mut book.violations),
+        hash: fabric.trace_hash(),
+        faults: fabric.fault_counts(),
+        fault_number: fabric.fault_number(),
+        nanos: u64::try_from(fabric.now().as_nanos()).unwrap_or(u64::MAX),
+        calls: book.calls,
+        bytes: book.ways.iter().map(|way| way.received).sum(),
+        log: fabric.log(),
+    }
+}
