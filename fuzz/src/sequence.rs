@@ -366,6 +366,7 @@ impl World {
             len,
             segment_ends: [len / 3, len].into_iter().collect(),
             nonblocking: input.flag(),
+            registered: len & 1 == 1,
             copy_reason: None,
         };
         let id = self.conn.send_start(self.instant(), request);

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pcap_file::pcapng::{Block, PcapNgReader};
 use sdp_socket::{Builder, SdpBuffer, SdpListener, SdpStream, ZcopyThreshold};
@@ -44,7 +45,10 @@ fn child() {
 
 /// A small write, a large one out of registered memory, and an answer.
 fn talks() {
-    let builder = Builder::new().zcopy_threshold(ZcopyThreshold::Bytes(16 << 10));
+    // However late the reader comes on a busy machine, it is waited for.
+    let builder = Builder::new()
+        .zcopy_threshold(ZcopyThreshold::Bytes(16 << 10))
+        .rendezvous_wait(Duration::MAX);
     let listener = builder.bind("127.0.0.1:0").expect("bind");
     let addr = listener.local_addr().expect("local_addr");
     say(addr.port());
