@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::driver::{region_bytes, region_bytes_mut};
 use crate::error;
 use crate::park::Own;
-use crate::provider::{choose, shared};
+use crate::provider::{ProviderKind, asked_for, shared};
 
 /// Bytes registered for life with the process's default provider. Sends from it, or from any part
 /// of it, take the fastest way there is. It gives the peer no right by itself: only the bytes of
@@ -87,7 +87,10 @@ impl SdpBuffer {
     /// Out of memory or descriptors, or a limit on file sizes or locked memory: the error names
     /// it. A bad `SDP_PROVIDER`.
     pub fn new(len: usize) -> io::Result<Self> {
-        Self::with_context(&shared(choose(None)?)?, len)
+        Self::with_context(
+            &shared(asked_for(None)?.unwrap_or(ProviderKind::Host))?,
+            len,
+        )
     }
 
     /// As [`new`](Self::new), with the provider of a context of one's own.

@@ -14,7 +14,7 @@ use crate::error;
 use crate::listener::{BACKLOG, SdpListener};
 use crate::options::{Options, ZcopyThreshold};
 use crate::park::SpinPolicy;
-use crate::provider::{ProviderKind, choose, shared};
+use crate::provider::{ProviderKind, asked_for, by_route, shared};
 use crate::stream::SdpStream;
 
 /// Makes [`SdpStream`]s and [`SdpListener`]s. Options of a listener are those its accepted
@@ -48,7 +48,8 @@ impl Builder {
         Self::default()
     }
 
-    /// Chooses the provider; otherwise `SDP_PROVIDER` does, otherwise it is `host`.
+    /// Chooses the provider; otherwise `SDP_PROVIDER` does, otherwise the address does: `host` for
+    /// addresses of this machine, `rdma` for others. Without either, listeners are on `host`.
     #[must_use]
     pub fn provider(mut self, kind: ProviderKind) -> Self {
         self.provider = Some(kind);
@@ -136,7 +137,15 @@ impl Builder {
     fn open_context(&self) -> io::Result<Arc<Context>> {
         match &self.context {
             Some(context) => Ok(Arc::clone(context)),
-            None => shared(choose(self.provider)?),
+            None => shared(asked_for(self.provider)?.unwrap_or(ProviderKind::Host)),
+        }
+    }
+
+    fn context_to(&self, dst: SocketAddr) -> io::Result<Arc<Context>> {
+        match (&self.context, asked_for(self.provider)?) {
+            (Some(context), _) => Ok(Arc::clone(context)),
+            (None, Some(kind)) => shared(kind),
+            (None, None) => by_route(dst),
         }
     }
 
@@ -146,8 +155,9 @@ impl Builder {
     /// As `connect(2)`; the error of the last address tried. `Unsupported` for a provider that is
     /// not there.
     pub fn connect(&self, addr: impl ToSocketAddrs) -> io::Result<SdpStream> {
-        let context = self.open_context()?;
-        each(addr, |addr| self.connect_one(&context, addr, None))
+        each(addr, |addr| {
+            self.connect_one(&self.context_to(addr)?, addr, None)
+        })
     }
 
     /// Connects, for a limited time.
@@ -161,7 +171,7 @@ impl Builder {
                 "a time-out of zero",
             ));
         }
-        self.connect_one(&self.open_context()?, *addr, Some(timeout))
+        self.connect_one(&self.context_to(*addr)?, *addr, Some(timeout))
     }
 
     fn connect_one(
@@ -223,7 +233,7 @@ impl Builder {
         let (context, id) = match bound {
             Some(bound) => bound.into_parts()?,
             None => {
-                let context = self.open_context()?;
+                let context = self.context_to(addr)?;
                 context.start_progress()?;
                 let id = context.create_id().map_err(error::verbs_error)?;
                 (context, id)

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -110,16 +111,17 @@ pub fn verbs_counters() -> Option<TraceCounters> {
     Some(all.fold(first, |sum, next| sum + next))
 }
 
-/// The provider to use: the caller's choice, else the environment's, else `host`.
-pub(crate) fn choose(chosen: Option<ProviderKind>) -> io::Result<ProviderKind> {
-    if let Some(kind) = chosen {
-        return Ok(kind);
+/// The provider asked for: the caller's choice, else the environment's.
+pub(crate) fn asked_for(chosen: Option<ProviderKind>) -> io::Result<Option<ProviderKind>> {
+    if chosen.is_some() {
+        return Ok(chosen);
     }
     match std::env::var(VARIABLE) {
         Ok(name) => name
             .parse()
+            .map(Some)
             .map_err(|e: io::Error| io::Error::new(e.kind(), format!("{VARIABLE}: {e}"))),
-        Err(std::env::VarError::NotPresent) => Ok(ProviderKind::Host),
+        Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(name)) => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
@@ -130,6 +132,26 @@ pub(crate) fn choose(chosen: Option<ProviderKind>) -> io::Result<ProviderKind> {
     }
 }
 
+/// The context by which `dst` is reached, if nobody asked for a provider: `host` for addresses of
+/// this machine, else an adapter.
+pub(crate) fn by_route(dst: SocketAddr) -> io::Result<Arc<Context>> {
+    if is_local(dst.ip()) {
+        return shared(ProviderKind::Host);
+    }
+    shared(ProviderKind::Rdma).map_err(|error| {
+        io::Error::new(
+            io::ErrorKind::NetworkUnreachable,
+            format!("no provider reaches {dst}: host: no address of this machine; rdma: {error}"),
+        )
+    })
+}
+
+/// Whether an address is one of this machine's.
+fn is_local(ip: IpAddr) -> bool {
+    // Nothing is sent: the system says whether it would take the address as its own.
+    ip.is_unspecified() || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+}
+
 /// The process's context of a provider, opened at first use.
 pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
     let mut opened = lock(opened()?);
@@ -138,7 +160,7 @@ pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
     }
     let mut provider: Arc<dyn Provider> = match kind {
         ProviderKind::Host => Arc::new(HostProvider::open().map_err(error::verbs_error)?),
-        ProviderKind::Rdma => return Err(absent(kind, "this build has no provider for adapters")),
+        ProviderKind::Rdma => open_rdma()?,
         ProviderKind::Sim => return Err(absent(kind, "the simulator exists in tests only")),
     };
     if opened.capture.is_none() {
@@ -172,6 +194,20 @@ impl Context {
     }
 }
 
+#[cfg(target_pointer_width = "64")]
+fn open_rdma() -> io::Result<Arc<dyn Provider>> {
+    let provider = sdp_verbs::rdma::RdmaProvider::open().map_err(error::verbs_error)?;
+    Ok(Arc::new(provider))
+}
+
+#[cfg(not(target_pointer_width = "64"))]
+fn open_rdma() -> io::Result<Arc<dyn Provider>> {
+    Err(absent(
+        ProviderKind::Rdma,
+        "adapters are driven by 64-bit programs only",
+    ))
+}
+
 fn absent(kind: ProviderKind, why: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,
@@ -196,11 +232,30 @@ mod tests {
         assert!(error.contains("infiniband") && error.contains("host, rdma, sim"));
     }
 
-    /// A provider that is not in this build is an error that names it and a way out.
+    /// A provider that is not there is an error that names it and a way out.
     #[test]
     fn absent_providers_say_so() {
-        let error = shared(ProviderKind::Rdma).unwrap_err();
+        let error = shared(ProviderKind::Sim).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::Unsupported);
-        assert!(error.to_string().contains("rdma") && error.to_string().contains("host"));
+        assert!(error.to_string().contains("sim") && error.to_string().contains("host"));
+    }
+
+    /// Addresses of this machine go to `host`; others to an adapter, or to an error that says
+    /// what was tried.
+    #[test]
+    fn the_route_decides() {
+        for text in ["127.0.0.1:1", "0.0.0.0:1", "[::1]:1"] {
+            let context = by_route(text.parse().unwrap()).unwrap();
+            assert_eq!(context.provider().name(), "host", "{text}");
+        }
+        match by_route("192.0.2.1:1".parse().unwrap()) {
+            Ok(context) => assert_eq!(context.provider().name(), "rdma"),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
+                let text = error.to_string();
+                assert!(text.contains("host: no address of this machine"), "{text}");
+                assert!(text.contains("provider rdma is not available"), "{text}");
+            }
+        }
     }
 }

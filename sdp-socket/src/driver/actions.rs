@@ -1,5 +1,6 @@
 //! Carrying out the engine's actions.
 
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +15,7 @@ use sdp_verbs::{
 };
 use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
 
-use super::regions::{PrivateMemory, copy_foreign};
+use super::regions::{KeyParts, PrivateMemory, copy_foreign, sink_access};
 use super::{Conn, Inner, recv_wr_id, work_wr_id};
 
 /// Inline payload of a SrcAvail at most, so that header and payload fit a stack buffer.
@@ -262,7 +263,7 @@ impl Conn {
         match into {
             ReadInto::Call { call, at } => {
                 let memory = inner.calls.recv_mut(call);
-                let access = Access::LOCAL_WRITE;
+                let access = sink_access(self.context.provider());
                 let (region, ptr) = memory.register(at, len, access, &self.context)?;
                 Ok(Sge {
                     addr: ptr.as_ptr(),
@@ -293,18 +294,50 @@ impl Conn {
             tracing::warn!(token = ?self.token, "no key for a send, copying instead: {error}");
             CopyReason::BindFailed
         };
-        let qp = self.qp().map_err(|e| failed(&e))?;
+        let caps = self.context.provider().caps();
+        let (parts, addr) = if caps.contains(Caps::MEMORY_WINDOW) {
+            self.bind_window(inner, call, at, len)
+                .map_err(|error| failed(&*error))?
+        } else {
+            let memory = inner.calls.send_mut(call);
+            let (region, addr) = memory
+                .expose(at, len, &self.context)
+                .map_err(|e| failed(&e))?;
+            let rkey = region
+                .rkey()
+                .ok_or_else(|| failed(&"the region has no key for the peer"))?;
+            let window = None;
+            (
+                KeyParts {
+                    rkey,
+                    window,
+                    region,
+                },
+                addr,
+            )
+        };
+        let rkey = parts.rkey;
+        inner.calls.add_key(key, call, parts);
+        Ok((
+            sdp_wire::Rkey(rkey.0),
+            sdp_wire::RemoteAddr(addr.as_ptr() as u64),
+        ))
+    }
+
+    /// A key by a memory window over `at..at + len` of a send's memory.
+    fn bind_window(
+        &self,
+        inner: &mut Inner,
+        call: SendId,
+        at: usize,
+        len: usize,
+    ) -> Result<(KeyParts, NonNull<u8>), Box<dyn std::error::Error>> {
+        let qp = self.qp()?;
         let memory = inner.calls.send_mut(call);
-        let (region, addr) = memory
-            .register(at, len, Access::MW_BIND, &self.context)
-            .map_err(|e| failed(&e))?;
+        let (region, addr) = memory.register(at, len, Access::MW_BIND, &self.context)?;
         let window = match inner.calls.spare_window() {
             Some(window) => window,
-            None => self
-                .context
-                .provider()
-                .alloc_window()
-                .map_err(|e| failed(&e))?,
+            None => self.context.provider().alloc_window()?,
         };
         let binding = Binding {
             lkey: region.lkey(),
@@ -312,19 +345,22 @@ impl Conn {
             len,
             access: Access::REMOTE_READ,
         };
-        match qp.bind(work_wr_id(None), SendFlags::empty(), &*window, binding) {
-            Ok(rkey) => {
-                inner.calls.add_key(key, call, rkey, window, region);
-                Ok((
-                    sdp_wire::Rkey(rkey.0),
-                    sdp_wire::RemoteAddr(addr.as_ptr() as u64),
-                ))
-            }
-            Err(error) => Err(failed(&error)),
-        }
+        let rkey = qp.bind(work_wr_id(None), SendFlags::empty(), &*window, binding)?;
+        let parts = KeyParts {
+            rkey,
+            window: Some(window),
+            region,
+        };
+        Ok((parts, addr))
     }
 
     fn invalidate_key(&self, inner: &mut Inner, now: Instant, key: KeyId, work: WorkId) -> Outcome {
+        if inner.calls.deregister(key) {
+            inner
+                .engine
+                .handle_completion(now, work, sdp_core::Completion::Success);
+            return Ok(());
+        }
         let Some(rkey) = inner.calls.start_invalidate(key, work) else {
             // The queue pair is in error: its keys died with it.
             inner

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use sdp_core::{KeyId, RecvId, SendId, WorkId};
 use sdp_verbs::{
-    Access, ForeignSlice, MemoryRegion, MemoryWindow, Provider, Rkey, Sge, VerbsError,
+    Access, Caps, ForeignSlice, MemoryRegion, MemoryWindow, Provider, Rkey, Sge, VerbsError,
 };
 use smallvec::SmallVec;
 
@@ -158,7 +158,10 @@ impl CallMemory {
             return Ok((Arc::clone(region), ptr));
         }
         let whole = piece.end - piece.start;
-        let region = match context.registered(piece.ptr.as_ptr() as usize, whole) {
+        let registered = context
+            .registered(piece.ptr.as_ptr() as usize, whole)
+            .filter(|region| region.access().contains(access));
+        let region = match registered {
             Some(region) => region,
             // SAFETY: the invariant of this type keeps the memory valid and unreferenced; the
             // region goes with this value, and the call does not end before its requests and keys.
@@ -169,15 +172,55 @@ impl CallMemory {
     }
 }
 
+impl CallMemory {
+    /// Registers `at..at + len` anew, with a right for the peer that ends with the region.
+    ///
+    /// # Errors
+    /// The provider's.
+    pub(crate) fn expose(
+        &self,
+        at: usize,
+        len: usize,
+        context: &Context,
+    ) -> Result<(Arc<dyn MemoryRegion>, NonNull<u8>), VerbsError> {
+        let (ptr, whole) = self.parts(at, len).next().expect("an advert has bytes");
+        assert_eq!(whole, len, "the engine respects segment ends");
+        // SAFETY: the invariant of this type keeps the memory valid and unreferenced, and the call
+        // does not end before the key of this region is dead, which is when it is deregistered.
+        let region = unsafe { context.provider().register(ptr, len, Access::REMOTE_READ) }?;
+        Ok((region, ptr))
+    }
+}
+
+/// The rights of memory that READs store into. On iWARP the peer's adapter writes into it by a key
+/// that the request names, so it is exposed for as long as it is registered: to the end of the
+/// call, or of the read-ahead.
+pub(crate) fn sink_access(provider: &dyn Provider) -> Access {
+    if provider.caps().contains(Caps::EXPOSED_SINK) {
+        Access::LOCAL_WRITE | Access::REMOTE_WRITE
+    } else {
+        Access::LOCAL_WRITE
+    }
+}
+
 /// A key given to the peer.
 #[derive(Debug)]
 struct LiveKey {
     call: SendId,
     rkey: Rkey,
-    window: Box<dyn MemoryWindow>,
+    /// None: the key is the region's own, and dies with it.
+    window: Option<Box<dyn MemoryWindow>>,
     invalidation: Option<WorkId>,
     /// The window shows this region: it must not go first.
     _region: Arc<dyn MemoryRegion>,
+}
+
+/// How a key over the caller's memory came about.
+#[derive(Debug)]
+pub(crate) struct KeyParts {
+    pub(crate) rkey: Rkey,
+    pub(crate) window: Option<Box<dyn MemoryWindow>>,
+    pub(crate) region: Arc<dyn MemoryRegion>,
 }
 
 /// Calls in progress and the keys to their memory.
@@ -239,20 +282,13 @@ impl CallTable {
         self.spare.pop()
     }
 
-    pub(crate) fn add_key(
-        &mut self,
-        key: KeyId,
-        call: SendId,
-        rkey: Rkey,
-        window: Box<dyn MemoryWindow>,
-        region: Arc<dyn MemoryRegion>,
-    ) {
+    pub(crate) fn add_key(&mut self, key: KeyId, call: SendId, parts: KeyParts) {
         let live = LiveKey {
             call,
-            rkey,
-            window,
+            rkey: parts.rkey,
+            window: parts.window,
             invalidation: None,
-            _region: region,
+            _region: parts.region,
         };
         self.keys.insert(key, live);
     }
@@ -260,8 +296,18 @@ impl CallTable {
     /// The key is dead; its window may be bound again.
     pub(crate) fn forget_key(&mut self, key: KeyId) {
         if let Some(live) = self.keys.remove(&key) {
-            self.spare.push(live.window);
+            self.spare.extend(live.window);
         }
+    }
+
+    /// Kills a key that is a region's own. False: it is a window's.
+    pub(crate) fn deregister(&mut self, key: KeyId) -> bool {
+        let own = |live: &LiveKey| live.window.is_none();
+        let is_own = self.keys.find(&key).is_some_and(own);
+        if is_own {
+            self.keys.remove(&key);
+        }
+        is_own
     }
 
     /// The queue pair is in error, so every key bound on it is dead.
@@ -288,7 +334,7 @@ impl CallTable {
         if let Some(live) = live
             && done
         {
-            self.spare.push(live.window);
+            self.spare.extend(live.window);
         }
     }
 }
@@ -310,7 +356,7 @@ impl PrivateMemory {
         let addr = NonNull::new(heap.as_mut_ptr()).expect("a vector's pointer is not null");
         // SAFETY: the vector lives as long as the region beside it and is never touched through a
         // reference again.
-        let region = unsafe { provider.register(addr, len, Access::LOCAL_WRITE) }?;
+        let region = unsafe { provider.register(addr, len, sink_access(provider)) }?;
         Ok(Self {
             region,
             _heap: heap,

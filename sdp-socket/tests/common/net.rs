@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -148,9 +148,14 @@ pub(crate) trait Net: Send + Sync + 'static {
     /// The time now, as these sockets see it.
     fn now(&self) -> Duration;
 
-    /// A listener on the IPv4 loopback and its address.
+    /// Where ends of this kind meet.
+    fn address(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    /// A listener and its address.
     fn listen(&self) -> (Self::Listener, SocketAddr) {
-        let listener = self.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("bind");
+        let listener = self.bind((self.address(), 0).into()).expect("bind");
         let addr = listener.local_addr().expect("local_addr");
         (listener, addr)
     }

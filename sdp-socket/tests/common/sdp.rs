@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use sdp_socket::{Builder, Context, SdpBuffer, SdpListener, SdpStream, ZcopyThres
 use sdp_verbs::Provider;
 use sdp_verbs::hook::{Lazy, Trace};
 use sdp_verbs::host::HostProvider;
+#[cfg(target_pointer_width = "64")]
+use sdp_verbs::rdma::RdmaProvider;
 
 use super::net::{Listener, Net, Stream};
 use super::script::Script;
@@ -27,6 +29,7 @@ pub(crate) struct Sdp {
     client_context: Option<Arc<Context>>,
     script: Option<Arc<Script>>,
     started: Instant,
+    address: IpAddr,
 }
 
 /// Opens the host provider.
@@ -59,6 +62,7 @@ impl Sdp {
             client_context: None,
             script: None,
             started: Instant::now(),
+            address: Ipv4Addr::LOCALHOST.into(),
         }
     }
 
@@ -93,6 +97,19 @@ impl Sdp {
     /// Each end over a lazy provider of its own.
     pub(crate) fn lazy(seed: u64) -> Self {
         Self::between(&threaded(lazy(seed)), &threaded(lazy(seed + 1_000_000)))
+    }
+
+    /// Both ends on one adapter, each with an instance of its own.
+    #[cfg(target_pointer_width = "64")]
+    pub(crate) fn rdma() -> Self {
+        let open = || Arc::new(RdmaProvider::open().expect("an RDMA device"));
+        let (client, server) = (open(), open());
+        let addresses = server.addresses().expect("addresses");
+        let v4 = addresses.iter().find(|addr| addr.is_ipv4());
+        Self {
+            address: v4.expect("an IPv4 address behind the device").ip(),
+            ..Self::between(&threaded(client), &threaded(server))
+        }
     }
 
     /// Each end over a counting provider of its own.
@@ -166,6 +183,10 @@ impl Net for Sdp {
     fn fits(len: usize) -> RangeInclusive<usize> {
         // What both buffers hold, and the messages that the receiver had made room for.
         2 * len..=2 * len + 32 * (33 << 10)
+    }
+
+    fn address(&self) -> IpAddr {
+        self.address
     }
 
     fn bind(&self, addr: SocketAddr) -> io::Result<SdpListener> {

@@ -72,7 +72,7 @@ pub(super) fn posting_after_an_error_is_refused(rig: &Rig<'_>) -> Verdict {
 }
 
 pub(super) fn one_failure_flushes_the_rest(rig: &Rig<'_>) -> Verdict {
-    rig.need(Caps::RDMA_READ)?;
+    rig.need(Caps::RDMA_READ | Caps::REMOTE_STATUS)?;
     let link = rig.plain_link()?;
     let near = link.active.mem(4096)?;
     let nobody = (RemoteAddr(4096), Rkey(0xFFFF_FFFE));

@@ -46,11 +46,7 @@ impl Setup {
     /// A read must fail at the far side, and leave no byte.
     fn read_fails(&self, local: &[Sge], remote: RemoteAddr, rkey: Rkey) -> Verdict {
         let id = self.link.active.post_read(local, remote, rkey)?;
-        ensure_eq!(
-            self.link.active.failed(id)?,
-            WcStatus::RemoteAccess,
-            "status of the read"
-        );
+        self.link.active.refused_by_peer(id)?;
         self.untouched()
     }
 

@@ -50,11 +50,7 @@ impl Setup {
     /// A write must fail at the far side, and change no byte there.
     fn write_fails(&self, local: &[Sge], remote: RemoteAddr, rkey: Rkey) -> Verdict {
         let id = self.link.active.post_write(local, remote, rkey)?;
-        ensure_eq!(
-            self.link.active.failed(id)?,
-            WcStatus::RemoteAccess,
-            "status of the write"
-        );
+        self.link.active.refused_by_peer(id)?;
         let bytes = self.target.read(0, 8192);
         ensure!(
             bytes.iter().all(|byte| *byte == UNTOUCHED),

@@ -354,6 +354,25 @@ impl End {
         Ok(wc.status)
     }
 
+    /// Waits for the completion of a request that the peer must refuse, and for the end of the
+    /// connection where only that shows it.
+    #[track_caller]
+    pub(in crate::conformance) fn refused_by_peer(&self, id: WrId) -> Verdict {
+        if self.provider().caps().contains(Caps::REMOTE_STATUS) {
+            ensure_eq!(self.failed(id)?, WcStatus::RemoteAccess, "status of {id:?}");
+            return Ok(());
+        }
+        let wc = self.next_sent()?;
+        ensure_eq!(wc.wr_id, id, "{wc:?}");
+        ensure!(
+            wc.opcode != WcOpcode::Read || wc.status != WcStatus::Success,
+            "{wc:?} should not be a success"
+        );
+        let end = self.next_received()?;
+        ensure_eq!(end.status, WcStatus::Flushed, "{end:?}");
+        Ok(())
+    }
+
     /// The bytes of a completed receive.
     pub(in crate::conformance) fn bytes(&self, wc: &WorkCompletion) -> Verdict<Vec<u8>> {
         let bufs = self.bufs.borrow();
