@@ -274,7 +274,9 @@ impl Pair {
     /// on some providers that is where a WRITE lands.
     fn complete(&self, at: usize, opcode: WcOpcode) -> Outcome<WorkCompletion> {
         let other = &self.ends[1 - at];
-        let wc = until("completion", &[], || {
+        // The provider's background work is done by whoever polls its channel.
+        let channels = [&self.ends[0].side.events, &self.ends[1].side.events];
+        let wc = until("completion", &channels, || {
             let found = self.ends[at].poll();
             if found.is_none() && opcode == WcOpcode::Write {
                 other.poll();
