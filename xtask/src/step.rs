@@ -134,6 +134,7 @@ impl<'a> Steps<'a> {
     ) -> anyhow::Result<bool> {
         let mut report = self.started.report(command, &workspace.root, None)?;
         let mut totals = [0; 3];
+        let not_run: Vec<_> = self.done.iter().filter_map(Done::not_run).collect();
         for Done {
             name,
             seconds,
@@ -163,6 +164,9 @@ impl<'a> Steps<'a> {
             report.skipped.extend(skipped);
         }
         report.write(json.map(PathBuf::as_path))?;
+        for line in not_run {
+            self.ui.line(&line)?;
+        }
         self.ui.line(&format!(
             "{} passed, {} failed, {} skipped",
             totals[0], totals[1], totals[2]
@@ -186,6 +190,13 @@ fn failures_check(name: String, failed: usize) -> Check {
 }
 
 impl Done {
+    /// What the summary says of a step of which nothing was run, so that nobody overlooks it.
+    fn not_run(&self) -> Option<String> {
+        let nothing = self.tally.passed + self.tally.failed == 0;
+        let first = self.tally.skipped.first().filter(|_| nothing)?;
+        Some(format!("NOT RUN {}: {}", self.name, first.reason))
+    }
+
     /// `ok    tidy   0.4 s   1 passed, 0 failed, 0 skipped`.
     fn summary(&self) -> String {
         let Tally {
@@ -257,6 +268,20 @@ mod tests {
         assert!(ok);
         assert_eq!(report["checks"].as_array().unwrap().len(), 1);
         assert_eq!(report["skipped"][0]["reason"], "not installed");
+    }
+
+    #[test]
+    fn the_summary_names_steps_that_did_not_run_at_all() {
+        let done = |passed| Done {
+            name: "vm".to_owned(),
+            seconds: 0.0,
+            tally: Tally {
+                passed,
+                ..Tally::skipped("vm-test", "switched off")
+            },
+        };
+        assert_eq!(done(0).not_run().unwrap(), "NOT RUN vm: switched off");
+        assert_eq!(done(1).not_run(), None);
     }
 
     #[test]

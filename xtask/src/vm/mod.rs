@@ -3,6 +3,7 @@
 //! A guest boots in seconds without any support of the host but an emulator, sees the host's files
 //! read-only and runs the programs that were built there.
 
+mod capture;
 mod guest;
 mod image;
 mod initrd;
@@ -155,6 +156,9 @@ impl Lab {
     ) -> anyhow::Result<Self> {
         let mut needs = packages::BOOT.to_vec();
         needs.extend(packages::DEVICES);
+        if cases.iter().any(Case::is_pair_of_guests) {
+            needs.extend(packages::CAPTURE);
+        }
         packages::install(ui, &needs)?;
         let mut tests: Vec<&str> = cases.iter().filter_map(|case| case.job.test).collect();
         tests.sort_unstable();
@@ -208,9 +212,14 @@ impl Lab {
                 .unwrap_or_else(|_| bail!("the second guest's thread panicked"));
             Ok::<_, anyhow::Error>([first?, other?])
         })?;
-        Ok(both(
-            outcomes.map(|outcome| read(case.job.reading, &outcome)),
-        ))
+        let guests = both(outcomes.map(|outcome| read(case.job.reading, &outcome)));
+        match case.device {
+            Some(device) if guests.failed == 0 => Ok(sum(
+                guests,
+                capture::check(&folder.join("wire.pcap"), device)?,
+            )),
+            _ => Ok(guests),
+        }
     }
 
     fn guest(&self, folder: &Path, script: &str, link: Option<Link>) -> Guest<'_> {
@@ -263,22 +272,22 @@ fn read(reading: Reading, outcome: &Outcome) -> Tally {
     }
 }
 
-/// The sum of two guests.
-fn both([first, second]: [Tally; 2]) -> Tally {
-    let mut output = String::new();
-    for (node, tally) in [&first, &second].into_iter().enumerate() {
+/// The sum of two guests, whose output says which one speaks.
+fn both([mut first, mut second]: [Tally; 2]) -> Tally {
+    for (node, tally) in [&mut first, &mut second].into_iter().enumerate() {
         if tally.failed > 0 {
-            output.push_str(&format!("guest {node}:\n{}\n", tally.output));
+            tally.output.insert_str(0, &format!("guest {node}:\n"));
         }
     }
-    let mut skipped = first.skipped;
-    skipped.extend(second.skipped);
-    Tally {
-        passed: first.passed + second.passed,
-        failed: first.failed + second.failed,
-        skipped,
-        output,
-    }
+    sum(first, second)
+}
+
+fn sum(mut first: Tally, second: Tally) -> Tally {
+    first.passed += second.passed;
+    first.failed += second.failed;
+    first.skipped.extend(second.skipped);
+    first.output.push_str(&second.output);
+    first
 }
 
 /// Makes `folder` anew.

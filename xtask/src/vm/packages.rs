@@ -41,6 +41,8 @@ pub(crate) const DEVICES: &[Need] = &[
     need("rping", "rdmacm-utils"),
     need("ib_write_bw", "perftest"),
 ];
+/// What reading a capture needs.
+pub(crate) const CAPTURE: &[Need] = &[need("tshark", "tshark")];
 /// What building a kernel module needs.
 pub(crate) const MODULE: &[Need] = &[need("gcc-12", "gcc-12"), need("make", "make")];
 
