@@ -48,8 +48,9 @@ const VALUE_LEN_MAX: usize = 16;
 /// Sets an option, as setsockopt(2).
 ///
 /// SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled),
-/// SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_REUSEADDR (kept; binding always reuses), SO_REUSEPORT.
-/// IPPROTO_TCP: TCP_NODELAY, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP:
+/// SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_REUSEADDR (kept; binding always reuses),
+/// SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
+/// TCP_USER_TIMEOUT, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP:
 /// SDP_ZCOPY_THRESH.
 ///
 /// Returns 0; or -1 with ENOPROTOOPT, EINVAL (length or value), EDOM (time), EFAULT (NULL), EBADF.

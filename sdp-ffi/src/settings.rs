@@ -28,13 +28,18 @@ pub(crate) enum Name {
     Domain,
     AcceptConn,
     Nodelay,
+    Keepalive,
+    KeepIdle,
+    KeepInterval,
+    KeepCount,
+    UserTimeout,
     OnlyV6,
     Threshold,
     Stats,
 }
 
 /// Level, number, option.
-const NAMES: [(c_int, c_int, Name); 16] = [
+const NAMES: [(c_int, c_int, Name); 21] = [
     (libc::SOL_SOCKET, libc::SO_SNDBUF, Name::SendBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, Name::RecvBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, Name::ReadTimeout),
@@ -47,6 +52,11 @@ const NAMES: [(c_int, c_int, Name); 16] = [
     (libc::SOL_SOCKET, libc::SO_DOMAIN, Name::Domain),
     (libc::SOL_SOCKET, libc::SO_ACCEPTCONN, Name::AcceptConn),
     (libc::IPPROTO_TCP, libc::TCP_NODELAY, Name::Nodelay),
+    (libc::SOL_SOCKET, libc::SO_KEEPALIVE, Name::Keepalive),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, Name::KeepIdle),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, Name::KeepInterval),
+    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, Name::KeepCount),
+    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, Name::UserTimeout),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, Name::OnlyV6),
     (SOL_SDP, SDP_ZCOPY_THRESH, Name::Threshold),
     (SOL_SDP, SDP_STATS, Name::Stats),
@@ -66,6 +76,31 @@ impl Name {
     }
 }
 
+/// SO_KEEPALIVE and what belongs to it, as C has it: whole seconds.
+#[derive(Clone, Debug)]
+struct Keepalive {
+    on: bool,
+    idle: c_int,
+    interval: c_int,
+    count: c_int,
+}
+
+impl Default for Keepalive {
+    /// Linux's defaults.
+    fn default() -> Self {
+        Self {
+            on: false,
+            idle: 7_200,
+            interval: 75,
+            count: 9,
+        }
+    }
+}
+
+/// Linux's limits of the times in seconds and of the count.
+const KEEP_TIME_MAX: c_int = 32_767;
+const KEEP_COUNT_MAX: c_int = 127;
+
 /// Options that a program may set at any time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
@@ -75,6 +110,9 @@ pub(crate) struct Settings {
     pub(crate) write_timeout: Option<Duration>,
     linger: Option<Duration>,
     nodelay: bool,
+    keepalive: Keepalive,
+    /// Milliseconds; zero is none.
+    user_timeout: c_int,
     only_v6: bool,
     reuse_addr: bool,
     reuse_port: bool,
@@ -105,6 +143,13 @@ impl Settings {
         stream.set_linger(self.linger)?;
         stream.set_nodelay(self.nodelay)?;
         stream.set_zcopy_threshold(self.threshold)?;
+        let seconds = |value: c_int| Duration::from_secs(value.unsigned_abs().into());
+        let millis = Duration::from_millis(self.user_timeout.unsigned_abs().into());
+        stream.set_user_timeout(Some(millis))?;
+        stream.set_keepalive_time(seconds(self.keepalive.idle))?;
+        stream.set_keepalive_interval(seconds(self.keepalive.interval))?;
+        stream.set_keepalive_retries(self.keepalive.count.unsigned_abs())?;
+        stream.set_keepalive(self.keepalive.on)?;
         if let Some(len) = self.send_buffer_len {
             stream.set_send_buffer_size(len)?;
         }
@@ -125,6 +170,11 @@ impl Settings {
             Name::WriteTimeout => self.write_timeout = time(bytes)?,
             Name::Linger => self.linger = linger(bytes)?,
             Name::Nodelay => self.nodelay = int(bytes)? != 0,
+            Name::Keepalive => self.keepalive.on = int(bytes)? != 0,
+            Name::KeepIdle => self.keepalive.idle = within(int(bytes)?, 1, KEEP_TIME_MAX)?,
+            Name::KeepInterval => self.keepalive.interval = within(int(bytes)?, 1, KEEP_TIME_MAX)?,
+            Name::KeepCount => self.keepalive.count = within(int(bytes)?, 1, KEEP_COUNT_MAX)?,
+            Name::UserTimeout => self.user_timeout = within(int(bytes)?, 0, c_int::MAX)?,
             Name::OnlyV6 => self.only_v6 = int(bytes)? != 0,
             Name::ReuseAddr => self.reuse_addr = int(bytes)? != 0,
             Name::ReusePort => self.reuse_port = int(bytes)? != 0,
@@ -147,6 +197,11 @@ impl Settings {
             Name::WriteTimeout => time_bytes(self.write_timeout),
             Name::Linger => linger_bytes(self.linger),
             Name::Nodelay => int_bytes(c_int::from(self.nodelay)),
+            Name::Keepalive => int_bytes(c_int::from(self.keepalive.on)),
+            Name::KeepIdle => int_bytes(self.keepalive.idle),
+            Name::KeepInterval => int_bytes(self.keepalive.interval),
+            Name::KeepCount => int_bytes(self.keepalive.count),
+            Name::UserTimeout => int_bytes(self.user_timeout),
             Name::OnlyV6 => int_bytes(c_int::from(self.only_v6)),
             Name::ReuseAddr => int_bytes(c_int::from(self.reuse_addr)),
             Name::ReusePort => int_bytes(c_int::from(self.reuse_port)),
@@ -172,6 +227,14 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Failure> {
         let words = format!("an option value of {} bytes: too short", bytes.len());
         Failure::new(libc::EINVAL, words)
     })
+}
+
+fn within(value: c_int, min: c_int, max: c_int) -> Result<c_int, Failure> {
+    if (min..=max).contains(&value) {
+        return Ok(value);
+    }
+    let words = format!("a value of {value}, which is not from {min} to {max}");
+    Err(Failure::new(libc::EINVAL, words))
 }
 
 fn int(bytes: &[u8]) -> Result<c_int, Failure> {
@@ -285,6 +348,7 @@ mod tests {
     #[test]
     fn values_round_trip() {
         for name in [
+            Name::Keepalive,
             Name::Nodelay,
             Name::OnlyV6,
             Name::ReuseAddr,
@@ -292,6 +356,14 @@ mod tests {
         ] {
             assert_eq!(set_then_get(name, &int_bytes(7)), int_bytes(1), "{name:?}");
             assert_eq!(set_then_get(name, &int_bytes(0)), int_bytes(0), "{name:?}");
+        }
+        for name in [
+            Name::KeepIdle,
+            Name::KeepInterval,
+            Name::KeepCount,
+            Name::UserTimeout,
+        ] {
+            assert_eq!(set_then_get(name, &int_bytes(7)), int_bytes(7), "{name:?}");
         }
         for value in [0, 4096, 1 << 20, SDP_ZCOPY_AUTO] {
             let bytes = int_bytes(value);
@@ -339,7 +411,7 @@ mod tests {
         let mut negative = time_bytes(None);
         negative[..LONG_LEN].copy_from_slice(&(-1 as c_long).to_ne_bytes());
         let one = int_bytes(1);
-        let rows: [(Name, &[u8], c_int); 11] = [
+        let rows: [(Name, &[u8], c_int); 16] = [
             (Name::Nodelay, &one[..3], libc::EINVAL),
             (Name::SendBuffer, &[], libc::EINVAL),
             (Name::Linger, &one, libc::EINVAL),
@@ -347,6 +419,11 @@ mod tests {
             (Name::ReadTimeout, &bad_time, libc::EDOM),
             (Name::WriteTimeout, &negative, libc::EDOM),
             (Name::Threshold, &int_bytes(-2), libc::EINVAL),
+            (Name::KeepIdle, &int_bytes(0), libc::EINVAL),
+            (Name::KeepIdle, &int_bytes(32_768), libc::EINVAL),
+            (Name::KeepInterval, &int_bytes(0), libc::EINVAL),
+            (Name::KeepCount, &int_bytes(128), libc::EINVAL),
+            (Name::UserTimeout, &int_bytes(-1), libc::EINVAL),
             (Name::Error, &one, libc::ENOPROTOOPT),
             (Name::Type, &one, libc::ENOPROTOOPT),
             (Name::Domain, &one, libc::ENOPROTOOPT),

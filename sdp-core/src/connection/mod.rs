@@ -272,10 +272,12 @@ impl Connection {
     }
 
     /// Whether later sends above the threshold go by measurement, and where that begins. What was
-    /// measured before is forgotten.
+    /// measured before is forgotten, if that is another beginning.
     pub fn set_adaptive(&mut self, adaptive: Option<Adaptive>) {
-        self.sh.config.adaptive = adaptive;
-        self.sh.choices = adaptive.map(Choices::new);
+        if self.sh.config.adaptive != adaptive {
+            self.sh.config.adaptive = adaptive;
+            self.sh.choices = adaptive.map(Choices::new);
+        }
     }
 
     /// SO_SNDBUF, in bytes. What is there already stays.

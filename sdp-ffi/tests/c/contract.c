@@ -110,6 +110,11 @@ static void options(int socket) {
     CHECK(round_trip(socket, SOL_SOCKET, SO_REUSEADDR, 1) == 1);
     CHECK(round_trip(socket, SOL_SOCKET, SO_REUSEPORT, 0) == 0);
     CHECK(round_trip(socket, IPPROTO_TCP, TCP_NODELAY, 1) == 1);
+    CHECK(round_trip(socket, SOL_SOCKET, SO_KEEPALIVE, 1) == 1);
+    CHECK(round_trip(socket, IPPROTO_TCP, TCP_KEEPIDLE, 60) == 60);
+    CHECK(round_trip(socket, IPPROTO_TCP, TCP_KEEPINTVL, 5) == 5);
+    CHECK(round_trip(socket, IPPROTO_TCP, TCP_KEEPCNT, 3) == 3);
+    CHECK(round_trip(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, 1000) == 1000);
     CHECK(round_trip(socket, SOL_SDP, SDP_ZCOPY_THRESH, 1 << 16) == 1 << 16);
     CHECK(round_trip(socket, IPPROTO_TCP, SDP_ZCOPY_THRESH, SDP_ZCOPY_AUTO) == SDP_ZCOPY_AUTO);
     CHECK(get(socket, SOL_SOCKET, SO_TYPE) == SOCK_STREAM);
