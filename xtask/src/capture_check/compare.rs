@@ -11,6 +11,7 @@ const SEND_ONLY: u64 = 0x04;
 const READ_REQUEST: u64 = 0x0c;
 const WRITE_FIRST: u64 = 0x06;
 const WRITE_ONLY: u64 = 0x0a;
+const READ_RESPONSES: std::ops::RangeInclusive<u64> = 0x0d..=0x10;
 /// Attributes of the connection manager's datagrams that carry a handshake message.
 const REQ: &str = "0x0010";
 const REP: &str = "0x0013";
@@ -20,7 +21,7 @@ const FLAG_BITS: &str = "single flag bits are read at the wrong place: the flags
 const NO_HELLO: &str = "the Hello of a RoCEv2 capture may go unseen: the one in InfiniBand framing \
                         is compared";
 const ZERO_PRIVATE: &str = "empty private data of RTU, DREQ and DREP is shown as a Hello";
-const WRITTEN: &str = "bytes of an RDMA WRITE are shown as an unknown message";
+const MOVED: &str = "bytes moved by RDMA are shown as a message, and as malformed if they are few";
 const EMPTY_DATA: &str = "a Data without payload is called malformed";
 const PADDING: &str = "padding of the packet is shown as part of the message";
 
@@ -183,9 +184,10 @@ impl Verdict {
                     .sdp
                     .as_ref()
                     .is_some_and(|sdp| sdp.raw.len() == 32 && sdp.raw.starts_with("ff"));
-            let writes = (WRITE_FIRST..=WRITE_ONLY).contains(&frame.opcode);
+            let moves = (WRITE_FIRST..=WRITE_ONLY).contains(&frame.opcode)
+                || READ_RESPONSES.contains(&frame.opcode);
             match &frame.sdp {
-                Some(_) if writes => self.fault(WRITTEN),
+                Some(_) if moves => self.fault(MOVED),
                 Some(_) if attribute.is_some_and(|a| a != REQ && a != REP) => {
                     self.fault(ZERO_PRIVATE);
                 }
@@ -194,7 +196,7 @@ impl Verdict {
             }
             if frame.malformed && empty_data {
                 self.fault(EMPTY_DATA);
-            } else if frame.malformed {
+            } else if frame.malformed && !moves {
                 self.malformed
                     .push(format!("{capture}: frame {number} is called malformed"));
             }
