@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use sdp_core::{
-    Action, BufferId, CmInput, Completion, Config, Connection, CopyTarget, EndCall, Event, Instant,
-    Payload, Received, RecvId, RecvRequest, RecvStep, SendId, SendRequest, SendStep, WorkId,
-    ZcopyThreshold,
+    Action, BufferId, CallId, CmInput, Completion, Config, Connection, CopyTarget, EndCall, Event,
+    Instant, Payload, Received, RecvId, RecvRequest, RecvStep, SendId, SendRequest, SendStep,
+    WorkId, ZcopyThreshold,
 };
 use sdp_wire::{
     Body, Flags, HEAD_LEN_MAX, HELLO_ACK_LEN, HELLO_LEN, Head, Hello, HelloAck, HelloForm,
@@ -71,7 +71,7 @@ struct World {
     sends: Vec<SendId>,
     recvs: Vec<RecvId>,
     /// Length of the caller's memory of each send.
-    send_lens: Vec<(SendId, usize)>,
+    lens: Vec<(CallId, usize)>,
     /// What the peer sends next, and the last of the engine's it has seen.
     mseq: u32,
     seen: u32,
@@ -156,7 +156,7 @@ impl World {
             works: VecDeque::new(),
             sends: Vec::new(),
             recvs: Vec::new(),
-            send_lens: Vec::new(),
+            lens: Vec::new(),
             mseq: 1,
             seen: 0,
             sent: 0,
@@ -223,7 +223,11 @@ impl World {
     fn carry_out(&mut self, action: Action) {
         let posts = matches!(
             action,
-            Action::PostSend(_) | Action::PostRecv { .. } | Action::RdmaRead { .. }
+            Action::PostSend(_)
+                | Action::PostRecv { .. }
+                | Action::RdmaRead { .. }
+                | Action::RdmaWrite { .. }
+                | Action::Probe { .. }
         );
         assert!(
             !(posts && (self.in_error || self.closed)),
@@ -251,14 +255,26 @@ impl World {
                 assert!(len > 0);
                 self.works.push_back(work);
             }
-            Action::InvalidateKey { work, .. } => self.works.push_back(work),
+            Action::RdmaWrite {
+                work,
+                call,
+                at,
+                len,
+                ..
+            } => {
+                assert!(len > 0);
+                self.check_range(CallId::Send(call), at, len as usize);
+                self.works.push_back(work);
+            }
+            Action::Register { call, at, len } => {
+                self.check_range(CallId::Send(call), at, len);
+                self.conn.handle_registered(self.instant(), call, Ok(()));
+            }
+            Action::InvalidateKey { work, .. } | Action::Probe { work } => {
+                self.works.push_back(work);
+            }
             Action::BindKey { key, call, at, len } => {
-                let memory = self.send_lens.iter().find(|(id, _)| *id == call);
-                let (_, whole) = memory.expect("a key for a call in progress");
-                assert!(
-                    at + len as usize <= *whole,
-                    "a key beyond the caller's memory"
-                );
+                self.check_range(call, at, len as usize);
                 let found = (Rkey(0x700 + key.0), RemoteAddr(0x1000));
                 self.conn.handle_bound(self.instant(), key, Ok(found));
             }
@@ -266,6 +282,13 @@ impl World {
             Action::SetError => self.in_error = true,
             _ => {}
         }
+    }
+
+    /// Memory that the engine names is that of a call in progress.
+    fn check_range(&self, call: CallId, at: usize, len: usize) {
+        let memory = self.lens.iter().find(|(id, _)| *id == call);
+        let (_, whole) = memory.expect("memory of a call in progress");
+        assert!(len > 0 && at + len <= *whole, "beyond the caller's memory");
     }
 
     /// A message that may be in order or not.
@@ -371,7 +394,7 @@ impl World {
         };
         let id = self.conn.send_start(self.instant(), request);
         self.sends.push(id);
-        self.send_lens.push((id, len));
+        self.lens.push((CallId::Send(id), len));
         self.poll_send(id, 0xff);
     }
 
@@ -390,6 +413,7 @@ impl World {
         };
         let id = self.conn.recv_start(self.instant(), request);
         self.recvs.push(id);
+        self.lens.push((CallId::Recv(id), len));
         self.poll_recv(id, 0xff);
     }
 
@@ -413,7 +437,7 @@ impl World {
                 SendStep::Wait => return,
                 SendStep::Done(_) => {
                     self.sends.retain(|other| *other != id);
-                    self.send_lens.retain(|(other, _)| *other != id);
+                    self.lens.retain(|(other, _)| *other != CallId::Send(id));
                     return;
                 }
             }
@@ -441,7 +465,11 @@ impl World {
                     self.conn.recv_copied(self.instant(), id, len);
                 }
                 RecvStep::Wait => return,
-                RecvStep::Done(_) => return self.recvs.retain(|other| *other != id),
+                RecvStep::Done(_) => {
+                    self.recvs.retain(|other| *other != id);
+                    self.lens.retain(|(other, _)| *other != CallId::Recv(id));
+                    return;
+                }
             }
             self.drain();
         }

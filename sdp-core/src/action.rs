@@ -3,7 +3,7 @@
 use sdp_wire::{HEAD_LEN_MAX, RemoteAddr, Rkey};
 use smallvec::SmallVec;
 
-use crate::ids::{BufferId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
+use crate::ids::{BufferId, CallId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
 
 /// Private data for the connection manager (Hello or HelloAck). On the heap: it is there once per
 /// connection, and actions stay small.
@@ -50,13 +50,39 @@ pub enum Action {
         /// Bytes, at least 1.
         len: u32,
     },
-    /// Give the peer a key for reading part of a send call's memory. Answered at once by
-    /// `handle_bound`, before the next action is polled.
+    /// Post an RDMA WRITE from memory that was registered before.
+    RdmaWrite {
+        /// Completion.
+        work: WorkId,
+        /// Whose memory the bytes come from.
+        call: SendId,
+        /// Offset in it.
+        at: usize,
+        /// To where, in the peer.
+        remote: RemoteAddr,
+        /// With the peer's key.
+        rkey: Rkey,
+        /// Bytes, at least 1.
+        len: u32,
+    },
+    /// Register part of a send call's memory, within one segment of the request, for RDMA WRITEs.
+    /// Answered at once by `handle_registered`, before the next action is polled.
+    Register {
+        /// Whose memory.
+        call: SendId,
+        /// Offset in it.
+        at: usize,
+        /// Bytes.
+        len: usize,
+    },
+    /// Give the peer a key for part of a call's memory, within one segment of the request: to read
+    /// that of a send, to write that of a receive. Answered at once by `handle_bound`, before the
+    /// next action is polled.
     BindKey {
         /// The key's name.
         key: KeyId,
         /// Whose memory.
-        call: SendId,
+        call: CallId,
         /// Offset in it.
         at: usize,
         /// Bytes.

@@ -33,3 +33,12 @@ pub struct RecvId(pub u32);
 /// [`Connection::handle_completion`](crate::Connection::handle_completion).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct WorkId(pub u64);
+
+/// A call in progress, of either kind.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum CallId {
+    /// A send.
+    Send(SendId),
+    /// A receive.
+    Recv(RecvId),
+}

@@ -18,6 +18,7 @@ use core::time::Duration;
 
 mod control;
 mod credits;
+mod keys;
 mod mark;
 mod mode;
 mod outbox;
@@ -50,7 +51,7 @@ pub use config::{Config, ZcopyThreshold};
 pub use connection::{Connection, PeerParams, Phase, Refusal};
 pub use error::{CallError, ConnectionError};
 pub use event::{CmInput, Completion, Event, Received};
-pub use ids::{BufferId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
+pub use ids::{BufferId, CallId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
 pub use keepalive::Keepalive;
 pub use stats::{CopyReason, Stats};
 pub use time::Instant;

@@ -25,12 +25,34 @@ pub(crate) enum Mark {
     SeveralCancelled,
     /// Sink: a cancel came while a read was under way.
     CancelDuringRead,
+    /// Sink: memory of a receive was offered.
+    SinkOffered,
+    /// Sink: an offer was taken back.
+    SinkCancelled,
+    /// Sink: a Data used up an offer.
+    SinkUsedByData,
+    /// Sink: a write crossed the cancel of the offer.
+    WriteCrossedSinkCancel,
+    /// Sink: a write filled a part of the offer.
+    PartialWrite,
+    /// Sink: a source advert crossed the offer, and was discarded.
+    AdvertDiscarded,
+    /// Source: an offer was written into.
+    Written,
+    /// Source: a Data retired an offer in hand.
+    DataRetiredSink,
+    /// Source: an offer was stale.
+    SinkStale,
+    /// Source: an offer overrode open adverts.
+    Overridden,
+    /// Source: the cancel of an offer came when nothing was left of it.
+    SinkCancelLate,
 }
 
 impl Mark {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::SeveralAdverts,
         Self::CancelOfSeveral,
         Self::Withdrawn,
@@ -41,6 +63,17 @@ impl Mark {
         Self::ReadsAcrossAdverts,
         Self::SeveralCancelled,
         Self::CancelDuringRead,
+        Self::SinkOffered,
+        Self::SinkCancelled,
+        Self::SinkUsedByData,
+        Self::WriteCrossedSinkCancel,
+        Self::PartialWrite,
+        Self::AdvertDiscarded,
+        Self::Written,
+        Self::DataRetiredSink,
+        Self::SinkStale,
+        Self::Overridden,
+        Self::SinkCancelLate,
     ];
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Modes {
     pub(crate) pipe_asked: bool,
     /// The peer refused an advert, which suggests Combined.
     pub(crate) pipe_declined: bool,
+    /// The half this side sends on was Pipelined at some time.
+    pub(crate) was_pipelined: bool,
     /// MSeq of the change from Pipelined to Combined; until it is confirmed no other may follow.
     left_pipelined: Option<u32>,
 }
@@ -45,6 +47,7 @@ impl Modes {
             rx: FlowMode::Combined,
             pipe_asked: false,
             pipe_declined: false,
+            was_pipelined: false,
             left_pipelined: None,
         }
     }
@@ -119,16 +122,37 @@ impl Shared {
             ModeChange::RecvPipelined,
         )));
         self.modes.tx = FlowMode::Pipelined;
+        self.modes.was_pipelined = true;
         self.modes.pipe_asked = false;
         true
     }
 
+    /// A large receive waits on a Buffered half, of which this side is the master: its sender may
+    /// advertise again.
+    pub(crate) fn call_back(&mut self) {
+        if self.life.is_open() && !self.life.peer_fin && self.can_control() {
+            self.send(Outgoing::control(Body::ModeChange(
+                ModeChange::SendCombined,
+            )));
+            self.modes.rx = FlowMode::Combined;
+        }
+    }
+
+    /// A SinkAvail that comes now has crossed the change from Pipelined to Combined.
+    pub(crate) fn crosses_leaving(&self) -> bool {
+        self.modes
+            .left_pipelined
+            .is_some_and(|mseq| !self.credits.is_acked(mseq))
+    }
+
     /// Follows what the peer has suggested. Called while no advert of either kind is open on the
-    /// half this side sends on, so that nothing has to be discarded.
-    pub(crate) fn follow_hints(&mut self) {
-        if self.modes.pipe_declined && self.modes.tx == FlowMode::Pipelined {
+    /// half this side sends on, so that nothing has to be discarded. Says whether Pipelined mode
+    /// was left.
+    pub(crate) fn follow_hints(&mut self) -> bool {
+        let leaves = self.modes.pipe_declined && self.modes.tx == FlowMode::Pipelined;
+        if leaves {
             if !self.can_control() {
-                return;
+                return false;
             }
             let change = Body::ModeChange(ModeChange::RecvCombined);
             let (mseq, _) = self.send(Outgoing::control(change));
@@ -140,6 +164,7 @@ impl Shared {
         if self.modes.pipe_asked {
             self.enter_pipelined();
         }
+        leaves
     }
 }
 

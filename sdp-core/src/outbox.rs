@@ -102,6 +102,8 @@ enum Item {
 pub(crate) struct Purged {
     /// RDMA READs.
     pub(crate) reads: Vec<WorkId>,
+    /// RDMA WRITEs.
+    pub(crate) writes: Vec<WorkId>,
     /// Copies.
     pub(crate) jobs: Vec<JobId>,
 }
@@ -238,6 +240,7 @@ impl Outbox {
                     }
                 }
                 Item::Act(Action::RdmaRead { work, .. }) => purged.reads.push(work),
+                Item::Act(Action::RdmaWrite { work, .. }) => purged.writes.push(work),
                 Item::Act(Action::Copy(job)) => purged.jobs.push(job.id),
                 Item::Act(
                     action @ (Action::FreeMem(_)

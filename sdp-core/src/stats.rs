@@ -69,14 +69,18 @@ pub struct Stats {
     pub tx_bytes_bcopy: u64,
     /// Payload bytes sent inside SrcAvail.
     pub tx_bytes_inline: u64,
-    /// Payload bytes the peer read from the caller's memory (by its RdmaRdCompl).
+    /// Payload bytes that left the caller's memory by RDMA: read by the peer, or written to it.
     pub tx_bytes_zcopy: u64,
+    /// Of these, bytes written into the memory of the peer's receive.
+    pub tx_bytes_written: u64,
     /// Payload bytes received in Data.
     pub rx_bytes_bcopy: u64,
     /// Payload bytes taken from inside SrcAvail.
     pub rx_bytes_inline: u64,
-    /// Payload bytes read straight into the caller's memory.
+    /// Payload bytes that came straight into the caller's memory: read, or written by the peer.
     pub rx_bytes_zcopy: u64,
+    /// Of these, bytes the peer wrote.
+    pub rx_bytes_written: u64,
     /// Payload bytes read into private memory.
     pub rx_bytes_read_ahead: u64,
     /// Source adverts that were open at once, at most.

@@ -11,6 +11,8 @@ pub(crate) enum Timer {
     TxStall,
     /// Source: the peer has not answered a SrcAvailCancel.
     Cancel,
+    /// Sink: the peer has not answered a SinkAvailCancel.
+    SinkCancel,
     /// Sink: an advert has had no reader for `rendezvous_wait`.
     RxAhead,
     /// The linger time of a close.
@@ -30,9 +32,10 @@ pub(crate) enum Timer {
 }
 
 /// All timers, in the order in which they are looked at.
-pub(crate) const TIMERS: [Timer; 10] = [
+pub(crate) const TIMERS: [Timer; 11] = [
     Timer::TxStall,
     Timer::Cancel,
+    Timer::SinkCancel,
     Timer::RxAhead,
     Timer::Linger,
     Timer::CloseWait,

@@ -11,14 +11,18 @@ pub struct Stats {
     pub tx_bytes_bcopy: u64,
     /// Payload bytes sent inside adverts.
     pub tx_bytes_inline: u64,
-    /// Payload bytes the peer read out of the caller's memory.
+    /// Payload bytes that left the caller's memory by RDMA: read by the peer, or written to it.
     pub tx_bytes_zcopy: u64,
+    /// Of these, bytes written straight into the memory of the peer's receive.
+    pub tx_bytes_written: u64,
     /// Payload bytes received by copying.
     pub rx_bytes_bcopy: u64,
     /// Payload bytes received inside adverts.
     pub rx_bytes_inline: u64,
-    /// Payload bytes read straight into the caller's memory.
+    /// Payload bytes that came straight into the caller's memory: read, or written by the peer.
     pub rx_bytes_zcopy: u64,
+    /// Of these, bytes the peer wrote.
+    pub rx_bytes_written: u64,
     /// Payload bytes read ahead into private memory.
     pub rx_bytes_read_ahead: u64,
     /// Adverts of this side that were open at once, at most.
@@ -106,9 +110,11 @@ impl From<&sdp_core::Stats> for Stats {
             tx_bytes_bcopy: core.tx_bytes_bcopy,
             tx_bytes_inline: core.tx_bytes_inline,
             tx_bytes_zcopy: core.tx_bytes_zcopy,
+            tx_bytes_written: core.tx_bytes_written,
             rx_bytes_bcopy: core.rx_bytes_bcopy,
             rx_bytes_inline: core.rx_bytes_inline,
             rx_bytes_zcopy: core.rx_bytes_zcopy,
+            rx_bytes_written: core.rx_bytes_written,
             rx_bytes_read_ahead: core.rx_bytes_read_ahead,
             tx_adverts_open_max: core.tx_adverts_open_max,
             probes: core.probes,

@@ -42,26 +42,24 @@ fn send(net: &Sdp, pair: &(SdpStream, SdpStream), buf: &mut [u8]) {
     ]);
 }
 
-/// Nearly everything went by RDMA READs of the receiver, and both layers say the same.
-fn went_by_reads((client, server): &(SdpStream, SdpStream), traces: &Traces) {
+/// Nearly everything went by RDMA, and both layers say the same.
+fn went_by_rdma((client, server): &(SdpStream, SdpStream), traces: &Traces) {
     let (tx, rx) = (client.stats(), server.stats());
     let (below_tx, below_rx) = (traces.client.counters(), traces.server.counters());
     let total = TOTAL as u64;
     assert_eq!(sent(&tx), total, "{tx:?}");
     assert_eq!(received(&rx), total, "{rx:?}");
-    assert_eq!(
-        tx.tx_bytes_zcopy, below_rx.read_bytes,
-        "{tx:?} {below_rx:?}"
-    );
-    assert_eq!(
-        rx.rx_bytes_zcopy + rx.rx_bytes_read_ahead,
-        below_rx.read_bytes
-    );
-    assert!(below_rx.read_bytes * 1000 >= total * 999, "{below_rx:?}");
+    let moved = below_rx.read_bytes + below_tx.write_bytes;
+    assert_eq!(tx.tx_bytes_zcopy, moved, "{tx:?} {below_rx:?}");
+    assert_eq!(tx.tx_bytes_written, below_tx.write_bytes, "{tx:?}");
+    assert_eq!(rx.rx_bytes_zcopy + rx.rx_bytes_read_ahead, moved);
+    assert!(moved * 1000 >= total * 999, "{below_rx:?}");
     assert!(below_tx.send_bytes * 1000 < total * 2, "{below_tx:?}");
     // Every key that was given away has died.
-    let deaths = below_tx.local_inv_count + below_tx.invalidated_count;
-    assert_eq!(below_tx.bind_count, deaths, "{below_tx:?}");
+    for below in [below_tx, below_rx] {
+        let deaths = below.local_inv_count + below.invalidated_count;
+        assert_eq!(below.bind_count, deaths, "{below:?}");
+    }
     assert_eq!(below_rx.read_count, below_rx.read_posted_count);
 }
 
@@ -73,7 +71,7 @@ fn from_heap() {
         let pair = net.pair();
         send(&net, &pair, &mut vec![0; 1 << 20]);
         if !heap_is_out_of_reach(&pair.0.stats()) {
-            went_by_reads(&pair, &traces);
+            went_by_rdma(&pair, &traces);
         }
     });
 }
@@ -85,7 +83,7 @@ fn from_registered() {
         let net = net.rendezvous(4 << 10);
         let pair = net.pair();
         send(&net, &pair, &mut registered(&net, 1 << 20));
-        went_by_reads(&pair, &traces);
+        went_by_rdma(&pair, &traces);
     });
 }
 
@@ -150,11 +148,11 @@ fn mixed() {
             send(&net, &pair, &mut registered(&net, len));
         }
         let (tx, rx) = (pair.0.stats(), pair.1.stats());
-        let below = traces.server.counters();
+        let moved = traces.server.counters().read_bytes + traces.client.counters().write_bytes;
         assert_eq!(sent(&tx), 3 * TOTAL as u64, "{tx:?}");
         assert_eq!(received(&rx), 3 * TOTAL as u64, "{rx:?}");
-        assert_eq!(below.read_bytes, rx.rx_bytes_zcopy + rx.rx_bytes_read_ahead);
-        assert_eq!(below.read_bytes, tx.tx_bytes_zcopy, "{tx:?}");
+        assert_eq!(moved, rx.rx_bytes_zcopy + rx.rx_bytes_read_ahead);
+        assert_eq!(moved, tx.tx_bytes_zcopy, "{tx:?}");
     });
 }
 

@@ -53,7 +53,8 @@ impl Connection {
         self.sh.timers.clear_all();
         self.sh.control.clear();
         let purged = self.sh.out.purge();
-        self.tx.on_over(&mut self.sh, &purged.jobs);
+        self.sh.keys.clear();
+        self.tx.on_over(&mut self.sh, &purged.jobs, &purged.writes);
         self.rx.on_over(&mut self.sh, &purged.reads, &purged.jobs);
     }
 
@@ -87,7 +88,7 @@ impl Connection {
     pub(super) fn on_close(&mut self, now: Instant, linger: Option<Duration>) {
         self.sh.life.app_closed = true;
         self.sh.life.rx_shut = true;
-        self.sh.wake.recv = true;
+        self.rx.shut(&mut self.sh, now);
         if self.sh.life.is_over() {
             self.rx.let_go(&mut self.sh);
             return;
@@ -158,7 +159,9 @@ impl Connection {
 
     /// DisConn goes behind everything this side has accepted (§2.3 steps 1 and 2).
     pub(super) fn flush_disconn(&mut self) {
-        if self.sh.life.fin == Fin::Wanted && self.tx.is_drained() && self.sh.can_control() {
+        let drained = self.tx.is_drained() && self.sh.keys.is_quiet();
+        if self.sh.life.fin == Fin::Wanted && drained && self.sh.can_control() {
+            self.tx.drop_offers();
             let (_, work) = self.sh.send(Outgoing {
                 signalled: true,
                 ..Outgoing::control(Body::DisConn)
@@ -169,7 +172,8 @@ impl Connection {
 
     /// Whoever has both sent and received DisConn tears the connection down (§2.3 step 5).
     pub(super) fn finish_close(&mut self) {
-        if self.sh.life.fin == Fin::Done && self.sh.life.peer_fin {
+        let said = self.sh.life.fin == Fin::Done && self.sh.life.peer_fin;
+        if said && self.sh.keys.is_quiet() && self.sh.sinks_out == 0 {
             self.die(None, Teardown::Disconnect);
         }
     }
@@ -181,6 +185,7 @@ impl Connection {
             return Shared::misbehaved("§2.3 step 1: DisConn with a source advert open");
         }
         self.sh.life.peer_fin = true;
+        self.rx.forget_sink(&mut self.sh);
         self.sh.wake.recv = true;
         Ok(())
     }
@@ -216,7 +221,7 @@ impl Connection {
             match timer {
                 Timer::TxStall => self.tx.on_stall(&mut self.sh, now),
                 // The peer does not answer: the memory is got back by force (policy 4).
-                Timer::Cancel => self.fail(ConnectionError::Reset),
+                Timer::Cancel | Timer::SinkCancel => self.fail(ConnectionError::Reset),
                 Timer::RxAhead => self.rx.on_unread(),
                 Timer::Linger => self.on_abort(
                     now,

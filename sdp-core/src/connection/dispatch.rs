@@ -1,11 +1,12 @@
 //! Received messages and completions: whom they concern, and whether they may come now.
 
-use sdp_wire::{Body, Flags, Head, Rkey};
+use sdp_wire::{Body, Flags, Head, ModeChange, Rkey};
 
 use crate::error::ConnectionError;
 use crate::event::{Completion, Received};
-use crate::ids::{BufferId, WorkId};
+use crate::ids::{BufferId, CallId, RecvId, SendId, WorkId};
 use crate::keepalive::Liveness;
+use crate::mode::FlowMode;
 use crate::resize::Change;
 use crate::stats::mid_index;
 use crate::suspend;
@@ -76,7 +77,7 @@ impl Connection {
             return Shared::misbehaved("§1.9: Send with Invalidate although it was not offered");
         }
         match head.body {
-            Body::RdmaRdCompl { .. } | Body::SendSm => Ok(()),
+            Body::RdmaRdCompl { .. } | Body::SendSm | Body::RdmaWrCompl { .. } => Ok(()),
             _ => Shared::misbehaved("§4.4 row 12: a message that may not invalidate a key did"),
         }
     }
@@ -95,6 +96,16 @@ impl Connection {
                 let inline = head.payload_len;
                 return self.rx.on_src_avail(sh, now, buf, advert, inline);
             }
+            Body::SinkAvail(offer) => {
+                if sh.modes.tx != FlowMode::Pipelined && !sh.crosses_leaving() {
+                    return Shared::misbehaved(
+                        "§4.2: SinkAvail while the sending half is not Pipelined",
+                    );
+                }
+                let (head_len, len) = (head.body.head_len(), head.payload_len);
+                self.rx.on_transaction(sh, buf, head_len, len)?;
+                return self.tx.on_sink_avail(sh, now, offer);
+            }
             Body::DisConn => return self.on_disconn(buf),
             Body::AbortConn => return self.on_abort_conn(buf),
             _ => self.rx.on_control(sh, buf),
@@ -109,7 +120,7 @@ impl Connection {
                 self.rx.on_cancel(sh);
                 Ok(())
             }
-            Body::ModeChange(change) => sh.modes.on_change(change, self.rx.advert_open()),
+            Body::ModeChange(change) => self.on_mode_change(change),
             Body::ChRcvBuf { size } => {
                 match sh.on_resize_request(now, size, head.mseq_ack)? {
                     Change::Grown(times) => self.rx.need_fewer(times),
@@ -121,19 +132,34 @@ impl Connection {
             Body::ChRcvBufAck { size } => sh.on_resize_ack(size),
             Body::SuspComm { .. } => Err(suspend::on_susp_comm()),
             Body::SuspCommAck => Err(suspend::on_susp_comm_ack()),
-            Body::SinkAvail(_) => {
-                Shared::misbehaved("§4.2: SinkAvail while the sending half is not Pipelined")
-            }
-            Body::RdmaWrCompl { .. } => {
-                Shared::misbehaved("§4.5 row 5: RdmaWrCompl without an open sink advert")
-            }
-            Body::SinkAvailCancel => {
-                Shared::misbehaved("§4.9: SinkAvailCancel although no SinkAvail was ever legal")
-            }
-            Body::SinkCancelAck => {
-                Shared::misbehaved("§4.9: SinkCancelAck without SinkAvailCancel")
-            }
-            Body::Data | Body::SrcAvail(_) | Body::DisConn | Body::AbortConn => Ok(()),
+            Body::RdmaWrCompl { len } => self.rx.on_wr_compl(sh, len, invalidated),
+            Body::SinkAvailCancel => self.tx.on_sink_cancel(sh),
+            Body::SinkCancelAck => self.rx.on_sink_cancel_ack(sh),
+            Body::SinkAvail(_)
+            | Body::Data
+            | Body::SrcAvail(_)
+            | Body::DisConn
+            | Body::AbortConn => Ok(()),
+        }
+    }
+
+    fn on_mode_change(&mut self, change: ModeChange) -> Result<(), ConnectionError> {
+        let sh = &mut self.sh;
+        sh.modes.on_change(change, self.rx.advert_open())?;
+        match change {
+            // A receive that waits may offer its memory now.
+            ModeChange::RecvPipelined => sh.wake.recv = true,
+            ModeChange::RecvCombined => self.rx.forget_sink(sh),
+            ModeChange::RecvBuffered | ModeChange::SendCombined => {}
+        }
+        Ok(())
+    }
+
+    /// A key is dead.
+    fn on_key_died(&mut self, call: CallId) {
+        match call {
+            CallId::Send(SendId(id)) => self.tx.key_died(&mut self.sh, id),
+            CallId::Recv(RecvId(id)) => self.rx.key_died(&mut self.sh, id),
         }
     }
 
@@ -146,7 +172,11 @@ impl Connection {
             self.sh.wake.recv = true;
         }
         let sh = &mut self.sh;
-        match self.rx.on_completion(sh, now, work, result) {
+        let known = match self.rx.on_completion(sh, now, work, result) {
+            Ok(false) => self.tx.on_write_done(sh, now, work, result),
+            known => known,
+        };
+        match known {
             Ok(true) => return,
             Ok(false) => {}
             Err(ConnectionError::Reset) => return self.on_transport_end(ConnectionError::Reset),
@@ -160,10 +190,11 @@ impl Connection {
                 _ => self.on_transport_end(Liveness::unanswered()),
             };
         }
-        if self.on_close_completion(work, good)
-            || (good && self.tx.on_completion(&mut self.sh, work))
-        {
+        if self.on_close_completion(work, good) {
             return;
+        }
+        if good && let Some(call) = self.sh.on_killed(work) {
+            return self.on_key_died(call);
         }
         match result {
             Completion::Success => {}

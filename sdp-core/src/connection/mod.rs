@@ -47,9 +47,10 @@ pub use state::{PeerParams, Phase};
 ///
 /// # Invariants
 /// 1. No clock, thread, lock, random number or I/O.
-/// 2. A send call ends only when every key of its memory is dead: its killing has completed, the
-///    peer has invalidated it, or the queue pair is in error. Asserted when the call is forgotten.
-/// 3. A receive call ends only when no RDMA READ into its memory is outstanding. Asserted likewise.
+/// 2. A call ends only when every key of its memory is dead: its killing has completed, the peer
+///    has invalidated it, or the queue pair is in error. Asserted when the call is forgotten.
+/// 3. A receive call ends only when no RDMA READ into its memory is outstanding, a send call only
+///    when no RDMA WRITE from its memory is. Asserted likewise.
 /// 4. No message goes without a credit, none with payload with fewer than three, and none without
 ///    payload with fewer than two unless it brings the peer new ones. Asserted when a credit is
 ///    spent.
@@ -57,11 +58,18 @@ pub use state::{PeerParams, Phase};
 /// 6. MSeq is given in the order of posting; Bufs and MSeqAck are those of the moment at which
 ///    the message is handed out.
 /// 7. Bytes leave in the order of the calls, and no payload goes while a source advert is open.
+///    Asserted at every Data. What a call advertises is one run of its memory, in order.
 /// 8. A receive buffer is posted, holds unread bytes, or is free, and is never two of these.
 /// 9. Unread bytes held never exceed [`Config::recv_buffer_total`] by more than the messages that
 ///    were posted for, and reading ahead never exceeds it.
 /// 10. Every queue is bounded: messages by credits and slots, reads by [`Config::read_depth`],
-///     answers owed are facts that merge, received runs by buffers.
+///     answers owed are facts that merge, received runs by buffers,
+///     adverts of either kind by MaxAdverts.
+/// 11. In Combined mode one source advert is open at most, asserted when one is sent. None is sent
+///     while an offer of the peer's is in hand, asserted likewise: it would be discarded.
+/// 12. RdmaWrCompl is posted directly behind the RDMA WRITEs it reports, and each offer of the
+///     peer's is ended exactly once: by RdmaWrCompl, by one message with payload, or by
+///     SinkCancelAck.
 ///
 /// # Panics
 /// Methods panic when the *driver* breaks the contract (the completion of work never posted, more
@@ -120,7 +128,20 @@ impl Connection {
         key: KeyId,
         result: Result<(Rkey, RemoteAddr), CopyReason>,
     ) {
-        self.tx.on_bound(&mut self.sh, now, key, result);
+        if !self.tx.on_bound(&mut self.sh, now, key, result) {
+            self.rx.on_bound(&mut self.sh, key, result);
+        }
+        self.pump(now);
+    }
+
+    /// Answers [`Action::Register`].
+    pub fn handle_registered(
+        &mut self,
+        now: Instant,
+        call: SendId,
+        result: Result<(), CopyReason>,
+    ) {
+        self.tx.on_registered(&mut self.sh, now, call, result);
         self.pump(now);
     }
 
@@ -216,9 +237,11 @@ impl Connection {
         self.pump(now);
     }
 
-    /// The call must end. Poll it until it is done; it waits only for RDMA READs under way.
-    pub fn recv_end(&mut self, _now: Instant, id: RecvId, why: EndCall) {
-        self.rx.end(id, why);
+    /// The call must end. Poll it until it is done, which takes `cancel_wait` at most, RDMA READs
+    /// under way apart.
+    pub fn recv_end(&mut self, now: Instant, id: RecvId, why: EndCall) {
+        self.rx.end(&mut self.sh, now, id, why);
+        self.pump(now);
     }
 
     /// No more sends: what was accepted is delivered, then the peer reads the end of the stream.
@@ -230,7 +253,7 @@ impl Connection {
     /// Receives give what has come so far, then the end of the stream.
     pub fn shutdown_recv(&mut self, now: Instant) {
         self.sh.life.rx_shut = true;
-        self.sh.wake.recv = true;
+        self.rx.shut(&mut self.sh, now);
         self.pump(now);
     }
 
@@ -312,6 +335,7 @@ impl Connection {
         if !over_before && self.sh.out.error_set() {
             // Keys are dead now: calls that waited for that may end.
             self.sh.wake.send = true;
+            self.sh.wake.recv = true;
         }
         action
     }
@@ -392,7 +416,7 @@ impl Connection {
     /// Answers are owed to the peer that wait for its credits: whatever it sends is of interest.
     #[must_use]
     pub fn owes_answers(&self) -> bool {
-        self.rx.owes_answers() || self.sh.resize.ack_due()
+        self.rx.owes_answers() || self.sh.control.sink_cancel_ack || self.sh.resize.ack_due()
     }
 
     /// The peer has been asked to do something about its buffers that shall not wait until the

@@ -11,6 +11,7 @@ use crate::error::{CallError, ConnectionError};
 use crate::event::Event;
 use crate::ids::{JobId, WorkId};
 use crate::keepalive::Liveness;
+use crate::keys::Keys;
 use crate::mode::Modes;
 use crate::outbox::{Outbox, Outgoing};
 use crate::patience::Patience;
@@ -174,6 +175,10 @@ pub(crate) struct Shared {
     pub(crate) life: Life,
     pub(crate) credits: Credits,
     pub(crate) modes: Modes,
+    pub(crate) keys: Keys,
+    /// Adverts out, or about to be: of what this side sends, and of room for what it receives.
+    pub(crate) sources_out: usize,
+    pub(crate) sinks_out: usize,
     pub(crate) out: Outbox,
     pub(crate) wake: Wake,
     pub(crate) timers: Timers,
@@ -197,6 +202,9 @@ impl Shared {
             life: Life::new(stage),
             credits: Credits::new(posted),
             modes: Modes::new(),
+            keys: Keys::default(),
+            sources_out: 0,
+            sinks_out: 0,
             out: Outbox::new(config.send_slots),
             wake: Wake::default(),
             timers: Timers::default(),

@@ -5,7 +5,7 @@
 
 use alloc::collections::VecDeque;
 
-use sdp_wire::{Body, RemoteAddr, Rkey, SrcAvail};
+use sdp_wire::{Body, Flags, RemoteAddr, Rkey, SrcAvail};
 
 use crate::connection::Shared;
 use crate::error::ConnectionError;
@@ -136,6 +136,11 @@ impl Adverts {
         refused || self.cancelled || self.stop.is_some() || self.owed.is_some()
     }
 
+    /// Bytes of a refused advert are still to come as Data.
+    pub(super) const fn is_owed(&self) -> bool {
+        self.owed.is_some()
+    }
+
     /// Bytes that may be read now.
     pub(super) fn rest(&self) -> usize {
         if self.is_barred() {
@@ -237,8 +242,8 @@ impl Adverts {
 
     /// Sends the answers that are owed, as far as credits and slots allow, in the order of the
     /// rules: bytes read, then SendSm (§4.4 row 9), one advert after the other. `quiet`: no read is
-    /// under way.
-    pub(super) fn flush(&mut self, sh: &mut Shared, quiet: bool) {
+    /// under way. `flags`: of the reports.
+    pub(super) fn flush(&mut self, sh: &mut Shared, quiet: bool, flags: Flags) {
         while let Some(advert) = self.list.front() {
             let complete = advert.done == advert.len;
             let unreported = advert.done - advert.reported;
@@ -247,7 +252,7 @@ impl Adverts {
                 return;
             }
             if unreported > 0 {
-                self.report(sh, unreported, complete);
+                self.report(sh, unreported, complete, flags);
             } else if self.cancelled {
                 // One answer for all of them (§4.8 step 3).
                 self.list.clear();
@@ -264,7 +269,7 @@ impl Adverts {
     }
 
     /// Sends RdmaRdCompl for the oldest advert, which ends it if it is complete.
-    fn report(&mut self, sh: &mut Shared, len: u32, complete: bool) {
+    fn report(&mut self, sh: &mut Shared, len: u32, complete: bool, flags: Flags) {
         let last = complete && self.list.len() == 1;
         let may_invalidate =
             sh.config.invalidate_cap && sh.peer.is_some_and(|peer| peer.invalidate_cap);
@@ -279,6 +284,7 @@ impl Adverts {
             HoldEnd::None
         };
         sh.send(Outgoing {
+            flags,
             invalidate,
             hold,
             ..Outgoing::control(Body::RdmaRdCompl { len })

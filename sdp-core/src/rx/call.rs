@@ -22,6 +22,12 @@ pub(super) struct RecvCall {
     /// The copy the caller is making.
     copying: Option<usize>,
     end: Option<EndCall>,
+    /// Keys of this call's memory that are alive.
+    pub(super) keys: usize,
+    /// Its memory cannot be offered to the peer, for this reason.
+    pub(super) sink_failed: Option<CopyReason>,
+    /// It found nothing when it looked.
+    pub(super) waited: bool,
     /// The caller's memory could not be written.
     pub(super) fault: bool,
 }
@@ -30,6 +36,10 @@ impl RecvCall {
     /// Takes bytes out of the stream, now or when some come.
     pub(super) const fn is_reader(&self) -> bool {
         !self.req.peek || self.copying.is_some()
+    }
+
+    pub(super) const fn is_ended(&self) -> bool {
+        self.end.is_some()
     }
 
     pub(super) const fn is_copying(&self) -> bool {
@@ -88,6 +98,9 @@ impl Rx {
             reading: 0,
             copying: None,
             end: None,
+            keys: 0,
+            sink_failed: None,
+            waited: false,
             fault: false,
             req,
         };
@@ -110,8 +123,8 @@ impl Rx {
     fn forget(&mut self, sh: &mut Shared, now: Instant, id: RecvId) {
         let removed = self.calls.remove(id.0);
         assert!(
-            removed.is_none_or(|call| call.reading == 0),
-            "a call ends with a read into its memory under way"
+            removed.is_none_or(|call| call.reading == 0 && (call.keys == 0 || sh.out.error_set())),
+            "a call ends with a read into its memory under way or a key of it alive"
         );
         if !self.calls.is_empty() {
             sh.wake.recv = true;
@@ -136,6 +149,10 @@ impl Rx {
             return RecvStep::Wait;
         };
         if call.copying.is_some() || call.reading > 0 {
+            return RecvStep::Wait;
+        }
+        // What the peer may still write to is left alone.
+        if call.keys > 0 && !sh.out.error_set() {
             return RecvStep::Wait;
         }
         if call.fault {
@@ -177,6 +194,8 @@ impl Rx {
         } else if let Some(done) = call.give_up() {
             done
         } else {
+            call.waited |= call.got == 0;
+            self.offer(sh);
             RecvStep::Wait
         }
     }
@@ -237,9 +256,13 @@ impl Rx {
     }
 
     /// Call `id` must end.
-    pub(crate) fn end(&mut self, id: RecvId, why: EndCall) {
+    pub(crate) fn end(&mut self, sh: &mut Shared, now: Instant, id: RecvId, why: EndCall) {
+        let head = self.calls.is_head(id.0);
         if let Some(call) = self.calls.get_mut(id.0) {
             call.end.get_or_insert(why);
+            if head {
+                self.cancel_sink(sh, now);
+            }
         }
     }
 }

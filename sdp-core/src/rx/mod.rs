@@ -11,6 +11,7 @@ mod call;
 mod compact;
 mod queue;
 mod read;
+mod sink;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -32,6 +33,7 @@ use call::RecvCall;
 use compact::Compaction;
 use queue::{Chunks, Queue, Taken};
 use read::Read;
+use sink::Offers;
 
 /// The receiving half.
 #[derive(Debug)]
@@ -41,6 +43,7 @@ pub(crate) struct Rx {
     chunks: Chunks,
     buffers: Buffers,
     adverts: Adverts,
+    offers: Offers,
     /// RDMA READs outstanding, oldest first.
     reads: VecDeque<Read>,
     /// Bytes of them that go to private memory.
@@ -59,6 +62,7 @@ impl Rx {
             chunks: Chunks::default(),
             buffers: Buffers::new(initial, max),
             adverts: Adverts::default(),
+            offers: Offers::default(),
             reads: VecDeque::new(),
             reading_ahead: 0,
             compaction: Compaction::default(),
@@ -108,6 +112,12 @@ impl Rx {
         sh.wake.recv = true;
     }
 
+    /// The application receives no more: a call that waits must end.
+    pub(crate) fn shut(&mut self, sh: &mut Shared, now: Instant) {
+        self.cancel_sink(sh, now);
+        sh.wake.recv = true;
+    }
+
     /// A call is receiving, other than one that only looks.
     fn has_reader(&self) -> bool {
         self.calls.head().is_some_and(|(_, call)| call.is_reader())
@@ -138,9 +148,36 @@ impl Rx {
             return Ok(());
         }
         self.adverts.on_data(len)?;
-        sh.stats.rx_bytes_bcopy += u64::from(len);
-        self.on_payload(sh, buf, BSDH_LEN, len);
+        self.take_payload(sh, buf, BSDH_LEN, len);
         Ok(())
+    }
+
+    /// A SinkAvail came with `len` bytes of payload: a command and room for its reply (clause
+    /// §4.5). The payload is of the half this side receives on, the room of the other.
+    ///
+    /// # Errors
+    /// The rule it breaks.
+    pub(crate) fn on_transaction(
+        &mut self,
+        sh: &mut Shared,
+        buf: BufferId,
+        head_len: usize,
+        len: u32,
+    ) -> Result<(), ConnectionError> {
+        if len == 0 {
+            self.on_control(sh, buf);
+            return Ok(());
+        }
+        self.adverts.on_data(len)?;
+        self.take_payload(sh, buf, head_len, len);
+        Ok(())
+    }
+
+    /// Payload outside of adverts.
+    fn take_payload(&mut self, sh: &mut Shared, buf: BufferId, head_len: usize, len: u32) {
+        sh.stats.rx_bytes_bcopy += u64::from(len);
+        self.count_payload(sh, len);
+        self.on_payload(sh, buf, head_len, len);
     }
 
     /// A SrcAvail came with `inline` bytes (clause §4.4).
@@ -179,6 +216,15 @@ impl Rx {
             }
             FlowMode::Combined | FlowMode::Pipelined => {}
         }
+        if self.offers.is_out() {
+            // Its sender will find our offer in its way: write beats read (§4.7).
+            debug_assert_eq!(inline, 0, "an offer is out in Pipelined mode only");
+            sh.reached(Mark::AdvertDiscarded);
+            self.buffers.put(buf);
+            return Ok(());
+        }
+        self.withdraw_sink(sh);
+        self.offers.on_large(sh, advert.len);
         self.adverts.forgive(sh);
         self.adverts.push(advert, inline, now);
         sh.stats.rx_bytes_inline += u64::from(inline);
@@ -188,6 +234,7 @@ impl Rx {
             sh.wake.recv = true;
         } else {
             let head_len = sdp_wire::Body::SrcAvail(advert).head_len();
+            self.count_payload(sh, sh.config.recv_buffer_len);
             self.on_payload(sh, buf, head_len, inline);
         }
         Ok(())
@@ -214,7 +261,9 @@ impl Rx {
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
         self.read_ahead_unread(sh);
-        self.adverts.flush(sh, self.reads.is_empty());
+        let flags = self.report_flags(sh);
+        self.adverts.flush(sh, self.reads.is_empty(), flags);
+        self.flush_sink(sh);
         if self.adverts.is_empty() {
             self.trim(sh);
         }
@@ -269,6 +318,7 @@ impl Rx {
     /// queued and never begun.
     pub(crate) fn on_over(&mut self, sh: &mut Shared, reads: &[WorkId], jobs: &[JobId]) {
         self.adverts.clear();
+        self.drop_sink(sh);
         for read in core::mem::take(&mut self.reads) {
             if reads.contains(&read.work) {
                 self.forget_read(sh, &read);

@@ -327,7 +327,9 @@ impl Play {
             let posts = self.lone.actions.iter().any(|action| {
                 matches!(
                     action,
-                    Action::RdmaRead { .. } | Action::InvalidateKey { .. }
+                    Action::RdmaRead { .. }
+                        | Action::RdmaWrite { .. }
+                        | Action::InvalidateKey { .. }
                 )
             });
             assert!(!posts && self.lone.sent.is_empty(), "posted after the end");
@@ -336,7 +338,9 @@ impl Play {
         for action in self.lone.actions.drain(..) {
             match action {
                 Action::RdmaRead { work, into, .. } => self.works.push((work, Some(into))),
-                Action::InvalidateKey { work, .. } => self.works.push((work, None)),
+                Action::RdmaWrite { work, .. } | Action::InvalidateKey { work, .. } => {
+                    self.works.push((work, None))
+                }
                 _ => {}
             }
         }

@@ -11,4 +11,5 @@ mod pipelined;
 mod random;
 mod resize;
 mod table;
+mod write;
 mod zcopy;

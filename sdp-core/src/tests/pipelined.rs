@@ -397,6 +397,22 @@ fn the_peer_may_go_back_to_combined_with_adverts_open() {
     assert!(lone.is_alive());
 }
 
+#[test]
+fn a_large_receive_calls_a_buffered_half_back() {
+    let mut lone = Lone::new(config());
+    lone.peer(Body::ModeChange(ModeChange::RecvBuffered), 0);
+    lone.see_all();
+    let (id, _) = lone.recv(100);
+    assert!(!lone.mids().contains(&Mid::ModeChange));
+    lone.conn.recv_end(lone.instant(), id, EndCall::TimedOut);
+    let _ = lone.poll_recv(id);
+    assert_eq!(lone.recv(100_000).1, RecvStep::Wait);
+    let change = lone.find(Mid::ModeChange).body;
+    assert_eq!(change, Body::ModeChange(ModeChange::SendCombined));
+    lone.peer_advertises(100_000, 10);
+    assert!(lone.is_alive());
+}
+
 /// Two engines, one large send: the reader's reads overlap, and nothing is copied.
 #[test]
 fn a_large_send_is_read_with_several_adverts_open() {

@@ -166,6 +166,45 @@ fn case() -> impl Strategy<Value = Case> {
         .prop_map(|(configs, laws, [s0, s1], [r0, r1])| (configs, laws, [[s0, r0], [s1, r1]]))
 }
 
+/// As [`case`], of sides that would rather not copy: small buffers, low thresholds, short waits.
+fn rdma_case() -> impl Strategy<Value = Case> {
+    let config = (
+        config(),
+        prop_oneof![Just(37_u32), Just(300)],
+        prop_oneof![Just(2_u16), Just(16)],
+        prop_oneof![Just(500_u32), Just(4 << 10)],
+    )
+        .prop_map(
+            |(config, recv_buffer_len, adverts_max, advert_len_max)| Config {
+                recv_buffer_len,
+                adverts_max,
+                advert_len_max,
+                zcopy_threshold: ZcopyThreshold::Bytes(100),
+                read_direct_min: 100,
+                rendezvous_wait: Duration::from_millis(1),
+                rendezvous_wait_min: Duration::from_millis(1),
+                ..config
+            },
+        )
+        .boxed();
+    let programs = || {
+        let send = prop_oneof![
+            6 => (200..6_000_usize).prop_map(Op::send),
+            2 => (200..6_000_usize, 1..90_000_u64).prop_map(|(len, time)| Op::send_for(len, time)),
+            1 => (1..20_usize).prop_map(Op::send),
+            2 => (1..60_000_u64).prop_map(Op::Sleep),
+        ];
+        let recv = prop_oneof![
+            4 => (200..6_000_usize).prop_map(|len| Op::recv_for(len, 3_000_000)),
+            4 => (200..6_000_usize, 1..90_000_u64).prop_map(|(len, time)| Op::recv_for(len, time)),
+            1 => (1..60_000_u64).prop_map(Op::Sleep),
+        ];
+        [vec(send, 5..30).boxed(), vec(recv, 5..40).boxed()]
+    };
+    ([config.clone(), config], laws(), [programs(), programs()])
+        .prop_map(|(configs, laws, programs)| (configs, laws, programs))
+}
+
 /// Both sides send and receive at random, say goodbye, and read to the end.
 fn run((configs, laws, programs): Case) -> World {
     let mut world = World::new(configs, laws);
@@ -242,8 +281,13 @@ proptest! {
     }
 
     #[test]
+    fn random_programs_without_copies_lose_no_byte(case in rdma_case()) {
+        run(case);
+    }
+
+    #[test]
     fn random_programs_survive_a_break(
-        case in case(), at in 0..3_000_000_u64, how in 0..5_u8,
+        case in prop_oneof![case().boxed(), rdma_case().boxed()], at in 0..3_000_000_u64, how in 0..5_u8,
     ) {
         run_broken(case, at, how);
     }
@@ -259,7 +303,8 @@ fn every_turn_is_taken() {
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(cases(), rng);
-        let case = case().new_tree(&mut runner).expect("no filter").current();
+        let strategy = prop_oneof![1 => case().boxed(), 3 => rdma_case().boxed()];
+        let case = strategy.new_tree(&mut runner).expect("no filter").current();
         for nic in &run(case).nics {
             for mark in nic.conn.marks() {
                 *taken.entry(mark).or_default() += 1;

@@ -10,7 +10,7 @@ use super::util::lone::Lone;
 use crate::{Completion, Config, ConnectionError, EndCall, Event, SendStep, ZcopyThreshold};
 
 /// States to be in, by name.
-const STATES: [&str; 11] = [
+const STATES: [&str; 13] = [
     "accepted",
     "open",
     "source advert",
@@ -19,6 +19,8 @@ const STATES: [&str; 11] = [
     "sink advert",
     "sink reading",
     "sink pipelined",
+    "offering",
+    "offered",
     "peer has closed",
     "closed",
     "dead",
@@ -29,6 +31,37 @@ fn lone() -> Lone {
         zcopy_threshold: ZcopyThreshold::Bytes(4_000),
         ..Config::default()
     })
+}
+
+/// A receive has offered its memory.
+fn offers(lone: &mut Lone) {
+    lone.peer(Body::ModeChange(ModeChange::RecvPipelined), 0);
+    for _ in 0..2 {
+        lone.peer_advertises(100_000, 0);
+        let (id, _) = lone.recv(100_000);
+        for (work, ..) in lone.take_reads() {
+            lone.complete(work, Completion::Success);
+        }
+        assert_eq!(lone.poll_recv(id), crate::RecvStep::Done(Ok(100_000)));
+    }
+    assert_eq!(lone.recv(100_000).1, crate::RecvStep::Wait);
+    lone.find(Mid::SinkAvail);
+}
+
+/// A send uses one of two offers, and has no more to send.
+fn is_offered(lone: &mut Lone) {
+    assert_eq!(lone.send(3 << 20).1, SendStep::Wait);
+    let offer = SinkAvail {
+        len: 100,
+        rkey: Rkey(1),
+        addr: RemoteAddr(1),
+        non_discards: 1,
+    };
+    lone.see_all();
+    for _ in 0..2 {
+        lone.peer(Body::SinkAvail(offer), 0);
+    }
+    lone.find(Mid::RdmaWrCompl);
 }
 
 fn in_state(state: &str) -> Lone {
@@ -55,6 +88,8 @@ fn in_state(state: &str) -> Lone {
             lone.peer(Body::ModeChange(ModeChange::RecvPipelined), 0);
             lone.peer_advertises(100_000, 0);
         }
+        "offering" => offers(&mut lone),
+        "offered" => is_offered(&mut lone),
         "sink advert" => lone.peer_advertises(100_000, 10),
         "sink reading" => {
             lone.peer_advertises(100_000, 10);

@@ -26,6 +26,22 @@ impl SendCall {
         self.pos < self.owed_to && !self.fault
     }
 
+    /// Nothing stands in the way of handing on its next bytes.
+    pub(super) fn is_free(&self) -> bool {
+        let ended = self.end.is_some() || self.fault || self.pos < self.owed_to;
+        !ended && self.copying.is_none() && self.rest() > 0
+    }
+
+    /// Its bytes may be written straight into memory that the peer offers, the last few of them
+    /// included.
+    pub(super) fn may_be_written(&self, threshold: ZcopyThreshold) -> bool {
+        let ZcopyThreshold::Bytes(threshold) = threshold else {
+            return false;
+        };
+        let barred = self.copy_reason.or(self.req.copy_reason).is_some();
+        !barred && !self.req.nonblocking && self.req.len >= threshold
+    }
+
     /// Bytes from here to the end of the contiguous piece that `pos` lies in.
     pub(super) fn segment_rest(&self) -> usize {
         let ends = &self.req.segment_ends;

@@ -10,17 +10,18 @@ mod bcopy;
 mod cancel;
 mod pipeline;
 mod private;
+mod write;
 mod zcopy;
 
 use alloc::collections::VecDeque;
 
 use sdp_wire::Body;
 
-use crate::action::{Action, Payload};
+use crate::action::Payload;
 use crate::call::{CopyTarget, EndCall, SendRequest, SendStep};
 use crate::connection::Shared;
 use crate::error::CallError;
-use crate::ids::{GrantId, JobId, KeyId, SendId, WorkId};
+use crate::ids::{GrantId, JobId, SendId, WorkId};
 use crate::outbox::Outgoing;
 use crate::stats::CopyReason;
 use crate::time::Instant;
@@ -29,6 +30,7 @@ use crate::turns::Turns;
 
 use pipeline::Pipeline;
 use private::Private;
+use write::Writes;
 
 /// Credits left after a message below which the peer is woken: it may hold bytes that nobody
 /// reads, and buffers that could be emptied.
@@ -53,6 +55,8 @@ struct SendCall {
     copying: Option<(CopyTarget, usize)>,
     /// Keys of this call's memory that are alive.
     keys: usize,
+    /// Bytes of this call's memory that RDMA WRITEs under way take.
+    writing: usize,
     /// Bytes up to here must be sent whatever happens: the peer refused an advert and expects
     /// them as Data (§4.4 row 10).
     owed_to: usize,
@@ -76,12 +80,8 @@ pub(crate) struct Tx {
     private: Private,
     filled: VecDeque<Filled>,
     pipeline: Pipeline,
-    /// Keys to be killed, and the call they belong to.
-    to_kill: VecDeque<(KeyId, u32)>,
-    /// Keys being killed.
-    killing: VecDeque<(WorkId, u32)>,
+    writes: Writes,
     next_grant: u32,
-    next_key: u32,
     /// Since when the pipe has been blocked without progress at the peer.
     blocked_from: Option<Instant>,
     /// A non-blocking send was turned away.
@@ -102,10 +102,8 @@ impl Tx {
             private: Private::default(),
             filled: VecDeque::with_capacity(4),
             pipeline: Pipeline::new(),
-            to_kill: VecDeque::new(),
-            killing: VecDeque::new(),
+            writes: Writes::default(),
             next_grant: 0,
-            next_key: 0,
             blocked_from: None,
             turned_away: false,
         }
@@ -118,6 +116,7 @@ impl Tx {
             accepted: 0,
             copying: None,
             keys: 0,
+            writing: 0,
             owed_to: 0,
             copy_reason: None,
             counted: None,
@@ -152,8 +151,8 @@ impl Tx {
         self.turned_away |= result == Err(CallError::WouldBlock);
         let removed = self.calls.remove(id.0);
         assert!(
-            removed.is_none_or(|call| call.keys == 0 || sh.out.error_set()),
-            "a call ends with a key of its memory alive"
+            removed.is_none_or(|call| call.writing == 0 && (call.keys == 0 || sh.out.error_set())),
+            "a call ends with a key of its memory alive or a write from it under way"
         );
         if !self.calls.is_empty() {
             sh.wake.send = true;
@@ -186,14 +185,14 @@ impl Tx {
         if call.copying.is_some() {
             return Verdict::Wait;
         }
-        let (accepted, keys) = (call.accepted, call.keys);
+        let (accepted, keys, writing) = (call.accepted, call.keys, call.writing);
         let count = |error| match accepted {
             0 => Err(error),
             n => Ok(n),
         };
         if sh.life.is_over() {
             // Keys die with the queue pair, once the driver has put it into error.
-            return if keys > 0 && !sh.out.error_set() {
+            return if writing > 0 || (keys > 0 && !sh.out.error_set()) {
                 Verdict::Wait
             } else if accepted > 0 {
                 Verdict::Done(Ok(accepted))
@@ -221,7 +220,7 @@ impl Tx {
         } else {
             return Verdict::Wait;
         };
-        if keys > 0 {
+        if keys > 0 || writing > 0 {
             return Verdict::Wait;
         }
         Verdict::Done(result)
@@ -295,6 +294,10 @@ impl Tx {
             return;
         };
         call.end.get_or_insert(why);
+        if call.writing > 0 {
+            sh.timers
+                .set_once(Timer::Cancel, now, sh.config.cancel_wait);
+        }
         self.end_adverts(sh, now, id.0);
     }
 
@@ -312,9 +315,10 @@ impl Tx {
         self.stage(sh, now);
         self.post_adverts(sh, now);
         self.flush_cancel(sh);
-        self.kill_keys(sh);
-        if self.pipeline.is_empty() && !sh.life.tx_shut() {
-            sh.follow_hints();
+        sh.flush_kills();
+        let idle = self.pipeline.is_empty() && !self.writes.is_offered();
+        if idle && !sh.life.tx_shut() && sh.follow_hints() {
+            self.writes.on_leave();
         }
         self.advertise_ahead(sh);
         self.note_block(sh, now);
@@ -330,6 +334,7 @@ impl Tx {
                 "payload behind a source advert (§4.4 row 3)"
             );
             self.filled.pop_front();
+            self.count_payload(sh);
             sh.stats.tx_bytes_bcopy += u64::from(len);
             sh.send(Outgoing {
                 payload: Payload::Grant { grant, len },
@@ -339,31 +344,8 @@ impl Tx {
         }
     }
 
-    fn kill_keys(&mut self, sh: &mut Shared) {
-        while let Some((key, call)) = self.to_kill.front().copied() {
-            if !sh.out.has_slot() {
-                return;
-            }
-            self.to_kill.pop_front();
-            let work = sh
-                .out
-                .push_signalled(|work| Action::InvalidateKey { key, work });
-            self.killing.push_back((work, call));
-        }
-    }
-
-    /// A work request has ended. Says whether it was the killing of a key.
-    pub(crate) fn on_completion(&mut self, sh: &mut Shared, work: WorkId) -> bool {
-        if self.killing.front().is_none_or(|(front, _)| *front != work) {
-            return false;
-        }
-        if let Some((_, call)) = self.killing.pop_front() {
-            self.key_died(sh, call);
-        }
-        true
-    }
-
-    fn key_died(&mut self, sh: &mut Shared, call: u32) {
+    /// A key of send call `id` is dead.
+    pub(crate) fn key_died(&mut self, sh: &mut Shared, call: u32) {
         if let Some(call) = self.calls.get_mut(call) {
             call.keys -= 1;
             sh.wake.send = true;
@@ -415,8 +397,7 @@ impl Tx {
         self.pipe_is_clear()
             && self.pipeline.is_empty()
             && self.pipeline.withdrawn.is_empty()
-            && self.to_kill.is_empty()
-            && self.killing.is_empty()
+            && self.writes.is_quiet()
             && self
                 .calls
                 .head()
@@ -445,15 +426,15 @@ impl Tx {
         self.private.free(sh.config.send_buffer_len)
     }
 
-    /// The connection is over: nothing will be sent any more. `jobs`: copies never begun.
-    pub(crate) fn on_over(&mut self, sh: &mut Shared, jobs: &[JobId]) {
+    /// The connection is over: nothing will be sent any more. `jobs` and `writes` never begun.
+    pub(crate) fn on_over(&mut self, sh: &mut Shared, jobs: &[JobId], writes: &[WorkId]) {
         for Filled { grant, .. } in self.filled.drain(..) {
             sh.out.drop_grant(grant);
         }
         self.private.on_over(jobs);
         self.pipeline.clear();
-        self.to_kill.clear();
-        self.killing.clear();
+        sh.sources_out = 0;
+        self.on_writes_over(writes);
         sh.wake.send = true;
     }
 }

@@ -6,7 +6,7 @@ use crate::action::{Action, Payload};
 use crate::config::ZcopyThreshold;
 use crate::connection::Shared;
 use crate::error::ConnectionError;
-use crate::ids::{KeyId, SendId};
+use crate::ids::{CallId, KeyId, SendId};
 use crate::mark::Mark;
 use crate::mode::FlowMode;
 use crate::outbox::Outgoing;
@@ -55,6 +55,10 @@ impl Tx {
         let Some((id, call)) = self.calls.head() else {
             return Advertise::No;
         };
+        if self.writes.is_offered() {
+            let good = call.is_free() && call.may_be_written(sh.config.zcopy_threshold);
+            return if good { self.write(sh) } else { Advertise::No };
+        }
         let ZcopyThreshold::Bytes(threshold) = sh.config.zcopy_threshold else {
             return Advertise::No;
         };
@@ -62,8 +66,7 @@ impl Tx {
             || self.pipeline.unconfirmed.is_some()
             || self.pipeline.cancel != Cancel::No
             || self.pipeline.refused_at.is_some();
-        let ended = call.end.is_some() || call.fault || call.pos < call.owed_to;
-        if ended || barred || call.why_copied(sh.config.zcopy_threshold).is_some() {
+        if !call.is_free() || barred || call.why_copied(sh.config.zcopy_threshold).is_some() {
             return Advertise::No;
         }
         // In Combined mode at least one byte goes inline and one by advert.
@@ -75,7 +78,8 @@ impl Tx {
         if !self.pipe_is_clear() || !sh.can_payload() || !self.may_place(sh, len) {
             return Advertise::Blocked;
         }
-        let key = self.next_key(id);
+        let key = sh.make_key(CallId::Send(SendId(id)), at, len);
+        sh.sources_out += 1;
         self.pipeline.push(SrcAdvert {
             call: id,
             key,
@@ -88,32 +92,18 @@ impl Tx {
         });
         if let Some(call) = self.calls.head_mut() {
             call.pos += widen(len);
-        }
-        sh.out.push_work(Action::BindKey {
-            key,
-            call: SendId(id),
-            at,
-            len,
-        });
-        Advertise::Started
-    }
-
-    /// A new key of memory of call `id`.
-    fn next_key(&mut self, id: u32) -> KeyId {
-        self.next_key = self.next_key.wrapping_add(1);
-        if let Some(call) = self.calls.get_mut(id) {
             call.keys += 1;
         }
-        KeyId(self.next_key)
+        Advertise::Started
     }
 
     /// An advert of `len` bytes may be open beside those that are. A second one makes the half
     /// Pipelined.
     fn may_place(&self, sh: &mut Shared, len: u32) -> bool {
+        let open = sh.sources_out + sh.sinks_out;
         if self.pipeline.is_empty() {
-            return true;
+            return sh.sinks_out == 0 || open < sh.peer.map_or(1, |p| usize::from(p.adverts_max));
         }
-        let open = self.pipeline.len();
         let open_max = sh.peer.map_or(1, |peer| usize::from(peer.adverts_max));
         let fits = self.pipeline.remaining() + widen(len) <= sh.config.send_buffer_len;
         open < open_max && fits && sh.enter_pipelined()
@@ -134,26 +124,25 @@ impl Tx {
         }
     }
 
-    /// The driver has made the key, or could not.
+    /// The driver has made the key, or could not. Says whether it was one of this half's.
     pub(crate) fn on_bound(
         &mut self,
         sh: &mut Shared,
         now: Instant,
         key: KeyId,
         result: Result<(Rkey, RemoteAddr), CopyReason>,
-    ) {
+    ) -> bool {
         let withdrawn = &mut self.pipeline.withdrawn;
         if let Some(index) = withdrawn.iter().position(|(other, _)| *other == key) {
             let (_, call) = withdrawn.swap_remove(index);
             match result {
-                Ok(_) => self.to_kill.push_back((key, call)),
+                Ok(_) => sh.kill_key(key, CallId::Send(SendId(call))),
                 Err(_) => self.key_died(sh, call),
             }
-            return;
+            return true;
         }
         let Some(advert) = self.pipeline.binding(key) else {
-            // The connection ended meanwhile, and the key with it.
-            return;
+            return false;
         };
         match result {
             Ok((rkey, addr)) => {
@@ -173,6 +162,7 @@ impl Tx {
                 self.resume(sh);
             }
         }
+        true
     }
 
     /// An advert that the peer has not heard of is not wanted any more. `failed`: its key could
@@ -181,10 +171,11 @@ impl Tx {
         if let Some(call) = self.calls.get_mut(advert.call) {
             call.pos = advert.at;
         }
+        sh.sources_out -= 1;
         match advert.state {
             _ if failed => self.key_died(sh, advert.call),
             AdvertState::Binding => self.pipeline.withdrawn.push((advert.key, advert.call)),
-            _ => self.to_kill.push_back((advert.key, advert.call)),
+            _ => sh.kill_key(advert.key, CallId::Send(SendId(advert.call))),
         }
     }
 
@@ -211,6 +202,10 @@ impl Tx {
                 open == 0 || sh.modes.tx == FlowMode::Pipelined,
                 "a second source advert in Combined mode"
             );
+            assert!(
+                !self.writes.is_offered(),
+                "a source advert with an offer in hand (§4.7)"
+            );
             let payload = match inline {
                 0 => Payload::None,
                 len => Payload::Call {
@@ -226,6 +221,9 @@ impl Tx {
             advert.inline = inline;
             advert.state = AdvertState::Open { mseq };
             sh.stats.tx_adverts_open_max = sh.stats.tx_adverts_open_max.max(open as u64 + 1);
+            if inline > 0 {
+                self.count_payload(sh);
+            }
             if open > 0 {
                 sh.reached(Mark::SeveralAdverts);
             } else {
@@ -289,12 +287,13 @@ impl Tx {
         let Some(advert) = self.pipeline.pop() else {
             return;
         };
+        sh.sources_out -= 1;
         sh.stats.tx_bytes_inline += u64::from(advert.inline);
         if key_dead {
             sh.out.push(Action::ForgetKey(advert.key));
             self.key_died(sh, advert.call);
         } else {
-            self.to_kill.push_back((advert.key, advert.call));
+            sh.kill_key(advert.key, CallId::Send(SendId(advert.call)));
         }
         sh.wake.send = true;
     }
@@ -305,7 +304,9 @@ impl Tx {
             return;
         }
         sh.control.nudge = false;
-        sh.timers.clear(Timer::Cancel);
+        if self.writes.is_quiet() {
+            sh.timers.clear(Timer::Cancel);
+        }
         let cancel = core::mem::replace(&mut self.pipeline.cancel, Cancel::No);
         if matches!(cancel, Cancel::Sent(_)) {
             sh.reached(match self.pipeline.refused_at {

@@ -64,7 +64,7 @@ fn zero_copy_bulk_is_read_by_the_verbs_from_either_memory() {
         ]);
         let names = [
             "bw.verified",
-            "verbs.read_bytes",
+            "verbs.rdma_bytes",
             "verbs.send_bytes",
             "engine agrees",
         ];

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 
 use sdp_core::action::PrivateData;
 use sdp_core::{
-    Action, BufferId, CopyJob, CopyReason, CopyWhat, Instant, KeyId, Payload, PostSend, ReadInto,
-    SendId, WorkId,
+    Action, BufferId, CallId, CopyJob, CopyReason, CopyWhat, Instant, KeyId, Payload, PostSend,
+    ReadInto, SendId, WorkId,
 };
 use sdp_verbs::{
     Access, Binding, Caps, PostError, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp,
@@ -15,11 +15,21 @@ use sdp_verbs::{
 };
 use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
 
-use super::regions::{KeyParts, PrivateMemory, copy_foreign, sink_access};
+use super::regions::{
+    CallMemory, KeyParts, PrivateMemory, copy_foreign, sink_access, source_access,
+};
 use super::{Conn, Inner, recv_wr_id, work_wr_id};
 
 /// Inline payload of a SrcAvail at most, so that header and payload fit a stack buffer.
 const INLINE_MAX: usize = 256;
+
+/// The memory of a call, and what the peer may do with it.
+fn memory_of(inner: &mut Inner, call: CallId) -> (&mut CallMemory, Access) {
+    match call {
+        CallId::Send(id) => (inner.calls.send_mut(id), Access::REMOTE_READ),
+        CallId::Recv(id) => (inner.calls.recv_mut(id), Access::REMOTE_WRITE),
+    }
+}
 
 /// Whether a request could be posted. A refusal is our own miscount or a dead queue pair; either
 /// way the connection ends.
@@ -36,7 +46,9 @@ enum Names {
 impl Names {
     fn of(action: &Action) -> Self {
         match action {
-            Action::RdmaRead { work, .. } | Action::InvalidateKey { work, .. } => Self::Work(*work),
+            Action::RdmaRead { work, .. }
+            | Action::RdmaWrite { work, .. }
+            | Action::InvalidateKey { work, .. } => Self::Work(*work),
             Action::Probe { work } => Self::Work(*work),
             Action::PostSend(send) => send.work.map_or(Self::Nothing, Self::Work),
             Action::PostRecv { buf, .. } => Self::Receive(*buf),
@@ -90,6 +102,19 @@ impl Conn {
                 into,
                 len,
             } => self.post_read(inner, now, work, (remote, rkey), into, len as usize),
+            Action::RdmaWrite {
+                work,
+                call,
+                at,
+                remote,
+                rkey,
+                len,
+            } => self.post_write(inner, work, (call, at, len as usize), (remote, rkey)),
+            Action::Register { call, at, len } => {
+                let registered = self.register(inner, call, at, len);
+                inner.engine.handle_registered(now, call, registered);
+                Ok(())
+            }
             Action::BindKey { key, call, at, len } => {
                 let bound = self.bind_key(inner, key, call, at, len as usize);
                 inner.engine.handle_bound(now, key, bound);
@@ -254,6 +279,58 @@ impl Conn {
         Ok(())
     }
 
+    /// Registers memory of a send for the writes that follow.
+    fn register(
+        &self,
+        inner: &mut Inner,
+        call: SendId,
+        at: usize,
+        len: usize,
+    ) -> Result<(), CopyReason> {
+        let memory = inner.calls.send_mut(call);
+        let access = source_access(self.context.provider());
+        match memory.register(at, len, access, &self.context) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.cannot_show("registering memory to write from", &error)),
+        }
+    }
+
+    fn post_write(
+        &self,
+        inner: &mut Inner,
+        work: WorkId,
+        (call, at, len): (SendId, usize, usize),
+        (remote, rkey): (sdp_wire::RemoteAddr, sdp_wire::Rkey),
+    ) -> Outcome {
+        let qp = self.qp()?;
+        let memory = inner.calls.send_mut(call);
+        let (region, addr) = memory
+            .registered(at, len)
+            .expect("the engine has memory registered before it writes from it");
+        let local = Sge {
+            addr: addr.as_ptr(),
+            len,
+            lkey: region.lkey(),
+        };
+        qp.post_send(SendWr {
+            wr_id: work_wr_id(Some(work)),
+            op: SendOp::Write {
+                local: &[local],
+                remote: RemoteAddr(remote.0),
+                rkey: Rkey(rkey.0),
+            },
+            flags: SendFlags::SIGNALED,
+        })?;
+        inner.posted_work();
+        Ok(())
+    }
+
+    /// Says in the log why bytes are copied instead.
+    fn cannot_show(&self, what: &str, error: &dyn std::fmt::Display) -> CopyReason {
+        tracing::warn!(token = ?self.token, "{what} failed, copying instead: {error}");
+        CopyReason::BindFailed
+    }
+
     fn read_target(
         &self,
         inner: &mut Inner,
@@ -286,22 +363,19 @@ impl Conn {
         &self,
         inner: &mut Inner,
         key: KeyId,
-        call: SendId,
+        call: CallId,
         at: usize,
         len: usize,
     ) -> Result<(sdp_wire::Rkey, sdp_wire::RemoteAddr), CopyReason> {
-        let failed = |error: &dyn std::fmt::Display| {
-            tracing::warn!(token = ?self.token, "no key for a send, copying instead: {error}");
-            CopyReason::BindFailed
-        };
+        let failed = |error: &dyn std::fmt::Display| self.cannot_show("making a key", error);
         let caps = self.context.provider().caps();
         let (parts, addr) = if caps.contains(Caps::MEMORY_WINDOW) {
             self.bind_window(inner, call, at, len)
                 .map_err(|error| failed(&*error))?
         } else {
-            let memory = inner.calls.send_mut(call);
+            let (memory, right) = memory_of(inner, call);
             let (region, addr) = memory
-                .expose(at, len, &self.context)
+                .expose(at, len, right, &self.context)
                 .map_err(|e| failed(&e))?;
             let rkey = region
                 .rkey()
@@ -324,17 +398,21 @@ impl Conn {
         ))
     }
 
-    /// A key by a memory window over `at..at + len` of a send's memory.
+    /// A key by a memory window over `at..at + len` of a call's memory.
     fn bind_window(
         &self,
         inner: &mut Inner,
-        call: SendId,
+        call: CallId,
         at: usize,
         len: usize,
     ) -> Result<(KeyParts, NonNull<u8>), Box<dyn std::error::Error>> {
         let qp = self.qp()?;
-        let memory = inner.calls.send_mut(call);
-        let (region, addr) = memory.register(at, len, Access::MW_BIND, &self.context)?;
+        let local = match call {
+            CallId::Send(_) => source_access(self.context.provider()),
+            CallId::Recv(_) => sink_access(self.context.provider()),
+        };
+        let (memory, remote) = memory_of(inner, call);
+        let (region, addr) = memory.register(at, len, local, &self.context)?;
         let window = match inner.calls.spare_window() {
             Some(window) => window,
             None => self.context.provider().alloc_window()?,
@@ -343,7 +421,7 @@ impl Conn {
             lkey: region.lkey(),
             addr,
             len,
-            access: Access::REMOTE_READ,
+            access: remote,
         };
         let rkey = qp.bind(work_wr_id(None), SendFlags::empty(), &*window, binding)?;
         let parts = KeyParts {

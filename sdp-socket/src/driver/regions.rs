@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use sdp_core::{KeyId, RecvId, SendId, WorkId};
+use sdp_core::{CallId, KeyId, RecvId, SendId, WorkId};
 use sdp_verbs::{
     Access, Caps, ForeignSlice, MemoryRegion, MemoryWindow, Provider, Rkey, Sge, VerbsError,
 };
@@ -170,6 +170,19 @@ impl CallMemory {
         piece.region = Some(Arc::clone(&region));
         Ok((region, ptr))
     }
+
+    /// The one piece that holds `at..at + len`, if it is registered.
+    pub(crate) fn registered(
+        &self,
+        at: usize,
+        len: usize,
+    ) -> Option<(&Arc<dyn MemoryRegion>, NonNull<u8>)> {
+        let holds = |p: &&Piece| p.start <= at && at + len <= p.end;
+        let piece = self.pieces.iter().find(holds)?;
+        // SAFETY: `at` lies within this piece.
+        let ptr = unsafe { piece.ptr.add(at - piece.start) };
+        piece.region.as_ref().map(|region| (region, ptr))
+    }
 }
 
 impl CallMemory {
@@ -181,32 +194,52 @@ impl CallMemory {
         &self,
         at: usize,
         len: usize,
+        right: Access,
         context: &Context,
     ) -> Result<(Arc<dyn MemoryRegion>, NonNull<u8>), VerbsError> {
         let (ptr, whole) = self.parts(at, len).next().expect("an advert has bytes");
         assert_eq!(whole, len, "the engine respects segment ends");
+        // Who may be written to by others may be written to by its own adapter (verbs ask for it).
+        let access = match right {
+            Access::REMOTE_WRITE => right | Access::LOCAL_WRITE,
+            _ => right,
+        };
         // SAFETY: the invariant of this type keeps the memory valid and unreferenced, and the call
         // does not end before the key of this region is dead, which is when it is deregistered.
-        let region = unsafe { context.provider().register(ptr, len, Access::REMOTE_READ) }?;
+        let region = unsafe { context.provider().register(ptr, len, access) }?;
         Ok((region, ptr))
     }
 }
 
-/// The rights of memory that READs store into. On iWARP the peer's adapter writes into it by a key
+/// The rights of memory that windows are made over, where there are windows.
+fn window_access(provider: &dyn Provider) -> Access {
+    if provider.caps().contains(Caps::MEMORY_WINDOW) {
+        Access::MW_BIND
+    } else {
+        Access::empty()
+    }
+}
+
+/// The rights of a send's memory: keys are made over it, and WRITEs take from it.
+pub(crate) fn source_access(provider: &dyn Provider) -> Access {
+    window_access(provider)
+}
+
+/// The rights of memory that READs store into, and that keys are made over. On iWARP the peer's adapter writes into it by a key
 /// that the request names, so it is exposed for as long as it is registered: to the end of the
 /// call, or of the read-ahead.
 pub(crate) fn sink_access(provider: &dyn Provider) -> Access {
     if provider.caps().contains(Caps::EXPOSED_SINK) {
-        Access::LOCAL_WRITE | Access::REMOTE_WRITE
+        Access::LOCAL_WRITE | Access::REMOTE_WRITE | window_access(provider)
     } else {
-        Access::LOCAL_WRITE
+        Access::LOCAL_WRITE | window_access(provider)
     }
 }
 
 /// A key given to the peer.
 #[derive(Debug)]
 struct LiveKey {
-    call: SendId,
+    call: CallId,
     rkey: Rkey,
     /// None: the key is the region's own, and dies with it.
     window: Option<Box<dyn MemoryWindow>>,
@@ -239,11 +272,15 @@ impl CallTable {
 
     /// The call is over. No key of its memory is left; should one be, it dies here.
     pub(crate) fn remove_send(&mut self, id: SendId) {
+        self.bury_keys(CallId::Send(id));
+        self.sends.remove(&id);
+    }
+
+    fn bury_keys(&mut self, id: CallId) {
         while let Some(key) = self.keys.key_where(|live| live.call == id).copied() {
             tracing::error!("{key:?} outlived its call");
             self.keys.remove(&key);
         }
-        self.sends.remove(&id);
     }
 
     pub(crate) fn send_mut(&mut self, id: SendId) -> &mut CallMemory {
@@ -256,7 +293,9 @@ impl CallTable {
         self.recvs.insert(id, memory);
     }
 
+    /// As [`remove_send`](Self::remove_send).
     pub(crate) fn remove_recv(&mut self, id: RecvId) {
+        self.bury_keys(CallId::Recv(id));
         self.recvs.remove(&id);
     }
 
@@ -282,7 +321,7 @@ impl CallTable {
         self.spare.pop()
     }
 
-    pub(crate) fn add_key(&mut self, key: KeyId, call: SendId, parts: KeyParts) {
+    pub(crate) fn add_key(&mut self, key: KeyId, call: CallId, parts: KeyParts) {
         let live = LiveKey {
             call,
             rkey: parts.rkey,

@@ -51,6 +51,10 @@ impl Conn {
             registered: self.is_registered(memory),
             copy_reason: self.copy_reason(memory),
         };
+        if request.copy_reason.is_none() {
+            // The peer may have offered memory to write into: better to know before advertising.
+            self.pump_if_free();
+        }
         let mut inner = self.lock();
         let id = inner.engine.send_start(self.context.now(), request);
         inner.calls.add_send(id, memory.clone());

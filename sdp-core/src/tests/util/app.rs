@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 use super::pattern;
 use super::world::World;
 use crate::{
-    CallError, CopyReason, CopySource, CopyTarget, EndCall, Event, RecvId, RecvRequest, RecvStep,
-    SendId, SendRequest, SendStep,
+    CallError, CallId, CopyReason, CopySource, CopyTarget, EndCall, Event, RecvId, RecvRequest,
+    RecvStep, SendId, SendRequest, SendStep,
 };
 
 /// One thing a program does.
@@ -344,7 +344,7 @@ fn send_on(
         SendStep::Done(outcome) => {
             for key in world.nics[side].keys.values() {
                 assert!(
-                    key.call != id || !key.alive,
+                    key.call != CallId::Send(id) || !key.alive,
                     "a send returned with a living key"
                 );
             }
@@ -387,6 +387,12 @@ fn recv_on(
         }
         RecvStep::Wait => false,
         RecvStep::Done(outcome) => {
+            for key in world.nics[side].keys.values() {
+                assert!(
+                    key.call != CallId::Recv(id) || !key.alive,
+                    "a receive returned with a living key"
+                );
+            }
             let bytes = world.nics[side].recvs.remove(&id).unwrap();
             let app = &mut world.apps[side];
             let peeking = app.tasks[index].peeking;

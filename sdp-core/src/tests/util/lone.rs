@@ -119,6 +119,9 @@ impl Lone {
                     self.conn.handle_bound(self.instant(), key, Ok(found));
                     self.actions.push(action);
                 }
+                Action::Register { call, .. } => {
+                    self.conn.handle_registered(self.instant(), call, Ok(()));
+                }
                 Action::Copy(job) => self.conn.handle_copied(self.instant(), job.id, true),
                 other => self.actions.push(other),
             }
@@ -234,6 +237,21 @@ impl Lone {
             _ => true,
         });
         reads
+    }
+
+    /// The writes posted and not looked at: work, remote address, length.
+    pub(in crate::tests) fn take_writes(&mut self) -> Vec<(WorkId, u64, u32)> {
+        let mut writes = Vec::new();
+        self.actions.retain(|action| match action {
+            Action::RdmaWrite {
+                work, remote, len, ..
+            } => {
+                writes.push((*work, remote.0, *len));
+                false
+            }
+            _ => true,
+        });
+        writes
     }
 
     pub(in crate::tests) fn pass(&mut self, time: u64) {

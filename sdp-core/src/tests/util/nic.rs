@@ -8,15 +8,15 @@ use sdp_wire::{BSDH_LEN, RemoteAddr, Rkey};
 
 use crate::connection::Connection;
 use crate::{
-    Action, BufferId, CopySource, CopyTarget, Event, GrantId, KeyId, MemId, Payload, PostSend,
-    ReadInto, RecvId, SendId,
+    Action, BufferId, CallId, CopySource, CopyTarget, Event, GrantId, KeyId, MemId, Payload,
+    PostSend, ReadInto, RecvId, SendId,
 };
 
 /// A key given to the peer.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::tests) struct Key {
     pub(in crate::tests) rkey: Rkey,
-    pub(in crate::tests) call: SendId,
+    pub(in crate::tests) call: CallId,
     at: usize,
     len: u32,
     pub(in crate::tests) alive: bool,
@@ -46,6 +46,10 @@ pub(in crate::tests) struct Nic {
     /// Messages posted, by their first byte.
     pub(in crate::tests) log: Vec<(u64, PostSend)>,
     pub(in crate::tests) reads: Vec<(ReadInto, u32)>,
+    /// Lengths of writes that landed here.
+    pub(in crate::tests) landed: Vec<u32>,
+    /// Memory registered for writes.
+    registered: HashSet<(SendId, usize)>,
     /// Copies asked for by the engine.
     pub(in crate::tests) copy_count: usize,
 }
@@ -74,6 +78,8 @@ impl Nic {
             last_completion: 0,
             log: Vec::new(),
             reads: Vec::new(),
+            landed: Vec::new(),
+            registered: HashSet::new(),
             copy_count: 0,
         }
     }
@@ -82,11 +88,15 @@ impl Nic {
     pub(in crate::tests) fn bind(
         &mut self,
         key: KeyId,
-        call: SendId,
+        call: CallId,
         at: usize,
         len: u32,
     ) -> (Rkey, RemoteAddr) {
-        let memory = self.sends.get(&call).expect("bind of a forgotten call");
+        let memory = match call {
+            CallId::Send(id) => self.sends.get(&id),
+            CallId::Recv(id) => self.recvs.get(&id),
+        };
+        let memory = memory.expect("bind of a forgotten call");
         assert!(at + len as usize <= memory.len(), "bind past the memory");
         let rkey = Rkey(0x100 + key.0);
         let made = Key {
@@ -102,16 +112,52 @@ impl Nic {
 
     /// What a peer's RDMA READ finds.
     pub(in crate::tests) fn remote_read(&self, rkey: Rkey, addr: RemoteAddr, len: u32) -> Vec<u8> {
+        let (key, at) = self.through(rkey, addr, len);
+        let CallId::Send(call) = key.call else {
+            panic!("a read of memory that is for writing");
+        };
+        let memory = self.sends.get(&call).expect("key of a forgotten call");
+        memory[at..][..len as usize].to_vec()
+    }
+
+    /// A peer's RDMA WRITE lands.
+    pub(in crate::tests) fn remote_write(&mut self, rkey: Rkey, addr: RemoteAddr, bytes: &[u8]) {
+        let len = u32::try_from(bytes.len()).unwrap();
+        let (key, at) = self.through(rkey, addr, len);
+        let CallId::Recv(call) = key.call else {
+            panic!("a write to memory that is for reading");
+        };
+        self.landed.push(len);
+        let memory = self.recvs.get_mut(&call).expect("key of a forgotten call");
+        memory[at..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// The key, and where in its call's memory the range begins.
+    fn through(&self, rkey: Rkey, addr: RemoteAddr, len: u32) -> (Key, usize) {
         let (id, key) = self
             .keys
             .iter()
             .find(|(_, key)| key.rkey == rkey)
-            .expect("read through an unknown key");
-        assert!(key.alive, "read through dead {id:?}");
+            .expect("access through an unknown key");
+        assert!(key.alive, "access through dead {id:?}");
         let from = usize::try_from(addr.0 - 3 - VA * u64::from(id.0)).unwrap();
-        assert!(from + len as usize <= key.len as usize, "read past the key");
-        let memory = self.sends.get(&key.call).expect("key of a forgotten call");
-        memory[key.at + from..][..len as usize].to_vec()
+        assert!(from + len as usize <= key.len as usize, "past the key");
+        (*key, key.at + from)
+    }
+
+    /// Memory of a send is registered.
+    pub(in crate::tests) fn register(&mut self, call: SendId, at: usize, len: usize) {
+        let memory = &self.sends[&call];
+        assert!(len > 0 && at + len <= memory.len(), "past the memory");
+        self.registered.insert((call, at + len));
+    }
+
+    /// Bytes of a send's memory, as an RDMA WRITE takes them.
+    pub(in crate::tests) fn local(&self, call: SendId, at: usize, len: u32) -> Vec<u8> {
+        let end = at + len as usize;
+        let known = |(id, upto): &(SendId, usize)| *id == call && end <= *upto;
+        assert!(self.registered.iter().any(known), "memory not registered");
+        self.sends.get(&call).expect("a write of a forgotten call")[at..end].to_vec()
     }
 
     /// A SEND with invalidate arrived.

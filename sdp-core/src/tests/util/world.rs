@@ -12,7 +12,7 @@ use super::nic::Nic;
 use crate::connection::Connection;
 use crate::{
     Action, CmInput, Completion, Config, CopyReason, CopyWhat, Instant, JobId, KeyId, PostSend,
-    ReadInto, Received, WorkId,
+    ReadInto, Received, SendId, WorkId,
 };
 
 /// How the world behaves.
@@ -53,8 +53,21 @@ struct ReadJob {
     len: u32,
 }
 
+/// A write on its way.
+#[derive(Debug)]
+struct WriteJob {
+    call: SendId,
+    at: usize,
+    remote: RemoteAddr,
+    rkey: Rkey,
+    len: u32,
+    /// Once the sending side is in error: what its adapter had taken.
+    bytes: Option<Vec<u8>>,
+}
+
 #[derive(Debug)]
 enum Happening {
+    Land(WriteJob),
     Arrive {
         bytes: Vec<u8>,
         invalidate: Option<Rkey>,
@@ -204,7 +217,6 @@ impl World {
 
     fn carry_out(&mut self, side: usize, action: Action) {
         let peer = 1 - side;
-        let now = self.instant();
         match action {
             Action::Accept(data) => {
                 let time = self.jittered(self.laws.latency);
@@ -229,6 +241,27 @@ impl World {
                 self.flush(side);
             }
             Action::PostSend(send) => self.post_send(side, &send),
+            Action::InvalidateKey { key, work } => {
+                let time = self.jittered(100);
+                self.complete(side, work, time, None, Some(key));
+            }
+            Action::Copy(job) => {
+                self.nics[side].copy_count += 1;
+                let delay = self.copy_delay();
+                self.at(self.now + delay, side, Happening::Copied(job.id, job.what));
+            }
+            Action::Probe { work } => {
+                let time = self.jittered(2 * self.laws.latency);
+                self.complete(side, work, time, None, None);
+            }
+            other => self.carry_out_rdma(side, other),
+        }
+    }
+
+    /// Actions of RDMA READ and WRITE.
+    fn carry_out_rdma(&mut self, side: usize, action: Action) {
+        let now = self.instant();
+        match action {
             Action::RdmaRead {
                 work,
                 remote,
@@ -250,6 +283,40 @@ impl World {
                 };
                 self.complete(side, work, time, Some(read), None);
             }
+            Action::RdmaWrite {
+                work,
+                call,
+                at,
+                remote,
+                rkey,
+                len,
+            } => {
+                assert!(len > 0);
+                let arrival = self.arrival(side);
+                if !self.nics[side].in_error {
+                    let job = WriteJob {
+                        call,
+                        at,
+                        remote,
+                        rkey,
+                        len,
+                        bytes: None,
+                    };
+                    self.at(arrival, 1 - side, Happening::Land(job));
+                }
+                self.complete(side, work, arrival + self.laws.latency, None, None);
+            }
+            Action::Register { call, at, len } => {
+                let registered = if self.trouble() {
+                    Err(CopyReason::BindFailed)
+                } else {
+                    self.nics[side].register(call, at, len);
+                    Ok(())
+                };
+                self.nics[side]
+                    .conn
+                    .handle_registered(now, call, registered);
+            }
             Action::BindKey { key, call, at, len } => {
                 let bound = if self.trouble() {
                     Err(CopyReason::BindFailed)
@@ -258,29 +325,34 @@ impl World {
                 };
                 self.nics[side].conn.handle_bound(now, key, bound);
             }
-            Action::InvalidateKey { key, work } => {
-                let time = self.jittered(100);
-                self.complete(side, work, time, None, Some(key));
-            }
-            Action::Probe { work } => {
-                let time = self.jittered(2 * self.laws.latency);
-                self.complete(side, work, time, None, None);
-            }
-            Action::Copy(job) => {
-                self.nics[side].copy_count += 1;
-                let delay = self.copy_delay();
-                self.at(self.now + delay, side, Happening::Copied(job.id, job.what));
-            }
             other => panic!("unexpected {other:?}"),
         }
+    }
+
+    /// When what `side` posts now reaches the other side: in order.
+    fn arrival(&mut self, side: usize) -> u64 {
+        let arrival = self.jittered(self.laws.latency);
+        let arrival = arrival.max(self.nics[side].last_arrival);
+        self.nics[side].last_arrival = arrival;
+        arrival
+    }
+
+    /// A write lands: its bytes are taken as late as verbs allow.
+    fn land(&mut self, side: usize, job: &WriteJob) {
+        if self.nics[side].in_error {
+            return;
+        }
+        let bytes = match &job.bytes {
+            Some(bytes) => bytes.clone(),
+            None => self.nics[1 - side].local(job.call, job.at, job.len),
+        };
+        self.nics[side].remote_write(job.rkey, job.remote, &bytes);
     }
 
     fn post_send(&mut self, side: usize, send: &PostSend) {
         self.nics[side].log.push((self.now, send.clone()));
         let bytes = self.nics[side].gather(send);
-        let arrival = self.jittered(self.laws.latency);
-        let arrival = arrival.max(self.nics[side].last_arrival);
-        self.nics[side].last_arrival = arrival;
+        let arrival = self.arrival(side);
         if !self.nics[side].in_error {
             let invalidate = send.invalidate;
             let arrive = Happening::Arrive { bytes, invalidate };
@@ -324,6 +396,14 @@ impl World {
         if core::mem::replace(&mut self.nics[side].in_error, true) {
             return;
         }
+        // What is on the wire arrives, and in order: messages behind a write prove that it did.
+        for happening in self.happenings.iter_mut().flatten() {
+            if let (to, Happening::Land(job)) = happening
+                && *to != side
+            {
+                job.bytes = Some(self.nics[side].local(job.call, job.at, job.len));
+            }
+        }
         let work: Vec<_> = self.outstanding[side].drain(..).collect();
         for (work, _) in work {
             let done = Happening::Complete {
@@ -361,6 +441,7 @@ impl World {
     fn happen(&mut self, side: usize, what: Happening) {
         let now = self.instant();
         match what {
+            Happening::Land(job) => self.land(side, &job),
             Happening::Arrive { bytes, invalidate } => self.arrive(side, &bytes, invalidate),
             Happening::Complete {
                 work,

@@ -168,9 +168,11 @@ fn engine_counters(stats: &Stats) -> Counters {
         ("tx_bytes_bcopy", stats.tx_bytes_bcopy),
         ("tx_bytes_inline", stats.tx_bytes_inline),
         ("tx_bytes_zcopy", stats.tx_bytes_zcopy),
+        ("tx_bytes_written", stats.tx_bytes_written),
         ("rx_bytes_bcopy", stats.rx_bytes_bcopy),
         ("rx_bytes_inline", stats.rx_bytes_inline),
         ("rx_bytes_zcopy", stats.rx_bytes_zcopy),
+        ("rx_bytes_written", stats.rx_bytes_written),
         ("rx_bytes_read_ahead", stats.rx_bytes_read_ahead),
         ("credit_stalls", stats.credit_stalls),
     ];
