@@ -63,7 +63,7 @@ const HW_TEST_ALONE: &str = include_str!("../../guest/jobs/hw_test_alone.sh");
 /// All tests of a program; few at once, the guest is slow.
 const TEST: &str = "\"$TEST\" --include-ignored --test-threads=2\n";
 const CONFORMANCE: &str = "conformance_rdma";
-const TEST_AS_NOBODY: &str = "as_nobody \"$TEST\" --include-ignored --test-threads=2\n";
+const CONFORMANCE_NOBODY: &str = include_str!("../../guest/jobs/conformance_nobody.sh");
 
 const NONE: &[Device] = &[];
 const RXE: &[Device] = &[Device::Rxe];
@@ -83,8 +83,10 @@ pub(super) const JOBS: &[Job] = &[
         .short(),
     job("devinfo", LOOP, BOTH, DEVINFO).short(),
     job("rping", LOOP, BOTH, RPING),
-    job("conformance", LOOP, BOTH, TEST).test(CONFORMANCE),
-    job("conformance-nobody", LOOP, BOTH, TEST_AS_NOBODY).test(CONFORMANCE),
+    job("conformance", LOOP, BOTH, TEST)
+        .test(CONFORMANCE)
+        .short(),
+    job("conformance-nobody", LOOP, BOTH, CONFORMANCE_NOBODY).test(CONFORMANCE),
     job("hw-test-alone", LOOP, RXE, HW_TEST_ALONE).sdp(),
     job("rping", PAIR, BOTH, RPING).short(),
     job("netem", PAIR, RXE, NETEM),
