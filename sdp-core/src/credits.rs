@@ -28,7 +28,7 @@ pub(crate) struct Credits {
     acked_mseq: u32,
     /// Messages that may still be queued.
     available: u32,
-    /// The most there ever were.
+    /// The most there ever were of buffers of this length.
     most: u32,
     /// MSeq of the last message received.
     recv_mseq: u32,
@@ -126,6 +126,11 @@ impl Credits {
     /// Payload may go.
     pub(crate) const fn payload_allowed(&self) -> bool {
         self.available >= PAYLOAD_MIN
+    }
+
+    /// The peer's buffers have another length from now on, and another number.
+    pub(crate) fn on_resized(&mut self) {
+        self.most = self.available;
     }
 
     /// Fewer than half of the credits are left.

@@ -227,6 +227,11 @@ impl Resize {
     }
 
     /// An answer waits for nothing but credits.
+    /// The peer has not answered yet.
+    pub(crate) const fn is_asking(&self) -> bool {
+        self.ask.is_some()
+    }
+
     pub(crate) const fn ack_due(&self) -> bool {
         matches!(self.owed, Owed::Now | Owed::After(0))
     }
@@ -278,6 +283,7 @@ impl Shared {
         let credits = self.credits.available();
         let len = self.resize.on_ack(size, credits)?;
         self.set_peer_len(len);
+        self.credits.on_resized();
         Ok(())
     }
 

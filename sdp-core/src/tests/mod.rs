@@ -4,6 +4,7 @@ mod util;
 
 mod basic;
 mod cancel;
+mod coalesce;
 mod hostile;
 mod illegal;
 mod keepalive;

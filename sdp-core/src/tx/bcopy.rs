@@ -124,7 +124,8 @@ impl Tx {
             owed => owed,
         };
         let data_max = sh.data_len_max();
-        let gather = run < data_max && sh.coalesce();
+        // Only a small call is held back for others: a large one has enough to fill messages.
+        let gather = call.rest() < data_max && sh.coalesce();
         if clear && sh.can_payload() && !call.grant_failed && !advert_blocked && !gather {
             self.next_grant = self.next_grant.wrapping_add(1);
             let to = CopyTarget::Message(GrantId(self.next_grant));

@@ -37,9 +37,13 @@ const COALESCE_WAIT: Duration = Duration::from_millis(10);
 
 impl Shared {
     /// Small sends are to be gathered: fewer than half of the credits are left, so the peer has
-    /// messages to read, or is about to say that it has read them. Not with TCP_NODELAY.
+    /// messages to read, or is about to say that it has read them. Not with TCP_NODELAY, and not
+    /// while the peer uses up receives of the old length: no more of them are posted.
     pub(super) fn coalesce(&self) -> bool {
-        !self.config.nodelay && self.credits.is_scarce() && !self.life.tx_shut()
+        !self.config.nodelay
+            && !self.resize.is_asking()
+            && self.credits.is_scarce()
+            && !self.life.tx_shut()
     }
 }
 
