@@ -70,6 +70,8 @@ pub(crate) struct PeerLink {
     qps: Mutex<QpSlots>,
     shown: Mutex<HashSet<u32>>,
     peer_regions: RwLock<HashMap<u32, Arc<Mapping>>>,
+    /// A chunk or region was looked for that had not come.
+    lacking: AtomicBool,
     dead: AtomicBool,
     warned: AtomicBool,
 }
@@ -144,6 +146,7 @@ impl PeerLink {
             qps: Mutex::default(),
             shown: Mutex::default(),
             peer_regions: RwLock::default(),
+            lacking: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             warned: AtomicBool::new(false),
         });
@@ -189,7 +192,7 @@ impl PeerLink {
         }
         chunks.push(map);
         drop(chunks);
-        self.wake_all();
+        self.wake_the_lacking();
         Ok(())
     }
 
@@ -219,7 +222,7 @@ impl PeerLink {
             });
         }
         drop(regions);
-        self.wake_all();
+        self.wake_the_lacking();
         Ok(())
     }
 
@@ -330,6 +333,23 @@ impl PeerLink {
         self.qps.lock().expect("nothing panics under this lock")
     }
 
+    /// Looks, and looks again after a note that something was lacking: what came in between is
+    /// found, what comes later wakes.
+    fn find_or_lack<T>(&self, find: impl Fn() -> Option<T>) -> Option<T> {
+        find().or_else(|| {
+            self.lacking.store(true, Ordering::SeqCst);
+            find()
+        })
+    }
+
+    /// Something of the peer's has come: if any queue pair lacked something, all look again.
+    /// Otherwise nobody does, so that the memory of many connections costs nothing for each.
+    fn wake_the_lacking(&self) {
+        if self.lacking.swap(false, Ordering::SeqCst) {
+            self.wake_all();
+        }
+    }
+
     /// Makes every queue pair look again at what it may now be able to do.
     fn wake_all(&self) {
         let qps: Vec<_> = self.qps().slots.iter().filter_map(Weak::upgrade).collect();
@@ -386,20 +406,25 @@ impl PeerLink {
 
     /// A chunk of the peer's, once its message has come.
     pub(crate) fn peer_chunk(&self, id: u32) -> Option<Arc<Mapping>> {
-        let chunks = self
-            .peer_chunks
-            .read()
-            .expect("nothing panics under this lock");
-        chunks.get(usize::try_from(id).ok()?).map(Arc::clone)
+        let id = usize::try_from(id).ok()?;
+        self.find_or_lack(|| {
+            let chunks = self
+                .peer_chunks
+                .read()
+                .expect("nothing panics under this lock");
+            chunks.get(id).map(Arc::clone)
+        })
     }
 
     /// A region of the peer's, while it is mapped.
     pub(crate) fn peer_region(&self, id: u32) -> Option<Arc<Mapping>> {
-        let regions = self
-            .peer_regions
-            .read()
-            .expect("nothing panics under this lock");
-        regions.get(&id).map(Arc::clone)
+        self.find_or_lack(|| {
+            let regions = self
+                .peer_regions
+                .read()
+                .expect("nothing panics under this lock");
+            regions.get(&id).map(Arc::clone)
+        })
     }
 
     /// The peer's keys, if it shows them to us.
