@@ -222,6 +222,11 @@ impl Credits {
         self.posted = self.posted.saturating_sub(1);
     }
 
+    /// Messages received that MSeqAck does not confirm yet.
+    pub(crate) const fn held_back(&self) -> u32 {
+        self.recv_mseq.wrapping_sub(self.ack())
+    }
+
     /// Receives posted.
     pub(crate) const fn posted(&self) -> u32 {
         self.posted

@@ -12,6 +12,9 @@ use crate::timer::Timer;
 /// control messages.
 const POSTED_FLOOR: u32 = 2;
 
+/// Credits of the peer's below which it cannot send all it may have to.
+const POOR_BELOW: u32 = 3;
+
 /// Buffers neither posted nor holding bytes.
 #[derive(Debug)]
 pub(super) struct Buffers {
@@ -72,7 +75,11 @@ impl Buffers {
 
     /// Posts what may be posted.
     pub(super) fn post(&mut self, sh: &mut Shared, held: usize) {
-        while sh.credits.posted() < self.target {
+        // Messages that may not be confirmed yet cost the peer credits. When it runs out of them,
+        // buffers make up for that, or two sides that hold a cancel each could not answer it.
+        let poor = sh.credits.known() < POOR_BELOW;
+        let target = self.target + if poor { sh.credits.held_back() } else { 0 };
+        while sh.credits.posted() < target {
             if held >= sh.config.recv_buffer_total && sh.credits.posted() >= POSTED_FLOOR {
                 return;
             }
