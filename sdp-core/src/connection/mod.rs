@@ -331,7 +331,12 @@ impl Connection {
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
         let over_before = self.sh.out.error_set();
-        let action = self.sh.out.poll(&mut self.sh.credits);
+        let mut action = self.sh.out.poll(&mut self.sh.credits);
+        if action.is_none() && self.sh.life.is_open() {
+            // The last message may have held credits back that are due now that it is out.
+            self.sh.flush_update();
+            action = self.sh.out.poll(&mut self.sh.credits);
+        }
         if !over_before && self.sh.out.error_set() {
             // Keys are dead now: calls that waited for that may end.
             self.sh.wake.send = true;

@@ -447,3 +447,41 @@ fn answers_wait_for_credits_and_merge() {
         Body::RdmaRdCompl { len: 99_990 }
     );
 }
+
+#[test]
+fn credits_that_a_refusal_held_back_go_once_it_is_out() {
+    let mut lone = Lone::new(Config {
+        recv_buffers_initial: 4,
+        recv_buffers_max: 4,
+        ..config()
+    });
+    lone.peer_advertises(100_000, 10);
+    let (id, _) = lone.recv(100_000);
+    lone.conn.recv_copied(lone.instant(), id, 10);
+    assert_eq!(lone.poll_recv(id), RecvStep::Wait);
+    let work = lone.take_reads()[0].0;
+    lone.see_all();
+    // A nudge and the cancel come in the same breath, before the refusal can leave.
+    let now = lone.instant();
+    lone.conn
+        .handle_completion(now, work, Completion::RemoteFault);
+    for body in [Body::Data, Body::SrcAvailCancel] {
+        let head = lone.next_head(body, 0);
+        lone.mseq += 1;
+        let mut bytes = [0; sdp_wire::HEAD_LEN_MAX];
+        head.encode(&mut bytes);
+        let message = crate::Received {
+            head: &bytes,
+            len: head.len() as usize,
+            invalidated: None,
+        };
+        let buf = lone.posted.remove(0);
+        lone.conn.handle_recv(now, buf, message);
+    }
+    lone.drain();
+    let (cancel, refusal) = (lone.mseq - 1, lone.find(Mid::SendSm));
+    assert!(refusal.mseq_ack < cancel);
+    let update = lone.find(Mid::Data);
+    assert!(update.mseq > refusal.mseq);
+    assert_eq!((update.mseq_ack, update.bufs), (cancel, 4));
+}
