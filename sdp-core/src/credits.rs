@@ -40,9 +40,9 @@ pub(crate) struct Credits {
     told_max: u32,
     /// MSeq of a SrcAvailCancel that is not finished: MSeqAck stays below it (§4.8 step 4).
     hold: Option<u32>,
-    /// Refusals (SendSm) queued and not yet handed out, and the last message received when the
+    /// Refusals (SendSm) and adverts queued and not yet handed out, and the last message received when the
     /// first of them was queued: MSeqAck does not pass it, so that none of them is taken for the
-    /// answer to a later cancel.
+    /// answer to a later cancel, or to have been sent in knowledge of a later refusal.
     refusals: (u32, u32),
     /// The last message received was an empty Data.
     last_was_update: bool,
@@ -244,7 +244,7 @@ impl Credits {
         self.hold = None;
     }
 
-    /// A refusal is queued: MSeqAck stays where it is until it has been handed out.
+    /// A refusal or an advert is queued: MSeqAck stays where it is until it has been handed out.
     pub(crate) fn hold_refusal(&mut self) {
         if self.refusals.0 == 0 {
             self.refusals.1 = self.ack();

@@ -53,7 +53,7 @@ pub(crate) enum HoldEnd {
     /// It answers a SrcAvailCancel, and confirms it.
     Before,
     /// It is a SendSm that nobody asked for, and must not be taken for the answer to a cancel that
-    /// came after it was queued.
+    /// came after it was queued; or a SrcAvail, which must not seem to know of a refusal that did.
     After,
 }
 

@@ -485,3 +485,28 @@ fn credits_that_a_refusal_held_back_go_once_it_is_out() {
     assert!(update.mseq > refusal.mseq);
     assert_eq!((update.mseq_ack, update.bufs), (cancel, 4));
 }
+
+#[test]
+fn an_advert_does_not_confirm_what_came_after_it_was_queued() {
+    let mut lone = Lone::new(config());
+    let now = lone.instant();
+    let request = crate::SendRequest {
+        len: LEN,
+        segment_ends: [LEN].into_iter().collect(),
+        nonblocking: false,
+        registered: false,
+        copy_reason: None,
+    };
+    let id = lone.conn.send_start(now, request);
+    assert_eq!(lone.conn.send_poll(now, id), SendStep::Wait);
+    let key = loop {
+        if let Some(Action::BindKey { key, .. }) = lone.conn.poll_action() {
+            break key;
+        }
+    };
+    let found = (rkey(key), sdp_wire::RemoteAddr(0x1000));
+    lone.conn.handle_bound(now, key, Ok(found));
+    // SrcAvail is queued. A refusal that came now would not be known to it.
+    lone.peer(Body::Data, 5);
+    assert_eq!(lone.find(Mid::SrcAvail).mseq_ack, 0);
+}

@@ -9,7 +9,7 @@ use crate::error::ConnectionError;
 use crate::ids::{CallId, KeyId, SendId};
 use crate::mark::Mark;
 use crate::mode::FlowMode;
-use crate::outbox::Outgoing;
+use crate::outbox::{HoldEnd, Outgoing};
 use crate::stats::CopyReason;
 use crate::time::Instant;
 use crate::timer::Timer;
@@ -214,8 +214,11 @@ impl Tx {
                     len,
                 },
             };
+            // It must not seem to know of a refusal that comes before it leaves.
+            sh.credits.hold_refusal();
             let (mseq, _) = sh.send(Outgoing {
                 payload,
+                hold: HoldEnd::After,
                 ..Outgoing::control(body)
             });
             advert.inline = inline;
