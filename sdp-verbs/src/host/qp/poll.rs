@@ -13,7 +13,7 @@ use super::tx::{Progress, State};
 use super::{HostQp, LocalSge};
 use crate::host::cq::Work;
 use crate::host::keys::KeyUse;
-use crate::host::layout::{Inbound, WriteRequest};
+use crate::host::layout::{Inbound, WriteRequest, WriteStatus};
 use crate::host::provider::LIMITS;
 use crate::host::xmem::Target;
 use crate::types::Rkey;
@@ -74,10 +74,15 @@ impl HostQp {
                     return (filled, false);
                 };
                 drop(rx);
-                if !self.answer_write(&remote, &request, work) {
-                    return (filled, false);
+                match self.answer_write(&remote, &request, work) {
+                    None => return (filled, false),
+                    Some(WriteStatus::Done) => silent += 1,
+                    Some(WriteStatus::Access | WriteStatus::Failed) => {
+                        // What comes behind says that these bytes are there.
+                        self.enter_error(WcStatus::Flushed);
+                        return (filled, false);
+                    }
                 }
-                silent += 1;
                 rx = self.core.lock();
                 // Only this thread takes from the ring, so it is still the next one.
                 self.core.advance(&mut rx);
@@ -127,21 +132,24 @@ impl HostQp {
         }
     }
 
-    /// Carries a peer's write out and reports it. False if it is not its time yet.
-    fn answer_write(&self, remote: &Remote, request: &WriteRequest, work: &mut Work) -> bool {
+    /// Carries a peer's write out and reports how that went. `None`: it is not its time yet.
+    fn answer_write(
+        &self,
+        remote: &Remote,
+        request: &WriteRequest,
+        work: &mut Work,
+    ) -> Option<WriteStatus> {
         let moves = request.len > 0;
         if moves && !work.transfer {
             work.more = true;
-            return false;
+            return None;
         }
         work.transfer &= !moves;
-        let Some(status) = self.carry_out(remote, request).report() else {
-            // The region is on its way: everything behind this waits for it.
-            return false;
-        };
+        // If the region is on its way there is no status, and everything behind waits for it.
+        let status = self.carry_out(remote, request).report()?;
         remote.block().report_write(request.n, status);
         remote.notify(&self.link, true);
-        true
+        Some(status)
     }
 
     fn receive(
