@@ -43,8 +43,21 @@ impl Flow {
     ///
     /// # Errors
     /// Those of the stream.
-    pub(super) fn write(&mut self, mut stream: &SdpStream, bytes: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn write(&mut self, stream: &SdpStream, bytes: &mut [u8]) -> io::Result<usize> {
+        self.fill(bytes);
+        self.send(stream, bytes)
+    }
+
+    /// Makes `bytes` what comes next.
+    pub(super) fn fill(&self, bytes: &mut [u8]) {
         self.pattern.fill(self.at, bytes);
+    }
+
+    /// One write of bytes that are what comes next.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub(super) fn send(&mut self, mut stream: &SdpStream, bytes: &[u8]) -> io::Result<usize> {
         let count = stream.write(bytes)?;
         self.at += count as u64;
         Ok(count)

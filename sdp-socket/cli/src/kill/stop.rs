@@ -131,8 +131,9 @@ impl Round<'_> {
         let mut going = false;
         let mut timeouts = 0;
         while flow.at < LARGE as u64 {
+            flow.fill(&mut bytes);
             let at = Instant::now();
-            match flow.write(&stream, &mut bytes) {
+            match flow.send(&stream, &bytes) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => timeouts += 1,
                 Err(error) => return Err(error).context("a write with a time-out"),
@@ -165,9 +166,10 @@ impl Round<'_> {
         stream.set_write_timeout(Some(TIMEOUT))?;
         let mut flow = Flow::new(2 * self.number + 1);
         let mut bytes = memory(moves, LARGE)?;
+        flow.fill(&mut bytes);
         process.stop()?;
         let begun = Instant::now();
-        let outcome = flow.write(&stream, &mut bytes);
+        let outcome = flow.send(&stream, &bytes);
         let call = begun.elapsed();
         bytes.fill(0xee);
         thread::sleep(STILL.saturating_sub(call));
