@@ -78,9 +78,10 @@ impl Buffers {
         // Messages that may not be confirmed yet cost the peer credits. When it runs out of them,
         // buffers make up for that, or two sides that hold a cancel each could not answer it.
         let poor = sh.credits.known() < POOR_BELOW;
-        let target = self.target + if poor { sh.credits.held_back() } else { 0 };
-        while sh.credits.posted() < target {
-            if held >= sh.config.recv_buffer_total && sh.credits.posted() >= POSTED_FLOOR {
+        let more = if poor { sh.credits.held_back() } else { 0 };
+        while sh.credits.posted() < self.target + more {
+            let enough = sh.credits.posted() >= POSTED_FLOOR + more;
+            if held >= sh.config.recv_buffer_total && enough {
                 return;
             }
             let fresh = || (!self.starved).then(|| self.fresh.pop()).flatten();

@@ -510,3 +510,30 @@ fn an_advert_does_not_confirm_what_came_after_it_was_queued() {
     lone.peer(Body::Data, 5);
     assert_eq!(lone.find(Mid::SrcAvail).mseq_ack, 0);
 }
+
+/// As above, where private memory is full and only the least number of buffers is posted.
+#[test]
+fn a_cancel_not_yet_answered_leaves_the_peer_its_credits_though_memory_is_full() {
+    let mut lone = Lone::new(Config {
+        recv_buffer_total: 4_096,
+        ..config()
+    });
+    let (_, step) = lone.send(20_000);
+    assert_eq!(step, SendStep::Wait);
+    lone.peer_advertises(100_000, 10);
+    lone.peer(Body::Data, 0);
+    let reads = lone.take_reads();
+    assert_eq!(reads.len(), 1, "nobody receives, so it is read ahead");
+    assert_eq!(reads[0].2, 4_096 - 10);
+    lone.peer(Body::SrcAvailCancel, 0);
+    let mut limit = 0;
+    for _ in 0..12 {
+        for (head, _) in &lone.sent {
+            limit = limit.max(head.mseq_ack + u32::from(head.bufs));
+        }
+        lone.see_all();
+        assert!(limit >= lone.mseq, "no credit for message {}", lone.mseq);
+        lone.peer(Body::RdmaRdCompl { len: 1 }, 0);
+    }
+    assert!(lone.is_alive());
+}
