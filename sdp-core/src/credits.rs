@@ -239,9 +239,14 @@ impl Credits {
         }
     }
 
-    /// The cancel is finished.
+    /// The cancel is finished: its answer is handed out now. What is queued behind the answer was
+    /// queued when the cancel had come, so it may confirm as much.
     pub(crate) fn release_ack(&mut self) {
-        self.hold = None;
+        if let Some(cancel) = self.hold.take()
+            && distance(cancel, self.refusals.1) > 0
+        {
+            self.refusals.1 = cancel;
+        }
     }
 
     /// A refusal or an advert is queued: MSeqAck stays where it is until it has been handed out.
@@ -380,6 +385,26 @@ mod tests {
         c.release_refusal();
         c.release_ack();
         assert_eq!(c.stamp(answer).1, 2);
+    }
+
+    /// The answer was taken for a refusal that had crossed the cancel: both sides waited.
+    #[test]
+    fn the_answer_to_a_cancel_confirms_it_whatever_is_queued_behind() {
+        let mut c = Credits::new(8);
+        c.start(8);
+        c.on_receive(&head(1, 0, 8, 0), false).unwrap();
+        let before = c.take();
+        c.hold_refusal();
+        c.on_receive(&head(2, 0, 8, 0), false).unwrap();
+        c.hold_ack();
+        let answer = c.take();
+        let behind = c.take();
+        c.hold_refusal();
+        assert_eq!(c.stamp(before).1, 1);
+        c.release_refusal();
+        c.release_ack();
+        assert_eq!(c.stamp(answer).1, 2);
+        assert_eq!(c.stamp(behind).1, 2);
     }
 
     #[test]
