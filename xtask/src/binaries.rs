@@ -17,6 +17,7 @@ const PACKAGES: [&str; 2] = ["sdp-verbs", "sdp-socket"];
 pub(crate) struct Binaries {
     tests: Vec<Test>,
     sdp: Option<PathBuf>,
+    xtask: Option<PathBuf>,
 }
 
 /// One test program.
@@ -27,8 +28,8 @@ struct Test {
 }
 
 impl Binaries {
-    /// Builds the tests called `names`, and the `sdp` program if it is wanted; optimised, since a
-    /// guest is emulated.
+    /// Builds this program, the tests called `names`, and the `sdp` program if it is wanted;
+    /// optimised, since a guest is emulated.
     ///
     /// # Errors
     /// When something does not build; the whole output is printed first.
@@ -53,17 +54,10 @@ impl Binaries {
                 .extend(messages.iter().filter_map(integration_test));
         }
         if with_sdp {
-            let sdp = workspace.cargo(["build", "--release", "-p", "sdp-cli", "--bin", "sdp"]);
-            let messages = messages(ui, "build sdp", sdp)?;
-            built.sdp = messages
-                .iter()
-                .filter(|message| message["target"]["name"] == "sdp")
-                .find_map(executable);
-            built
-                .sdp
-                .as_ref()
-                .context("cargo did not say where it put the sdp program")?;
+            built.sdp = Some(program(workspace, ui, "sdp-cli", "sdp")?);
         }
+        // Not the file of the process that runs: another may have been built in its place.
+        built.xtask = Some(program(workspace, ui, "xtask", "xtask")?);
         Ok(built)
     }
 
@@ -85,6 +79,24 @@ impl Binaries {
     pub(crate) fn sdp(&self) -> anyhow::Result<&PathBuf> {
         self.sdp.as_ref().context("the sdp program was not built")
     }
+
+    /// This program.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub(crate) fn xtask(&self) -> anyhow::Result<&PathBuf> {
+        self.xtask.as_ref().context("xtask was not built")
+    }
+}
+
+/// Builds the program `name` of `package`, optimised.
+fn program(workspace: &Workspace, ui: &Ui, package: &str, name: &str) -> anyhow::Result<PathBuf> {
+    let build = workspace.cargo(["build", "--release", "-p", package, "--bin", name]);
+    messages(ui, &format!("build {name}"), build)?
+        .iter()
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(executable)
+        .with_context(|| format!("cargo did not say where it put the program {name}"))
 }
 
 /// Runs cargo and gives its messages about what it built.

@@ -52,7 +52,7 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, json: Option<&PathBuf>) -> any
     no_std(workspace, &mut steps)?;
     keys::unchecked_steps(workspace, &mut steps)?;
     loom::steps(workspace, &mut steps)?;
-    capture_check(&mut steps)?;
+    capture_check(workspace, &mut steps)?;
     fuzz::steps(workspace, &mut steps)?;
     vm::short_steps(workspace, ui, &mut steps)?;
     let mut docs = workspace.cargo(["doc", "--workspace", "--no-deps"]);
@@ -89,16 +89,18 @@ fn no_std(workspace: &Workspace, steps: &mut Steps<'_>) -> anyhow::Result<()> {
 }
 
 /// Captures are read by tshark, where it is there.
-fn capture_check(steps: &mut Steps<'_>) -> anyhow::Result<()> {
+fn capture_check(workspace: &Workspace, steps: &mut Steps<'_>) -> anyhow::Result<()> {
     let name = "capture-check";
     let probe = Command::new("tshark").arg("--version").output();
     if !probe.is_ok_and(|output| output.status.success()) {
         let reason = "tshark is not installed: cargo xtask capture-check installs it";
         return steps.step(name, |_| Ok(Tally::skipped(name, reason)));
     }
-    let mut this = Command::new(std::env::current_exe()?);
-    this.arg(name);
-    steps.tool(name, this)
+    // Not this process's own file: a step before may have built another in its place.
+    steps.tool(
+        name,
+        workspace.cargo(["run", "-q", "-p", "xtask", "--", name]),
+    )
 }
 
 /// Licences, advisories and sources of the dependencies, where the tool is there.

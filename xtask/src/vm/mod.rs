@@ -240,10 +240,7 @@ impl Lab {
             let path = quoted(&path.display().to_string());
             script.push_str(&format!("export {name}={path}\n"));
         };
-        export(
-            "XTASK",
-            &env::current_exe().context("cannot find this program")?,
-        );
+        export("XTASK", self.binaries.xtask()?);
         if case.job.with_sdp {
             export("SDP", self.binaries.sdp()?);
         }
