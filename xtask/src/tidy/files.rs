@@ -12,6 +12,10 @@ const ENDINGS: [&str; 10] = [
     ".rs", ".toml", ".md", ".sh", ".c", ".h", ".map", ".yml", ".yaml", ".ci/run",
 ];
 
+/// The file that marks a folder whose content can be made again (bford.info/cachedir): what cargo
+/// downloads has one, and its home may lie in the clone.
+const CACHE_TAG: &str = "CACHEDIR.TAG";
+
 /// A text file of the workspace.
 #[derive(Debug, Clone)]
 pub(super) struct File {
@@ -46,6 +50,7 @@ pub(super) fn read(root: &Path) -> anyhow::Result<Vec<File>> {
         Some(paths) => paths,
         None => walked(root)?,
     };
+    leave_out_caches(&mut paths);
     paths.retain(|path| ENDINGS.iter().any(|ending| path.ends_with(ending)));
     paths.sort();
     let mut files = Vec::new();
@@ -64,6 +69,17 @@ pub(super) fn read(root: &Path) -> anyhow::Result<Vec<File>> {
         root.display()
     );
     Ok(files)
+}
+
+/// Removes what lies in folders that are marked as caches.
+fn leave_out_caches(paths: &mut Vec<String>) {
+    let caches: Vec<String> = paths
+        .iter()
+        .filter_map(|path| path.strip_suffix(CACHE_TAG))
+        .filter(|folder| folder.ends_with('/'))
+        .map(str::to_owned)
+        .collect();
+    paths.retain(|path| !caches.iter().any(|cache| path.starts_with(cache)));
 }
 
 /// Tracked files, and untracked ones that are not ignored; none without git or outside a clone.
@@ -122,12 +138,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_git_the_folders_are_walked_and_build_output_is_left_out() {
+    fn without_git_the_folders_are_walked_and_what_can_be_made_again_is_left_out() {
         let root = tempfile::tempdir().unwrap();
-        for path in ["a/src", "target/debug", ".ci"] {
+        for path in ["a/src", "target/debug", ".ci", "ch/registry/src"] {
             fs::create_dir_all(root.path().join(path)).unwrap();
         }
-        for path in ["a/src/lib.rs", "target/debug/x.rs", ".ci/run", "a/data.bin"] {
+        for path in [
+            "a/src/lib.rs",
+            "target/debug/x.rs",
+            ".ci/run",
+            "a/data.bin",
+            "ch/registry/CACHEDIR.TAG",
+            "ch/registry/src/lib.rs",
+        ] {
             fs::write(root.path().join(path), "x\n").unwrap();
         }
         let files = read(root.path()).unwrap();
