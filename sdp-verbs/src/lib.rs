@@ -32,6 +32,7 @@ pub mod hook;
 pub mod host;
 pub mod memory;
 pub mod mr;
+mod own;
 pub mod provider;
 pub mod qp;
 #[cfg(target_pointer_width = "64")]

@@ -1,8 +1,11 @@
 //! The conformance suite behind `hook::Capture`: writing everything down changes nothing.
 
+mod host_mount;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use host_mount::on_host;
 use sdp_verbs::conformance::{Fixture, Poller, Sides};
 use sdp_verbs::hook::{Capture, CaptureFile, CaptureOptions, Lazy};
 use sdp_verbs::host::HostProvider;
@@ -54,38 +57,5 @@ impl Fixture for Captured {
     }
 }
 
-mod of_host_with_threads {
-    use super::*;
-
-    fn fixture() -> Captured {
-        Captured {
-            lazy: false,
-            poller: Poller::Threads,
-        }
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: [
-        "bind::over_memory_that_allows_none?",
-        "cm::ipv6_loopback?",
-        "read::from_a_region_with_its_own_right",
-        "read::from_heap_memory?",
-    ]);
-}
-
-mod of_lazy_host {
-    use super::*;
-
-    fn fixture() -> Captured {
-        Captured {
-            lazy: true,
-            poller: Poller::Caller,
-        }
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: [
-        "bind::over_memory_that_allows_none?",
-        "cm::ipv6_loopback?",
-        "read::from_a_region_with_its_own_right",
-        "read::from_heap_memory?",
-    ]);
-}
+on_host! { of_host_with_threads, Captured { lazy: false, poller: Poller::Threads } }
+on_host! { of_lazy_host, Captured { lazy: true, poller: Poller::Caller } }

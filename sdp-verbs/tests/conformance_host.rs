@@ -1,7 +1,10 @@
 //! The conformance suite on the host provider, within one process.
 
+mod host_mount;
+
 use std::sync::Arc;
 
+use host_mount::on_host;
 use sdp_verbs::VerbsError;
 use sdp_verbs::conformance::{Fixture, Poller, Sides};
 use sdp_verbs::host::HostProvider;
@@ -41,40 +44,12 @@ impl Fixture for Host {
     }
 }
 
-/// One instance, connected to itself.
-mod one_instance {
-    use super::*;
-
-    fn fixture() -> Host {
-        Host {
-            two_instances: false,
-            poller: Poller::Caller,
-        }
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: [
-        "bind::over_memory_that_allows_none?",
-        "cm::ipv6_loopback?",
-        "read::from_a_region_with_its_own_right",
-        "read::from_heap_memory?",
-    ]);
+on_host! {
+    /// One instance, connected to itself.
+    one_instance, Host { two_instances: false, poller: Poller::Caller }
 }
 
-/// Two instances, as in two processes, each completion queue polled by a thread of its own.
-mod two_instances_with_threads {
-    use super::*;
-
-    fn fixture() -> Host {
-        Host {
-            two_instances: true,
-            poller: Poller::Threads,
-        }
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: [
-        "bind::over_memory_that_allows_none?",
-        "cm::ipv6_loopback?",
-        "read::from_a_region_with_its_own_right",
-        "read::from_heap_memory?",
-    ]);
+on_host! {
+    /// Two instances, as in two processes, each completion queue polled by a thread of its own.
+    two_instances_with_threads, Host { two_instances: true, poller: Poller::Threads }
 }

@@ -1,8 +1,11 @@
 //! The conformance suite on the host provider behind `hook::Lazy`: the suite does not rely on
 //! instant copies, and the wrapper keeps every promise while it dawdles.
 
+mod host_mount;
+
 use std::sync::Arc;
 
+use host_mount::on_host;
 use sdp_verbs::conformance::{Fixture, Poller, Sides};
 use sdp_verbs::hook::{Lazy, Trace};
 use sdp_verbs::host::HostProvider;
@@ -13,20 +16,37 @@ struct LazyHost {
     seed: u64,
     off: Caps,
     poller: Poller,
+    traced: bool,
 }
 
 impl LazyHost {
+    fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            off: Caps::empty(),
+            poller: Poller::Caller,
+            traced: false,
+        }
+    }
+
     fn side(&self, seed: u64) -> Result<Arc<dyn Provider>, VerbsError> {
         let host = Arc::new(HostProvider::open()?);
-        Ok(Arc::new(Lazy::new(host).without(self.off).seeded(seed)))
+        let lazy = Arc::new(Lazy::new(host).without(self.off).seeded(seed));
+        if self.traced {
+            return Ok(Arc::new(Trace::new(lazy)));
+        }
+        Ok(lazy)
     }
 }
 
 impl Fixture for LazyHost {
     fn name(&self) -> String {
         format!(
-            "lazy host, seed {}, without {:?}, polled by {:?}",
-            self.seed, self.off, self.poller
+            "{}lazy host, seed {}, without {:?}, polled by {:?}",
+            if self.traced { "trace over " } else { "" },
+            self.seed,
+            self.off,
+            self.poller
         )
     }
 
@@ -46,42 +66,12 @@ impl Fixture for LazyHost {
     }
 }
 
-mod seed_1 {
-    use super::*;
+on_host! { seed_1, LazyHost::new(1) }
+on_host! { seed_2_with_threads, LazyHost { poller: Poller::Threads, ..LazyHost::new(2) } }
 
-    fn fixture() -> LazyHost {
-        LazyHost {
-            seed: 1,
-            off: Caps::empty(),
-            poller: Poller::Caller,
-        }
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: [
-        "bind::over_memory_that_allows_none?",
-        "cm::ipv6_loopback?",
-        "read::from_a_region_with_its_own_right",
-        "read::from_heap_memory?",
-    ]);
-}
-
-mod seed_2_with_threads {
-    use super::*;
-
-    fn fixture() -> LazyHost {
-        LazyHost {
-            seed: 2,
-            off: Caps::empty(),
-            poller: Poller::Threads,
-        }
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: [
-        "bind::over_memory_that_allows_none?",
-        "cm::ipv6_loopback?",
-        "read::from_a_region_with_its_own_right",
-        "read::from_heap_memory?",
-    ]);
+on_host! {
+    /// The wrappers stack, in this order.
+    seed_5_under_trace, LazyHost { traced: true, ..LazyHost::new(5) }
 }
 
 /// Keys die by LOCAL_INV only, and memory has to be the provider's.
@@ -90,9 +80,8 @@ mod seed_3_without_extras {
 
     fn fixture() -> LazyHost {
         LazyHost {
-            seed: 3,
             off: Caps::SEND_WITH_INV | Caps::HEAP_WINDOW | Caps::SOLICITED,
-            poller: Poller::Caller,
+            ..LazyHost::new(3)
         }
     }
 
@@ -115,7 +104,6 @@ mod seed_4_without_rdma {
 
     fn fixture() -> LazyHost {
         LazyHost {
-            seed: 4,
             off: Caps::RDMA_READ
                 | Caps::RDMA_WRITE
                 | Caps::MEMORY_WINDOW
@@ -125,7 +113,7 @@ mod seed_4_without_rdma {
                 | Caps::HEAP_WINDOW
                 | Caps::SOLICITED
                 | Caps::SAME_HOST,
-            poller: Poller::Caller,
+            ..LazyHost::new(4)
         }
     }
 
@@ -183,46 +171,5 @@ mod seed_4_without_rdma {
         "write::of_nothing_completes",
         "write::of_nothing_to_a_peer_that_is_gone",
         "write::without_the_right",
-    ]);
-}
-
-/// The wrappers stack, in this order.
-mod seed_5_under_trace {
-    use super::*;
-
-    #[derive(Debug)]
-    struct Traced(LazyHost);
-
-    impl Fixture for Traced {
-        fn name(&self) -> String {
-            format!("trace over {}", self.0.name())
-        }
-
-        fn open(&self) -> Result<Sides, VerbsError> {
-            let Sides { active, passive } = self.0.open()?;
-            Ok(Sides {
-                active: Arc::new(Trace::new(active)),
-                passive: Arc::new(Trace::new(passive)),
-            })
-        }
-
-        fn rounds(&self) -> u32 {
-            self.0.rounds()
-        }
-    }
-
-    fn fixture() -> Traced {
-        Traced(LazyHost {
-            seed: 5,
-            off: Caps::empty(),
-            poller: Poller::Caller,
-        })
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: [
-        "bind::over_memory_that_allows_none?",
-        "cm::ipv6_loopback?",
-        "read::from_a_region_with_its_own_right",
-        "read::from_heap_memory?",
     ]);
 }

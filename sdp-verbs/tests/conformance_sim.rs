@@ -87,35 +87,30 @@ impl Fixture for Sim {
     }
 }
 
-mod at_once {
-    use super::*;
+/// Mounts the suite on adapters that can do everything.
+macro_rules! in_full {
+    ($(#[$about:meta])* $module:ident, $fixture:expr) => {
+        $(#[$about])*
+        mod $module {
+            use super::*;
 
-    fn fixture() -> Sim {
-        Sim::new("at once")
-    }
+            fn fixture() -> Sim {
+                $fixture
+            }
 
-    sdp_verbs::conformance_tests!(fixture, skips: ["cm::ipv6_loopback?"]);
-}
-
-mod in_steps {
-    use super::*;
-
-    fn fixture() -> Sim {
-        Sim {
-            drive: Drive::Stepped,
-            ..Sim::new("in steps")
+            sdp_verbs::conformance_tests!(fixture, skips: ["cm::ipv6_loopback?"]);
         }
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: ["cm::ipv6_loopback?"]);
+    };
 }
 
-/// Nothing of this is forbidden to an adapter: late completions, queue pairs that overtake each
-/// other, receives that are not ready at first, a confirmation that is lost.
-mod in_steps_with_threads_and_delays {
-    use super::*;
+in_full! { at_once, Sim::new("at once") }
+in_full! { in_steps, Sim { drive: Drive::Stepped, ..Sim::new("in steps") } }
+in_full! { lazily, Sim { lazy: true, ..Sim::new("lazily") } }
 
-    fn fixture() -> Sim {
+in_full! {
+    /// Nothing of this is forbidden to an adapter: late completions, queue pairs that overtake each
+    /// other, receives that are not ready at first, a confirmation that is lost.
+    in_steps_with_threads_and_delays, {
         let mut faults = Faults::none()
             .with(Fault::LateCompletion, 200_000)
             .with(Fault::Reorder, 200_000)
@@ -128,21 +123,6 @@ mod in_steps_with_threads_and_delays {
             ..Sim::new("in steps, threads, delays")
         }
     }
-
-    sdp_verbs::conformance_tests!(fixture, skips: ["cm::ipv6_loopback?"]);
-}
-
-mod lazily {
-    use super::*;
-
-    fn fixture() -> Sim {
-        Sim {
-            lazy: true,
-            ..Sim::new("lazily")
-        }
-    }
-
-    sdp_verbs::conformance_tests!(fixture, skips: ["cm::ipv6_loopback?"]);
 }
 
 /// As siw: keys of regions only, which die when the region does.

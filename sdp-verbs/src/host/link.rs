@@ -18,6 +18,7 @@ use super::shm::{self, Mapping, SEALS_OWNED, SEALS_SHARED};
 use super::words::MappedWords;
 use super::xmem;
 use crate::error::VerbsError;
+use crate::own::own;
 use crate::qp::QpAttr;
 use crate::sync::{Words, fence};
 
@@ -256,15 +257,11 @@ impl PeerLink {
                 state: "link ended",
             });
         }
-        let any: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&attr.cq) as _;
-        let cq = any
-            .downcast::<HostCq>()
-            .ok()
-            .filter(|cq| cq.belongs_to(&self.plane))
-            .ok_or_else(|| VerbsError::Argument {
-                what: "completion queue",
-                reason: "it is not of this provider instance".to_owned(),
-            })?;
+        let cq = own(
+            Arc::clone(&attr.cq) as _,
+            "completion queue",
+            |cq: &HostCq| cq.belongs_to(&self.plane),
+        )?;
         let mut slots = self.qps();
         let index = match slots.free.pop() {
             Some(index) => index,

@@ -1,6 +1,5 @@
 //! The entry to the host provider.
 
-use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use crate::cm::{CmId, EventChannel};
 use crate::cq::{CompChannel, CompletionQueue, CqToken};
 use crate::error::VerbsError;
 use crate::mr::{MemoryRegion, MemoryWindow};
+use crate::own::own;
 use crate::provider::Provider;
 use crate::types::Access;
 
@@ -97,15 +97,11 @@ impl Provider for HostProvider {
         channel: &Arc<dyn CompChannel>,
         token: CqToken,
     ) -> Result<Arc<dyn CompletionQueue>, VerbsError> {
-        let any: Arc<dyn Any + Send + Sync> = Arc::clone(channel) as _;
-        let channel = any
-            .downcast::<HostChannel>()
-            .ok()
-            .filter(|channel| channel.belongs_to(&self.plane))
-            .ok_or_else(|| VerbsError::Argument {
-                what: "completion channel",
-                reason: "it is not of this provider instance".to_owned(),
-            })?;
+        let channel = own(
+            Arc::clone(channel) as _,
+            "completion channel",
+            |channel: &HostChannel| channel.belongs_to(&self.plane),
+        )?;
         Ok(HostCq::new(&self.plane, depth, channel, token))
     }
 

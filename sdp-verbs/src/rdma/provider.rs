@@ -1,6 +1,5 @@
 //! The entry to the provider.
 
-use std::any::Any;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::cm::{CmId, EventChannel};
 use crate::cq::{CompChannel, CompletionQueue, CqToken};
 use crate::error::VerbsError;
 use crate::mr::{MemoryRegion, MemoryWindow};
+use crate::own::own;
 use crate::provider::Provider;
 use crate::types::Access;
 
@@ -96,28 +96,20 @@ impl Provider for RdmaProvider {
         channel: &Arc<dyn CompChannel>,
         token: CqToken,
     ) -> Result<Arc<dyn CompletionQueue>, VerbsError> {
-        let any: Arc<dyn Any + Send + Sync> = Arc::clone(channel) as _;
-        let channel = any
-            .downcast::<RdmaChannel>()
-            .ok()
-            .filter(|channel| channel.belongs_to(&self.device))
-            .ok_or_else(|| VerbsError::Argument {
-                what: "completion channel",
-                reason: "it is not of this provider instance".to_owned(),
-            })?;
+        let channel = own(
+            Arc::clone(channel) as _,
+            "completion channel",
+            |channel: &RdmaChannel| channel.belongs_to(&self.device),
+        )?;
         Ok(RdmaCq::new(&self.device, depth, &channel, token)?)
     }
 
     fn create_id(&self, channel: &Arc<dyn EventChannel>) -> Result<Arc<dyn CmId>, VerbsError> {
-        let any: Arc<dyn Any + Send + Sync> = Arc::clone(channel) as _;
-        let channel = any
-            .downcast::<RdmaEvents>()
-            .ok()
-            .filter(|channel| channel.belongs_to(&self.device))
-            .ok_or_else(|| VerbsError::Argument {
-                what: "event channel",
-                reason: "it is not of this provider instance".to_owned(),
-            })?;
+        let channel = own(
+            Arc::clone(channel) as _,
+            "event channel",
+            |channel: &RdmaEvents| channel.belongs_to(&self.device),
+        )?;
         channel.create_id()
     }
 

@@ -1,19 +1,37 @@
 //! Channels: queues of tokens or events, with a descriptor that is readable while there are any.
 
-use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
+use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::event::EventfdFlags;
 
-use super::cm::{IdKey, News, SimId};
 use super::fabric::Fabric;
-use super::world::{ChannelKey, NodeKey, World};
-use crate::cm::{CmEvent, CmEventKind, CmToken, EventChannel};
+use super::world::{NodeKey, World};
 use crate::cq::{CompChannel, CqToken};
 use crate::error::VerbsError;
+
+/// Names a channel of either kind.
+pub(super) type ChannelKey = u64;
+
+/// What channels tell of.
+pub(super) trait Told: Debug + Send + Sized + 'static {
+    /// The channels of the fabric that tell of it.
+    fn channels(world: &mut World) -> &mut BTreeMap<ChannelKey, Channel<Self>>;
+
+    /// Nobody will take it any more.
+    fn discard(&self, world: &mut World);
+}
+
+impl Told for CqToken {
+    fn channels(world: &mut World) -> &mut BTreeMap<ChannelKey, Channel<Self>> {
+        &mut world.completions
+    }
+
+    fn discard(&self, _: &mut World) {}
+}
 
 /// A descriptor that costs system calls only once somebody has asked for it.
 #[derive(Debug)]
@@ -58,20 +76,34 @@ impl Signal {
     }
 }
 
-/// Queues that have something to tell.
+/// A channel on the fabric.
 #[derive(Debug)]
-pub(super) struct Completions {
+pub(super) struct Channel<T> {
     node: NodeKey,
-    tokens: VecDeque<CqToken>,
+    queue: VecDeque<T>,
     signal: Signal,
 }
 
-/// News of ids.
-#[derive(Debug)]
-pub(super) struct Events {
-    node: NodeKey,
-    news: VecDeque<(IdKey, News)>,
-    signal: Signal,
+impl<T> Channel<T> {
+    pub(super) fn push(&mut self, told: T) {
+        self.queue.push_back(told);
+        self.signal.raise();
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let told = self.queue.pop_front();
+        if self.queue.is_empty() {
+            self.signal.clear();
+        }
+        told
+    }
+
+    /// Takes out what fits.
+    pub(super) fn extract(&mut self, fits: impl Fn(&T) -> bool) -> VecDeque<T> {
+        let (gone, kept) = self.queue.drain(..).partition(fits);
+        self.queue = kept;
+        gone
+    }
 }
 
 impl World {
@@ -81,63 +113,45 @@ impl World {
             return;
         };
         let node = channel.node;
-        if !channel.tokens.contains(&token) {
-            channel.tokens.push_back(token);
-            channel.signal.raise();
+        if !channel.queue.contains(&token) {
+            channel.push(token);
         }
         let cost = self.timing.interrupt;
         self.charge(node, cost);
         self.stir();
     }
 
-    /// Queues an event of an id. News for ids that are gone, or channels that are, go with them.
-    pub(super) fn tell_id(&mut self, channel: ChannelKey, id: IdKey, news: News) {
-        if let Some(channel) = self.events.get_mut(&channel) {
-            channel.news.push_back((id, news));
-            channel.signal.raise();
-            self.stir();
-        }
-    }
-
     /// Whether a channel of a machine has anything to tell.
     pub(super) fn has_events(&self, node: NodeKey) -> bool {
-        let told = |channel: &Completions| channel.node == node && !channel.tokens.is_empty();
-        let news = |channel: &Events| channel.node == node && !channel.news.is_empty();
-        self.completions.values().any(told) || self.events.values().any(news)
-    }
-
-    /// Takes the news of an id that is going away.
-    pub(super) fn take_news(&mut self, channel: ChannelKey, id: IdKey) -> Vec<News> {
-        let Some(channel) = self.events.get_mut(&channel) else {
-            return Vec::new();
-        };
-        let (gone, kept): (VecDeque<_>, VecDeque<_>) =
-            channel.news.drain(..).partition(|(who, _)| *who == id);
-        channel.news = kept;
-        gone.into_iter().map(|(_, news)| news).collect()
+        fn tells<T>(channel: &Channel<T>, node: NodeKey) -> bool {
+            channel.node == node && !channel.queue.is_empty()
+        }
+        self.completions.values().any(|c| tells(c, node))
+            || self.events.values().any(|c| tells(c, node))
     }
 }
 
-/// See [`CompChannel`].
+/// The handle of a channel.
 #[derive(Debug)]
-pub(super) struct SimCompChannel {
-    fabric: Arc<Fabric>,
+pub(super) struct SimChannel<T: Told> {
+    pub(super) fabric: Arc<Fabric>,
     pub(super) node: NodeKey,
     pub(super) key: ChannelKey,
     fd: Arc<OwnedFd>,
+    tells: PhantomData<T>,
 }
 
-impl SimCompChannel {
+impl<T: Told> SimChannel<T> {
     pub(super) fn open(fabric: &Arc<Fabric>, node: NodeKey) -> Result<Self, VerbsError> {
         let (signal, fd) = Signal::new()?;
         let key = fabric.with(|world| {
             let key = world.new_key();
-            let channel = Completions {
+            let channel = Channel {
                 node,
-                tokens: VecDeque::new(),
+                queue: VecDeque::new(),
                 signal,
             };
-            world.completions.insert(key, channel);
+            T::channels(world).insert(key, channel);
             key
         });
         Ok(Self {
@@ -145,154 +159,53 @@ impl SimCompChannel {
             node,
             key,
             fd,
+            tells: PhantomData,
         })
     }
 
     pub(super) fn is_on(&self, fabric: &Arc<Fabric>, node: NodeKey) -> bool {
         Arc::ptr_eq(&self.fabric, fabric) && self.node == node
     }
-}
 
-impl Drop for SimCompChannel {
-    fn drop(&mut self) {
-        let channel = self
-            .fabric
-            .with(|world| world.completions.remove(&self.key));
-        drop(channel);
-    }
-}
-
-impl CompChannel for SimCompChannel {
-    fn fd(&self) -> BorrowedFd<'_> {
+    /// A descriptor that is readable while there is something to tell.
+    pub(super) fn signal(&self) -> BorrowedFd<'_> {
         self.fabric.with(|world| {
-            if let Some(channel) = world.completions.get_mut(&self.key) {
-                channel.signal.ask(!channel.tokens.is_empty());
+            if let Some(channel) = T::channels(world).get_mut(&self.key) {
+                channel.signal.ask(!channel.queue.is_empty());
             }
         });
         self.fd.as_fd()
     }
 
-    fn poll(&self) -> Option<CqToken> {
-        self.fabric.with(|world| {
-            let channel = world.completions.get_mut(&self.key)?;
-            let token = channel.tokens.pop_front();
-            if channel.tokens.is_empty() {
-                channel.signal.clear();
-            }
-            token
-        })
+    pub(super) fn pop(&self) -> Option<T> {
+        self.fabric
+            .with(|world| T::channels(world).get_mut(&self.key)?.pop())
     }
 }
 
-/// See [`EventChannel`].
-#[derive(Debug)]
-pub(super) struct SimEventChannel {
-    fabric: Arc<Fabric>,
-    node: NodeKey,
-    pub(super) key: ChannelKey,
-    fd: Arc<OwnedFd>,
-}
-
-impl SimEventChannel {
-    pub(super) fn open(fabric: &Arc<Fabric>, node: NodeKey) -> Result<Self, VerbsError> {
-        let (signal, fd) = Signal::new()?;
-        let key = fabric.with(|world| {
-            let key = world.new_key();
-            let channel = Events {
-                node,
-                news: VecDeque::new(),
-                signal,
-            };
-            world.events.insert(key, channel);
-            key
-        });
-        Ok(Self {
-            fabric: Arc::clone(fabric),
-            node,
-            key,
-            fd,
-        })
-    }
-
-    /// The channel of this machine behind a handle.
-    pub(super) fn from_dyn(
-        channel: &Arc<dyn EventChannel>,
-        fabric: &Arc<Fabric>,
-        node: NodeKey,
-    ) -> Result<ChannelKey, VerbsError> {
-        let channel: &dyn Any = &**channel;
-        let channel = channel.downcast_ref::<Self>();
-        let channel = channel.filter(|c| Arc::ptr_eq(&c.fabric, fabric) && c.node == node);
-        let channel = channel.ok_or_else(|| VerbsError::Argument {
-            what: "event channel",
-            reason: "it is not of this provider instance".to_owned(),
-        })?;
-        Ok(channel.key)
-    }
-}
-
-impl Drop for SimEventChannel {
+impl<T: Told> Drop for SimChannel<T> {
     fn drop(&mut self) {
         let channel = self.fabric.with(|world| {
-            let channel = world.events.remove(&self.key);
-            for (_, news) in channel.iter().flat_map(|channel| &channel.news) {
-                if let News::Request { child, .. } = news {
-                    world.drop_id(*child);
-                }
+            let channel = T::channels(world).remove(&self.key);
+            for told in channel.iter().flat_map(|channel| &channel.queue) {
+                told.discard(world);
             }
             channel
         });
+        // Its descriptor is closed outside the lock.
         drop(channel);
     }
 }
 
-impl EventChannel for SimEventChannel {
+/// A completion channel.
+pub(super) type SimCompChannel = SimChannel<CqToken>;
+
+impl CompChannel for SimCompChannel {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.fabric.with(|world| {
-            if let Some(channel) = world.events.get_mut(&self.key) {
-                channel.signal.ask(!channel.news.is_empty());
-            }
-        });
-        self.fd.as_fd()
+        self.signal()
     }
 
-    fn poll(&self) -> Option<CmEvent> {
-        let (id, news) = self.fabric.with(|world| {
-            let channel = world.events.get_mut(&self.key)?;
-            let news = channel.news.pop_front();
-            if channel.news.is_empty() {
-                channel.signal.clear();
-            }
-            news
-        })?;
-        let kind = match news {
-            News::Resolved => CmEventKind::Resolved,
-            News::Failed(error) => CmEventKind::Failed(error),
-            News::Request {
-                child,
-                private_data,
-            } => CmEventKind::ConnectRequest {
-                id: Arc::new(SimId::new(&self.fabric, self.node, child)),
-                private_data,
-            },
-            News::Response { private_data } => CmEventKind::ConnectResponse { private_data },
-            News::Rejected {
-                reason,
-                private_data,
-            } => CmEventKind::Rejected {
-                reason,
-                private_data,
-            },
-            News::Established => CmEventKind::Established,
-            News::Disconnected => CmEventKind::Disconnected,
-        };
-        Some(CmEvent {
-            id: CmToken(id),
-            kind,
-        })
-    }
-
-    fn next_timeout(&self) -> Option<Duration> {
-        None
+    fn poll(&self) -> Option<CqToken> {
+        self.pop()
     }
 }

@@ -1,48 +1,32 @@
-//! Connection management.
+//! Connection management: what ids are, and the calls on them.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+mod arrival;
+mod id;
+
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::fabric::Fabric;
+pub(super) use id::SimId;
+
+use super::channel::ChannelKey;
+use super::events::News;
 use super::faults::Fault;
-use super::options::{nanos, wide};
-use super::qp::{SimQp, State as QpState};
-use super::world::{ChannelKey, Event, NodeKey, World};
-use crate::cm::{BindRequest, CmId, CmToken, RejectReason};
+use super::options::nanos;
+use super::qp::State as QpState;
+use super::world::{Event, NodeKey, World};
+use crate::cm::{BindRequest, RejectReason};
 use crate::error::VerbsError;
-use crate::qp::{QpAttr, QueuePair};
 use crate::types::QpNum;
 
 /// Names an id.
-pub(super) type IdKey = u64;
+pub(in crate::sim) type IdKey = u64;
 
 /// Times that a message is sent before its sender gives up.
 const TRIES: u64 = 8;
 
-/// What an id has to tell.
-#[derive(Debug)]
-pub(super) enum News {
-    Resolved,
-    Failed(VerbsError),
-    Request {
-        child: IdKey,
-        private_data: Vec<u8>,
-    },
-    Response {
-        private_data: Vec<u8>,
-    },
-    Rejected {
-        reason: RejectReason,
-        private_data: Vec<u8>,
-    },
-    Established,
-    Disconnected,
-}
-
 /// A message between the connection managers of two machines.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(in crate::sim) enum Message {
     Request {
         from: IdKey,
         qp: QpNum,
@@ -71,7 +55,7 @@ pub(super) enum Message {
 
 /// What an id waits for by the clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum CmTimer {
+pub(in crate::sim) enum CmTimer {
     Resolve,
     /// No answer to the connect request.
     Connect,
@@ -114,7 +98,7 @@ impl Phase {
 
 /// An id on the fabric.
 #[derive(Debug)]
-pub(super) struct Id {
+pub(in crate::sim) struct Id {
     node: NodeKey,
     channel: ChannelKey,
     phase: Phase,
@@ -269,20 +253,6 @@ impl World {
         Ok(())
     }
 
-    fn resolved(&mut self, key: IdKey) {
-        let id = self.id(key);
-        let ip = id.peer_addr.map(|addr| addr.ip());
-        let known = |ip: IpAddr| ip.is_loopback() || self.nodes.iter().any(|n| n.address == ip);
-        if ip.is_some_and(known) {
-            self.id(key).phase = Phase::Resolved;
-            self.tell(key, News::Resolved);
-        } else {
-            self.id(key).phase = Phase::Ended;
-            let error = os("resolving the address", libc::EHOSTUNREACH);
-            self.tell(key, News::Failed(error));
-        }
-    }
-
     fn connect(&mut self, key: IdKey, data: &[u8]) -> Result<(), VerbsError> {
         let id = self.id(key);
         let (node, phase) = (id.node, id.phase);
@@ -306,71 +276,6 @@ impl World {
             });
         }
         Ok(())
-    }
-
-    /// A listener for an address: the exact name before the wildcard.
-    fn listener_at(&self, dst: SocketAddr) -> Option<IdKey> {
-        let wild_v4 = SocketAddr::new(IpAddr::from([0; 4]), dst.port());
-        let wild_v6 = SocketAddr::new(IpAddr::from([0u16; 8]), dst.port());
-        let names = match dst {
-            SocketAddr::V4(_) => [dst, wild_v4, wild_v6],
-            SocketAddr::V6(_) => [dst, wild_v6, wild_v6],
-        };
-        let fits = |name: &SocketAddr, id: &Id| {
-            let v6_for_v4 = name.is_ipv6() && dst.is_ipv4();
-            let only_v6 = id.bind.is_some_and(|bind| bind.only_v6);
-            id.phase == Phase::Listening && !(v6_for_v4 && only_v6)
-        };
-        names.iter().find_map(|name| {
-            let keys = self.ports.get(name)?;
-            let mut keys = keys.iter().filter(|key| {
-                let id = self.ids.get(key);
-                id.is_some_and(|id| fits(name, id))
-            });
-            keys.next().copied()
-        })
-    }
-
-    fn request_arrives(
-        &mut self,
-        from: (IdKey, QpNum, SocketAddr),
-        dst: SocketAddr,
-        private_data: Vec<u8>,
-    ) {
-        let (caller, caller_qp, src) = from;
-        let reject = |world: &mut Self, reason| {
-            world.send_cm(Message::Reject {
-                to: caller,
-                reason,
-                private_data: Vec::new(),
-            });
-        };
-        let Some(listener) = self.listener_at(dst) else {
-            return reject(self, RejectReason::NoListener);
-        };
-        if self.dice.fires(Fault::CmReject) {
-            return reject(self, RejectReason::Consumer);
-        }
-        let id = self.id(listener);
-        if id.unanswered >= id.backlog {
-            return reject(self, RejectReason::Backlog);
-        }
-        id.unanswered += 1;
-        let (node, channel) = (id.node, id.channel);
-        let child = self.add_id(node, channel, Phase::Requested);
-        let new = self.id(child);
-        new.local = Some(dst);
-        new.peer_addr = Some(src);
-        new.peer = Some(caller);
-        new.peer_qp = Some(caller_qp);
-        new.listener = Some(listener);
-        self.tell(
-            listener,
-            News::Request {
-                child,
-                private_data,
-            },
-        );
     }
 
     /// A listener's request was answered.
@@ -409,30 +314,6 @@ impl World {
         Ok(())
     }
 
-    fn reply_arrives(&mut self, to: IdKey, from: (IdKey, QpNum), private_data: Vec<u8>) {
-        let (peer, peer_qp) = from;
-        let id = self.ids.get_mut(&to);
-        let Some(id) = id.filter(|id| id.phase == Phase::Connecting) else {
-            // Nobody waits for it any more.
-            self.send_cm(Message::Reject {
-                to: peer,
-                reason: RejectReason::Consumer,
-                private_data: Vec::new(),
-            });
-            return;
-        };
-        id.phase = Phase::Responded;
-        id.peer = Some(peer);
-        id.peer_qp = Some(peer_qp);
-        if let Some(qp) = id.qp.and_then(|qp| self.qps.get_mut(&qp))
-            && qp.state == QpState::Init
-        {
-            qp.peer = Some(peer_qp);
-            qp.state = QpState::ReadyToReceive;
-        }
-        self.tell(to, News::Response { private_data });
-    }
-
     fn establish(&mut self, key: IdKey) -> Result<(), VerbsError> {
         let id = self.id(key);
         let (Phase::Responded, Some(to)) = (id.phase, id.peer) else {
@@ -454,21 +335,6 @@ impl World {
             && qp.state == QpState::ReadyToReceive
         {
             qp.state = QpState::ReadyToSend;
-        }
-    }
-
-    /// The connector's confirmation, or its first message, has come.
-    pub(super) fn cm_message_came(&mut self, key: IdKey) {
-        let id = self.ids.get_mut(&key);
-        let Some(id) = id.filter(|id| id.phase == Phase::Accepted) else {
-            return;
-        };
-        id.phase = Phase::Connected;
-        let qp = id.qp;
-        self.ready_to_send(qp);
-        self.tell(key, News::Established);
-        if self.dice.fires(Fault::CmDuplicate) {
-            self.tell(key, News::Established);
         }
     }
 
@@ -528,7 +394,7 @@ impl World {
     }
 
     /// Tells the peer of the end, once.
-    pub(super) fn say_goodbye(&mut self, key: IdKey) {
+    pub(in crate::sim) fn say_goodbye(&mut self, key: IdKey) {
         let Some(id) = self.ids.get_mut(&key) else {
             return;
         };
@@ -542,23 +408,19 @@ impl World {
     }
 
     /// The program has let go of a queue pair.
-    pub(super) fn qp_gone(&mut self, key: IdKey) {
+    pub(in crate::sim) fn qp_gone(&mut self, key: IdKey) {
         if let Some(id) = self.ids.get_mut(&key) {
             id.qp = None;
         }
     }
 
     /// The program has let go of an id.
-    pub(super) fn drop_id(&mut self, key: IdKey) {
+    pub(in crate::sim) fn drop_id(&mut self, key: IdKey) {
         let Some(id) = self.ids.get_mut(&key) else {
             return;
         };
         let (channel, local) = (id.channel, id.local);
-        for news in self.take_news(channel, key) {
-            if let News::Request { child, .. } = news {
-                self.drop_id(child);
-            }
-        }
+        self.discard_news(channel, key);
         if let Some(addr) = local
             && let Some(keys) = self.ports.get_mut(&addr)
         {
@@ -583,198 +445,5 @@ impl World {
         if id.channel == 0 && !draining {
             self.ids.remove(&key);
         }
-    }
-
-    /// A message of connection management arrives.
-    pub(super) fn cm_arrives(&mut self, message: Message) {
-        match message {
-            Message::Request {
-                from,
-                qp,
-                dst,
-                src,
-                private_data,
-            } => self.request_arrives((from, qp, src), dst, private_data),
-            Message::Reply {
-                to,
-                from,
-                qp,
-                private_data,
-            } => self.reply_arrives(to, (from, qp), private_data),
-            Message::Ready { to } => self.cm_message_came(to),
-            Message::Reject {
-                to,
-                reason,
-                private_data,
-            } => self.reject_arrives(to, reason, private_data),
-            Message::Disconnect { to } => self.disconnect_arrives(to),
-        }
-    }
-
-    fn reject_arrives(&mut self, to: IdKey, reason: RejectReason, private_data: Vec<u8>) {
-        let Some(phase) = self.ids.get(&to).map(|id| id.phase) else {
-            return;
-        };
-        let news = match phase {
-            Phase::Connecting => News::Rejected {
-                reason,
-                private_data,
-            },
-            Phase::Accepted | Phase::Connected => News::Disconnected,
-            _ => return,
-        };
-        self.end(to);
-        self.tell(to, news);
-    }
-
-    fn disconnect_arrives(&mut self, to: IdKey) {
-        let Some(id) = self.ids.get_mut(&to) else {
-            return;
-        };
-        let told = matches!(
-            id.phase,
-            Phase::Responded | Phase::Accepted | Phase::Connected
-        );
-        // The peer knows of the end.
-        id.goodbye_said = true;
-        self.end(to);
-        if told {
-            self.tell(to, News::Disconnected);
-            if self.dice.fires(Fault::CmDuplicate) {
-                self.tell(to, News::Disconnected);
-            }
-        }
-        self.forget_if_dropped(to);
-    }
-
-    /// A timer of connection management.
-    pub(super) fn cm_timer(&mut self, key: IdKey, timer: CmTimer) {
-        let Some(phase) = self.ids.get(&key).map(|id| id.phase) else {
-            return;
-        };
-        match (timer, phase) {
-            (CmTimer::Resolve, Phase::Resolving) => self.resolved(key),
-            (CmTimer::Connect, Phase::Connecting) => {
-                self.end(key);
-                let error = os("connecting", libc::ETIMEDOUT);
-                self.tell(key, News::Failed(error));
-            }
-            (CmTimer::Accept, Phase::Accepted) => {
-                self.end(key);
-                self.say_goodbye(key);
-                self.tell(key, News::Disconnected);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// See [`CmId`].
-#[derive(Debug)]
-pub(super) struct SimId {
-    fabric: Arc<Fabric>,
-    node: NodeKey,
-    key: IdKey,
-}
-
-impl SimId {
-    /// A handle for an id that is there already.
-    pub(super) fn new(fabric: &Arc<Fabric>, node: NodeKey, key: IdKey) -> Self {
-        Self {
-            fabric: Arc::clone(fabric),
-            node,
-            key,
-        }
-    }
-
-    pub(super) fn create(fabric: &Arc<Fabric>, node: NodeKey, channel: ChannelKey) -> Self {
-        let key = fabric.with(|world| world.add_id(node, channel, Phase::Idle));
-        Self::new(fabric, node, key)
-    }
-}
-
-impl Drop for SimId {
-    fn drop(&mut self) {
-        self.fabric.with(|world| world.drop_id(self.key));
-    }
-}
-
-impl CmId for SimId {
-    fn token(&self) -> CmToken {
-        CmToken(self.key)
-    }
-
-    fn bind(&self, request: BindRequest) -> Result<(), VerbsError> {
-        self.fabric.with(|world| world.bind(self.key, request))
-    }
-
-    fn listen(&self, backlog: u32) -> Result<(), VerbsError> {
-        self.fabric.with(|world| world.listen(self.key, backlog))
-    }
-
-    fn resolve(&self, dst: SocketAddr, timeout: Duration) -> Result<(), VerbsError> {
-        self.fabric
-            .with(|world| world.resolve(self.key, dst, timeout))
-    }
-
-    fn create_qp(&self, attr: &QpAttr) -> Result<Arc<dyn QueuePair>, VerbsError> {
-        let cq = super::cq::SimCq::from_dyn(&attr.cq);
-        let cq = cq.filter(|cq| cq.is_on(&self.fabric, self.node));
-        let cq = cq.ok_or_else(|| VerbsError::Argument {
-            what: "completion queue",
-            reason: "it is not of this provider instance".to_owned(),
-        })?;
-        let (num, options) = self.fabric.with(|world| {
-            let id = world.id(self.key);
-            let fits = matches!(id.phase, Phase::Resolved | Phase::Requested);
-            if !fits || id.qp.is_some() {
-                return Err(wrong_phase("create_qp", id.phase));
-            }
-            let num = world.create_qp(self.key, self.node, cq.key, attr)?;
-            world.id(self.key).qp = Some(num);
-            Ok((num, world.nodes[self.node].options))
-        })?;
-        Ok(Arc::new(SimQp::new(
-            &self.fabric,
-            self.node,
-            num,
-            options,
-            cq,
-        )))
-    }
-
-    fn connect(&self, private_data: &[u8]) -> Result<(), VerbsError> {
-        self.fabric
-            .with(|world| world.connect(self.key, private_data))
-    }
-
-    fn accept(&self, private_data: &[u8]) -> Result<(), VerbsError> {
-        self.fabric
-            .with(|world| world.accept(self.key, private_data))
-    }
-
-    fn establish(&self) -> Result<(), VerbsError> {
-        self.fabric.with(|world| world.establish(self.key))
-    }
-
-    fn reject(&self, private_data: &[u8]) -> Result<(), VerbsError> {
-        self.fabric
-            .with(|world| world.reject(self.key, private_data))
-    }
-
-    fn disconnect(&self) {
-        self.fabric.with(|world| {
-            let now = world.now();
-            world.trace.note(now, "disconnect", self.key, [wide(0), 0]);
-            world.disconnect(self.key);
-        });
-    }
-
-    fn local_addr(&self) -> Option<SocketAddr> {
-        self.fabric.with(|world| world.id(self.key).local)
-    }
-
-    fn peer_addr(&self) -> Option<SocketAddr> {
-        self.fabric.with(|world| world.id(self.key).peer_addr)
     }
 }

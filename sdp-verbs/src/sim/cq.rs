@@ -1,15 +1,14 @@
 //! Completion queues.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channel::SimCompChannel;
+use super::channel::{ChannelKey, SimCompChannel};
 use super::fabric::Fabric;
 use super::faults::Fault;
-use super::world::{ChannelKey, Event, NodeKey, World};
+use super::world::{Event, NodeKey, World};
 use crate::cq::{ArmFor, ArmToken, CompletionQueue, CqToken, Wake};
 use crate::types::QpNum;
 use crate::wr::{WcStatus, WorkCompletion};
@@ -166,12 +165,6 @@ impl SimCq {
 
     pub(super) fn is_on(&self, fabric: &Arc<Fabric>, node: NodeKey) -> bool {
         Arc::ptr_eq(&self.fabric, fabric) && self.node == node
-    }
-
-    /// The queue of ours behind a handle.
-    pub(super) fn from_dyn(queue: &Arc<dyn CompletionQueue>) -> Option<Arc<Self>> {
-        let any: Arc<dyn Any + Send + Sync> = Arc::clone(queue) as _;
-        any.downcast().ok()
     }
 
     fn edit<T>(&self, edit: impl FnOnce(&mut Queue) -> T) -> T {

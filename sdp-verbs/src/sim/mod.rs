@@ -30,6 +30,7 @@ mod channel;
 mod clock;
 mod cm;
 mod cq;
+mod events;
 mod fabric;
 mod faults;
 mod options;

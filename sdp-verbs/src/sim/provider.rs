@@ -1,13 +1,13 @@
 //! A machine on the fabric, as a provider.
 
-use std::any::Any;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::channel::{SimCompChannel, SimEventChannel};
+use super::channel::SimCompChannel;
 use super::cm::SimId;
 use super::cq::SimCq;
+use super::events::SimEventChannel;
 use super::fabric::Fabric;
 use super::faults::Fault;
 use super::options::{SimOptions, nanos};
@@ -19,6 +19,7 @@ use crate::cq::{CompChannel, CompletionQueue, CqToken};
 use crate::error::VerbsError;
 use crate::memory::ForeignSlice;
 use crate::mr::{MemoryRegion, MemoryWindow};
+use crate::own::own;
 use crate::provider::Provider;
 use crate::types::Access;
 
@@ -102,19 +103,22 @@ impl Provider for SimProvider {
         channel: &Arc<dyn CompChannel>,
         token: CqToken,
     ) -> Result<Arc<dyn CompletionQueue>, VerbsError> {
-        let any: Arc<dyn Any + Send + Sync> = Arc::clone(channel) as _;
-        let channel = any.downcast::<SimCompChannel>().ok();
-        let channel = channel.filter(|channel| channel.is_on(&self.fabric, self.node));
-        let channel = channel.ok_or_else(|| VerbsError::Argument {
-            what: "completion channel",
-            reason: "it is not of this provider instance".to_owned(),
-        })?;
+        let channel = own(
+            Arc::clone(channel) as _,
+            "completion channel",
+            |channel: &SimCompChannel| channel.is_on(&self.fabric, self.node),
+        )?;
         Ok(Arc::new(SimCq::new(&self.fabric, depth, channel, token)))
     }
 
     fn create_id(&self, channel: &Arc<dyn EventChannel>) -> Result<Arc<dyn CmId>, VerbsError> {
-        let channel = SimEventChannel::from_dyn(channel, &self.fabric, self.node)?;
-        Ok(Arc::new(SimId::create(&self.fabric, self.node, channel)))
+        let channel = own(
+            Arc::clone(channel) as _,
+            "event channel",
+            |channel: &SimEventChannel| channel.is_on(&self.fabric, self.node),
+        )?;
+        let id = SimId::create(&self.fabric, self.node, channel.key);
+        Ok(Arc::new(id))
     }
 
     unsafe fn register(

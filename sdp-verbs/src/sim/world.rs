@@ -4,23 +4,22 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::adapter::{Answer, Packet};
-use super::channel::{Completions, Events};
+use super::channel::{Channel, ChannelKey};
 use super::clock::{Clock, Nanos};
 use super::cm::{CmTimer, Id, IdKey, Message};
 use super::cq::{CqKey, Cqe, Queue};
+use super::events::News;
 use super::faults::{Dice, Fault, Faults};
 use super::options::{SimOptions, Timing, time_of, wide};
 use super::qp::Qp;
 use super::region::Regions;
 use super::trace::Trace;
+use crate::cq::CqToken;
 use crate::rng::Rng;
 use crate::types::QpNum;
 
 /// Names a machine.
 pub(super) type NodeKey = usize;
-
-/// Names a channel of either kind.
-pub(super) type ChannelKey = u64;
 
 /// Something that happens at a time.
 #[derive(Debug)]
@@ -71,8 +70,8 @@ pub(super) struct World {
     pub(super) ids: BTreeMap<IdKey, Id>,
     /// Who is bound where.
     pub(super) ports: BTreeMap<SocketAddr, Vec<IdKey>>,
-    pub(super) completions: BTreeMap<ChannelKey, Completions>,
-    pub(super) events: BTreeMap<ChannelKey, Events>,
+    pub(super) completions: BTreeMap<ChannelKey, Channel<CqToken>>,
+    pub(super) events: BTreeMap<ChannelKey, Channel<(IdKey, News)>>,
     pub(super) regions: Regions,
     pub(super) violations: Vec<String>,
     next_key: u64,

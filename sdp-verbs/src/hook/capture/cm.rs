@@ -1,18 +1,16 @@
 //! Connection management that writes down its exchange.
 
-use std::any::Any;
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
+use super::Shared;
 use super::cq::CaptureCq;
 use super::flow::{Flow, Role};
 use super::qp::CaptureQp;
-use super::{Shared, stranger};
-use crate::cm::{BindRequest, CmEvent, CmEventKind, CmId, CmToken, EventChannel};
+use crate::cm::{CmEvent, CmEventKind, CmId, CmToken, EventChannel};
 use crate::error::VerbsError;
+use crate::hook::forward::forward;
+use crate::own::own;
 use crate::qp::{QpAttr, QueuePair};
 
 type Flows = Arc<Mutex<HashMap<CmToken, Weak<Flow>>>>;
@@ -33,14 +31,6 @@ impl CaptureEvents {
             shared: Arc::clone(shared),
             flows: Flows::default(),
         }
-    }
-
-    /// The channel as this module knows it.
-    pub(super) fn of(channel: &Arc<dyn EventChannel>) -> Result<&Self, VerbsError> {
-        let channel: &dyn Any = &**channel;
-        channel
-            .downcast_ref()
-            .ok_or_else(|| stranger("event channel"))
     }
 
     pub(super) fn inner(&self) -> &Arc<dyn EventChannel> {
@@ -97,18 +87,12 @@ fn with<T>(flows: &Flows, work: impl FnOnce(&mut HashMap<CmToken, Weak<Flow>>) -
 }
 
 impl EventChannel for CaptureEvents {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.inner.fd()
-    }
+    forward!(EventChannel: fd, next_timeout);
 
     fn poll(&self) -> Option<CmEvent> {
         let mut event = self.inner.poll()?;
         self.hear(event.id, &mut event.kind);
         Some(event)
-    }
-
-    fn next_timeout(&self) -> Option<Duration> {
-        self.inner.next_timeout()
     }
 }
 
@@ -129,34 +113,17 @@ impl Drop for CaptureId {
 }
 
 impl CmId for CaptureId {
-    fn token(&self) -> CmToken {
-        self.inner.token()
-    }
-
-    fn bind(&self, request: BindRequest) -> Result<(), VerbsError> {
-        self.inner.bind(request)
-    }
-
-    fn listen(&self, backlog: u32) -> Result<(), VerbsError> {
-        self.inner.listen(backlog)
-    }
-
-    fn resolve(&self, dst: SocketAddr, timeout: Duration) -> Result<(), VerbsError> {
-        self.inner.resolve(dst, timeout)
-    }
+    forward!(CmId: token, bind, listen, resolve, local_addr, peer_addr);
 
     fn create_qp(&self, attr: &QpAttr) -> Result<Arc<dyn QueuePair>, VerbsError> {
-        let cq: &dyn Any = &*attr.cq;
-        let cq: &CaptureCq = cq
-            .downcast_ref()
-            .ok_or_else(|| stranger("completion queue"))?;
+        let cq = own::<CaptureCq>(Arc::clone(&attr.cq) as _, "completion queue", |_| true)?;
         let inner_attr = QpAttr {
             cq: Arc::clone(cq.inner()),
             ..attr.clone()
         };
         let inner = self.inner.create_qp(&inner_attr)?;
         self.flow.has_qp(inner.num(), attr.send_wr_max);
-        cq.watch(inner.num(), &self.flow);
+        cq.flows().insert(inner.num(), &self.flow);
         Ok(Arc::new(CaptureQp::new(inner, &self.flow)))
     }
 
@@ -194,13 +161,5 @@ impl CmId for CaptureId {
         let mut state = self.flow.lock();
         self.inner.disconnect();
         self.flow.disconnect(&mut state);
-    }
-
-    fn local_addr(&self) -> Option<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn peer_addr(&self) -> Option<SocketAddr> {
-        self.inner.peer_addr()
     }
 }

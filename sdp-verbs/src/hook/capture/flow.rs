@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smallvec::SmallVec;
 
 use super::file::CaptureFile;
-use super::mad;
 use super::packet::{Bth, Frame, Piece, RDMA_PACKET_MAX, SEND_PACKET_MAX, Station, Way};
 use super::{Framing, Shared};
+use super::{mad, memory};
 use crate::cm::{CmId, RejectReason};
+use crate::hook::sge_bytes;
 use crate::memory::{ForeignSlice, Keep, RecvBuf};
 use crate::types::{QpNum, RemoteAddr, Rkey, Sge, WrId};
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
@@ -361,7 +362,7 @@ impl Flow {
 
     /// As above, out of registered memory.
     pub(super) fn send_gathered(&self, sges: &[Sge], invalidate: Option<Rkey>) -> Sent {
-        let bytes = self.shared.regions.copy(sges, self.read_max());
+        let bytes = memory::copy(&self.shared.regions, sges, self.read_max());
         self.send(bytes, sge_bytes(sges), invalidate)
     }
 
@@ -373,7 +374,7 @@ impl Flow {
             opcodes: WRITE,
             solicited: false,
             ext: reth(remote, rkey, len),
-            bytes: self.shared.regions.copy(local, max),
+            bytes: memory::copy(&self.shared.regions, local, max),
             len,
         }
     }
@@ -459,7 +460,7 @@ impl Flow {
 
     fn read_response(&self, state: &State, reading: &Reading) {
         let max = self.file().options().payload_max;
-        let bytes = self.shared.regions.copy(&reading.local, max);
+        let bytes = memory::copy(&self.shared.regions, &reading.local, max);
         let message = Sent {
             opcodes: READ_RESPONSE,
             solicited: false,
@@ -545,9 +546,4 @@ fn reth(remote: RemoteAddr, rkey: Rkey, len: usize) -> SmallVec<[u8; 16]> {
     out.extend_from_slice(&rkey.0.to_be_bytes());
     out.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes());
     out
-}
-
-/// Bytes named by a list of elements; lengths that no memory has do not wrap around.
-fn sge_bytes(sges: &[Sge]) -> usize {
-    sges.iter().fold(0, |sum, sge| sum.saturating_add(sge.len))
 }

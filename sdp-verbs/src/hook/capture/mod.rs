@@ -21,24 +21,25 @@ mod cq;
 mod file;
 mod flow;
 mod mad;
+mod memory;
 mod packet;
 mod qp;
-mod region;
 
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::caps::{Caps, Limits};
 use crate::cm::{CmId, EventChannel};
 use crate::cq::{CompChannel, CompletionQueue, CqToken};
 use crate::error::VerbsError;
-use crate::mr::{MemoryRegion, MemoryWindow};
+use crate::mr::MemoryRegion;
+use crate::own::own;
 use crate::provider::Provider;
 use crate::types::Access;
 
 pub use file::{CaptureFile, is_secure_execution};
 
-use region::Regions;
+use super::forward::forward;
+use super::regions::Regions;
 
 /// What is below the transport header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -112,34 +113,12 @@ impl Capture {
     }
 }
 
-/// An object of another wrapper was handed in.
-fn stranger(what: &'static str) -> VerbsError {
-    VerbsError::Argument {
-        what,
-        reason: "it was not created by this Capture".to_owned(),
-    }
-}
-
 impl Provider for Capture {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn caps(&self) -> Caps {
-        self.inner.caps()
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
+    forward!(Provider: name, caps, limits, create_comp_channel, alloc_window);
 
     fn create_event_channel(&self) -> Result<Arc<dyn EventChannel>, VerbsError> {
         let inner = self.inner.create_event_channel()?;
         Ok(Arc::new(cm::CaptureEvents::new(inner, &self.shared)))
-    }
-
-    fn create_comp_channel(&self) -> Result<Arc<dyn CompChannel>, VerbsError> {
-        self.inner.create_comp_channel()
     }
 
     fn create_cq(
@@ -153,7 +132,8 @@ impl Provider for Capture {
     }
 
     fn create_id(&self, channel: &Arc<dyn EventChannel>) -> Result<Arc<dyn CmId>, VerbsError> {
-        let channel = cm::CaptureEvents::of(channel)?;
+        let channel = Arc::clone(channel) as _;
+        let channel = own::<cm::CaptureEvents>(channel, "event channel", |_| true)?;
         let inner = self.inner.create_id(channel.inner())?;
         Ok(channel.wrap(inner, flow::Role::Connector))
     }
@@ -172,9 +152,5 @@ impl Provider for Capture {
     fn alloc_registered(&self, len: usize) -> Result<Arc<dyn MemoryRegion>, VerbsError> {
         let region = self.inner.alloc_registered(len)?;
         Ok(self.shared.regions.note(region))
-    }
-
-    fn alloc_window(&self) -> Result<Box<dyn MemoryWindow>, VerbsError> {
-        self.inner.alloc_window()
     }
 }

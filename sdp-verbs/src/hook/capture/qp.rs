@@ -5,11 +5,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::flow::Flow;
-use crate::error::{PostError, VerbsError};
-use crate::memory::{RecvBuf, SendBuf};
-use crate::mr::{Binding, MemoryWindow};
+use crate::error::PostError;
+use crate::hook::forward::forward;
+use crate::memory::RecvBuf;
 use crate::qp::QueuePair;
-use crate::types::{QpNum, Rkey, WrId};
+use crate::types::WrId;
 use crate::wr::{SendData, SendFlags, SendOp, SendWr};
 
 /// See [`Capture`](super::Capture).
@@ -29,13 +29,7 @@ impl CaptureQp {
 }
 
 impl QueuePair for CaptureQp {
-    fn num(&self) -> QpNum {
-        self.inner.num()
-    }
-
-    fn alloc_recv(&self, len: usize) -> Result<RecvBuf, VerbsError> {
-        self.inner.alloc_recv(len)
-    }
+    forward!(QueuePair: num, alloc_recv, reserve_send, unreserve_send, bind, heap_reachable, set_error);
 
     fn post_recv(&self, wr_id: WrId, buf: &RecvBuf) -> Result<(), PostError> {
         // Posted under the lock, so that its completion finds the note of it.
@@ -43,14 +37,6 @@ impl QueuePair for CaptureQp {
         self.inner.post_recv(wr_id, buf)?;
         Flow::post_recv(&mut state, buf);
         Ok(())
-    }
-
-    fn reserve_send(&self, len: usize) -> Result<SendBuf, PostError> {
-        self.inner.reserve_send(len)
-    }
-
-    fn unreserve_send(&self, buf: SendBuf) {
-        self.inner.unreserve_send(buf);
     }
 
     fn post_send(&self, wr: SendWr<'_>) -> Result<(), PostError> {
@@ -96,23 +82,5 @@ impl QueuePair for CaptureQp {
                 Ok(())
             }
         }
-    }
-
-    fn bind(
-        &self,
-        wr_id: WrId,
-        flags: SendFlags,
-        window: &dyn MemoryWindow,
-        binding: Binding,
-    ) -> Result<Rkey, PostError> {
-        self.inner.bind(wr_id, flags, window, binding)
-    }
-
-    fn heap_reachable(&self) -> Result<(), String> {
-        self.inner.heap_reachable()
-    }
-
-    fn set_error(&self) {
-        self.inner.set_error();
     }
 }

@@ -1,6 +1,5 @@
 //! A completion channel that also fires for work that is held back.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,15 +36,6 @@ impl LazyChannel {
             both,
             own,
             due: Mutex::new(VecDeque::new()),
-        })
-    }
-
-    /// The channel of ours behind a handle.
-    pub(super) fn from_dyn(channel: &Arc<dyn CompChannel>) -> Result<Arc<Self>, VerbsError> {
-        let any: Arc<dyn Any + Send + Sync> = Arc::<dyn CompChannel>::clone(channel);
-        any.downcast().map_err(|_| VerbsError::Argument {
-            what: "completion channel",
-            reason: "it was not created by this Lazy".to_owned(),
         })
     }
 

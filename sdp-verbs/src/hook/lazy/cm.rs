@@ -1,17 +1,15 @@
 //! Connection management, wrapped to reach queue pairs and to let work out before the end.
 
-use std::any::Any;
-use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 
 use super::Setup;
 use super::cq::LazyCq;
 use super::qp::{LazyQp, QpCore};
 use crate::caps::Caps;
-use crate::cm::{BindRequest, CmEvent, CmEventKind, CmId, CmToken, EventChannel};
+use crate::cm::{CmEvent, CmEventKind, CmId, EventChannel};
 use crate::error::VerbsError;
+use crate::hook::forward::forward;
+use crate::own::own;
 use crate::qp::{QpAttr, QueuePair};
 
 /// See [`Lazy`](super::Lazy).
@@ -29,25 +27,13 @@ impl LazyEvents {
         }
     }
 
-    /// The wrapped channel.
-    pub(super) fn inner_of(
-        channel: &Arc<dyn EventChannel>,
-    ) -> Result<&Arc<dyn EventChannel>, VerbsError> {
-        let channel: &dyn Any = &**channel;
-        match channel.downcast_ref::<Self>() {
-            Some(channel) => Ok(&channel.inner),
-            None => Err(VerbsError::Argument {
-                what: "event channel",
-                reason: "it was not created by this Lazy".to_owned(),
-            }),
-        }
+    pub(super) fn inner(&self) -> &Arc<dyn EventChannel> {
+        &self.inner
     }
 }
 
 impl EventChannel for LazyEvents {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.inner.fd()
-    }
+    forward!(EventChannel: fd, next_timeout);
 
     fn poll(&self) -> Option<CmEvent> {
         let mut event = self.inner.poll()?;
@@ -55,10 +41,6 @@ impl EventChannel for LazyEvents {
             *id = Arc::new(LazyId::new(Arc::clone(id), &self.setup));
         }
         Some(event)
-    }
-
-    fn next_timeout(&self) -> Option<Duration> {
-        self.inner.next_timeout()
     }
 }
 
@@ -99,24 +81,11 @@ impl Drop for LazyId {
 }
 
 impl CmId for LazyId {
-    fn token(&self) -> CmToken {
-        self.inner.token()
-    }
-
-    fn bind(&self, request: BindRequest) -> Result<(), VerbsError> {
-        self.inner.bind(request)
-    }
-
-    fn listen(&self, backlog: u32) -> Result<(), VerbsError> {
-        self.inner.listen(backlog)
-    }
-
-    fn resolve(&self, dst: SocketAddr, timeout: Duration) -> Result<(), VerbsError> {
-        self.inner.resolve(dst, timeout)
-    }
+    forward!(CmId: token, bind, listen, resolve, connect, accept, establish, reject);
+    forward!(CmId: local_addr, peer_addr);
 
     fn create_qp(&self, attr: &QpAttr) -> Result<Arc<dyn QueuePair>, VerbsError> {
-        let cq = LazyCq::from_dyn(&attr.cq)?;
+        let cq = own::<LazyCq>(Arc::clone(&attr.cq) as _, "completion queue", |_| true)?;
         let retries = self.setup.caps.contains(Caps::RNR_RETRY);
         let inner_attr = QpAttr {
             cq: Arc::clone(cq.inner()),
@@ -130,32 +99,8 @@ impl CmId for LazyId {
         Ok(Arc::new(LazyQp::new(core, cq, Arc::clone(&self.setup))))
     }
 
-    fn connect(&self, private_data: &[u8]) -> Result<(), VerbsError> {
-        self.inner.connect(private_data)
-    }
-
-    fn accept(&self, private_data: &[u8]) -> Result<(), VerbsError> {
-        self.inner.accept(private_data)
-    }
-
-    fn establish(&self) -> Result<(), VerbsError> {
-        self.inner.establish()
-    }
-
-    fn reject(&self, private_data: &[u8]) -> Result<(), VerbsError> {
-        self.inner.reject(private_data)
-    }
-
     fn disconnect(&self) {
         self.let_everything_out();
         self.inner.disconnect();
-    }
-
-    fn local_addr(&self) -> Option<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn peer_addr(&self) -> Option<SocketAddr> {
-        self.inner.peer_addr()
     }
 }

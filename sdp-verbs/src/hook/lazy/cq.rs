@@ -1,6 +1,5 @@
 //! Completion queues that move work on in batches.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +9,7 @@ use std::time::Duration;
 use super::channel::LazyChannel;
 use super::qp::QpCore;
 use crate::cq::{ArmFor, ArmToken, CompletionQueue, CqToken, Wake};
-use crate::error::VerbsError;
+use crate::hook::forward::forward;
 use crate::rng::Rng;
 use crate::types::{QpNum, WrId};
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
@@ -80,15 +79,6 @@ impl LazyCq {
             waiter_armed: AtomicBool::new(false),
             channel_armed: AtomicBool::new(false),
         }
-    }
-
-    /// The queue of ours behind a handle.
-    pub(super) fn from_dyn(cq: &Arc<dyn CompletionQueue>) -> Result<Arc<Self>, VerbsError> {
-        let any: Arc<dyn Any + Send + Sync> = Arc::<dyn CompletionQueue>::clone(cq);
-        any.downcast().map_err(|_| VerbsError::Argument {
-            what: "completion queue",
-            reason: "it was not created by this Lazy".to_owned(),
-        })
     }
 
     pub(super) fn inner(&self) -> &Arc<dyn CompletionQueue> {
@@ -218,7 +208,5 @@ impl CompletionQueue for LazyCq {
         self.inner.wait(token, timeout)
     }
 
-    fn wake(&self) {
-        self.inner.wake();
-    }
+    forward!(CompletionQueue: wake);
 }

@@ -27,7 +27,6 @@ mod cm;
 mod cq;
 mod qp;
 mod recv;
-mod region;
 mod send;
 
 use std::ptr::NonNull;
@@ -39,11 +38,13 @@ use crate::cm::{CmId, EventChannel};
 use crate::cq::{CompChannel, CompletionQueue, CqToken};
 use crate::error::{PostError, VerbsError};
 use crate::mr::{MemoryRegion, MemoryWindow};
+use crate::own::own;
 use crate::provider::Provider;
 use crate::rng::Rng;
 use crate::types::Access;
 
-use region::ForeignRegions;
+use super::forward::forward;
+use super::regions::Regions;
 
 /// What the objects of one wrapper share.
 #[derive(Debug)]
@@ -51,7 +52,8 @@ struct Setup {
     name: &'static str,
     caps: Caps,
     limits: Limits,
-    heap: Arc<ForeignRegions>,
+    /// Regions over memory that the provider below did not allocate.
+    heap: Arc<Regions>,
 }
 
 impl Setup {
@@ -155,7 +157,8 @@ impl Provider for Lazy {
         channel: &Arc<dyn CompChannel>,
         token: CqToken,
     ) -> Result<Arc<dyn CompletionQueue>, VerbsError> {
-        let channel = channel::LazyChannel::from_dyn(channel)?;
+        let channel = Arc::clone(channel) as _;
+        let channel = own::<channel::LazyChannel>(channel, "completion channel", |_| true)?;
         // Every request is signalled below, so those that are not above need room as well.
         let room = self.setup.limits.send_wr_max.clamp(cq::IN_FLIGHT_MAX, 4096);
         let inner = self
@@ -173,7 +176,9 @@ impl Provider for Lazy {
     }
 
     fn create_id(&self, channel: &Arc<dyn EventChannel>) -> Result<Arc<dyn CmId>, VerbsError> {
-        let inner = self.inner.create_id(cm::LazyEvents::inner_of(channel)?)?;
+        let channel = Arc::clone(channel) as _;
+        let channel = own::<cm::LazyEvents>(channel, "event channel", |_| true)?;
+        let inner = self.inner.create_id(channel.inner())?;
         Ok(Arc::new(cm::LazyId::new(inner, &self.setup)))
     }
 
@@ -192,9 +197,7 @@ impl Provider for Lazy {
         Ok(self.setup.heap.note(region))
     }
 
-    fn alloc_registered(&self, len: usize) -> Result<Arc<dyn MemoryRegion>, VerbsError> {
-        self.inner.alloc_registered(len)
-    }
+    forward!(Provider: alloc_registered);
 
     fn alloc_window(&self) -> Result<Box<dyn MemoryWindow>, VerbsError> {
         self.setup.need(Caps::MEMORY_WINDOW, "memory windows")?;

@@ -225,7 +225,7 @@ impl QueuePair for LazyQp {
         binding: Binding,
     ) -> Result<Rkey, PostError> {
         self.setup.need_to_post(Caps::MEMORY_WINDOW)?;
-        if self.setup.heap.contains(binding.lkey) {
+        if self.setup.heap.find(binding.lkey).is_some() {
             self.setup.need_to_post(Caps::HEAP_WINDOW)?;
         }
         let mut state = self.core.lock();

@@ -1,15 +1,15 @@
 //! Completion queues that count what they hand out.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::TARGET;
 use super::counters::{Counter, Counts, failure_counter};
 use super::ledger::Ledger;
 use crate::cq::{ArmFor, ArmToken, CompletionQueue, Wake};
-use crate::types::QpNum;
+use crate::hook::forward::forward;
+use crate::hook::per_qp::PerQp;
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
 
 /// See [`Trace`](super::Trace).
@@ -17,8 +17,7 @@ use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
 pub(super) struct TraceCq {
     inner: Arc<dyn CompletionQueue>,
     counts: Arc<Counts>,
-    /// Queue pairs that complete here. Written when one is created or found to be gone.
-    ledgers: RwLock<HashMap<QpNum, Weak<Ledger>>>,
+    ledgers: PerQp<Ledger>,
 }
 
 impl TraceCq {
@@ -26,7 +25,7 @@ impl TraceCq {
         Self {
             inner,
             counts: Arc::clone(counts),
-            ledgers: RwLock::new(HashMap::new()),
+            ledgers: PerQp::new(),
         }
     }
 
@@ -34,16 +33,9 @@ impl TraceCq {
         &self.inner
     }
 
-    /// Starts to count the RDMA of a queue pair.
-    pub(super) fn watch(&self, ledger: &Arc<Ledger>) {
-        let mut ledgers = self.ledgers.write().unwrap_or_else(PoisonError::into_inner);
-        ledgers.retain(|_, known| known.strong_count() > 0);
-        ledgers.insert(ledger.qp(), Arc::downgrade(ledger));
-    }
-
-    fn ledger(&self, qp: QpNum) -> Option<Arc<Ledger>> {
-        let ledgers = self.ledgers.read().unwrap_or_else(PoisonError::into_inner);
-        ledgers.get(&qp).and_then(Weak::upgrade)
+    /// The RDMA to be counted of the queue pairs that complete here.
+    pub(super) fn ledgers(&self) -> &PerQp<Ledger> {
+        &self.ledgers
     }
 
     fn count(&self, wc: &WorkCompletion) {
@@ -64,7 +56,7 @@ impl TraceCq {
             self.counts.add(Counter::ReadCount, 1);
             self.counts.add_len(Counter::ReadBytes, wc.byte_len);
         }
-        if let Some(ledger) = self.ledger(wc.qp) {
+        if let Some(ledger) = self.ledgers.find(wc.qp) {
             ledger.on_completion(wc, &self.counts);
         }
     }
@@ -86,9 +78,7 @@ impl CompletionQueue for TraceCq {
         self.inner.arm(who)
     }
 
-    fn disarm_channel(&self) {
-        self.inner.disarm_channel();
-    }
+    forward!(CompletionQueue: disarm_channel);
 
     fn wait(&self, token: ArmToken, timeout: Option<Duration>) -> io::Result<Wake> {
         self.counts.add(Counter::WaitCount, 1);

@@ -14,16 +14,17 @@ mod qp;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::caps::{Caps, Limits};
 use crate::cm::{CmId, EventChannel};
 use crate::cq::{CompChannel, CompletionQueue, CqToken};
 use crate::error::VerbsError;
-use crate::mr::{MemoryRegion, MemoryWindow};
+use crate::mr::MemoryRegion;
+use crate::own::own;
 use crate::provider::Provider;
 use crate::types::Access;
 
 pub use counters::TraceCounters;
 
+use super::forward::forward;
 use counters::{Counter, Counts};
 
 /// Target of the log lines.
@@ -63,25 +64,11 @@ impl Trace {
 }
 
 impl Provider for Trace {
-    fn name(&self) -> &'static str {
-        self.inner.name()
-    }
-
-    fn caps(&self) -> Caps {
-        self.inner.caps()
-    }
-
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
+    forward!(Provider: name, caps, limits, create_comp_channel, alloc_window);
 
     fn create_event_channel(&self) -> Result<Arc<dyn EventChannel>, VerbsError> {
         let inner = self.inner.create_event_channel()?;
         Ok(Arc::new(cm::TraceEvents::new(inner, &self.counts)))
-    }
-
-    fn create_comp_channel(&self) -> Result<Arc<dyn CompChannel>, VerbsError> {
-        self.inner.create_comp_channel()
     }
 
     fn create_cq(
@@ -95,7 +82,9 @@ impl Provider for Trace {
     }
 
     fn create_id(&self, channel: &Arc<dyn EventChannel>) -> Result<Arc<dyn CmId>, VerbsError> {
-        let inner = self.inner.create_id(cm::TraceEvents::inner_of(channel)?)?;
+        let channel = Arc::clone(channel) as _;
+        let channel = own::<cm::TraceEvents>(channel, "event channel", |_| true)?;
+        let inner = self.inner.create_id(channel.inner())?;
         Ok(Arc::new(cm::TraceId::new(inner, &self.counts)))
     }
 
@@ -117,9 +106,5 @@ impl Provider for Trace {
         self.count_region(&*region);
         tracing::trace!(target: TARGET, len, lkey = ?region.lkey(), "alloc_registered");
         Ok(region)
-    }
-
-    fn alloc_window(&self) -> Result<Box<dyn MemoryWindow>, VerbsError> {
-        self.inner.alloc_window()
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use super::TARGET;
 use super::counters::{Counter, Counts};
 use super::ledger::Ledger;
-use crate::error::{PostError, VerbsError};
+use crate::error::PostError;
+use crate::hook::forward::forward;
+use crate::hook::sge_bytes;
 use crate::memory::{RecvBuf, SendBuf};
 use crate::mr::{Binding, MemoryWindow};
 use crate::qp::QueuePair;
-use crate::types::{QpNum, Rkey, Sge, WrId};
+use crate::types::{Rkey, WrId};
 use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcOpcode};
 
 /// See [`Trace`](super::Trace).
@@ -57,11 +59,6 @@ impl TraceQp {
     }
 }
 
-/// Bytes named by a list of elements; lengths that no memory has do not wrap around.
-fn sge_bytes(sges: &[Sge]) -> usize {
-    sges.iter().fold(0, |sum, sge| sum.saturating_add(sge.len))
-}
-
 fn opcode_and_bytes(op: &SendOp<'_>) -> (WcOpcode, usize) {
     match op {
         SendOp::Send { data, .. } => {
@@ -79,13 +76,7 @@ fn opcode_and_bytes(op: &SendOp<'_>) -> (WcOpcode, usize) {
 }
 
 impl QueuePair for TraceQp {
-    fn num(&self) -> QpNum {
-        self.inner.num()
-    }
-
-    fn alloc_recv(&self, len: usize) -> Result<RecvBuf, VerbsError> {
-        self.inner.alloc_recv(len)
-    }
+    forward!(QueuePair: num, alloc_recv, heap_reachable);
 
     fn post_recv(&self, wr_id: WrId, buf: &RecvBuf) -> Result<(), PostError> {
         self.inner
@@ -153,10 +144,6 @@ impl QueuePair for TraceQp {
                 Err(self.refused(error))
             }
         }
-    }
-
-    fn heap_reachable(&self) -> Result<(), String> {
-        self.inner.heap_reachable()
     }
 
     fn set_error(&self) {

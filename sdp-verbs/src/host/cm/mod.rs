@@ -15,7 +15,6 @@ mod listener;
 mod state;
 mod timer;
 
-use std::any::Any;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -30,6 +29,7 @@ use super::options::HostOptions;
 use super::plane::Plane;
 use crate::cm::{CmId, EventChannel};
 use crate::error::VerbsError;
+use crate::own::own;
 
 /// Descriptors looked at in one round of work.
 const ROUND_MAX: usize = 64;
@@ -98,16 +98,11 @@ impl Cm {
         self: &Arc<Self>,
         channel: &Arc<dyn EventChannel>,
     ) -> Result<Arc<dyn CmId>, VerbsError> {
-        let any: &dyn Any = &**channel;
-        let ours = any
-            .downcast_ref::<HostEventChannel>()
-            .filter(|channel| Arc::ptr_eq(channel.cm(), self));
-        let Some(channel) = ours else {
-            return Err(VerbsError::Argument {
-                what: "create_id: channel",
-                reason: "the event channel is of another provider instance".into(),
-            });
-        };
+        let channel = own(
+            Arc::clone(channel) as _,
+            "event channel",
+            |channel: &HostEventChannel| Arc::ptr_eq(channel.cm(), self),
+        )?;
         let token = self.enter("create_id", |_, state| Ok(state.new_id(channel.inbox())))?;
         Ok(Arc::new(HostCmId::new(Arc::clone(self), token)))
     }

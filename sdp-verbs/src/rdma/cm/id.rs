@@ -1,6 +1,5 @@
 //! One end of a connection being made, or a listener.
 
-use std::any::Any;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -9,8 +8,8 @@ use std::time::{Duration, Instant};
 use super::raw::RawId;
 use super::{BY_CONSUMER, RdmaEvents, rejection};
 use crate::cm::{BindRequest, CmEventKind, CmId, CmToken, RejectReason};
-use crate::cq::CompletionQueue;
 use crate::error::VerbsError;
+use crate::own::own;
 use crate::qp::{QpAttr, QueuePair};
 use crate::rdma::NAME;
 use crate::rdma::cq::RdmaCq;
@@ -512,15 +511,11 @@ impl CmId for RdmaId {
         if !matches!(state.phase, Phase::Resolved | Phase::Requested) || core.has_queue_pair() {
             return wrong_state("create_qp", state.phase);
         }
-        let any: Arc<dyn Any + Send + Sync> = Arc::clone(&attr.cq) as Arc<dyn CompletionQueue> as _;
-        let cq = any
-            .downcast::<RdmaCq>()
-            .ok()
-            .filter(|cq| cq.belongs_to(&core.device))
-            .ok_or_else(|| VerbsError::Argument {
-                what: "completion queue",
-                reason: "it is not of this provider instance".to_owned(),
-            })?;
+        let cq = own(
+            Arc::clone(&attr.cq) as _,
+            "completion queue",
+            |cq: &RdmaCq| cq.belongs_to(&core.device),
+        )?;
         check_depth(
             "send requests",
             attr.send_wr_max,
