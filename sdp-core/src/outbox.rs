@@ -184,6 +184,14 @@ impl Outbox {
         self.slots.completed = self.slots.completed.max(work.0);
     }
 
+    /// `work` was never posted. Its slot is free when those before it are: what was posted
+    /// earlier may not have ended.
+    pub(crate) fn on_unposted(&mut self, work: WorkId) {
+        if work.0 == self.slots.completed + 1 {
+            self.on_completion(work);
+        }
+    }
+
     /// The queue pair has been put into error: no key is alive.
     pub(crate) const fn error_set(&self) -> bool {
         self.error_set
@@ -265,5 +273,37 @@ fn payload_len(payload: Payload) -> u32 {
     match payload {
         Payload::None => 0,
         Payload::Grant { len, .. } | Payload::Call { len, .. } => len,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::KeyId;
+
+    fn kill(out: &mut Outbox) -> WorkId {
+        let key = KeyId(0);
+        out.push_signalled(|work| Action::InvalidateKey { key, work })
+    }
+
+    /// What was done without a request gave back the slots of those that were still under way.
+    #[test]
+    fn only_a_completion_gives_back_the_slots_before_it() {
+        let mut out = Outbox::new(16);
+        let posted = kill(&mut out);
+        let unposted = kill(&mut out);
+        out.on_unposted(unposted);
+        assert_eq!(out.slots.free(), 14);
+        out.on_completion(posted);
+        assert_eq!(out.slots.free(), 15);
+        let unposted = kill(&mut out);
+        let last = kill(&mut out);
+        out.on_unposted(unposted);
+        assert_eq!(out.slots.free(), 13);
+        out.on_completion(last);
+        assert_eq!(out.slots.free(), 16);
+        let unposted = kill(&mut out);
+        out.on_unposted(unposted);
+        assert_eq!(out.slots.free(), 16);
     }
 }

@@ -163,14 +163,18 @@ impl Connection {
         }
     }
 
-    /// A signalled work request has ended.
-    pub(super) fn on_completion(&mut self, now: Instant, work: WorkId, result: Completion) {
+    /// A signalled work request has ended: there are more slots.
+    pub(super) fn on_completed(&mut self, work: WorkId) {
         let was_full = !self.sh.out.has_payload_slot();
         self.sh.out.on_completion(work);
         if was_full {
             self.sh.wake.send = true;
             self.sh.wake.recv = true;
         }
+    }
+
+    /// What became of work that the engine named.
+    pub(super) fn on_work_done(&mut self, now: Instant, work: WorkId, result: Completion) {
         let sh = &mut self.sh;
         let known = match self.rx.on_completion(sh, now, work, result) {
             Ok(false) => self.tx.on_write_done(sh, now, work, result),

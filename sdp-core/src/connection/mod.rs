@@ -116,7 +116,16 @@ impl Connection {
     /// If `work` was never given out.
     pub fn handle_completion(&mut self, now: Instant, work: WorkId, result: Completion) {
         self.touch(now);
-        self.on_completion(now, work, result);
+        self.on_completed(work);
+        self.on_work_done(now, work, result);
+        self.pump(now);
+    }
+
+    /// What became of `work` is known without a request: none was needed (a key that dies by
+    /// deregistering memory), or none could be posted. Requests before it may still be under way.
+    pub fn handle_unposted(&mut self, now: Instant, work: WorkId, result: Completion) {
+        self.sh.out.on_unposted(work);
+        self.on_work_done(now, work, result);
         self.pump(now);
     }
 

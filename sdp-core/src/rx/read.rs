@@ -36,6 +36,11 @@ impl Read {
         usize::try_from(self.len).unwrap_or(usize::MAX)
     }
 
+    /// It was told that it was not posted.
+    pub(super) const fn is_answered(&self) -> bool {
+        self.unposted.is_some()
+    }
+
     /// The private memory it writes to.
     pub(super) const fn mem(&self) -> Option<MemId> {
         match self.target {

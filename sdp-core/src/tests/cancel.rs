@@ -377,8 +377,8 @@ fn a_read_without_memory_waits_for_those_before_it_and_is_refused() {
     let reads = lone.take_reads();
     assert_eq!(reads.len(), 3);
     // Told when it could not be posted, before the one in front of it has ended.
-    lone.complete(reads[1].0, Completion::NoMemory);
-    lone.complete(reads[2].0, Completion::NoMemory);
+    lone.unposted(reads[1].0, Completion::NoMemory);
+    lone.unposted(reads[2].0, Completion::NoMemory);
     assert!(!lone.mids().contains(&Mid::SendSm));
     lone.complete(reads[0].0, Completion::Success);
     assert_eq!(
@@ -388,6 +388,28 @@ fn a_read_without_memory_waits_for_those_before_it_and_is_refused() {
     lone.find(Mid::SendSm);
     assert!(lone.is_alive());
     assert!(lone.take_reads().is_empty(), "a refused advert is read");
+}
+
+/// The receive waited for ever for reads that nobody would answer a second time.
+#[test]
+fn a_broken_transport_ends_reads_that_were_not_posted_too() {
+    let mut lone = Lone::new(Config {
+        advert_len_max: 40_000,
+        read_depth: 4,
+        ..config()
+    });
+    lone.peer_advertises(100_010, 10);
+    let (id, _) = lone.recv(200_000);
+    lone.conn.recv_copied(lone.instant(), id, 10);
+    assert_eq!(lone.copy_in(id), RecvStep::Wait);
+    let reads = lone.take_reads();
+    lone.unposted(reads[1].0, Completion::NoMemory);
+    lone.unposted(reads[2].0, Completion::NoMemory);
+    lone.complete(reads[0].0, Completion::TransportFailed("lost"));
+    assert_eq!(lone.poll_recv(id), RecvStep::Done(Ok(10)));
+    let (_, step) = lone.recv(200_000);
+    let gone = failed(ConnectionError::Transport("lost"));
+    assert_eq!(step, RecvStep::Done(gone));
 }
 
 #[test]

@@ -77,6 +77,10 @@ impl Conn {
     fn post_failed(&self, inner: &mut Inner, error: PostError, names: Names) {
         if error != PostError::WrongState {
             tracing::error!(token = ?self.token, "a work request was refused: {error}");
+            // Nothing that follows may reach the peer with a gap before it.
+            if let Some(qp) = self.qp.get() {
+                qp.set_error();
+            }
         }
         match names {
             Names::Work(work) => inner.flushed_works.push(work),
@@ -262,7 +266,7 @@ impl Conn {
                 tracing::warn!(token = ?self.token, "no memory to read into: {error}");
                 inner
                     .engine
-                    .handle_completion(now, work, sdp_core::Completion::NoMemory);
+                    .handle_unposted(now, work, sdp_core::Completion::NoMemory);
                 return Ok(());
             }
         };
@@ -436,14 +440,14 @@ impl Conn {
         if inner.calls.deregister(key) {
             inner
                 .engine
-                .handle_completion(now, work, sdp_core::Completion::Success);
+                .handle_unposted(now, work, sdp_core::Completion::Success);
             return Ok(());
         }
         let Some(rkey) = inner.calls.start_invalidate(key, work) else {
             // The queue pair is in error: its keys died with it.
             inner
                 .engine
-                .handle_completion(now, work, sdp_core::Completion::Flushed);
+                .handle_unposted(now, work, sdp_core::Completion::Flushed);
             return Ok(());
         };
         self.qp()?.post_send(SendWr {
@@ -460,7 +464,7 @@ impl Conn {
     fn post_probe(&self, inner: &mut Inner, now: Instant, work: WorkId) -> Outcome {
         if self.context.provider().caps().contains(Caps::SAME_HOST) {
             let alive = sdp_core::Completion::Success;
-            inner.engine.handle_completion(now, work, alive);
+            inner.engine.handle_unposted(now, work, alive);
             return Ok(());
         }
         self.qp()?.post_send(SendWr {

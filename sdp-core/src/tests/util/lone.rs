@@ -224,6 +224,11 @@ impl Lone {
         self.drain();
     }
 
+    pub(in crate::tests) fn unposted(&mut self, work: WorkId, result: Completion) {
+        self.conn.handle_unposted(self.instant(), work, result);
+        self.drain();
+    }
+
     /// The reads posted and not looked at: work, target, length.
     pub(in crate::tests) fn take_reads(&mut self) -> Vec<(WorkId, ReadInto, u32)> {
         let mut reads = Vec::new();

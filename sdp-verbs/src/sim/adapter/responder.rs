@@ -57,7 +57,7 @@ impl World {
             let Some(qp) = self.qps.get_mut(&num) else {
                 return;
             };
-            if qp.state == State::Error {
+            if qp.state == State::Error || qp.deaf {
                 for packet in &behind {
                     self.give_up(packet, WcStatus::RetryExceeded);
                 }
@@ -122,7 +122,10 @@ impl World {
 
     fn execute_send(&mut self, mut packet: Packet) {
         let not_ready = self.dice.fires(Fault::Rnr);
-        let retries = self.qps.get(&packet.from).map_or(0, |qp| qp.rnr_retry);
+        // A queue pair in error, or gone, sends nothing again.
+        let sender = self.qps.get(&packet.from);
+        let sender = sender.filter(|qp| qp.state != State::Error);
+        let retries = sender.map_or(0, |qp| qp.rnr_retry);
         let Some(qp) = self.qps.get_mut(&packet.to) else {
             return;
         };
