@@ -2,12 +2,13 @@
 
 use core::time::Duration;
 
-use sdp_wire::Mid;
+use sdp_wire::{Body, Mid};
 
 use super::util::app::Op;
+use super::util::lone::Lone;
 use super::util::world::{Laws, World};
 use crate::stats::mid_index;
-use crate::{Adaptive, CallError, Config, CopyReason, ReadInto, ZcopyThreshold};
+use crate::{Adaptive, CallError, Config, CopyReason, ReadInto, SendStep, ZcopyThreshold};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -214,6 +215,26 @@ fn both_send_then_both_receive() {
         world.finish();
         world.assert_delivered();
     }
+}
+
+/// Credits run out while a key is made: the advert cannot leave, and waits no longer for a reader
+/// than one that could.
+#[test]
+fn an_advert_without_a_credit_is_given_up_as_any_other() {
+    let mut lone = Lone::new(config());
+    lone.late_keys = true;
+    let (id, step) = lone.send(MIB);
+    assert_eq!(step, SendStep::Wait);
+    lone.see_all();
+    lone.bufs = 2;
+    lone.peer(Body::Data, 0);
+    lone.make_late_key();
+    assert!(!lone.mids().contains(&Mid::SrcAvail));
+    for _ in 0..2 {
+        lone.pass(2_000_000);
+        lone.kill_keys();
+    }
+    assert_eq!(lone.copy_out(id), (SendStep::Done(Ok(MIB)), MIB));
 }
 
 #[test]

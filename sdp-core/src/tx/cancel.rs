@@ -22,17 +22,6 @@ impl Tx {
             .is_some_and(|from| from + sh.patience.wait() <= now)
     }
 
-    /// When the open adverts will have waited long enough for a reader.
-    fn rendezvous_ends(&self) -> Option<Instant> {
-        let pipeline = &self.pipeline;
-        let waits = pipeline
-            .front()
-            .is_some_and(super::pipeline::SrcAdvert::is_posted)
-            && pipeline.cancel == Cancel::No
-            && !pipeline.judged;
-        waits.then(|| pipeline.moved_at + pipeline.wait)
-    }
-
     /// When policy 3 is to be applied next.
     pub(super) fn set_stall_timer(&self, sh: &mut Shared, now: Instant) {
         let at = if self.pipeline.is_empty() {
@@ -42,7 +31,7 @@ impl Tx {
                 .map(|from| from + sh.patience.wait())
                 .filter(|at| *at > now)
         } else {
-            self.rendezvous_ends()
+            self.pipeline.wait_ends()
         };
         match at {
             Some(at) => sh.timers.set(Timer::TxStall, at),
@@ -55,25 +44,29 @@ impl Tx {
     /// progress thread is asked to read ahead.
     pub(crate) fn on_stall(&mut self, sh: &mut Shared, now: Instant) {
         sh.wake.send |= !self.calls.is_empty();
-        if self.rendezvous_ends().is_none_or(|at| at > now) {
+        if self.pipeline.wait_ends().is_none_or(|at| at > now) {
             return;
         }
         self.pipeline.judged = true;
         sh.patience.was_not_read();
-        let Some(taken_to) = self
+        let Some((taken_to, posted)) = self
             .pipeline
             .front()
-            .map(super::pipeline::SrcAdvert::taken_to)
+            .map(|front| (front.taken_to(), front.is_posted()))
         else {
             return;
         };
-        let Some((_, call)) = self.calls.head() else {
+        let Some(call) = self.calls.head_mut() else {
             return;
         };
         let messages = sh.credits.available().saturating_sub(2);
         let messages = usize::try_from(messages).unwrap_or(usize::MAX);
         let room = sh.config.send_buffer_len + messages.saturating_mul(sh.data_len_max());
         if call.req.len - taken_to <= room {
+            if !posted {
+                // There will be no answer that says so.
+                call.copy_reason = Some(CopyReason::NoReader);
+            }
             self.cancel_all(sh);
         } else {
             sh.control.nudge = true;

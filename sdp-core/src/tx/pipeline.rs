@@ -171,6 +171,24 @@ impl Pipeline {
         self.list.pop_back()
     }
 
+    /// The oldest advert has a key: from now on a reader is waited for, for `wait`.
+    pub(super) fn await_reader(&mut self, now: Instant, wait: Duration) {
+        self.moved_at = now;
+        self.wait = wait;
+        self.judged = false;
+    }
+
+    /// When the oldest advert will have waited long enough for a reader. One that still waits for
+    /// a credit waits for a reader too: the peer holds so much that it gives none.
+    pub(super) fn wait_ends(&self) -> Option<Instant> {
+        let waits = self
+            .front()
+            .is_some_and(|advert| advert.state != AdvertState::Binding)
+            && self.cancel == Cancel::No
+            && !self.judged;
+        waits.then(|| self.moved_at + self.wait)
+    }
+
     /// Bytes advertised and not taken.
     pub(super) fn remaining(&self) -> usize {
         self.list.iter().map(SrcAdvert::remaining).sum()

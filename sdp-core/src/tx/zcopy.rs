@@ -149,6 +149,13 @@ impl Tx {
                 advert.rkey = Some(rkey);
                 advert.state = AdvertState::Bound(rkey, addr);
                 self.post_adverts(sh, now);
+                if self
+                    .pipeline
+                    .front()
+                    .is_some_and(|front| front.key == key && !front.is_posted())
+                {
+                    self.pipeline.await_reader(now, sh.patience.wait());
+                }
             }
             Err(reason) => {
                 let id = advert.call;
@@ -230,9 +237,7 @@ impl Tx {
             if open > 0 {
                 sh.reached(Mark::SeveralAdverts);
             } else {
-                self.pipeline.moved_at = now;
-                self.pipeline.wait = sh.patience.next();
-                self.pipeline.judged = false;
+                self.pipeline.await_reader(now, sh.patience.next());
             }
         }
     }

@@ -33,6 +33,8 @@ pub(in crate::tests) struct Lone {
     pub(in crate::tests) mseq: u32,
     pub(in crate::tests) seen: u32,
     pub(in crate::tests) bufs: u16,
+    /// Keys are made when the test says so, not at once.
+    pub(in crate::tests) late_keys: bool,
 }
 
 /// A Hello such as any peer sends.
@@ -87,6 +89,7 @@ impl Lone {
             mseq: 1,
             seen: 0,
             bufs: 8,
+            late_keys: false,
         };
         lone.drain();
         lone
@@ -115,8 +118,9 @@ impl Lone {
                     self.posted_lens.push(len);
                 }
                 Action::BindKey { key, .. } => {
-                    let found = (rkey(key), RemoteAddr(0x1000));
-                    self.conn.handle_bound(self.instant(), key, Ok(found));
+                    if !self.late_keys {
+                        self.make_key(key);
+                    }
                     self.actions.push(action);
                 }
                 Action::Register { call, .. } => {
@@ -207,6 +211,22 @@ impl Lone {
             addr: RemoteAddr(0x5000),
         };
         self.peer(Body::SrcAvail(advert), inline);
+    }
+
+    fn make_key(&mut self, key: KeyId) {
+        let found = (rkey(key), RemoteAddr(0x1000));
+        self.conn.handle_bound(self.instant(), key, Ok(found));
+    }
+
+    /// Makes the key that was asked for last.
+    pub(in crate::tests) fn make_late_key(&mut self) {
+        let keys = self.actions.iter().rev();
+        let asked = keys.into_iter().find_map(|action| match action {
+            Action::BindKey { key, .. } => Some(*key),
+            _ => None,
+        });
+        self.make_key(asked.expect("no key was asked for"));
+        self.drain();
     }
 
     /// Kills the keys that are to be killed.

@@ -11,8 +11,8 @@ use super::app::App;
 use super::nic::Nic;
 use crate::connection::Connection;
 use crate::{
-    Action, CmInput, Completion, Config, CopyReason, CopyWhat, Instant, JobId, KeyId, PostSend,
-    ReadInto, Received, SendId, WorkId,
+    Action, CallId, CmInput, Completion, Config, CopyReason, CopyWhat, Instant, JobId, KeyId,
+    PostSend, ReadInto, Received, SendId, WorkId,
 };
 
 /// How the world behaves.
@@ -22,7 +22,7 @@ pub(in crate::tests) struct Laws {
     pub(in crate::tests) latency: u64,
     /// Added to everything, at random, up to this.
     pub(in crate::tests) jitter: u64,
-    /// How long a copy takes.
+    /// How long a copy takes, and the making of a key.
     pub(in crate::tests) copy: u64,
     pub(in crate::tests) seed: u64,
     /// The confirmation of the handshake is lost.
@@ -79,6 +79,12 @@ enum Happening {
         flushed: bool,
     },
     Copied(JobId, CopyWhat),
+    Bind {
+        key: KeyId,
+        call: CallId,
+        at: usize,
+        len: u32,
+    },
     Response(Vec<u8>),
     Established,
     Disconnected,
@@ -317,16 +323,25 @@ impl World {
                     .conn
                     .handle_registered(now, call, registered);
             }
-            Action::BindKey { key, call, at, len } => {
-                let bound = if self.trouble() {
-                    Err(CopyReason::BindFailed)
-                } else {
-                    Ok(self.nics[side].bind(key, call, at, len))
-                };
-                self.nics[side].conn.handle_bound(now, key, bound);
-            }
+            Action::BindKey { key, call, at, len } => match self.copy_delay() {
+                0 => self.bind(side, key, call, at, len),
+                delay => {
+                    let time = self.now + delay;
+                    self.at(time, side, Happening::Bind { key, call, at, len });
+                }
+            },
             other => panic!("unexpected {other:?}"),
         }
+    }
+
+    fn bind(&mut self, side: usize, key: KeyId, call: CallId, at: usize, len: u32) {
+        let bound = if self.nics[side].in_error || self.trouble() {
+            Err(CopyReason::BindFailed)
+        } else {
+            Ok(self.nics[side].bind(key, call, at, len))
+        };
+        let now = self.instant();
+        self.nics[side].conn.handle_bound(now, key, bound);
     }
 
     /// When what `side` posts now reaches the other side: in order.
@@ -451,6 +466,7 @@ impl World {
             } => {
                 self.finish_work(side, work, read, kill, flushed);
             }
+            Happening::Bind { key, call, at, len } => self.bind(side, key, call, at, len),
             Happening::Copied(job, what) => {
                 let ok = !self.trouble();
                 if ok {
