@@ -138,9 +138,11 @@ impl Credits {
         self.available < self.most / 2
     }
 
-    /// A message without payload may go.
+    /// A message without payload may go. With the last credit it must bring the peer some, and
+    /// what it would bring is brought by a message that is queued before it.
     pub(crate) const fn control_allowed(&self) -> bool {
-        self.available >= CONTROL_MIN || (self.available == 1 && self.gain() > 0)
+        let first = self.next_mseq == self.sent_mseq.wrapping_add(1);
+        self.available >= CONTROL_MIN || (self.available == 1 && first && self.gain() > 0)
     }
 
     /// Spends a credit and numbers the message.
@@ -305,9 +307,27 @@ mod tests {
         let mut c = Credits::new(4);
         c.start(3);
         assert!(c.payload_allowed());
-        c.take();
+        let mseq = c.take();
+        c.stamp(mseq);
         assert!(!c.payload_allowed() && c.control_allowed());
-        c.take();
+        let mseq = c.take();
+        c.stamp(mseq);
+        assert!(!c.control_allowed());
+        c.on_posted();
+        assert!(c.control_allowed());
+    }
+
+    #[test]
+    fn what_a_queued_message_brings_the_next_one_does_not() {
+        let mut c = Credits::new(4);
+        c.start(2);
+        c.on_posted();
+        let first = c.take();
+        assert!(
+            !c.control_allowed(),
+            "the last credit, and nothing new to tell"
+        );
+        c.stamp(first);
         assert!(!c.control_allowed());
         c.on_posted();
         assert!(c.control_allowed());

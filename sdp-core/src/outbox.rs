@@ -111,6 +111,8 @@ pub(crate) struct Purged {
 /// The queue of actions.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    /// Receives to be posted or given up, before all else: `Bufs` of a message counts them.
+    receives: VecDeque<Action>,
     items: VecDeque<Item>,
     /// Messages in `items`.
     messages: usize,
@@ -122,6 +124,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn new(send_slots: u32) -> Self {
         Self {
+            receives: VecDeque::with_capacity(16),
             items: VecDeque::with_capacity(64),
             messages: 0,
             slots: Slots {
@@ -137,6 +140,11 @@ impl Outbox {
     /// Queues what takes no slot of the send queue.
     pub(crate) fn push(&mut self, action: Action) {
         self.items.push_back(Item::Act(action));
+    }
+
+    /// Queues the posting of a receive, or the end of one.
+    pub(crate) fn push_receive(&mut self, action: Action) {
+        self.receives.push_back(action);
     }
 
     /// Queues an action that takes an unsignalled slot.
@@ -199,6 +207,9 @@ impl Outbox {
 
     /// The next action. Messages are stamped here, when all receives posted before are known.
     pub(crate) fn poll(&mut self, credits: &mut Credits) -> Option<Action> {
+        if let Some(action) = self.receives.pop_front() {
+            return Some(action);
+        }
         match self.items.pop_front()? {
             Item::Act(action) => {
                 self.error_set |= action == Action::SetError;
@@ -240,6 +251,7 @@ impl Outbox {
     pub(crate) fn purge(&mut self) -> Purged {
         let mut purged = Purged::default();
         self.messages = 0;
+        self.receives.clear();
         for item in core::mem::take(&mut self.items) {
             match item {
                 Item::Message { out, .. } => {

@@ -89,7 +89,7 @@ impl Connection {
         for buf in 0..self.sh.config.recv_buffers_initial {
             let buf = BufferId(buf);
             let len = self.sh.resize.own_len();
-            self.sh.out.push(Action::PostRecv { buf, len });
+            self.sh.out.push_receive(Action::PostRecv { buf, len });
         }
     }
 

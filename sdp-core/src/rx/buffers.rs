@@ -90,13 +90,13 @@ impl Buffers {
             };
             sh.credits.on_posted();
             let len = sh.resize.own_len();
-            sh.out.push(Action::PostRecv { buf, len });
+            sh.out.push_receive(Action::PostRecv { buf, len });
         }
         while self.trimming
             && let Some(buf) = self.free.pop()
         {
             self.fresh.push(buf);
-            sh.out.push(Action::FreeRecv(buf));
+            sh.out.push_receive(Action::FreeRecv(buf));
         }
     }
 

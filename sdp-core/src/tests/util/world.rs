@@ -4,7 +4,7 @@ use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 use std::vec::Vec;
 
-use sdp_wire::{HEAD_LEN_MAX, HELLO_LEN, RemoteAddr, Rkey};
+use sdp_wire::{HEAD_LEN_MAX, HELLO_LEN, Head, RemoteAddr, Rkey};
 
 use super::Rng;
 use super::app::App;
@@ -367,6 +367,11 @@ impl World {
     fn post_send(&mut self, side: usize, send: &PostSend) {
         self.nics[side].log.push((self.now, send.clone()));
         let bytes = self.nics[side].gather(send);
+        let head = Head::decode(&send.head, bytes.len()).expect("a message of ours is in order");
+        assert!(
+            self.nics[side].in_error || usize::from(head.bufs) <= self.nics[side].posted.len(),
+            "more receives promised than posted (§3.1): {head:?}"
+        );
         let arrival = self.arrival(side);
         if !self.nics[side].in_error {
             let invalidate = send.invalidate;
