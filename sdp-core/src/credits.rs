@@ -124,8 +124,10 @@ impl Credits {
     }
 
     /// Payload may go.
-    pub(crate) const fn payload_allowed(&self) -> bool {
+    pub(crate) fn payload_allowed(&self) -> bool {
         self.available >= PAYLOAD_MIN
+            || (mutant!(CreditReserveDropped) && self.available > 0)
+            || (mutant!(ReservedCreditSpent) && self.available == 2)
     }
 
     /// The peer's buffers have another length from now on, and another number.
@@ -201,7 +203,7 @@ impl Credits {
     /// offer only two buffers each would answer each other's updates for ever; so an update is
     /// answered only if it brings more than the one credit it cost, or this side is rich enough
     /// for the exchange to end.
-    pub(crate) const fn update_due(&self) -> bool {
+    pub(crate) fn update_due(&self) -> bool {
         let gain = self.gain();
         if gain == 0 || !self.control_allowed() {
             return false;
@@ -236,7 +238,7 @@ impl Credits {
 
     /// MSeqAck stays below the message just received until [`Self::release_ack`].
     pub(crate) fn hold_ack(&mut self) {
-        if self.hold.is_none() {
+        if self.hold.is_none() && !mutant!(AckNotHeldBack) {
             self.hold = Some(self.recv_mseq);
         }
     }

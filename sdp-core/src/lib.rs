@@ -16,6 +16,11 @@ extern crate std;
 
 use core::time::Duration;
 
+// First, so that all others have its macro.
+#[macro_use]
+#[doc(hidden)]
+pub mod mutate;
+
 mod control;
 mod credits;
 mod keys;

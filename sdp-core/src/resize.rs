@@ -157,7 +157,7 @@ impl Resize {
                 self.owed = Owed::Now;
                 return Ok(Change::None);
             }
-            self.owed = Owed::After(posted);
+            self.owed = Owed::After(posted.saturating_sub(u32::from(mutant!(ResizeInForceEarly))));
             let times = len / self.own_len;
             self.own_len = len;
             return Ok(Change::Grown(times));

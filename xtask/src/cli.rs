@@ -116,7 +116,8 @@ pub(crate) enum Command {
     /// Run seeds of the whole-stack simulation: virtual time, random programs, faults
     ///
     /// Builds the release program `sdp-sim` and runs it. A seed that breaks a rule is made smaller
-    /// and printed with the command that repeats it.
+    /// and printed with the command that repeats it. `--mutate` builds it with planted bugs
+    /// (`--cfg sdp_mutate`, in `target/mutate`), of which each must be found.
     Sim(SimOptions),
 
     /// Check the rules of the house that no compiler checks
@@ -325,6 +326,12 @@ pub(crate) struct SimOptions {
     /// Print so many of the last lines of what happened on the fabric.
     #[arg(long)]
     pub(crate) log: Option<usize>,
+    /// Who sits at the other end: `strict`, `ofed15`, `bcopy_only`, `gen1`.
+    #[arg(long)]
+    pub(crate) peer: Option<String>,
+    /// Plant a bug, by its name, and look for a seed that finds it; `all`: each of them.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mutate: Option<String>,
     /// Also write the report to FILE as JSON (`-`: standard output).
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

@@ -142,7 +142,7 @@ impl Machine {
 }
 
 /// The commit of the tree at `root`; none without git or outside a clone.
-fn commit(root: &Path) -> Option<String> {
+pub(crate) fn commit(root: &Path) -> Option<String> {
     let output = Command::new("git")
         .args(["rev-parse", "HEAD"])
         .current_dir(root)

@@ -159,8 +159,10 @@ impl Connection {
 
     /// DisConn goes behind everything this side has accepted (§2.3 steps 1 and 2).
     pub(super) fn flush_disconn(&mut self) {
-        let drained = self.tx.is_drained() && self.sh.keys.is_quiet();
-        if self.sh.life.fin == Fin::Wanted && drained && self.sh.can_control() {
+        let drained = self.tx.is_drained() || mutant!(DisConnBeforeData);
+        let ready = drained && self.sh.keys.is_quiet();
+        let last = mutant!(DisConnWithLastCredit) && self.sh.credits.available() == 1;
+        if self.sh.life.fin == Fin::Wanted && ready && (self.sh.can_control() || last) {
             self.tx.drop_offers();
             let (_, work) = self.sh.send(Outgoing {
                 signalled: true,

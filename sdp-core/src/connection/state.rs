@@ -243,7 +243,7 @@ impl Shared {
     }
 
     /// A message with payload may be queued now.
-    pub(crate) const fn can_payload(&self) -> bool {
+    pub(crate) fn can_payload(&self) -> bool {
         self.credits.payload_allowed() && self.out.has_payload_slot()
     }
 

@@ -118,7 +118,11 @@ impl Adverts {
             len: advert.len,
             next: inline,
             done: inline,
-            reported: inline,
+            reported: if mutant!(InlineBytesReported) {
+                0
+            } else {
+                inline
+            },
             refused: false,
         });
     }
@@ -257,6 +261,9 @@ impl Adverts {
                 // One answer for all of them (§4.8 step 3).
                 self.list.clear();
                 self.cancelled = false;
+                if mutant!(CancelAnsweredTwice) {
+                    sh.send(Outgoing::control(Body::SendSm));
+                }
                 sh.send(Outgoing {
                     hold: HoldEnd::Before,
                     ..Outgoing::control(Body::SendSm)

@@ -118,6 +118,9 @@ impl Rx {
         if self.reads.back().is_some_and(|last| last.advert != advert) {
             sh.reached(Mark::ReadsAcrossAdverts);
         }
+        if mutant!(ReadReportedEarly) {
+            self.adverts.on_read(advert, len, self.adverts.moved_at);
+        }
         self.reads.push_back(Read {
             work,
             advert,
@@ -166,7 +169,8 @@ impl Rx {
         sh.wake.recv = true;
         // Bytes behind a failed read are read again, so that there is no hole.
         let good = result == Completion::Success;
-        if good && self.adverts.on_read(read.advert, read.len, now) {
+        let early = mutant!(ReadReportedEarly);
+        if good && (early || self.adverts.on_read(read.advert, read.len, now)) {
             self.on_read(sh, &read);
         } else {
             self.forget_read(sh, &read);

@@ -268,7 +268,7 @@ impl Rx {
     /// Payload came in a message (§4.6). The oldest offer is used up by it; the bytes reach the
     /// call as all others do, once its key is dead.
     pub(super) fn count_payload(&mut self, sh: &mut Shared, len: u32) {
-        if self.offers.is_out() {
+        if self.offers.is_out() && !mutant!(PayloadInWrongSinkAvail) {
             sh.reached(Mark::SinkUsedByData);
             self.offers.appetite = 0;
             self.close_sink(sh, None);

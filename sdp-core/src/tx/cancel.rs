@@ -142,7 +142,7 @@ impl Tx {
         let (taken_to, end) = (advert.taken_to(), advert.end());
         self.pipeline.refused_at.get_or_insert(taken_to);
         let answered = matches!(self.pipeline.cancel,
-            Cancel::Sent(cancel) if distance(mseq_ack, cancel) >= 0);
+            Cancel::Sent(cancel) if mutant!(RefusalTakenForAnswer) || distance(mseq_ack, cancel) >= 0);
         self.finish_front(sh, invalidated.is_some());
         if let Some(call) = self.calls.head_mut() {
             if answered {

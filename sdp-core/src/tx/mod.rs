@@ -151,10 +151,14 @@ impl Tx {
         self.turned_away |= result == Err(CallError::WouldBlock);
         let removed = self.calls.remove(id.0);
         assert!(
-            removed.is_none_or(|call| call.writing == 0 && (call.keys == 0 || sh.out.error_set())),
+            removed.is_none_or(|call| {
+                let keyless = call.keys == 0 || sh.out.error_set() || mutant!(RegionReturnedEarly);
+                call.writing == 0 && keyless
+            }),
             "a call ends with a key of its memory alive or a write from it under way"
         );
-        if !self.calls.is_empty() {
+        let passed_on = result != Err(CallError::WouldBlock) || !mutant!(TurnNotPassedOn);
+        if !self.calls.is_empty() && passed_on {
             sh.wake.send = true;
         }
     }
@@ -220,7 +224,7 @@ impl Tx {
         } else {
             return Verdict::Wait;
         };
-        if keys > 0 || writing > 0 {
+        if (keys > 0 && !mutant!(RegionReturnedEarly)) || writing > 0 {
             return Verdict::Wait;
         }
         Verdict::Done(result)
@@ -316,8 +320,12 @@ impl Tx {
         self.post_adverts(sh, now);
         self.flush_cancel(sh);
         sh.flush_kills();
-        let idle = self.pipeline.is_empty() && !self.writes.is_offered();
+        let settled = self.pipeline.is_empty() || mutant!(AdvertLostOnLeaving);
+        let idle = settled && !self.writes.is_offered();
         if idle && !sh.life.tx_shut() && sh.follow_hints() {
+            if mutant!(AdvertLostOnLeaving) {
+                self.pipeline.clear();
+            }
             self.writes.on_leave();
         }
         self.advertise_ahead(sh);

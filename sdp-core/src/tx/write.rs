@@ -96,7 +96,8 @@ impl Tx {
             return Shared::misbehaved("§4.2: more adverts than MaxAdverts");
         }
         if offer.non_discards != self.writes.unmatched {
-            self.writes.unmatched = self.writes.unmatched.wrapping_sub(1);
+            let counted = u32::from(!mutant!(StaleAdvertNotCounted));
+            self.writes.unmatched = self.writes.unmatched.wrapping_sub(counted);
             sh.reached(Mark::SinkStale);
             return Ok(());
         }
@@ -120,7 +121,8 @@ impl Tx {
             return;
         };
         sh.reached(Mark::Overridden);
-        let taken_to = front.taken_to();
+        let skips = mutant!(ReadvertSkipsBytes);
+        let taken_to = if skips { front.end() } else { front.taken_to() };
         self.pipeline.refused_at.get_or_insert(taken_to);
         // A cancel under way finds nothing at the peer, and is ignored there.
         self.pipeline.cancel = Cancel::No;

@@ -341,6 +341,7 @@ impl Tx {
         if let Some(advert) = self.pipeline.open_front()
             && let AdvertState::Open { mseq } = advert.state
             && sh.credits.is_acked(mseq)
+            && !mutant!(PartialCountWithoutInline)
         {
             let (id, taken_to) = (advert.call, advert.taken_to());
             if let Some(call) = self.calls.get_mut(id) {

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use sdp_verbs::sim::FaultCounts;
 
 use crate::cli::{Numbers, Options};
+use crate::judge::Coverage;
 use crate::minimise;
+use crate::mutants;
 use crate::plan::{Plan, Weather};
 use crate::report;
 use crate::run::{self, Outcome};
@@ -40,6 +42,7 @@ pub(crate) struct Totals {
     pub(crate) virtual_nanos: u64,
     pub(crate) faults: FaultCounts,
     pub(crate) failures: Vec<Failure>,
+    pub(crate) coverage: Coverage,
     /// Hash over the hashes of all runs, in whatever order they came.
     pub(crate) hash: u64,
 }
@@ -88,7 +91,7 @@ fn name_the_seed_of_a_panic(options: &Options) {
     }));
 }
 
-fn run_guarded(plan: &Plan, log: usize) -> Outcome {
+pub(crate) fn run_guarded(plan: &Plan, log: usize) -> Outcome {
     SEED.set(plan.seed);
     let result = catch_unwind(AssertUnwindSafe(|| run::run(plan, log)));
     result.unwrap_or_else(|panic| {
@@ -125,6 +128,7 @@ fn one(options: &Options, seed: u64, totals: &Mutex<Totals>) {
     totals.bytes += outcome.bytes;
     totals.virtual_nanos += outcome.nanos;
     totals.faults.add(&outcome.faults);
+    totals.coverage.add(&outcome.coverage);
     totals.hash ^= outcome.hash;
     if !outcome.violations.is_empty() {
         totals.failures.push(Failure {
@@ -174,6 +178,9 @@ fn run_all(options: &Options) -> Totals {
 /// # Errors
 /// When the report cannot be written, or a smaller run cannot be tried.
 pub(crate) fn run(options: &Options) -> anyhow::Result<bool> {
+    if let Some(name) = &options.mutate {
+        return mutants::run(options, name);
+    }
     let started = report::Started::now();
     let mut totals = run_all(options);
     totals.failures.sort_by_key(|failure| failure.seed);

@@ -33,9 +33,24 @@ pub(crate) struct Options {
     /// Do not look for a smaller run that fails as well.
     #[arg(long)]
     pub(crate) no_minimise: bool,
+    /// What the connecting or accepting side talks to.
+    #[arg(long)]
+    pub(crate) peer: Option<Peer>,
+    /// Switch a planted bug on, by its name, and look for a seed that finds it; `all`: each of
+    /// them, one after the other. Only in a build with `--cfg sdp_mutate`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mutate: Option<String>,
     /// Write the report to FILE as JSON (`-`: standard output, text then goes to standard error).
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+/// Who sits at the other end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Peer {
+    /// Our own stack, watched for every rule.
+    Strict,
 }
 
 /// A set of numbers, written as ranges.

@@ -3,12 +3,14 @@
 //! A seed stands for two machines, a connection between them, what programs on both sides do with
 //! it, and what goes wrong. Everything runs on one thread in virtual time, so a seed repeats. The
 //! oracle looks at what programs see (bytes, order, counts, ends, memory that is theirs again),
-//! and the fabric at what verbs are asked for. Nothing here knows the protocol.
+//! the fabric at what verbs are asked for, and a strict witness at every message.
 
 mod actor;
 mod campaign;
 mod cli;
+mod judge;
 mod minimise;
+mod mutants;
 mod oracle;
 mod plan;
 mod program;

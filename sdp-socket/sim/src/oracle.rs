@@ -1,6 +1,7 @@
 //! What a run must keep to, whatever the programs do and whatever goes wrong.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
@@ -14,14 +15,29 @@ const VIOLATIONS_MAX: usize = 8;
 /// Private memory beside the socket buffers: posted receives, and messages under way.
 const SLACK: u64 = 33 * (33 << 10);
 
+/// A send call, and how much of it has arrived.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    id: u64,
+    len: usize,
+    arrived: usize,
+    /// What it returned, once it has: bytes that are on their way for certain, and the most that
+    /// may be.
+    returned: Option<(usize, usize)>,
+    /// Bytes of the next call have arrived.
+    passed: bool,
+}
+
 /// One direction of a conversation, named by its sender.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Way {
+    /// Send calls of which more may arrive, in the order in which they began: that of the stream.
+    calls: VecDeque<Call>,
+    next_call: u64,
+    /// Threads that still send.
+    pub(crate) senders: usize,
     /// Bytes that send calls have returned.
     pub(crate) accepted: u64,
-    /// Bytes of the last call that were not counted: if the connection broke they may have arrived
-    /// or not.
-    pub(crate) doubtful: u64,
     pub(crate) received: u64,
     /// Room of the receive call in progress.
     pub(crate) receiving: u64,
@@ -30,6 +46,96 @@ pub(crate) struct Way {
     /// How sending and receiving failed, if they did.
     pub(crate) send_error: Option<String>,
     pub(crate) recv_error: Option<String>,
+}
+
+impl Way {
+    /// A send call begins. Returns its name.
+    pub(crate) fn begin(&mut self, len: usize) -> u64 {
+        let id = self.next_call;
+        self.next_call += 1;
+        self.calls.push_back(Call {
+            id,
+            len,
+            arrived: 0,
+            returned: None,
+            passed: false,
+        });
+        id
+    }
+
+    /// Send call `id` has returned `count`, and `most` may arrive. `Err`: what cannot be.
+    pub(crate) fn returned(&mut self, id: u64, count: usize, most: usize) -> Result<(), String> {
+        self.accepted += count as u64;
+        let Some(place) = self.calls.iter().position(|call| call.id == id) else {
+            return Ok(());
+        };
+        let call = &mut self.calls[place];
+        call.returned = Some((count, most));
+        let arrived = call.arrived;
+        let lost = call.passed && arrived < count;
+        while self.calls.front().is_some_and(|call| {
+            let over = call.returned.is_some_and(|(_, most)| call.arrived >= most);
+            over || (call.passed && call.returned.is_some())
+        }) {
+            self.calls.pop_front();
+        }
+        if lost || arrived > most {
+            return Err(format!(
+                "counts: a send returned {count} when {arrived} of its bytes had arrived"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Bytes have come, or are looked at. `Err`: what is wrong with them.
+    fn arrive(&mut self, side: usize, bytes: &[u8], peek: bool) -> Result<(), String> {
+        let mut place = self.calls.iter().position(|call| !call.passed);
+        let mut offset = place.map_or(0, |place| self.calls[place].arrived);
+        let mut rest = bytes;
+        while let (Some(at), [first, ..]) = (place, rest) {
+            let call = &mut self.calls[at];
+            let most = call.returned.map_or(call.len, |(_, most)| most);
+            let count = (most - offset.min(most)).min(rest.len());
+            let own = rest[..count]
+                .iter()
+                .take_while(|b| tag_of(**b) == tag(call.id));
+            let own = own.count();
+            if own == 0 {
+                if call.returned.is_some_and(|(least, _)| offset < least) {
+                    return Err(format!("{first:x} in place of byte {offset} of a send"));
+                }
+                call.passed |= !peek;
+                place = Some(at + 1).filter(|next| *next < self.calls.len());
+                offset = 0;
+                continue;
+            }
+            let mut expected = vec![0; own];
+            fill_pattern(side, call.id, offset, &mut expected);
+            if expected != rest[..own] {
+                let wrong = expected.iter().zip(rest).position(|(a, b)| a != b);
+                let wrong = offset + wrong.unwrap_or(0);
+                return Err(format!("byte {wrong} of send {} is another", call.id));
+            }
+            offset += own;
+            if !peek {
+                call.arrived = offset;
+            }
+            rest = &rest[own..];
+        }
+        if !rest.is_empty() {
+            return Err(format!("{} bytes that nobody sent", rest.len()));
+        }
+        if !peek {
+            self.received += bytes.len() as u64;
+            while self.calls.front().is_some_and(|call| {
+                let whole = call.returned.is_some_and(|(_, most)| call.arrived >= most);
+                whole || (call.passed && call.returned.is_some())
+            }) {
+                self.calls.pop_front();
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What has happened in a run.
@@ -46,18 +152,32 @@ pub(crate) struct Book {
 
 pub(crate) type SharedBook = Rc<RefCell<Book>>;
 
-/// The bytes `at..` of the stream that `side` sends.
-pub(crate) fn fill_pattern(side: usize, at: u64, out: &mut [u8]) {
+/// Bits of each byte that name the send call it belongs to.
+const TAG_BITS: u32 = 3;
+
+const fn tag_of(byte: u8) -> u8 {
+    byte >> (u8::BITS - TAG_BITS)
+}
+
+const fn tag(call: u64) -> u8 {
+    (call % (1 << TAG_BITS)) as u8
+}
+
+/// The bytes `at..` of send call `call` of `side`.
+pub(crate) fn fill_pattern(side: usize, call: u64, at: usize, out: &mut [u8]) {
+    let tags = u64::from_ne_bytes([tag(call) << (u8::BITS - TAG_BITS); 8]);
+    let rests = u64::from_ne_bytes([u8::MAX >> TAG_BITS; 8]);
+    let seed = (call << 24) + ((side as u64) << 60);
     let mut at = at;
     let mut rest = out;
     while !rest.is_empty() {
-        let word = (at / 8 + 1 + ((side as u64) << 40)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let bytes = (word ^ (word >> 29)).to_le_bytes();
-        let skip = usize::try_from(at % 8).unwrap_or(0);
+        let word = (seed + at as u64 / 8 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let bytes = ((word ^ (word >> 29)) & rests | tags).to_le_bytes();
+        let skip = at % 8;
         let count = rest.len().min(8 - skip);
         let (part, behind) = rest.split_at_mut(count);
         part.copy_from_slice(&bytes[skip..skip + count]);
-        at += count as u64;
+        at += count;
         rest = behind;
     }
 }
@@ -70,14 +190,11 @@ impl Book {
     }
 
     /// Bytes that `side` has received are those that the other one sent.
-    pub(crate) fn check_bytes(&mut self, side: usize, bytes: &[u8]) {
-        let at = self.ways[1 - side].received;
-        let mut expected = vec![0; bytes.len()];
-        fill_pattern(1 - side, at, &mut expected);
-        if let Some(place) = bytes.iter().zip(&expected).position(|(a, b)| a != b) {
-            let wrong = bytes[place..].iter().take(4).collect::<Vec<_>>();
-            let at = at + place as u64;
-            self.violation(format!("bytes: side {side} got {wrong:x?} at {at}"));
+    pub(crate) fn check_bytes(&mut self, side: usize, bytes: &[u8], peek: bool) {
+        let way = &mut self.ways[1 - side];
+        let at = way.received;
+        if let Err(wrong) = way.arrive(1 - side, bytes, peek) {
+            self.violation(format!("bytes: side {side} after {at}: {wrong}"));
         }
     }
 
@@ -122,13 +239,6 @@ impl Book {
             let errors = way.send_error.iter().chain(&way.recv_error);
             for error in errors.filter(|_| sound) {
                 self.violation(format!("close reason: way of side {side}: {error}"));
-            }
-            let doubtful = if sound { 0 } else { way.doubtful };
-            if way.received > way.accepted + doubtful {
-                let (received, accepted) = (way.received, way.accepted);
-                self.violation(format!(
-                    "counts: {received} bytes received of {accepted} accepted from side {side}"
-                ));
             }
             // An error is told once, to whoever asks first, and the end of the stream after it.
             let told = self.ways[1 - side].send_error.is_some();

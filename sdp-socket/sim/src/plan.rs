@@ -52,6 +52,8 @@ pub(crate) enum Ending {
 #[derive(Clone, Debug)]
 pub(crate) struct Side {
     pub(crate) sends: Vec<Op>,
+    /// What a second thread sends meanwhile.
+    pub(crate) also_sends: Vec<Op>,
     pub(crate) recvs: Vec<Op>,
     /// Length of the receives that read to the end.
     pub(crate) last_recv_len: usize,
@@ -137,6 +139,7 @@ fn side(rng: &mut Rng, weather: Weather) -> Side {
     }
     Side {
         sends: sends(rng),
+        also_sends: Vec::new(),
         recvs: recvs(rng),
         last_recv_len: *rng.pick(&[1_500, 5_000, 70_000, 300_000]),
         send_buffer: *rng.pick(&buffers),
@@ -227,12 +230,21 @@ impl Plan {
             ]);
             (side, limit(&mut rng) * 2, ending)
         });
+        let (timing, faults) = (timing(&mut rng), faults(&mut rng, weather));
+        let mut sides = [side(&mut rng, weather), side(&mut rng, weather)];
+        let mut rng = Rng::new(seed, 0x92);
+        for side in &mut sides {
+            side.options.poll_max = *rng.pick(&[1, 1, 1, usize::MAX]);
+            if rng.below(4) == 0 {
+                side.also_sends = sends(&mut rng);
+            }
+        }
         Self {
             seed,
             weather,
-            timing: timing(&mut rng),
-            faults: faults(&mut rng, weather),
-            sides: [side(&mut rng, weather), side(&mut rng, weather)],
+            timing,
+            faults,
+            sides,
             ending,
         }
     }
@@ -241,7 +253,7 @@ impl Plan {
     pub(crate) fn op_count(&self) -> usize {
         self.sides
             .iter()
-            .map(|side| side.sends.len() + side.recvs.len())
+            .map(|side| side.sends.len() + side.recvs.len() + side.also_sends.len())
             .sum()
     }
 
@@ -250,7 +262,7 @@ impl Plan {
         let mut plan = self.clone();
         let mut number = 0;
         for side in &mut plan.sides {
-            for ops in [&mut side.sends, &mut side.recvs] {
+            for ops in [&mut side.sends, &mut side.recvs, &mut side.also_sends] {
                 ops.retain(|_| {
                     number += 1;
                     !skipped(number - 1)

@@ -10,6 +10,7 @@ use sdp_socket::{Builder, Context, RecvFlags, SdpBuffer, SdpStream, SendFlags, Z
 use sdp_verbs::sim::{Fabric, SimProvider};
 
 use crate::actor::{Actor, wait};
+use crate::judge::Bench;
 use crate::oracle::{SharedBook, fill_pattern};
 use crate::plan::{CANCEL_WAIT, Ending, How, Op, Plan, Side, Weather};
 use crate::stage::Wings;
@@ -36,6 +37,7 @@ pub(crate) struct Stall {
     pub(crate) side: usize,
     pub(crate) plan: Rc<Plan>,
     pub(crate) book: SharedBook,
+    pub(crate) bench: Bench,
     pub(crate) fabric: Arc<Fabric>,
     pub(crate) node: Arc<SimProvider>,
     pub(crate) context: Arc<Context>,
@@ -138,7 +140,16 @@ impl Stall {
 
     fn talk(&self, stream: SdpStream) {
         let stream = Rc::new(stream);
-        self.start("sender", &stream, Self::send_all);
+        let both = !self.own().also_sends.is_empty();
+        self.book.borrow_mut().ways[self.side].senders = 1 + usize::from(both);
+        self.start("sender", &stream, |stall, stream| {
+            stall.send_all(stream, &stall.own().sends);
+        });
+        if both {
+            self.start("second sender", &stream, |stall, stream| {
+                stall.send_all(stream, &stall.own().also_sends);
+            });
+        }
         self.start("receiver", &stream, Self::receive_all);
         if let Some((_, at, ending)) = self.plan.ending.filter(|(side, ..)| *side == self.side) {
             self.start("ending", &stream, move |stall, stream| {
@@ -170,8 +181,8 @@ impl Stall {
         }
     }
 
-    fn send_all(&self, stream: &SdpStream) {
-        for op in &self.own().sends {
+    fn send_all(&self, stream: &SdpStream, ops: &[Op]) {
+        for op in ops {
             if self.quits() {
                 return;
             }
@@ -185,17 +196,23 @@ impl Stall {
                 Op::Recv(..) => {}
             }
         }
-        if let Err(error) = stream.shutdown(Shutdown::Write) {
-            self.note_send_error(&error, 0);
+        let left = {
+            let mut book = self.book.borrow_mut();
+            let way = &mut book.ways[self.side];
+            way.senders -= 1;
+            way.senders
+        };
+        if left == 0
+            && let Err(error) = stream.shutdown(Shutdown::Write)
+        {
+            self.note_send_error(&error);
         }
     }
 
-    fn note_send_error(&self, error: &io::Error, len: usize) {
+    fn note_send_error(&self, error: &io::Error) {
         let mut book = self.book.borrow_mut();
         let text = book.note_error(self.side, "sending", error);
-        let way = &mut book.ways[self.side];
-        way.doubtful += len as u64;
-        way.send_error = Some(text);
+        book.ways[self.side].send_error = Some(text);
     }
 
     /// One send call. False: there will be no more.
@@ -207,7 +224,6 @@ impl Stall {
         if let Err(error) = stream.set_write_timeout(limit.map(Duration::from_nanos)) {
             self.violation(format!("options: a write time-out: {error}"));
         }
-        let at = self.book.borrow().ways[self.side].accepted;
         let began = self.now();
         let nonblocking = how == How::Nonblocking;
         let flags = SendFlags { nonblocking };
@@ -215,14 +231,16 @@ impl Stall {
             How::Registered => SdpBuffer::with_context(&self.context, len).ok(),
             _ => None,
         };
+        // From here to the call nobody else runs: calls take their turns in this order.
+        let id = self.book.borrow_mut().ways[self.side].begin(len);
         let result = if let Some(mut buffer) = registered {
-            fill_pattern(self.side, at, &mut buffer[..len]);
+            fill_pattern(self.side, id, 0, &mut buffer[..len]);
             let result = stream.send_with(&[IoSlice::new(&buffer[..len])], flags);
             self.is_own_again(&mut buffer[..len]);
             result
         } else {
             let mut memory = vec![0; len];
-            fill_pattern(self.side, at, &mut memory);
+            fill_pattern(self.side, id, 0, &mut memory);
             let cuts = match how {
                 How::Vectored => [len / 3, len / 2],
                 _ => [len, len],
@@ -235,7 +253,7 @@ impl Stall {
             result
         };
         self.in_time("send", began, limit);
-        self.sent(result, len, how)
+        self.sent(result, id, len, how)
     }
 
     /// Memory of a call is the program's own again: it is used anew at once.
@@ -262,7 +280,7 @@ impl Stall {
         }
     }
 
-    fn sent(&self, result: io::Result<usize>, len: usize, how: How) -> bool {
+    fn sent(&self, result: io::Result<usize>, id: u64, len: usize, how: How) -> bool {
         self.book.borrow_mut().calls += 1;
         let (bounded, signals) = (
             matches!(how, How::Nonblocking | How::Limited(_)),
@@ -277,13 +295,11 @@ impl Stall {
                     _ => false,
                 };
                 if !may {
-                    self.note_send_error(&error, len);
+                    self.note_send_error(&error);
                 }
                 let who = self.side as u64;
                 self.fabric.note("send failed", who, [len as u64, 0]);
-                if may {
-                    self.book.borrow_mut().ways[self.side].doubtful += len as u64;
-                }
+                self.note_count(id, 0, len);
                 return may;
             }
         };
@@ -296,16 +312,21 @@ impl Stall {
                 self.side
             ));
         }
-        let mut book = self.book.borrow_mut();
-        let way = &mut book.ways[self.side];
-        way.accepted += count as u64;
-        if count > 0 {
-            // The connection was there: what was not counted before did not go.
-            way.doubtful = 0;
-        }
-        way.doubtful += len.saturating_sub(count) as u64;
-        book.check_room(&self.plan, self.side);
+        self.note_count(id, count, len);
+        self.book.borrow_mut().check_room(&self.plan, self.side);
         true
+    }
+
+    /// A send of `len` has returned `count`. If the connection broke, more may arrive.
+    fn note_count(&self, id: u64, count: usize, len: usize) {
+        let most = match self.plan.weather {
+            Weather::Stormy => len,
+            _ => count,
+        };
+        let mut book = self.book.borrow_mut();
+        if let Err(wrong) = book.ways[self.side].returned(id, count, most) {
+            book.violation(wrong);
+        }
     }
 
     fn receive_all(&self, stream: &SdpStream) {
@@ -335,7 +356,7 @@ impl Stall {
         if let Err(error) = stream.set_read_timeout(limit.map(Duration::from_nanos)) {
             self.violation(format!("options: a read time-out: {error}"));
         }
-        self.book.borrow_mut().ways[1 - self.side].receiving = len as u64;
+        self.receiving(len);
         let began = self.now();
         let flags = RecvFlags {
             nonblocking: how == How::Nonblocking,
@@ -364,9 +385,18 @@ impl Stall {
             self.check_guard(&whole);
             goes_on
         };
-        self.book.borrow_mut().ways[1 - self.side].receiving = 0;
+        self.receiving(0);
         self.in_time("receive", began, limit);
         goes_on
+    }
+
+    /// A receive with so much room begins, or has ended.
+    fn receiving(&self, room: usize) {
+        let mut book = self.book.borrow_mut();
+        let way = &mut book.ways[1 - self.side];
+        way.receiving = room as u64;
+        let received = way.received;
+        self.bench.judge().receives(self.side, room, received);
     }
 
     fn check_guard(&self, whole: &[u8]) {
@@ -408,15 +438,10 @@ impl Stall {
             ));
             return false;
         }
-        book.check_bytes(side, &memory[..count]);
-        let way = &mut book.ways[1 - side];
+        book.check_bytes(side, &memory[..count], how == How::Peek);
         if count == 0 {
-            way.ended = true;
-            return false;
+            book.ways[1 - side].ended = true;
         }
-        if how != How::Peek {
-            way.received += count as u64;
-        }
-        true
+        count > 0
     }
 }

@@ -7,6 +7,7 @@ use sdp_socket::Context;
 use sdp_verbs::Provider;
 use sdp_verbs::sim::{Drive, Fabric, FaultCounts};
 
+use crate::judge::{Bench, Coverage};
 use crate::oracle::{Book, SharedBook};
 use crate::plan::Plan;
 use crate::program::Stall;
@@ -27,6 +28,7 @@ pub(crate) struct Outcome {
     pub(crate) nanos: u64,
     pub(crate) calls: u64,
     pub(crate) bytes: u64,
+    pub(crate) coverage: Coverage,
     pub(crate) log: Vec<String>,
 }
 
@@ -41,6 +43,7 @@ impl Outcome {
             nanos: 0,
             calls: 0,
             bytes: 0,
+            coverage: Coverage::default(),
             log: Vec::new(),
         }
     }
@@ -52,6 +55,8 @@ pub(crate) fn run(plan: &Plan, log_lines: usize) -> Outcome {
     let fabric = Fabric::new(plan.seed, Drive::Stepped, plan.timing, plan.faults.clone());
     fabric.keep_log(log_lines);
     let book = SharedBook::new(Book::default().into());
+    let bench = bench(&plan);
+    fabric.watch(Box::new(bench.clone()));
     let mut setup = Vec::new();
     for side in &plan.sides {
         let node = fabric.node(side.options);
@@ -69,6 +74,7 @@ pub(crate) fn run(plan: &Plan, log_lines: usize) -> Outcome {
             side,
             plan: Rc::clone(&plan),
             book: Rc::clone(&book),
+            bench: bench.clone(),
             fabric: Arc::clone(&fabric),
             node: Arc::clone(node),
             context: Arc::clone(context),
@@ -91,11 +97,24 @@ pub(crate) fn run(plan: &Plan, log_lines: usize) -> Outcome {
             stage.abandon();
         }
     }
-    outcome(&fabric, &book)
+    outcome(&fabric, &book, &bench)
 }
 
-fn outcome(fabric: &Fabric, book: &SharedBook) -> Outcome {
+/// Who watches a run.
+fn bench(plan: &Plan) -> Bench {
+    let sides = &plan.sides;
+    let exact = [0, 1].map(|side| sides[side].options.poll_max == 1);
+    Bench::new(exact, [true; 2], [0, 1].map(|side| sides[side].recv_buffer))
+}
+
+fn outcome(fabric: &Fabric, book: &SharedBook, bench: &Bench) -> Outcome {
     let mut book = book.borrow_mut();
+    let mut judge = bench.judge();
+    for violation in judge.broken() {
+        book.violation(violation);
+    }
+    let mut coverage = std::mem::take(&mut judge.coverage);
+    coverage.set_faults(&fabric.fault_counts());
     for violation in fabric.violations() {
         book.violation(format!("verbs: {violation}"));
     }
@@ -107,6 +126,7 @@ fn outcome(fabric: &Fabric, book: &SharedBook) -> Outcome {
         nanos: u64::try_from(fabric.now().as_nanos()).unwrap_or(u64::MAX),
         calls: book.calls,
         bytes: book.ways.iter().map(|way| way.received).sum(),
+        coverage,
         log: fabric.log(),
     }
 }

@@ -276,7 +276,7 @@ impl Conn {
         word.signal();
         // After the word has moved (its fence orders the two): a leader that did not see it move
         // is seen here.
-        if self.leading.load(Ordering::SeqCst) {
+        if self.leading.load(Ordering::SeqCst) && !sdp_core::mutant!(WakeUpLost) {
             self.cq.wake();
         }
     }

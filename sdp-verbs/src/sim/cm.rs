@@ -13,6 +13,7 @@ use super::events::News;
 use super::faults::Fault;
 use super::options::nanos;
 use super::qp::State as QpState;
+use super::watch::Passing;
 use super::world::{Event, NodeKey, World};
 use crate::cm::{BindRequest, RejectReason};
 use crate::error::VerbsError;
@@ -263,6 +264,7 @@ impl World {
             return Err(wrong_phase("connect", phase));
         }
         check_data(data, self.nodes[node].options.limits.connect_data_max)?;
+        self.show(node, None, Passing::PrivateData(data));
         self.id(key).phase = Phase::Connecting;
         let give_up = self.timing.cm_retry * TRIES;
         self.after(give_up, Event::CmTimer(key, CmTimer::Connect));
@@ -293,6 +295,7 @@ impl World {
             return Err(wrong_phase("accept", phase));
         };
         check_data(data, self.nodes[node].options.limits.accept_data_max)?;
+        self.show(node, None, Passing::PrivateData(data));
         self.is_answered(key);
         self.id(key).phase = Phase::Accepted;
         if let Some(qp) = self.qps.get_mut(&own)

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::channel::{ChannelKey, SimCompChannel};
 use super::fabric::Fabric;
 use super::faults::Fault;
+use super::watch::Passing;
 use super::world::{Event, NodeKey, World};
 use crate::cq::{ArmFor, ArmToken, CompletionQueue, CqToken, Wake};
-use crate::types::QpNum;
-use crate::wr::{WcStatus, WorkCompletion};
+use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
 
 /// Names a completion queue.
 pub(super) type CqKey = u64;
@@ -97,23 +97,39 @@ impl World {
         self.stir();
     }
 
+    /// Shows a completion that a program has taken.
+    fn show_taken(&mut self, node: NodeKey, wc: &WorkCompletion) {
+        if self.watcher.is_none() {
+            return;
+        }
+        let came = wc.opcode == WcOpcode::Recv && wc.status == WcStatus::Success;
+        let qp = self.qps.get_mut(&wc.qp).filter(|_| came);
+        match qp.and_then(|qp| qp.untold.pop_front()) {
+            Some((head, len)) => {
+                let message = Passing::Message { head: &head, len };
+                self.show(node, Some(wc.qp), message);
+            }
+            None => {
+                let (opcode, status) = (wc.opcode, wc.status);
+                self.show(node, Some(wc.qp), Passing::Done { opcode, status });
+            }
+        }
+    }
+
     fn poll_queue(&mut self, key: CqKey, out: &mut [WorkCompletion]) -> usize {
         let Some(queue) = self.queues.get_mut(&key) else {
             return 0;
         };
-        let count = out.len().min(queue.ready.len());
         let node = queue.node;
-        let mut places: Vec<(QpNum, u64)> = Vec::new();
-        for (slot, cqe) in out.iter_mut().zip(queue.ready.drain(..count)) {
+        let max = out.len().min(self.nodes[node].options.poll_max);
+        let count = max.min(queue.ready.len());
+        let taken: Vec<Cqe> = queue.ready.drain(..count).collect();
+        for (slot, cqe) in out.iter_mut().zip(taken) {
             *slot = cqe.wc;
-            if let Some(seq) = cqe.seq {
-                places.push((cqe.wc.qp, seq));
-            }
-        }
-        for (qp, seq) in places {
-            if let Some(qp) = self.qps.get_mut(&qp) {
+            if let (Some(seq), Some(qp)) = (cqe.seq, self.qps.get_mut(&cqe.wc.qp)) {
                 qp.reaped(seq);
             }
+            self.show_taken(node, &cqe.wc);
         }
         let cost = self.timing.poll * (1 + super::options::wide(count));
         if count > 0 {

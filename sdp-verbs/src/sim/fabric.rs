@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::faults::{FaultCounts, Faults};
 use super::options::{SimOptions, Timing, nanos};
 use super::provider::SimProvider;
+use super::watch::Watcher;
 use super::world::World;
 
 /// What programs that live by the real clock are not waited for: see [`Drive::Eager`].
@@ -132,6 +133,11 @@ impl Fabric {
     pub fn wait_for_work(&self, limit: Duration) -> bool {
         let soon = |world: &mut World| world.is_due_within(nanos(SOON)).then_some(());
         self.sleep_until(Some(limit), soon).is_some()
+    }
+
+    /// Shows `watcher` all that passes from here on.
+    pub fn watch(&self, watcher: Box<dyn Watcher>) {
+        self.lock().watcher = Some(watcher);
     }
 
     /// Changes what goes wrong from here on.

@@ -38,9 +38,11 @@ mod provider;
 mod qp;
 mod region;
 mod trace;
+mod watch;
 mod world;
 
 pub use fabric::{Drive, Fabric, SOON};
 pub use faults::{Fault, FaultCounts, Faults};
 pub use options::{SimOptions, Timing};
 pub use provider::SimProvider;
+pub use watch::{Passing, Watcher};

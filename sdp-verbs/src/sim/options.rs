@@ -13,6 +13,8 @@ pub struct SimOptions {
     pub limits: Limits,
     /// Bytes that may be registered at once.
     pub registered_max: usize,
+    /// Completions that one look at a queue gives, at most.
+    pub poll_max: usize,
 }
 
 impl Default for SimOptions {
@@ -31,6 +33,7 @@ impl Default for SimOptions {
                 reject_data_max: 148,
             },
             registered_max: 1 << 40,
+            poll_max: usize::MAX,
         }
     }
 }

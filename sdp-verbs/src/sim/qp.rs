@@ -14,6 +14,7 @@ use super::fabric::Fabric;
 use super::faults::Fault;
 use super::options::SimOptions;
 use super::region::SimWindow;
+use super::watch::Passing;
 use super::world::{Event, NodeKey, World};
 use crate::caps::Caps;
 use crate::error::{PostError, VerbsError};
@@ -137,6 +138,8 @@ pub(super) struct Qp {
     pub(super) receives: VecDeque<Receive>,
     /// Arrived, and waiting for a receive or behind one that does.
     pub(super) stalled: VecDeque<Packet>,
+    /// Heads and lengths of messages whose completions nobody has polled, for who watches.
+    pub(super) untold: VecDeque<(Vec<u8>, usize)>,
     /// Packets, answers and completions keep their order: none comes before these times.
     pub(super) arrive_floor: Nanos,
     pub(super) answer_floor: Nanos,
@@ -227,6 +230,7 @@ impl World {
             deaf: false,
             receives: VecDeque::new(),
             stalled: VecDeque::new(),
+            untold: VecDeque::new(),
             arrive_floor: 0,
             answer_floor: 0,
             send_floor: 0,
@@ -246,6 +250,8 @@ impl World {
         }
         let node = qp.node;
         let about = [request.op.opcode() as u64, u64::from(request.flags.bits())];
+        self.show_post(node, num, &request.op);
+        let qp = self.qps.get_mut(&num).ok_or(PostError::WrongState)?;
         qp.requests.push_back(request);
         let now = self.now();
         self.trace.note(now, "post", u64::from(num.0), about);
@@ -253,6 +259,46 @@ impl World {
         let at = self.charge(node, post + cost);
         self.at(at, Event::Start(num));
         Ok(())
+    }
+
+    fn show_post(&mut self, node: NodeKey, num: QpNum, op: &Op) {
+        if self.watcher.is_none() {
+            return;
+        }
+        let total = |sges: &Sges| sges.iter().map(|sge| sge.len).sum();
+        let gathered;
+        let what = match op {
+            Op::Send { data, invalidate } => Passing::Send {
+                bytes: match data {
+                    Data::Taken(bytes) => bytes,
+                    Data::Gather(sges) => {
+                        gathered = self.gather(node, sges).unwrap_or_default();
+                        &gathered
+                    }
+                },
+                invalidate: *invalidate,
+            },
+            Op::Read {
+                local,
+                remote,
+                rkey,
+            } => Passing::Read {
+                remote: *remote,
+                rkey: *rkey,
+                len: total(local),
+            },
+            Op::Write {
+                local,
+                remote,
+                rkey,
+            } => Passing::Write {
+                remote: *remote,
+                rkey: *rkey,
+                len: total(local),
+            },
+            Op::Bind(_) | Op::LocalInv(_) => return,
+        };
+        self.show(node, Some(num), what);
     }
 
     fn post_recv(&mut self, num: QpNum, receive: Receive) -> Result<(), PostError> {
@@ -266,9 +312,11 @@ impl World {
         if receive.buf.posted.swap(true, Ordering::Relaxed) {
             return Err(PostError::LocalProtection);
         }
+        let len = receive.buf.block.mem().len();
         qp.receives.push_back(receive);
         let node = qp.node;
         let waits = !qp.stalled.is_empty();
+        self.show(node, Some(num), Passing::Receive { len });
         let post = self.timing.post;
         let at = self.charge(node, post);
         if waits {

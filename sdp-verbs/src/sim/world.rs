@@ -14,6 +14,7 @@ use super::options::{SimOptions, Timing, time_of, wide};
 use super::qp::Qp;
 use super::region::Regions;
 use super::trace::Trace;
+use super::watch::{Passing, Watcher};
 use crate::cq::CqToken;
 use crate::rng::Rng;
 use crate::types::QpNum;
@@ -74,6 +75,7 @@ pub(super) struct World {
     pub(super) events: BTreeMap<ChannelKey, Channel<(IdKey, News)>>,
     pub(super) regions: Regions,
     pub(super) violations: Vec<String>,
+    pub(super) watcher: Option<Box<dyn Watcher>>,
     next_key: u64,
     next_port: u16,
     moved: bool,
@@ -101,6 +103,7 @@ impl World {
             events: BTreeMap::new(),
             regions: Regions::default(),
             violations: Vec::new(),
+            watcher: None,
             next_key: 1,
             next_port: FIRST_PORT,
             moved: false,
@@ -170,6 +173,13 @@ impl World {
         self.trace.line(|| format!("{now:>13} VIOLATION {what}"));
         if self.violations.len() < VIOLATIONS_MAX {
             self.violations.push(what);
+        }
+    }
+
+    /// Shows something to whoever watches.
+    pub(super) fn show(&mut self, node: NodeKey, qp: Option<QpNum>, what: Passing<'_>) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.passes(node, qp, what);
         }
     }
 

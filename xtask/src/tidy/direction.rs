@@ -11,7 +11,10 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("sdp-core", &["sdp-wire"]),
     ("sdp-socket", &["sdp-wire", "sdp-core", "sdp-verbs"]),
     ("sdp-cli", &["sdp-socket"]),
-    ("sdp-sim", &["sdp-core", "sdp-socket", "sdp-verbs"]),
+    (
+        "sdp-sim",
+        &["sdp-core", "sdp-socket", "sdp-verbs", "sdp-wire"],
+    ),
     ("sdp-ffi", &["sdp-socket"]),
     ("xtask", &[]),
 ];

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::sim::qp::{Stage, State};
+use crate::sim::watch::Passing;
 use crate::sim::world::{Event, World};
 use crate::types::QpNum;
 use crate::wr::WcStatus;
@@ -37,6 +38,8 @@ impl World {
         let now = self.now();
         self.trace
             .note(now, "queue pair in error", u64::from(num.0), [0, 0]);
+        let node = self.qps[&num].node;
+        self.show(node, Some(num), Passing::Down);
         self.regions.kill_all(num);
         for _ in 0..count {
             let status = match self.qps[&num].requests.front().map(|r| r.stage) {

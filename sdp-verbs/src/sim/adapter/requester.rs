@@ -137,7 +137,7 @@ impl World {
     }
 
     /// The bytes of local memory, if the keys cover it.
-    fn gather(&self, node: NodeKey, sges: &Sges) -> Option<Vec<u8>> {
+    pub(in crate::sim) fn gather(&self, node: NodeKey, sges: &Sges) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         for sge in sges {
             let mem = self.regions.local(node, sge, Access::empty()).ok()?;

@@ -8,6 +8,7 @@ use crate::sim::cq::Cqe;
 use crate::sim::faults::Fault;
 use crate::sim::options::wide;
 use crate::sim::qp::{Receive, State};
+use crate::sim::watch::Passing;
 use crate::sim::world::{Event, World};
 use crate::types::{Access, QpNum, Rkey};
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
@@ -178,6 +179,12 @@ impl World {
             .note(now, "message", u64::from(packet.to.0), about);
         receive.buf.block.mem().write(0, bytes);
         receive.buf.filled.store(bytes.len(), Ordering::Relaxed);
+        if self.watcher.is_some()
+            && let Some(qp) = self.qps.get_mut(&packet.to)
+        {
+            let head = &bytes[..bytes.len().min(Passing::HEAD_LEN)];
+            qp.untold.push_back((head.to_vec(), bytes.len()));
+        }
         let len = bytes.len();
         self.received(packet.to, receive, status, len, *invalidate, *solicited);
         self.answer(packet, WcStatus::Success, Vec::new());
