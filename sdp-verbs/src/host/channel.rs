@@ -13,8 +13,8 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 
+use super::bell::{new_bell, new_epoll, ring, silence};
 use super::cq::HostCq;
-use super::event_channel::{new_bell, new_epoll};
 use super::plane::Plane;
 use crate::cq::{CompChannel, CqToken};
 use crate::error::VerbsError;
@@ -130,17 +130,4 @@ impl CompChannel for HostChannel {
         while self.answer() {}
         self.pop()
     }
-}
-
-/// Makes an eventfd readable. A full one is readable already.
-pub(crate) fn ring(bell: BorrowedFd<'_>) {
-    let rung = rustix::io::write(bell, &1u64.to_ne_bytes());
-    debug_assert!(matches!(rung, Ok(8) | Err(Errno::AGAIN | Errno::INTR)));
-}
-
-/// Makes an eventfd not readable.
-pub(crate) fn silence(bell: BorrowedFd<'_>) {
-    let mut count = [0; 8];
-    let read = rustix::io::read(bell, &mut count);
-    debug_assert!(matches!(read, Ok(8) | Err(Errno::AGAIN | Errno::INTR)));
 }

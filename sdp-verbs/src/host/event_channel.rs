@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::epoll;
 
+use super::bell::{new_bell, new_epoll, ring, silence};
 use super::cm::Cm;
-use super::{descriptor, fd};
 use crate::cm::{CmEvent, CmToken, EventChannel};
 use crate::error::VerbsError;
 
@@ -46,7 +46,7 @@ impl Inbox {
             return Err(event);
         }
         if queue.events.is_empty() {
-            ring(&self.bell);
+            ring(self.bell.as_fd());
         }
         queue.events.push_back(event);
         Ok(())
@@ -56,7 +56,7 @@ impl Inbox {
         let mut queue = self.lock();
         let event = queue.events.pop_front()?;
         if queue.events.is_empty() {
-            silence(&self.bell);
+            silence(self.bell.as_fd());
         }
         Some(event)
     }
@@ -71,7 +71,7 @@ impl Inbox {
         let (gone, kept) = queue.events.drain(..).partition(|e| e.id == id);
         queue.events = kept;
         if queue.events.is_empty() {
-            silence(&self.bell);
+            silence(self.bell.as_fd());
         }
         gone
     }
@@ -81,25 +81,6 @@ impl Inbox {
         queue.closed = true;
         std::mem::take(&mut queue.events)
     }
-}
-
-/// A new eventfd that does not block.
-pub(crate) fn new_bell() -> Result<OwnedFd, VerbsError> {
-    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map(fd::hide)
-        .map_err(|e| descriptor::failed("opening an eventfd", e))
-}
-
-/// Makes an eventfd readable.
-pub(super) fn ring(bell: &OwnedFd) {
-    // It fails only when the counter is full, and then it is readable.
-    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
-}
-
-/// Makes an eventfd unreadable.
-pub(super) fn silence(bell: &OwnedFd) {
-    // It fails only when the counter is zero, and then it is not readable.
-    let _ = rustix::io::read(bell, &mut [0_u8; 8]);
 }
 
 /// A channel for connection management events. Whoever polls any channel of an instance does the
@@ -138,13 +119,6 @@ impl HostEventChannel {
     pub(super) fn inbox(&self) -> &Arc<Inbox> {
         &self.inbox
     }
-}
-
-/// A new epoll descriptor.
-pub(crate) fn new_epoll() -> Result<OwnedFd, VerbsError> {
-    epoll::create(epoll::CreateFlags::CLOEXEC)
-        .map(fd::hide)
-        .map_err(|e| descriptor::failed("opening an epoll descriptor", e))
 }
 
 impl EventChannel for HostEventChannel {

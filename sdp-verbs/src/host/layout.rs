@@ -196,7 +196,8 @@ impl Block {
 
     /// Target of a write: reports how write `n` of the owner's ended.
     pub(crate) fn report_write(&self, n: u64, status: WriteStatus) {
-        let word = (n + 1) << 8 | status as u64;
+        // The number is the peer's, and so is the word.
+        let word = n.wrapping_add(1) << 8 | status as u64;
         self.words.store(status_at(n), word, Ordering::Release);
     }
 

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 
-use super::channel::{self, HostChannel};
+use super::bell;
+use super::channel::HostChannel;
 use super::cq::HostCq;
 use super::fd;
 use super::keys::PeerKeys;
@@ -372,7 +373,7 @@ impl PeerLink {
         if self.peer_base.swap(BASE_PENDING, 1, Ordering::SeqCst) == 0 {
             let bells = self.bells.read().expect("nothing panics under this lock");
             if let Some(bells) = &*bells {
-                channel::ring(bells.peer.as_fd());
+                bell::ring(bells.peer.as_fd());
             }
         }
     }
@@ -382,7 +383,7 @@ impl PeerLink {
         {
             let bells = self.bells.read().expect("nothing panics under this lock");
             let Some(bells) = &*bells else { return };
-            channel::silence(bells.own.as_fd());
+            bell::silence(bells.own.as_fd());
         }
         self.base.swap(BASE_PENDING, 0, Ordering::SeqCst);
         fence(Ordering::SeqCst);

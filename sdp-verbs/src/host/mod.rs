@@ -3,6 +3,7 @@
 //! A [`HostProvider`] is one end point: it has a random tag, a table of remote keys, and links to
 //! other end points. A link is built once per pair of processes; queue pairs are slots in it.
 
+mod bell;
 mod cache;
 mod cells;
 mod channel;

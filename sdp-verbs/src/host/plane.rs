@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
+use super::bell::new_bell;
 use super::channel::HostChannel;
-use super::event_channel::new_bell;
 use super::keys::{KeyTable, TABLE_LEN};
 use super::link::PeerLink;
 use super::pool::LocalPool;

@@ -24,7 +24,8 @@ use rustix::process::Pid;
 
 use self::id::HostCmId;
 use self::state::{Source, State};
-use super::event_channel::{HostEventChannel, new_bell, new_epoll, ring, silence};
+use super::bell::{new_bell, new_epoll, ring, silence};
+use super::event_channel::HostEventChannel;
 use super::options::HostOptions;
 use super::plane::Plane;
 use crate::cm::{CmId, EventChannel};
@@ -134,7 +135,7 @@ impl Cm {
         drop(state);
         drop(trash);
         if earlier {
-            ring(&self.env.bell);
+            ring(self.env.bell.as_fd());
         }
         result
     }
@@ -181,7 +182,7 @@ impl Cm {
         // What is gone since the kernel reported it is not found any more.
         match state.source(event.data.u64()) {
             None => {}
-            Some(Source::Bell) => silence(&self.env.bell),
+            Some(Source::Bell) => silence(self.env.bell.as_fd()),
             Some(Source::Listener(id)) => state.on_callers(&self.env, id),
             Some(Source::Guest(guest)) => state.on_guest(&self.env, guest),
             Some(Source::Dial(dst)) => state.on_dial(&self.env, dst),

@@ -106,6 +106,29 @@ fn a_receive_cannot_be_completed_twice() {
 }
 
 #[test]
+fn a_forged_number_of_a_write_is_the_peers_own_affair() {
+    let (_a, b) = pair();
+    let _buf = b.recv(1, 8);
+    let write = |n| {
+        Inbound::Write(WriteRequest {
+            n,
+            len: 0,
+            from: (Rkey(0), 0),
+            to: (Rkey(0), 0),
+        })
+    };
+    let send = Inbound::Send {
+        slot: 0,
+        len: 1,
+        solicited: false,
+        invalidate: None,
+    };
+    let entries = [write(u64::MAX), write(1 << 60), send].map(Inbound::to_words);
+    forge_inbound(&b.qp, &entries);
+    assert_eq!(brief(&b.drain()), [(1, Recv, Success)]);
+}
+
+#[test]
 fn a_forged_write_cannot_reach_what_no_key_names() {
     let (a, b) = pair();
     let target = b.owned(&[7; 64]);
