@@ -313,6 +313,9 @@ impl Socket {
         if Arc::strong_count(&self) == 1 {
             return;
         }
+        // Whoever makes a stream or a listener does it under this lock, and nobody begins to after
+        // the note above: what is made is seen here.
+        let phase = lock(&self.phase);
         if let Some(stream) = self.stream.get() {
             // It fails if the connection has ended: then nobody waits in it.
             let _ = stream.shutdown(Shutdown::Both);
@@ -320,7 +323,7 @@ impl Socket {
         if let Some(listener) = self.listener.get() {
             listener.shutdown();
         }
-        if let Phase::Connecting(connecting) = &*lock(&self.phase) {
+        if let Phase::Connecting(connecting) = &*phase {
             connecting.cancel();
         }
     }
@@ -473,5 +476,48 @@ fn connected(phase: &mut Phase) -> Result<(), Failure> {
             Ok(())
         }
         _ => Err(Failure::new(libc::ECONNABORTED, "connecting was given up")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback() -> SocketAddr {
+        "127.0.0.1:0".parse().unwrap()
+    }
+
+    /// A call that finds its connect ended just when the socket is closed ends all the same.
+    #[test]
+    fn a_close_ends_the_call_that_completes_a_connect() {
+        let listener = Socket::new(libc::AF_INET, Family::V4, false);
+        listener.bind(loopback()).unwrap();
+        listener.listen(16).unwrap();
+        let addr = listener.local_addr().unwrap();
+        for round in 0..500 {
+            let socket = Arc::new(Socket::new(libc::AF_INET, Family::V4, true));
+            let under_way = socket.connect(addr).unwrap_err();
+            assert_eq!(under_way.errno, libc::EINPROGRESS);
+            let (_server, _) = listener.accept().unwrap();
+            socket.nonblocking.store(false, Ordering::Relaxed);
+            let (tell, ended) = std::sync::mpsc::channel();
+            let caller = Arc::clone(&socket);
+            let gate = Arc::new(std::sync::Barrier::new(2));
+            let theirs = Arc::clone(&gate);
+            std::thread::spawn(move || {
+                theirs.wait();
+                let mut byte = [0; 1];
+                let bufs = &mut [IoSliceMut::new(&mut byte)];
+                let result = caller.recv(bufs, RecvFlags::default());
+                tell.send(result.is_err()).unwrap();
+            });
+            gate.wait();
+            for _ in 0..round % 200 {
+                std::hint::spin_loop();
+            }
+            socket.close();
+            let ended = ended.recv_timeout(Duration::from_secs(20));
+            assert_eq!(ended, Ok(true), "round {round}");
+        }
     }
 }
