@@ -38,7 +38,7 @@ pub(crate) use setup::config;
 
 use crate::context::Context;
 use crate::options::Options;
-use crate::park::{Turn, WaitWord};
+use crate::park::{Alarm, Turn, WaitWord};
 use crate::ready::{Readiness, ReadyPair};
 use crate::sync::lock;
 
@@ -50,8 +50,6 @@ const POLL_BATCH: usize = 16;
 
 /// Rounds of polling in one go, so that one busy connection cannot hold a thread for ever.
 const PUMP_ROUNDS_MAX: usize = 64;
-
-const NEVER: u64 = u64::MAX;
 
 /// One connection.
 pub(crate) struct Conn {
@@ -75,8 +73,8 @@ pub(crate) struct Conn {
     timeout: AtomicU64,
     /// The engine's next time-out that no call waits for, likewise.
     housekeeping: AtomicU64,
-    /// The earliest time for which the progress loop has been asked to look here.
-    scheduled: AtomicU64,
+    /// When the progress loop has been asked to look here.
+    alarm: Alarm,
     /// The transport is gone; the engine hears of it once every receive has come back, so that
     /// what the peer had sent before is delivered first.
     transport_down: AtomicBool,

@@ -8,10 +8,8 @@ use sdp_core::connection::Phase;
 use sdp_core::{BufferId, Completion, Event, Instant, WorkId};
 use sdp_verbs::{ArmFor, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
 
-use super::{
-    Conn, Inner, NEVER, POLL_BATCH, PUMP_ROUNDS_MAX, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK,
-};
-use crate::park::WaitWord;
+use super::{Conn, Inner, POLL_BATCH, PUMP_ROUNDS_MAX, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK};
+use crate::park::{NEVER, WaitWord};
 use crate::ready::Level;
 
 /// A transport that is gone flushes its receives; if it has not after this time, it is made to.
@@ -302,11 +300,10 @@ impl Conn {
 
     /// A timer of the progress loop, set for `at`, has run out. False: it was replaced since.
     pub(crate) fn take_timer(&self, at: Instant) -> bool {
-        at.as_nanos() == 0
-            || self
-                .scheduled
-                .compare_exchange(at.as_nanos(), NEVER, Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok()
+        // Taken in any case: an alarm that stayed set for time 0 could never be brought forward.
+        let taken = self.alarm.take(at.as_nanos());
+        // At time 0 there are also visits that no alarm was set for.
+        taken || at.as_nanos() == 0
     }
 
     /// Before nobody watches the completion queue: arm the channel for what must not wait until
@@ -356,8 +353,7 @@ impl Conn {
 
     fn schedule_timeout(&self) {
         let timeout = self.next_timeout(Ordering::SeqCst);
-        if timeout < self.scheduled.load(Ordering::SeqCst) {
-            self.scheduled.store(timeout, Ordering::SeqCst);
+        if self.alarm.bring_forward(timeout) {
             self.context
                 .schedule(Instant::from_nanos(timeout), self.token);
         }

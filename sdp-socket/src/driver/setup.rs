@@ -8,12 +8,10 @@ use sdp_verbs::{Caps, CmId, QpAttr, VerbsError};
 use sdp_wire::HelloForm;
 use smallvec::SmallVec;
 
-use super::{
-    CallTable, Conn, Grants, Inner, NEVER, OnSettled, PrivateSend, ReadAhead, RecvBuffers,
-};
+use super::{CallTable, Conn, Grants, Inner, OnSettled, PrivateSend, ReadAhead, RecvBuffers};
 use crate::context::Context;
 use crate::options::Options;
-use crate::park::{Turn, WaitWord};
+use crate::park::{Alarm, NEVER, Turn, WaitWord};
 
 /// Send work requests of one connection outstanding at once.
 const SEND_WR_MAX: u32 = 128;
@@ -74,7 +72,7 @@ impl Conn {
             leading: AtomicBool::new(false),
             timeout: AtomicU64::new(NEVER),
             housekeeping: AtomicU64::new(NEVER),
-            scheduled: AtomicU64::new(NEVER),
+            alarm: Alarm::new(),
             transport_down: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             connected: AtomicBool::new(false),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use sdp_core::{EndCall, Instant};
 use sdp_verbs::{ArmFor, Wake};
 
-use super::{Conn, NEVER};
-use crate::park::{AbortOnUnwind, SpinPolicy, Spinner, WaitWord, all_restart};
+use super::Conn;
+use crate::park::{AbortOnUnwind, NEVER, SpinPolicy, Spinner, WaitWord, all_restart};
 
 /// A sleep that is timed only so that every signal handler ends it; it just begins again.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);

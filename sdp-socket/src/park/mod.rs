@@ -3,6 +3,7 @@
 //! Everything above is written once, for threads and for a script that runs both ends on one
 //! thread: see [`Runtime`].
 
+mod alarm;
 mod eventcount;
 mod exit;
 mod fork;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use sdp_core::Instant;
 use sdp_verbs::{ArmToken, CompletionQueue, Wake};
 
+pub(crate) use alarm::{Alarm, NEVER};
 pub(crate) use eventcount::EventCount;
 pub(crate) use exit::at_exit;
 pub(crate) use fork::{GENERATIONS_MAX, Own, generation};
