@@ -53,6 +53,7 @@ fn child() {
             &mut SdpBuffer::new(WRITTEN).expect("memory"),
         ),
         "fork" => forks(),
+        "no more descriptors" => opens_no_more(),
         other => panic!("no role {other:?}"),
     });
 }
@@ -63,6 +64,35 @@ fn limit_descriptors() {
         maximum: Some(DESCRIPTORS),
     };
     setrlimit(Resource::Nofile, limit).expect("setrlimit");
+}
+
+/// A program that forbids itself new descriptors, as sandboxes do, keeps its sockets: also what
+/// the progress thread does for them.
+#[test]
+fn no_more_descriptors() {
+    watched(|| Child::start("no more descriptors").finish());
+}
+
+fn opens_no_more() {
+    let listener = SdpListener::bind("127.0.0.1:0").expect("bind");
+    let addr = listener.local_addr().expect("local_addr");
+    let first = SdpStream::connect(addr).expect("connect");
+    listener.accept().expect("accept");
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Nofile, none).expect("setrlimit");
+    // Often: the progress thread may be in the middle of things.
+    for _ in 0..100 {
+        let client = SdpStream::connect_timeout(&addr, Duration::from_secs(20)).expect("connect");
+        let (server, _) = listener.accept().expect("accept");
+        client.put(b"still here");
+        drop(client);
+        server.get(&mut [0; 10]);
+        server.at_end();
+    }
+    drop(first);
 }
 
 fn told_address() -> SocketAddr {
