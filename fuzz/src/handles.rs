@@ -14,6 +14,11 @@ use sdp::{
     sdp_setsockopt, sdp_shutdown, sdp_socket,
 };
 
+#[path = "input.rs"]
+mod input;
+
+use input::Bytes;
+
 /// Steps of one execution.
 const STEPS_MAX: usize = 64;
 /// Sockets open at once.
@@ -23,20 +28,7 @@ const CALL_MAX: usize = 4096;
 /// Room for the value of an option, or an address.
 const VALUE_MAX: usize = 256;
 
-/// Takes numbers from the input; zeros behind its end.
-struct Bytes<'a>(&'a [u8]);
-
 impl Bytes<'_> {
-    fn u8(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((first, rest)) => {
-                self.0 = rest;
-                *first
-            }
-            None => 0,
-        }
-    }
-
     fn u16(&mut self) -> u16 {
         u16::from_le_bytes([self.u8(), self.u8()])
     }
@@ -61,7 +53,6 @@ struct Program {
 
 /// One execution.
 pub(crate) fn run(bytes: &[u8]) {
-    let mut input = Bytes(bytes);
     let mut program = Program {
         open: Vec::new(),
         closed: Vec::new(),
@@ -69,12 +60,7 @@ pub(crate) fn run(bytes: &[u8]) {
         memory: Vec::new(),
         buffer: Box::new([0x5a; CALL_MAX]),
     };
-    for _ in 0..STEPS_MAX {
-        if input.0.is_empty() {
-            break;
-        }
-        program.step(&mut input);
-    }
+    Bytes::new(bytes).steps(STEPS_MAX, |input| program.step(input));
     program.end();
 }
 

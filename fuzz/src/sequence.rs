@@ -8,14 +8,19 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use sdp_core::{
-    Action, BufferId, CallId, CmInput, Completion, Config, Connection, CopyTarget, EndCall, Event,
-    Instant, Payload, Received, RecvId, RecvRequest, RecvStep, SendId, SendRequest, SendStep,
-    WorkId, ZcopyThreshold,
+    Action, Adaptive, BufferId, CallId, CmInput, Completion, Config, Connection, CopyReason,
+    CopyTarget, EndCall, Event, Instant, Keepalive, Payload, Received, RecvId, RecvRequest,
+    RecvStep, SendId, SendRequest, SendStep, WorkId, ZcopyThreshold,
 };
 use sdp_wire::{
-    Body, Flags, HEAD_LEN_MAX, HELLO_ACK_LEN, HELLO_LEN, Head, Hello, HelloAck, HelloForm,
+    Body, Carrier, Flags, HEAD_LEN_MAX, HELLO_ACK_LEN, HELLO_LEN, Head, Hello, HelloAck, HelloForm,
     ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail, Version,
 };
+
+#[path = "input.rs"]
+mod input;
+
+use input::Bytes;
 
 /// Actions that follow from one input. More means that they never end.
 const ACTIONS_MAX: usize = 10_000;
@@ -26,20 +31,7 @@ const STEPS_MAX: usize = 400;
 /// Receive buffers that this peer says it has, in its Hello.
 const BUFS: u16 = 8;
 
-/// Takes numbers from the input; zeros behind its end.
-struct Bytes<'a>(&'a [u8]);
-
 impl Bytes<'_> {
-    fn u8(&mut self) -> u8 {
-        match self.0.split_first() {
-            Some((first, rest)) => {
-                self.0 = rest;
-                *first
-            }
-            None => 0,
-        }
-    }
-
     fn u16(&mut self) -> u16 {
         u16::from_le_bytes([self.u8(), self.u8()])
     }
@@ -81,20 +73,38 @@ struct World {
     limit: u32,
     in_error: bool,
     closed: bool,
+    /// What the program's side refuses the next time it is asked for.
+    refuses: Refusals,
+}
+
+/// Once for each request that can fail.
+#[derive(Default)]
+struct Refusals {
+    buffer: bool,
+    key: bool,
+    registration: bool,
+    memory: bool,
+}
+
+impl Refusals {
+    fn next(&mut self, kind: u8) {
+        let refused = match kind & 3 {
+            0 => &mut self.buffer,
+            1 => &mut self.key,
+            2 => &mut self.registration,
+            _ => &mut self.memory,
+        };
+        *refused = true;
+    }
 }
 
 /// One execution.
 pub(crate) fn run(bytes: &[u8]) {
-    let mut input = Bytes(bytes);
+    let mut input = Bytes::new(bytes);
     let Some(mut world) = World::new(&mut input) else {
         return;
     };
-    for _ in 0..STEPS_MAX {
-        if input.0.is_empty() {
-            break;
-        }
-        world.step(&mut input);
-    }
+    input.steps(STEPS_MAX, |input| world.step(input));
     world.end();
 }
 
@@ -139,12 +149,14 @@ impl World {
         let config = config(input);
         let now = Instant::from_nanos(0);
         let (kind, adverts_max) = (input.u8(), 1 + (input.u8() & 7));
+        let mut bufs = BUFS;
         let conn = if kind & 1 == 0 {
             let mut bytes = [0; HELLO_LEN];
             hello(adverts_max.into()).encode(&mut bytes);
             if kind & 14 == 2 {
                 bytes[usize::from(input.u8()) % HELLO_LEN] = input.u8();
             }
+            bufs = Hello::decode(&bytes, Carrier::Whole).ok()?.bufs;
             Connection::accept(now, config, &bytes).ok()?
         } else {
             Connection::connect(now, config, 1, None, None)
@@ -160,9 +172,10 @@ impl World {
             mseq: 1,
             seen: 0,
             sent: 0,
-            limit: u32::from(BUFS),
+            limit: u32::from(bufs),
             in_error: false,
             closed: false,
+            refuses: Refusals::default(),
         };
         world.drain();
         if kind & 1 == 0 && kind & 16 == 0 {
@@ -234,10 +247,7 @@ impl World {
             "after the end: {action:?}"
         );
         match action {
-            Action::PostRecv { buf, .. } => {
-                assert!(!self.posted.contains(&buf), "{buf:?} is posted twice");
-                self.posted.push_back(buf);
-            }
+            Action::PostRecv { buf, .. } => self.post_recv(buf),
             Action::PostSend(send) => {
                 let payload_len = match send.payload {
                     Payload::None => 0,
@@ -268,7 +278,9 @@ impl World {
             }
             Action::Register { call, at, len } => {
                 self.check_range(CallId::Send(call), at, len);
-                self.conn.handle_registered(self.instant(), call, Ok(()));
+                let refused = take(&mut self.refuses.registration);
+                let result = (!refused).then_some(()).ok_or(CopyReason::BindFailed);
+                self.conn.handle_registered(self.instant(), call, result);
             }
             Action::InvalidateKey { work, .. } | Action::Probe { work } => {
                 self.works.push_back(work);
@@ -276,12 +288,26 @@ impl World {
             Action::BindKey { key, call, at, len } => {
                 self.check_range(call, at, len as usize);
                 let found = (Rkey(0x700 + key.0), RemoteAddr(0x1000));
-                self.conn.handle_bound(self.instant(), key, Ok(found));
+                let refused = take(&mut self.refuses.key);
+                let result = (!refused).then_some(found).ok_or(CopyReason::BindFailed);
+                self.conn.handle_bound(self.instant(), key, result);
             }
-            Action::Copy(job) => self.conn.handle_copied(self.instant(), job.id, true),
+            Action::Copy(job) => {
+                let ok = !take(&mut self.refuses.memory);
+                self.conn.handle_copied(self.instant(), job.id, ok);
+            }
             Action::SetError => self.in_error = true,
             _ => {}
         }
+    }
+
+    fn post_recv(&mut self, buf: BufferId) {
+        if take(&mut self.refuses.buffer) {
+            self.conn.buffer_unavailable(self.instant(), buf);
+            return;
+        }
+        assert!(!self.posted.contains(&buf), "{buf:?} is posted twice");
+        self.posted.push_back(buf);
     }
 
     /// Memory that the engine names is that of a call in progress.
@@ -390,7 +416,7 @@ impl World {
             segment_ends: [len / 3, len].into_iter().collect(),
             nonblocking: input.flag(),
             registered: len & 1 == 1,
-            copy_reason: None,
+            copy_reason: (len & 15 == 15).then_some(CopyReason::MemoryUnreachable),
         };
         let id = self.conn.send_start(self.instant(), request);
         self.sends.push(id);
@@ -409,7 +435,7 @@ impl World {
             nonblocking: manner & 1 != 0,
             peek: manner & 6 == 6,
             wait_all: manner & 24 == 24,
-            copy_reason: None,
+            copy_reason: (manner & 0xe0 == 0xe0).then_some(CopyReason::MemoryUnreachable),
         };
         let id = self.conn.recv_start(self.instant(), request);
         self.recvs.push(id);
@@ -519,7 +545,43 @@ impl World {
                     self.conn.handle_recv_flushed(now, buf);
                 }
             }
+            13 => self.refuses.next(input.u8()),
+            14 | 15 => self.set(input),
             _ => self.poll_calls(input),
+        }
+    }
+
+    /// An option of the program's.
+    fn set(&mut self, input: &mut Bytes<'_>) {
+        let (kind, now) = (input.u8(), self.instant());
+        let on = kind & 0x80 == 0;
+        let time = |input: &mut Bytes<'_>| Duration::from_nanos(1 << (input.u8() % 40));
+        match kind % 5 {
+            0 => {
+                let keepalive = Keepalive {
+                    idle: time(input),
+                    interval: time(input),
+                    count: u32::from(input.u8()),
+                };
+                self.conn.set_keepalive(now, on.then_some(keepalive));
+            }
+            1 => {
+                let limit = time(input);
+                self.conn.set_user_timeout(now, on.then_some(limit));
+            }
+            2 => self.conn.set_threshold(if on {
+                ZcopyThreshold::Bytes(input.len() as usize)
+            } else {
+                ZcopyThreshold::Off
+            }),
+            3 => {
+                let adaptive = Adaptive {
+                    registered: kind & 0x40 == 0,
+                    heap: kind & 0x20 == 0,
+                };
+                self.conn.set_adaptive(on.then_some(adaptive));
+            }
+            _ => self.conn.set_recv_low_water(input.len() as usize),
         }
     }
 
@@ -537,7 +599,7 @@ impl World {
         }
         assert!(self.conn.is_closed(), "aborted, and not closed");
         for _ in 0..4 {
-            self.poll_calls(&mut Bytes(&[0xff]));
+            self.poll_calls(&mut Bytes::new(&[0xff]));
         }
         assert!(
             self.sends.is_empty() && self.recvs.is_empty(),
@@ -545,6 +607,10 @@ impl World {
         );
         assert_eq!(self.conn.poll_timeout(), None);
     }
+}
+
+fn take(flag: &mut bool) -> bool {
+    std::mem::take(flag)
 }
 
 fn body(kind: u8, input: &mut Bytes<'_>) -> Body {
@@ -571,7 +637,11 @@ fn body(kind: u8, input: &mut Bytes<'_>) -> Body {
         15 => Body::SuspCommAck,
         16 => {
             let SrcAvail { len, rkey, addr } = advert(input);
-            let non_discards = input.len();
+            // Mostly the number that makes the offer a good one.
+            let non_discards = match input.u8() {
+                0..=199 => 0,
+                _ => input.len(),
+            };
             Body::SinkAvail(SinkAvail {
                 len,
                 rkey,
