@@ -42,6 +42,18 @@ pub(crate) fn signal(word: &impl SleepWord) -> bool {
     false
 }
 
+/// As [`signal`], whatever became of the arm: a peer that took it may have been killed before it
+/// woke anybody.
+fn signal_any(word: &impl SleepWord) {
+    for _ in 0..SIGNAL_TRIES {
+        let value = word.load(Ordering::Relaxed);
+        if word.replace(value, (value | ARMED).wrapping_add(1)) {
+            break;
+        }
+    }
+    word.wake_all();
+}
+
 /// Announces a sleeper that several parties can wake: this process through `own`, each link's peer
 /// through its word. The token is the sum: words only count up, so the sum is the same only if
 /// nothing happened.
@@ -58,15 +70,15 @@ pub(crate) fn arm_all<'a, W: SleepWord + 'a>(
 /// has published before and has put `fence(SeqCst)` between.
 ///
 /// Peers signal only their link's word, and arming arms ours first: where ours is not armed,
-/// nobody sleeps, or the event that took our arm is about to wake him.
+/// nobody sleeps, or the event that took our arm is about to wake him. That is an event of this
+/// process, which ends its work; a peer may be killed or stopped in the midst of its own, so it is
+/// never relied on to have woken somebody.
 pub(crate) fn signal_all<'a, W: SleepWord + 'a>(
     own: &impl SleepWord,
     links: impl Iterator<Item = &'a W>,
 ) {
     if signal(own) {
-        links.for_each(|link| {
-            signal(link);
-        });
+        links.for_each(signal_any);
     }
 }
 
@@ -129,6 +141,40 @@ mod loom_tests {
             for publisher in publishers {
                 publisher.join().unwrap();
             }
+        });
+    }
+
+    /// A peer that is killed between taking the arm and waking wakes nobody. The event of its death
+    /// does.
+    #[test]
+    fn a_peer_killed_while_it_signals_takes_no_wake_up_with_it() {
+        loom::model(|| {
+            let own = Arc::new(LoomSleepWord::new());
+            let link = Arc::new(LoomSleepWord::new());
+            let dead = LoomWords::new(1);
+            let killed = {
+                let (own, link, dead) = (Arc::clone(&own), Arc::clone(&link), dead.clone());
+                thread::spawn(move || {
+                    let value = link.load(Ordering::Relaxed);
+                    if value & ARMED != 0 {
+                        link.replace(value, value.wrapping_add(1));
+                    }
+                    dead.store(0, 1, Ordering::Release);
+                    fence(Ordering::SeqCst);
+                    signal_all(&*own, std::iter::once(&*link));
+                })
+            };
+            while dead.load(0, Ordering::Acquire) == 0 {
+                let token = arm_all(&*own, std::iter::once(&*link));
+                if dead.load(0, Ordering::Acquire) != 0 {
+                    break;
+                }
+                let seen = link.load(Ordering::Acquire);
+                if own.load(Ordering::Acquire).wrapping_add(seen) == token {
+                    link.sleep(seen);
+                }
+            }
+            killed.join().unwrap();
         });
     }
 

@@ -6,7 +6,9 @@ use super::rig::*;
 use crate::cq::{ArmFor, CompChannel, CompletionQueue, CqToken, Wake};
 use crate::host::channel::HostChannel;
 use crate::host::cq::HostCq;
+use crate::host::link::LinkEnd;
 use crate::qp::QueuePair;
+use crate::sync::{Ordering, SleepWord};
 use crate::types::{RemoteAddr, Rkey, WrId};
 use crate::wr::{SendFlags, SendOp, SendWr};
 
@@ -79,6 +81,40 @@ fn wake_ends_a_wait_before_and_during() {
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| a.cq.wait(token, limit));
             a.cq.wake();
+            assert_eq!(waiter.join().unwrap().unwrap(), Wake::Event);
+        });
+    }
+}
+
+/// Whether a thread of this process sleeps, as the kernel says.
+fn is_asleep(tid: rustix::process::Pid) -> bool {
+    let stat = format!("/proc/self/task/{}/stat", tid.as_raw_nonzero());
+    let stat = std::fs::read_to_string(stat).unwrap();
+    stat.rsplit(") ").next().unwrap().starts_with('S')
+}
+
+/// A peer that is killed between saying that there is something and waking the sleeper is not
+/// relied on: the event of its death, and any other of this process, wakes.
+#[test]
+fn a_peer_killed_while_it_wakes_leaves_nobody_asleep() {
+    for limit in [None, Some(LONG)] {
+        let (a, _b) = pair();
+        let cell = a.cq.cell_for(&a.link).unwrap();
+        let token = a.cq.arm(ArmFor::Waiter);
+        let (send_tid, tid) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                send_tid.send(rustix::thread::gettid()).unwrap();
+                a.cq.wait(token, limit)
+            });
+            let tid = tid.recv().unwrap();
+            while !is_asleep(tid) {
+                std::thread::yield_now();
+            }
+            // All that the peer still did.
+            let armed = cell.word().load(Ordering::Relaxed);
+            assert!(cell.word().replace(armed, armed.wrapping_add(1)));
+            a.link.broken(LinkEnd::PeerGone);
             assert_eq!(waiter.join().unwrap().unwrap(), Wake::Event);
         });
     }
