@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::fmt;
+use std::fmt::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
@@ -15,7 +15,7 @@ use sdp_verbs::{
 };
 
 use crate::connecting::Connecting;
-use crate::driver::Conn;
+use crate::driver::{Conn, Diagnosis};
 use crate::listener::Listening;
 use crate::park::{Runtime, ThreadRuntime};
 use crate::sync::lock;
@@ -93,6 +93,34 @@ impl Context {
     /// Out of descriptors.
     pub fn threaded(provider: Arc<dyn Provider>) -> Result<Arc<Self>, VerbsError> {
         Self::new(provider, Arc::new(ThreadRuntime::new()?))
+    }
+
+    /// All that hangs on this context and what each part of it is doing or waiting for, for people
+    /// who look for the reason of a call that does not return. Waits for no lock, so it may be
+    /// asked whatever other threads hang in; what they hold is left out, and says so. The form of
+    /// the text is not stable.
+    #[must_use]
+    pub fn diagnosis(&self) -> String {
+        let mut text = format!("{:?}\n", self.provider);
+        let until = self.sleeping_until.load(Ordering::Relaxed);
+        let timers = self.timers.try_lock().map(|timers| timers.len());
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "progress until {until}, timers {timers:?}");
+        let Ok(peers) = self.peers.try_lock() else {
+            return text + "the table of connections is in use\n";
+        };
+        for listening in peers.listening.values().filter_map(Weak::upgrade) {
+            let _ = writeln!(text, "{listening:?}");
+        }
+        for connecting in peers.connecting.values() {
+            let _ = writeln!(text, "{connecting:?}");
+        }
+        let conns: Vec<_> = peers.by_queue.values().cloned().collect();
+        drop(peers);
+        for conn in conns {
+            let _ = write!(text, "{}", Diagnosis(&conn));
+        }
+        text
     }
 
     /// The provider.

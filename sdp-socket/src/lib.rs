@@ -62,7 +62,7 @@ pub use error::raw_errno;
 pub use listener::{Incoming, SdpListener};
 pub use options::ZcopyThreshold;
 pub use park::{Runtime, SpinPolicy, WaitWord};
-pub use provider::{ProviderKind, set_trace, verbs_counters};
+pub use provider::{ProviderKind, diagnosis, set_trace, verbs_counters};
 pub use ready::Readiness;
 pub use sdp_verbs::hook::trace::TraceCounters as VerbsCounters;
 pub use stats::{Choice, Stats};

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use sdp_verbs::Provider;
@@ -66,6 +66,8 @@ static TRACE: AtomicBool = AtomicBool::new(false);
 #[derive(Default)]
 struct Opened {
     contexts: HashMap<ProviderKind, Arc<Context>>,
+    /// Those that tests of programs have of their own.
+    own: Vec<Weak<Context>>,
     traces: Vec<Arc<Trace>>,
     /// Where everything of this process is written, if the environment asks for it.
     capture: Option<Arc<CaptureFile>>,
@@ -100,6 +102,23 @@ extern "C" fn close_all() {
 /// opened after this call. Costs a few nanoseconds per request.
 pub fn set_trace(on: bool) {
     TRACE.store(on, Ordering::Relaxed);
+}
+
+/// The state of everything that this process has open, in words: [`Context::diagnosis`] of each
+/// provider, and of each [`Context::lazy_host`].
+#[must_use]
+pub fn diagnosis() -> String {
+    let opened = match opened() {
+        Ok(opened) => opened,
+        Err(error) => return error.to_string(),
+    };
+    let Ok(opened) = opened.try_lock() else {
+        return "a provider is being opened".to_owned();
+    };
+    let own = opened.own.iter().filter_map(Weak::upgrade);
+    let contexts: Vec<Arc<Context>> = opened.contexts.values().cloned().chain(own).collect();
+    drop(opened);
+    contexts.iter().map(|context| context.diagnosis()).collect()
 }
 
 /// What the counting wrappers of this process have counted, or `None` without [`set_trace`].
@@ -190,7 +209,11 @@ impl Context {
     pub fn lazy_host(seed: u64) -> io::Result<Arc<Self>> {
         let host: Arc<dyn Provider> = Arc::new(HostProvider::open().map_err(error::verbs_error)?);
         let lazy = Lazy::new(host).seeded(seed);
-        Self::threaded(Arc::new(lazy)).map_err(error::verbs_error)
+        let context = Self::threaded(Arc::new(lazy)).map_err(error::verbs_error)?;
+        let mut opened = lock(opened()?);
+        opened.own.retain(|context| context.strong_count() > 0);
+        opened.own.push(Arc::downgrade(&context));
+        Ok(context)
     }
 }
 

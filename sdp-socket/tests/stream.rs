@@ -12,9 +12,11 @@ mod bodies;
 )]
 mod common;
 
-use common::sdp::Sdp;
+use common::net::{Net, Stream};
+use common::sdp::{Sdp, host, threaded};
 use common::tcp::Tcp;
-use common::watch::watched;
+use common::threads::until_others_sleep;
+use common::watch::{actor, watched};
 
 /// Mounts bodies as tests over something.
 macro_rules! mount {
@@ -107,4 +109,24 @@ mod lazy_2 {
 
 mod lazy_3 {
     sdp_bodies! { Sdp::lazy(3) }
+}
+
+/// A call that does not return is found in the diagnosis, which does not wait for it.
+#[test]
+fn a_blocked_call_is_diagnosed() {
+    watched(|| {
+        let contexts = [threaded(host()), threaded(host())];
+        let net = Sdp::between(&contexts[0], &contexts[1]);
+        let (client, server) = net.pair();
+        net.all(vec![
+            actor("reader", || client.get(&mut [0; 1])),
+            actor("looker", || {
+                until_others_sleep();
+                let [ours, theirs] = contexts.each_ref().map(|context| context.diagnosis());
+                assert!(ours.contains("callers 1"), "{ours}");
+                assert!(theirs.contains("callers 0"), "{theirs}");
+                server.put(b"x");
+            }),
+        ]);
+    });
 }

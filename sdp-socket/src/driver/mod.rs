@@ -13,6 +13,7 @@
 
 mod actions;
 mod buffers;
+mod diagnosis;
 mod pump;
 mod recv;
 mod regions;
@@ -30,6 +31,7 @@ use sdp_verbs::{CmId, CompletionQueue, CqToken, QueuePair, WrId};
 use smallvec::SmallVec;
 
 use buffers::{Grants, PrivateSend, ReadAhead, RecvBuffers};
+pub(crate) use diagnosis::Diagnosis;
 pub use recv::RecvFlags;
 use regions::CallTable;
 pub(crate) use regions::{region_bytes, region_bytes_mut};

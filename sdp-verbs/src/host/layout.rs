@@ -8,6 +8,7 @@
 //! ```
 //! A queue pair's block lies in the memory of the side that receives.
 
+use std::fmt;
 use std::sync::Arc;
 
 use zerocopy::little_endian::{U16, U32, U64};
@@ -95,11 +96,24 @@ pub(crate) fn ring_log(count: usize) -> Option<u8> {
 }
 
 /// A queue pair's block: in our memory, or the peer's as we see it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Block {
     words: MappedWords,
     in_log: u8,
     recv_log: u8,
+}
+
+impl fmt::Debug for Block {
+    /// What stands in its words now.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |at| self.words.load(at, Ordering::Relaxed);
+        f.debug_struct("Block")
+            .field("peer_state", &word(PEER_STATE))
+            .field("gone", &word(GONE))
+            .field("rnr", &word(RNR))
+            .field("arm", &word(ARM))
+            .finish_non_exhaustive()
+    }
 }
 
 impl Block {

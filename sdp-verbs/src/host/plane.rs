@@ -1,6 +1,7 @@
 //! The data plane of one provider instance, and what it exchanges with the control plane.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
@@ -61,7 +62,7 @@ pub(crate) enum PlaneMsg {
 }
 
 /// The control socket, as the data plane sees it.
-pub(crate) trait ControlOut: std::fmt::Debug + Send + Sync {
+pub(crate) trait ControlOut: fmt::Debug + Send + Sync {
     /// Sends a message; the descriptors stay the caller's. Must not block, and must not call back
     /// into the data plane: the caller holds locks.
     ///
@@ -78,7 +79,6 @@ struct Bells {
 }
 
 /// The data plane of one provider instance.
-#[derive(Debug)]
 pub(crate) struct Plane {
     tag: u128,
     keys: Arc<KeyTable>,
@@ -88,6 +88,13 @@ pub(crate) struct Plane {
     last_link: AtomicU64,
     /// Serialises link set-up against channel set-up, so that each channel hears each link.
     setup: Mutex<()>,
+}
+
+/// Its name only: everything of an instance holds it.
+impl fmt::Debug for Plane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plane({:#x})", self.tag)
+    }
 }
 
 impl Plane {

@@ -5,10 +5,11 @@
 //! what is in it by other means (posted receives, outstanding writes). A writer that laps its
 //! reader breaks the reader's contents only, and the reader believes nothing it reads anyway.
 
+use std::fmt;
+
 use crate::sync::{Ordering, Words};
 
 /// The writing end. `E` is the words of an entry.
-#[derive(Debug)]
 pub(crate) struct RingWriter<W, const E: usize> {
     words: W,
     mask: u64,
@@ -16,7 +17,6 @@ pub(crate) struct RingWriter<W, const E: usize> {
 }
 
 /// The reading end.
-#[derive(Debug)]
 pub(crate) struct RingReader<W, const E: usize> {
     words: W,
     mask: u64,
@@ -25,6 +25,23 @@ pub(crate) struct RingReader<W, const E: usize> {
 
 fn entry_at<const E: usize>(next: u64, mask: u64) -> usize {
     usize::try_from(next & mask).expect("a ring index is below 2^16") * E
+}
+
+impl<W, const E: usize> fmt::Debug for RingWriter<W, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingWriter")
+            .field("next", &self.next)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<W: Words, const E: usize> fmt::Debug for RingReader<W, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RingReader")
+            .field("next", &self.next)
+            .field("published", &self.peek())
+            .finish_non_exhaustive()
+    }
 }
 
 impl<W: Words, const E: usize> RingWriter<W, E> {

@@ -1,5 +1,6 @@
 //! Atomic words inside a mapping.
 
+use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -92,7 +93,7 @@ impl Words for MappedWords {
 }
 
 /// A 32-bit word in a mapping that threads of two processes sleep on.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct MappedSleepWord {
     word: NonNull<u32>,
     _map: Arc<Mapping>,
@@ -118,6 +119,12 @@ impl MappedSleepWord {
     pub(crate) fn atomic(&self) -> &AtomicU32 {
         // SAFETY: aligned and mapped as long as `self`; all other access is atomic.
         unsafe { AtomicU32::from_ptr(self.word.as_ptr()) }
+    }
+}
+
+impl fmt::Debug for MappedSleepWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.atomic().load(Ordering::Relaxed))
     }
 }
 

@@ -24,8 +24,8 @@ pub(super) enum Outcome<T> {
     Seen(T),
     /// It could not be played, or a wrong byte came.
     Failed(String),
-    /// It did not end.
-    Hung,
+    /// It did not end; where it is written what goes on.
+    Hung(String),
 }
 
 /// What the rounds of one kind showed.
@@ -90,7 +90,7 @@ impl Judged {
         match outcome {
             Outcome::Seen(seen) => return Some(seen),
             Outcome::Failed(why) => self.failed.push(format!("{what}: {why}")),
-            Outcome::Hung => self.hung.push(what.to_owned()),
+            Outcome::Hung(doing) => self.hung.push(format!("{what}: {doing}")),
         }
         None
     }

@@ -21,7 +21,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use sdp_socket::{Builder, SdpListener};
 
 use crate::cli::{KillArgs, KillVictimArgs};
-use crate::lab::{Census, Rng, fresh_seed};
+use crate::lab::{Census, Rng, fresh_seed, keep_what_goes_on};
 use crate::report::Started;
 use judge::{Judged, Outcome};
 use script::{Phase, Role};
@@ -113,7 +113,7 @@ impl Survivor {
                 }
                 .play()
             })?;
-            let hung = matches!(outcome, Outcome::Hung);
+            let hung = matches!(outcome, Outcome::Hung(_));
             if number >= warm || !matches!(outcome, Outcome::Seen(_)) {
                 judged.add_kill(number, phase, role, outcome);
                 bar.inc(1);
@@ -197,7 +197,7 @@ fn bounded<T: Send + 'static>(
                 Err(error) => Outcome::Failed(format!("{error:#}")),
             })
         }
-        Err(RecvTimeoutError::Timeout) => Ok(Outcome::Hung),
+        Err(RecvTimeoutError::Timeout) => Ok(Outcome::Hung(keep_what_goes_on("kill"))),
         Err(RecvTimeoutError::Disconnected) => Ok(Outcome::Failed("it panicked".to_owned())),
     }
 }

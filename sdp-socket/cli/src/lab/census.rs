@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::trim::trim;
+use super::allocator::{allocated, trim};
 
 /// How often a process that settles is counted.
 const TICK: Duration = Duration::from_millis(50);
@@ -39,6 +39,9 @@ pub(crate) struct Memory {
     pub(crate) anonymous: u64,
     /// Shared memory, ours and that of peers.
     pub(crate) shared: u64,
+    /// What the program has allocated and not given back, by the allocator's own count; 0 where it
+    /// keeps none.
+    pub(crate) allocated: u64,
 }
 
 impl Census {
@@ -105,6 +108,7 @@ impl Memory {
             untrimmed,
             anonymous: resident("RssAnon")?,
             shared: resident("RssShmem")?,
+            allocated: allocated(),
         })
     }
 }

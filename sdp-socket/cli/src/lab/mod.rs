@@ -1,12 +1,15 @@
 //! What the tests between processes share: processes that talk, counts of what a process holds,
 //! seeded choices.
 
+mod allocator;
 mod census;
+mod diagnosis;
 mod process;
 mod rng;
-mod trim;
 
+pub(crate) use allocator::use_one_arena;
 pub(crate) use census::{Census, Memory};
+pub(crate) use diagnosis::keep_what_goes_on;
 pub(crate) use process::{Orders, Process, say};
 pub(crate) use rng::{Rng, mix};
 

@@ -1,22 +1,44 @@
 //! Processes of this program that speak to one another in lines of JSON over their pipes.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
-use std::{env, process, thread};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
 
 use anyhow::{Context, anyhow, bail};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::diagnosis::diagnosis;
+
+/// How long a process may take to say what it is doing.
+const DOING_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Where a process listens; none when that was closed.
+type Input = Mutex<Option<ChildStdin>>;
+
+/// The processes started here, by process id, as long as they are of use.
+static STARTED: Mutex<Vec<(u32, Weak<Input>)>> = Mutex::new(Vec::new());
 
 /// This program in another process; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    input: Option<ChildStdin>,
+    input: Arc<Input>,
     lines: Receiver<String>,
+}
+
+/// An order to every process of this program: write into this file what you are doing. Whoever
+/// listens for orders obeys it, whatever the other threads hang in.
+#[derive(Debug, Serialize, Deserialize)]
+struct Diagnose {
+    diagnose: PathBuf,
 }
 
 impl Process {
@@ -34,7 +56,11 @@ impl Process {
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {}", program.display()))?;
-        let input = child.stdin.take();
+        let input = Arc::new(Mutex::new(child.stdin.take()));
+        let mut started = lock(&STARTED);
+        started.retain(|(_, input)| input.strong_count() > 0);
+        started.push((child.id(), Arc::downgrade(&input)));
+        drop(started);
         let output = child.stdout.take().context("no standard output")?;
         let (sender, lines) = channel();
         thread::Builder::new()
@@ -60,9 +86,7 @@ impl Process {
     /// # Errors
     /// When it does not listen any more.
     pub(crate) fn tell(&mut self, what: &impl Serialize) -> anyhow::Result<()> {
-        let input = self.input.as_mut().context("its input is closed")?;
-        let line = serde_json::to_string(what).context("cannot encode")?;
-        writeln!(input, "{line}").context("the other process does not listen")
+        tell(&self.input, what)
     }
 
     /// What it says next; none if it says nothing for `bound`.
@@ -90,7 +114,7 @@ impl Process {
     /// # Errors
     /// When it fails, or has not ended within `bound`.
     pub(crate) fn finish(mut self, bound: Duration) -> anyhow::Result<()> {
-        drop(self.input.take());
+        drop(lock(&self.input).take());
         loop {
             match self.lines.recv_timeout(bound) {
                 Ok(_) => {}
@@ -151,6 +175,57 @@ impl Drop for Process {
     }
 }
 
+fn tell(input: &Input, what: &impl Serialize) -> anyhow::Result<()> {
+    let mut input = lock(input);
+    let input = input.as_mut().context("its input is closed")?;
+    let line = serde_json::to_string(what).context("cannot encode")?;
+    writeln!(input, "{line}").context("the other process does not listen")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these hold is changed in one step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What each process started here that is still of use says that it is doing, by process id.
+pub(super) fn children_are_doing() -> Vec<(u32, String)> {
+    let started = lock(&STARTED).clone();
+    let alive = started
+        .into_iter()
+        .filter_map(|(pid, input)| Some((pid, input.upgrade()?)));
+    alive
+        .map(|(pid, input)| {
+            let doing = is_doing(pid, &input);
+            (pid, doing.unwrap_or_else(|error| format!("{error:#}")))
+        })
+        .collect()
+}
+
+fn is_doing(pid: u32, input: &Input) -> anyhow::Result<String> {
+    let diagnose = env::temp_dir().join(format!("sdp-doing-{}-{pid}", process::id()));
+    let order = Diagnose { diagnose };
+    tell(input, &order)?;
+    let begun = Instant::now();
+    loop {
+        // It is there when it is complete.
+        match fs::read_to_string(&order.diagnose) {
+            Ok(text) => {
+                fs::remove_file(&order.diagnose).context("cannot tidy up")?;
+                return Ok(text);
+            }
+            Err(_) if begun.elapsed() < DOING_MAX => thread::sleep(LOOK),
+            Err(error) => return Err(error).context("it says nothing"),
+        }
+    }
+}
+
+/// Obeys [`Diagnose`].
+fn diagnose(into: &Path) -> io::Result<()> {
+    let draft = into.with_extension("draft");
+    fs::write(&draft, diagnosis())?;
+    fs::rename(draft, into)
+}
+
 /// Says something to the process that started this one.
 ///
 /// # Errors
@@ -180,6 +255,11 @@ impl<T: DeserializeOwned + Send + 'static> Orders<T> {
             .name("orders".to_owned())
             .spawn(move || {
                 for line in io::stdin().lock().lines().map_while(Result::ok) {
+                    if let Ok(order) = serde_json::from_str::<Diagnose>(&line) {
+                        // If it cannot be written, who asked misses it, and says so.
+                        let _ = diagnose(&order.diagnose);
+                        continue;
+                    }
                     let Ok(order) = serde_json::from_str(&line) else {
                         break;
                     };

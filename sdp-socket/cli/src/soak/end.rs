@@ -16,7 +16,7 @@ use super::slot::{Role, Slot};
 use super::tally::{Event, Order, Tally};
 use super::watch::{Activity, Watch};
 use crate::cli::SoakEndArgs;
-use crate::lab::{Census, Memory, Orders, say};
+use crate::lab::{Census, Memory, Orders, say, use_one_arena};
 use crate::transport::Provider;
 
 /// How often the threads are looked at.
@@ -31,6 +31,7 @@ const PREFACE_MAX: Duration = Duration::from_secs(10);
 /// # Errors
 /// When it cannot begin; what fails later is told to the judge.
 pub(super) fn run(args: &SoakEndArgs) -> anyhow::Result<()> {
+    use_one_arena();
     let orders = Orders::listen()?;
     let outcome = End::open(args).and_then(|(mut end, address)| {
         say(&Event::Ready { address })?;
@@ -133,9 +134,7 @@ impl End {
                     _ => {}
                 }
                 if let Some(reason) = watch.look() {
-                    say(&Event::Failed { reason })?;
-                    // The thread cannot be ended any other way.
-                    process::exit(1);
+                    say(&Event::Hangs { reason })?;
                 }
                 if told.elapsed() > TELL {
                     told = Instant::now();

@@ -10,10 +10,10 @@ use crate::lab::{Census, Memory};
 use crate::report::{Check, Report, Results, Skipped};
 use crate::transport::name;
 
-/// Shortest run whose memory is judged: before, it is still growing to what it needs.
+/// Shortest run whose resident memory is judged: before, it is still growing to what it needs.
 const RSS_SECONDS_MIN: f64 = 20.0;
-/// What resident memory may grow by.
-const RSS_GROWTH_MAX: f64 = (1 << 20) as f64;
+/// What memory, resident or allocated, may grow by.
+const GROWTH_MAX: f64 = (1 << 20) as f64;
 
 /// What one process holds at rest.
 pub(super) type Held = (Census, Memory);
@@ -204,6 +204,14 @@ impl Judged {
                     "",
                 ));
             }
+            let growth = float(after.1.allocated) - float(before.1.allocated);
+            report.checks.push(Check::at_most(
+                format!("{prefix}.{side}.allocated_growth"),
+                growth,
+                GROWTH_MAX,
+                "bytes",
+                "",
+            ));
             let growth = float(after.1.rss) - float(before.1.rss);
             let name = format!("{prefix}.{side}.rss_growth");
             if self.seconds < RSS_SECONDS_MIN {
@@ -213,7 +221,7 @@ impl Judged {
                 });
             } else {
                 let detail = format!("{:?}, before {:?}", after.1, before.1);
-                let limit = RSS_GROWTH_MAX;
+                let limit = GROWTH_MAX;
                 let check = Check::at_most(name, growth, limit, "bytes", detail);
                 report.checks.push(check);
             }

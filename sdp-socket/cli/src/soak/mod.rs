@@ -23,7 +23,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{Layer, SoakArgs, SoakEndArgs};
-use crate::lab::{Process, fresh_seed};
+use crate::lab::{Process, fresh_seed, keep_what_goes_on};
 use crate::report::Started;
 use crate::transport::name;
 use judge::{Held, Judged};
@@ -130,6 +130,16 @@ impl Pair {
 
     /// Lets both carry connections for so long, and says what each did: server, client.
     fn run(
+        &mut self,
+        time: Duration,
+        disturbances: u32,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<[(&'static str, Tally); 2]> {
+        let carried = self.carry(time, disturbances, bar);
+        carried.map_err(|error| error.context(keep_what_goes_on("soak")))
+    }
+
+    fn carry(
         &mut self,
         time: Duration,
         disturbances: u32,
@@ -246,7 +256,9 @@ impl End {
             None => {}
             Some(Event::Progress { bytes }) => self.bytes = bytes,
             Some(Event::Ended(tally)) => self.ended = Some(*tally),
-            Some(Event::Failed { reason }) => bail!("the {}: {reason}", self.name),
+            Some(Event::Failed { reason } | Event::Hangs { reason }) => {
+                bail!("the {}: {reason}", self.name)
+            }
             Some(other) => bail!("the {} said {other:?}", self.name),
         }
         Ok(())

@@ -51,6 +51,11 @@ pub(super) enum Event {
         /// Memory.
         memory: Memory,
     },
+    /// A thread does not get on.
+    Hangs {
+        /// Which, and in what.
+        reason: String,
+    },
     /// It cannot go on.
     Failed {
         /// Why.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use sdp_socket::SdpStream;
 
-/// A thread in a call that has not got on for this long hangs.
+/// A connection on which no call has returned for this long, though one was begun, hangs. One way
+/// alone may stand still for longer: a reader waits while its peer has nothing to send.
 const HANG: Duration = Duration::from_secs(20);
 
 /// What the threads of one slot do.
@@ -72,7 +73,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
     slots: &'a [Activity],
-    seen: Vec<[(u64, Instant); 2]>,
+    seen: Vec<(u64, Instant)>,
 }
 
 impl<'a> Watch<'a> {
@@ -81,27 +82,59 @@ impl<'a> Watch<'a> {
         let now = Instant::now();
         Self {
             slots,
-            seen: slots.iter().map(|_| [(u64::MAX, now); 2]).collect(),
+            seen: slots.iter().map(|_| (u64::MAX, now)).collect(),
         }
     }
 
-    /// Looks again; the first thread that hangs, in words.
+    /// Looks again; the first connection that hangs, in words.
     pub(super) fn look(&mut self) -> Option<String> {
         for (number, (slot, seen)) in self.slots.iter().zip(&mut self.seen).enumerate() {
-            for (job, seen) in [&slot.send, &slot.receive].into_iter().zip(seen) {
-                let steps = job.steps.load(Ordering::Relaxed);
-                let what = lock(&job.doing).clone();
-                if steps != seen.0 || what.is_empty() {
-                    *seen = (steps, Instant::now());
-                } else if seen.1.elapsed() > HANG {
-                    let stats = lock(&slot.stream).as_ref().map(SdpStream::stats);
-                    return Some(format!(
-                        "slot {number} hangs for {} s: {what}; the connection: {stats:?}",
-                        HANG.as_secs()
-                    ));
-                }
+            let jobs = [&slot.send, &slot.receive];
+            let steps = jobs.map(|job| job.steps.load(Ordering::Relaxed));
+            let steps = steps[0].wrapping_add(steps[1]);
+            let doing = jobs.map(|job| lock(&job.doing).clone());
+            if steps != seen.0 || doing.iter().all(String::is_empty) {
+                *seen = (steps, Instant::now());
+            } else if seen.1.elapsed() > HANG {
+                let stats = lock(&slot.stream).as_ref().map(SdpStream::stats);
+                return Some(format!(
+                    "slot {number} hangs for {} s: sends: {}; receives: {}; the connection: {stats:?}",
+                    HANG.as_secs(),
+                    doing[0],
+                    doing[1],
+                ));
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks as if `HANG` had passed since the last look that found something new.
+    fn look_later(watch: &mut Watch<'_>) -> Option<String> {
+        let found = watch.look();
+        for (_, since) in &mut watch.seen {
+            *since = since.checked_sub(2 * HANG).unwrap();
+        }
+        found.or_else(|| watch.look())
+    }
+
+    #[test]
+    fn a_connection_hangs_when_neither_way_gets_on() {
+        let slots = [Activity::default()];
+        let mut watch = Watch::of(&slots);
+        assert_eq!(look_later(&mut watch), None, "nothing is begun");
+        slots[0].receive.doing(&|| "a read".to_owned());
+        slots[0].send.doing(&|| "a write".to_owned());
+        let found = look_later(&mut watch).expect("it hangs");
+        assert!(
+            found.contains("a read") && found.contains("a write"),
+            "{found}"
+        );
+        slots[0].send.doing(&|| "another write".to_owned());
+        assert_eq!(watch.look(), None, "one way gets on");
     }
 }
