@@ -6,7 +6,10 @@
  * returns a descriptor for poll() and its kin.
  *
  * Any thread may call anything. sdp_close() ends the calls of other threads on that socket. A child
- * after fork() has none of its parent's sockets and buffers.
+ * after fork() has none of its parent's sockets and buffers. A thread that pthread_cancel() names
+ * ends before or after a call, never inside: sdp_accept(), sdp_connect(), sdp_send(), sdp_recv(),
+ * their vectored forms and sdp_close() are cancellation points before they begin and when they have
+ * failed; to end one that waits, shut the socket down, close it, or send the thread a signal.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  *
@@ -194,7 +197,7 @@ int sdp_getpeername(int socket, struct sockaddr *address, socklen_t *length);
 // Sets an option, as setsockopt(2).
 //
 // SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled),
-// SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_REUSEADDR (kept; binding always reuses),
+// SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_REUSEADDR (kept; binding always reuses),
 // SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
 // TCP_USER_TIMEOUT, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP:
 // SDP_ZCOPY_THRESH.
@@ -203,7 +206,11 @@ int sdp_getpeername(int socket, struct sockaddr *address, socklen_t *length);
 //
 // The caller sees to it:
 // value is NULL, or length bytes there can be read.
-int sdp_setsockopt(int socket, int level, int option, const void *value, socklen_t length);
+int sdp_setsockopt(int socket,
+                   int level,
+                   int option,
+                   const void *value,
+                   socklen_t length);
 
 // Reads an option, as getsockopt(2): those of sdp_setsockopt(), and SO_ERROR (which is then 0),
 // SO_TYPE, SO_DOMAIN, SO_ACCEPTCONN, SDP_STATS.
@@ -231,6 +238,19 @@ int sdp_set_nonblocking(int socket, int on);
 // Returns the descriptor; or -1 with EOPNOTSUPP before the socket is connected or listens, EMFILE,
 // EBADF.
 int sdp_fileno(int socket);
+
+// Asks for the state of a socket, as ioctl(2). argument is an int *.
+//
+// FIONREAD (SIOCINQ): bytes that a recv gets now without waiting. TIOCOUTQ (SIOCOUTQ): bytes sent
+// that the other side has not taken. FIONBIO: sets or, with 0, clears O_NONBLOCK, as
+// sdp_set_nonblocking().
+//
+// Returns 0; or -1 with EINVAL (a listening socket has no bytes), ENOTTY (other requests), EFAULT
+// (NULL), EBADF.
+//
+// The caller sees to it:
+// argument is NULL, or an int is there that can be read and written.
+int sdp_ioctl(int socket, unsigned long request, void *argument);
 
 // Memory that is registered for life: sends from any part of it take the fastest way there is.
 // Zeroed, page aligned; length 0 gives one byte. A forked child must not touch it.

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libc::{c_int, c_void, ssize_t};
 
+use crate::cancel;
 use crate::errno::Failure;
 
 thread_local! {
@@ -14,7 +15,7 @@ thread_local! {
 }
 
 /// What a function returns when it fails.
-pub(crate) trait Failed {
+pub(crate) trait Failed: Copy + PartialEq {
     /// -1, or NULL.
     const FAILED: Self;
 }
@@ -32,8 +33,30 @@ impl Failed for *mut c_void {
 }
 
 /// Carries out the body of the function `name`. A failure sets `errno` and this thread's words;
-/// success leaves both alone. A panic is a failure with `EIO`.
+/// success leaves both alone. A panic is a failure with `EIO`. The thread is not cancelled
+/// meanwhile.
 pub(crate) fn guard<R: Failed>(name: &'static str, body: impl FnOnce() -> Result<R, Failure>) -> R {
+    let held = cancel::hold();
+    let result = caught(name, body);
+    held.release();
+    result
+}
+
+/// As [`guard`], for a function that is a cancellation point: a cancelled thread ends before the
+/// body is carried out, or when it has failed, which is when it has done nothing.
+pub(crate) fn cancellable<R: Failed>(
+    name: &'static str,
+    body: impl FnOnce() -> Result<R, Failure>,
+) -> R {
+    cancel::point();
+    let result = guard(name, body);
+    if result == R::FAILED {
+        cancel::point();
+    }
+    result
+}
+
+fn caught<R: Failed>(name: &'static str, body: impl FnOnce() -> Result<R, Failure>) -> R {
     // What a panicking body leaves behind is behind mutexes whose poison is ignored on purpose:
     // their values are replaced whole.
     match catch_unwind(AssertUnwindSafe(body)) {

@@ -6,7 +6,7 @@ use libc::{c_int, c_void, iovec, size_t, ssize_t};
 use sdp_socket::{RecvFlags, SendFlags};
 
 use crate::errno::Failure;
-use crate::guard::guard;
+use crate::guard::cancellable;
 use crate::pointer::{bytes, bytes_mut, recv_pieces, send_pieces};
 use crate::process::process;
 
@@ -27,13 +27,13 @@ const RECV_FLAGS: c_int =
 /// # Safety
 /// buffer is NULL, or length bytes there can be read, and stay, until the call returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_send(
+pub unsafe extern "C-unwind" fn sdp_send(
     socket: c_int,
     buffer: *const c_void,
     length: size_t,
     flags: c_int,
 ) -> ssize_t {
-    guard("sdp_send", || {
+    cancellable("sdp_send", || {
         // SAFETY: our caller's promise.
         let bytes = unsafe { bytes(buffer, length) };
         send(socket, flags, || Ok([IoSlice::new(bytes?)]))
@@ -48,8 +48,12 @@ pub unsafe extern "C" fn sdp_send(
 /// # Safety
 /// pieces is NULL, or count of them are there, each NULL or as the buffer of sdp_send().
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_writev(socket: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
-    guard("sdp_writev", || {
+pub unsafe extern "C-unwind" fn sdp_writev(
+    socket: c_int,
+    pieces: *const iovec,
+    count: c_int,
+) -> ssize_t {
+    cancellable("sdp_writev", || {
         // SAFETY: our caller's promise.
         let pieces = unsafe { send_pieces(pieces, count) };
         send(socket, 0, || pieces)
@@ -67,13 +71,13 @@ pub unsafe extern "C" fn sdp_writev(socket: c_int, pieces: *const iovec, count: 
 /// buffer is NULL, or length bytes there can be written, and are touched by nobody else, until
 /// the call returns.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_recv(
+pub unsafe extern "C-unwind" fn sdp_recv(
     socket: c_int,
     buffer: *mut c_void,
     length: size_t,
     flags: c_int,
 ) -> ssize_t {
-    guard("sdp_recv", || {
+    cancellable("sdp_recv", || {
         // SAFETY: our caller's promise.
         let bytes = unsafe { bytes_mut(buffer, length) };
         recv(socket, flags, || Ok([IoSliceMut::new(bytes?)]))
@@ -89,8 +93,12 @@ pub unsafe extern "C" fn sdp_recv(
 /// pieces is NULL, or count of them are there, each NULL or as the buffer of sdp_recv(), no two
 /// overlapping.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_readv(socket: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
-    guard("sdp_readv", || {
+pub unsafe extern "C-unwind" fn sdp_readv(
+    socket: c_int,
+    pieces: *const iovec,
+    count: c_int,
+) -> ssize_t {
+    cancellable("sdp_readv", || {
         // SAFETY: our caller's promise.
         let pieces = unsafe { recv_pieces(pieces, count) };
         recv(socket, 0, || pieces)

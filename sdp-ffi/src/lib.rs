@@ -17,24 +17,29 @@
 //!   with what they have done so far, else `EBADF`.
 //! * A send on a stream whose other side is gone raises `SIGPIPE` on the calling thread, unless
 //!   `MSG_NOSIGNAL`.
+//! * `pthread_cancel` never ends a thread inside a call, so no lock is left held and no memory shown.
+//!   Calls are cancellation points before they begin and when they have failed; one that waits goes
+//!   on waiting: `sdp_shutdown`, `sdp_close` or a signal ends it.
 //! * A child after `fork` has none of its parent's sockets and buffers: their numbers give
 //!   `EBADF`, and nothing of the parent is disturbed.
 //!
 //! # Layers
 //!
 //! ```text
-//!   socket io options names poll memory version     the functions of sdp.h: unsafe, thin
-//!   pointer guard                                   pointers in, errno and panics out
-//!   state settings address process handle errno     what they do: safe
+//!   socket io options names poll ioctl memory version   the functions of sdp.h: unsafe, thin
+//!   pointer guard cancel                                pointers in, errno and panics out
+//!   state settings address process handle errno         what they do: safe
 //! ```
 //!
 //! No panic crosses into the caller: it becomes `EIO`.
 
 mod address;
+mod cancel;
 mod errno;
 mod guard;
 mod handle;
 mod io;
+mod ioctl;
 mod memory;
 mod names;
 mod options;
@@ -47,6 +52,7 @@ mod state;
 mod version;
 
 pub use io::{sdp_readv, sdp_recv, sdp_send, sdp_writev};
+pub use ioctl::sdp_ioctl;
 pub use memory::{sdp_alloc, sdp_free};
 pub use names::{sdp_getpeername, sdp_getsockname};
 pub use options::{

@@ -20,7 +20,7 @@ fn buffers() -> MutexGuard<'static, HashMap<usize, SdpBuffer>> {
 ///
 /// Returns the memory; or NULL with ENOMEM or what the system said.
 #[unsafe(no_mangle)]
-pub extern "C" fn sdp_alloc(length: size_t) -> *mut c_void {
+pub extern "C-unwind" fn sdp_alloc(length: size_t) -> *mut c_void {
     guard("sdp_alloc", || {
         if isize::try_from(length).is_err() {
             let words = format!("{length} bytes are more than there can be");
@@ -41,7 +41,7 @@ pub extern "C" fn sdp_alloc(length: size_t) -> *mut c_void {
 /// # Safety
 /// No call that uses the memory is in progress, and nothing uses it afterwards.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_free(memory: *mut c_void) -> c_int {
+pub unsafe extern "C-unwind" fn sdp_free(memory: *mut c_void) -> c_int {
     guard("sdp_free", || {
         if memory.is_null() {
             return Ok(0);

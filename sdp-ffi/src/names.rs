@@ -18,7 +18,7 @@ use crate::state::Socket;
 /// # Safety
 /// address is NULL, or *length bytes there can be written, and length too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_getsockname(
+pub unsafe extern "C-unwind" fn sdp_getsockname(
     socket: c_int,
     address: *mut sockaddr,
     length: *mut socklen_t,
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn sdp_getsockname(
 /// # Safety
 /// address is NULL, or *length bytes there can be written, and length too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_getpeername(
+pub unsafe extern "C-unwind" fn sdp_getpeername(
     socket: c_int,
     address: *mut sockaddr,
     length: *mut socklen_t,

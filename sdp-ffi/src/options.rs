@@ -48,7 +48,7 @@ const VALUE_LEN_MAX: usize = 16;
 /// Sets an option, as setsockopt(2).
 ///
 /// SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled),
-/// SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_REUSEADDR (kept; binding always reuses),
+/// SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_REUSEADDR (kept; binding always reuses),
 /// SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
 /// TCP_USER_TIMEOUT, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP:
 /// SDP_ZCOPY_THRESH.
@@ -58,7 +58,7 @@ const VALUE_LEN_MAX: usize = 16;
 /// # Safety
 /// value is NULL, or length bytes there can be read.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_setsockopt(
+pub unsafe extern "C-unwind" fn sdp_setsockopt(
     socket: c_int,
     level: c_int,
     option: c_int,
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn sdp_setsockopt(
 /// # Safety
 /// value is NULL, or *length bytes there can be written, and length too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_getsockopt(
+pub unsafe extern "C-unwind" fn sdp_getsockopt(
     socket: c_int,
     level: c_int,
     option: c_int,

@@ -12,7 +12,7 @@ use crate::process::process;
 ///
 /// Returns 0; or -1 with EBADF.
 #[unsafe(no_mangle)]
-pub extern "C" fn sdp_set_nonblocking(socket: c_int, on: c_int) -> c_int {
+pub extern "C-unwind" fn sdp_set_nonblocking(socket: c_int, on: c_int) -> c_int {
     guard("sdp_set_nonblocking", || {
         let socket = process().sockets.get(socket)?;
         socket.set_nonblocking(on != 0).map(|()| 0)
@@ -26,7 +26,7 @@ pub extern "C" fn sdp_set_nonblocking(socket: c_int, on: c_int) -> c_int {
 /// Returns the descriptor; or -1 with EOPNOTSUPP before the socket is connected or listens, EMFILE,
 /// EBADF.
 #[unsafe(no_mangle)]
-pub extern "C" fn sdp_fileno(socket: c_int) -> c_int {
+pub extern "C-unwind" fn sdp_fileno(socket: c_int) -> c_int {
     guard("sdp_fileno", || {
         let socket = process().sockets.get(socket)?;
         socket.readiness().map(|readiness| readiness.as_raw_fd())

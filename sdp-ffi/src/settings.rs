@@ -27,6 +27,8 @@ pub(crate) enum Name {
     Type,
     Domain,
     AcceptConn,
+    RecvLowWater,
+    SendLowWater,
     Nodelay,
     Keepalive,
     KeepIdle,
@@ -39,7 +41,7 @@ pub(crate) enum Name {
 }
 
 /// Level, number, option.
-const NAMES: [(c_int, c_int, Name); 21] = [
+const NAMES: [(c_int, c_int, Name); 23] = [
     (libc::SOL_SOCKET, libc::SO_SNDBUF, Name::SendBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, Name::RecvBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, Name::ReadTimeout),
@@ -51,6 +53,8 @@ const NAMES: [(c_int, c_int, Name); 21] = [
     (libc::SOL_SOCKET, libc::SO_TYPE, Name::Type),
     (libc::SOL_SOCKET, libc::SO_DOMAIN, Name::Domain),
     (libc::SOL_SOCKET, libc::SO_ACCEPTCONN, Name::AcceptConn),
+    (libc::SOL_SOCKET, libc::SO_RCVLOWAT, Name::RecvLowWater),
+    (libc::SOL_SOCKET, libc::SO_SNDLOWAT, Name::SendLowWater),
     (libc::IPPROTO_TCP, libc::TCP_NODELAY, Name::Nodelay),
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE, Name::Keepalive),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, Name::KeepIdle),
@@ -106,6 +110,7 @@ const KEEP_COUNT_MAX: c_int = 127;
 pub(crate) struct Settings {
     send_buffer_len: Option<usize>,
     recv_buffer_len: Option<usize>,
+    recv_low_water: Option<usize>,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     linger: Option<Duration>,
@@ -156,6 +161,9 @@ impl Settings {
         if let Some(len) = self.recv_buffer_len {
             stream.set_recv_buffer_size(len)?;
         }
+        if let Some(len) = self.recv_low_water {
+            stream.set_recv_low_water(len)?;
+        }
         Ok(())
     }
 
@@ -166,6 +174,7 @@ impl Settings {
         match name {
             Name::SendBuffer => self.send_buffer_len = Some(buffer_len(bytes)?),
             Name::RecvBuffer => self.recv_buffer_len = Some(buffer_len(bytes)?),
+            Name::RecvLowWater => self.recv_low_water = Some(buffer_len(bytes)?),
             Name::ReadTimeout => self.read_timeout = time(bytes)?,
             Name::WriteTimeout => self.write_timeout = time(bytes)?,
             Name::Linger => self.linger = linger(bytes)?,
@@ -179,7 +188,12 @@ impl Settings {
             Name::ReuseAddr => self.reuse_addr = int(bytes)? != 0,
             Name::ReusePort => self.reuse_port = int(bytes)? != 0,
             Name::Threshold => self.threshold = threshold(int(bytes)?)?,
-            Name::Error | Name::Type | Name::Domain | Name::AcceptConn | Name::Stats => {
+            Name::Error
+            | Name::Type
+            | Name::Domain
+            | Name::AcceptConn
+            | Name::SendLowWater
+            | Name::Stats => {
                 let words = format!("{name:?} can only be read");
                 return Err(Failure::new(libc::ENOPROTOOPT, words));
             }
@@ -193,6 +207,12 @@ impl Settings {
         Some(match name {
             Name::SendBuffer => int_bytes(saturating(buffers.0)),
             Name::RecvBuffer => int_bytes(saturating(buffers.1)),
+            // As the stream takes it, which is as Linux does.
+            Name::RecvLowWater => {
+                let len = self.recv_low_water.unwrap_or(1);
+                int_bytes(saturating(len.clamp(1, (buffers.1 / 2).max(1))))
+            }
+            Name::SendLowWater => int_bytes(1),
             Name::ReadTimeout => time_bytes(self.read_timeout),
             Name::WriteTimeout => time_bytes(self.write_timeout),
             Name::Linger => linger_bytes(self.linger),
@@ -411,7 +431,7 @@ mod tests {
         let mut negative = time_bytes(None);
         negative[..LONG_LEN].copy_from_slice(&(-1 as c_long).to_ne_bytes());
         let one = int_bytes(1);
-        let rows: [(Name, &[u8], c_int); 16] = [
+        let rows: [(Name, &[u8], c_int); 17] = [
             (Name::Nodelay, &one[..3], libc::EINVAL),
             (Name::SendBuffer, &[], libc::EINVAL),
             (Name::Linger, &one, libc::EINVAL),
@@ -424,6 +444,7 @@ mod tests {
             (Name::KeepInterval, &int_bytes(0), libc::EINVAL),
             (Name::KeepCount, &int_bytes(128), libc::EINVAL),
             (Name::UserTimeout, &int_bytes(-1), libc::EINVAL),
+            (Name::SendLowWater, &one, libc::ENOPROTOOPT),
             (Name::Error, &one, libc::ENOPROTOOPT),
             (Name::Type, &one, libc::ENOPROTOOPT),
             (Name::Domain, &one, libc::ENOPROTOOPT),
@@ -440,6 +461,29 @@ mod tests {
         assert_eq!(
             format!("{settings:?}"),
             format!("{:?}", Settings::default())
+        );
+    }
+
+    /// Half of the receive buffer at most, and one byte at least; a negative value is a huge one.
+    #[test]
+    fn low_water_marks_are_linux_s() {
+        let mut settings = Settings::default();
+        for (value, mark) in [
+            (None, 1),
+            (Some(0), 1),
+            (Some(7), 7),
+            (Some(51), 50),
+            (Some(-1), 50),
+        ] {
+            if let Some(value) = value {
+                settings.set(Name::RecvLowWater, &int_bytes(value)).unwrap();
+            }
+            let got = settings.get(Name::RecvLowWater, (1, 100));
+            assert_eq!(got, Some(int_bytes(mark)), "{value:?}");
+        }
+        assert_eq!(
+            settings.get(Name::SendLowWater, (1, 100)),
+            Some(int_bytes(1))
         );
     }
 

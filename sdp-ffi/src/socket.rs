@@ -7,7 +7,7 @@ use libc::{c_int, sockaddr, socklen_t};
 
 use crate::address::Family;
 use crate::errno::Failure;
-use crate::guard::guard;
+use crate::guard::{cancellable, guard};
 use crate::pointer::{read_address, write_address};
 use crate::process::process;
 use crate::state::Socket;
@@ -26,7 +26,7 @@ pub const AF_INET6_SDP: c_int = 28;
 /// Returns the socket, which is no file descriptor; or -1 with EAFNOSUPPORT, ESOCKTNOSUPPORT,
 /// EPROTONOSUPPORT, EINVAL, or EMFILE with 2^20 open.
 #[unsafe(no_mangle)]
-pub extern "C" fn sdp_socket(domain: c_int, r#type: c_int, protocol: c_int) -> c_int {
+pub extern "C-unwind" fn sdp_socket(domain: c_int, r#type: c_int, protocol: c_int) -> c_int {
     guard("sdp_socket", || {
         let family = Family::of(domain).ok_or_else(|| {
             let words = format!("address family {domain}: take AF_INET or AF_INET6");
@@ -61,7 +61,7 @@ pub extern "C" fn sdp_socket(domain: c_int, r#type: c_int, protocol: c_int) -> c
 /// # Safety
 /// address is NULL, or length bytes there can be read.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_bind(
+pub unsafe extern "C-unwind" fn sdp_bind(
     socket: c_int,
     address: *const sockaddr,
     length: socklen_t,
@@ -79,7 +79,7 @@ pub unsafe extern "C" fn sdp_bind(
 ///
 /// Returns 0; or -1 with EADDRINUSE, EINVAL (connected), EBADF.
 #[unsafe(no_mangle)]
-pub extern "C" fn sdp_listen(socket: c_int, backlog: c_int) -> c_int {
+pub extern "C-unwind" fn sdp_listen(socket: c_int, backlog: c_int) -> c_int {
     guard("sdp_listen", || {
         let socket = process().sockets.get(socket)?;
         socket.listen(backlog).map(|()| 0)
@@ -95,12 +95,12 @@ pub extern "C" fn sdp_listen(socket: c_int, backlog: c_int) -> c_int {
 /// # Safety
 /// address is NULL, or *length bytes there can be written, and length too.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_accept(
+pub unsafe extern "C-unwind" fn sdp_accept(
     socket: c_int,
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> c_int {
-    guard("sdp_accept", || {
+    cancellable("sdp_accept", || {
         let sockets = &process().sockets;
         let (accepted, peer) = sockets.get(socket)?.accept()?;
         if !address.is_null() {
@@ -121,12 +121,12 @@ pub unsafe extern "C" fn sdp_accept(
 /// # Safety
 /// address is NULL, or length bytes there can be read.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sdp_connect(
+pub unsafe extern "C-unwind" fn sdp_connect(
     socket: c_int,
     address: *const sockaddr,
     length: socklen_t,
 ) -> c_int {
-    guard("sdp_connect", || {
+    cancellable("sdp_connect", || {
         let socket = process().sockets.get(socket)?;
         // SAFETY: our caller's promise.
         let address = unsafe { read_address(address, length, socket.family) }?;
@@ -139,7 +139,7 @@ pub unsafe extern "C" fn sdp_connect(
 ///
 /// Returns 0; or -1 with ENOTCONN, EINVAL, EBADF.
 #[unsafe(no_mangle)]
-pub extern "C" fn sdp_shutdown(socket: c_int, how: c_int) -> c_int {
+pub extern "C-unwind" fn sdp_shutdown(socket: c_int, how: c_int) -> c_int {
     guard("sdp_shutdown", || {
         let socket = process().sockets.get(socket)?;
         let how = match how {
@@ -161,8 +161,8 @@ pub extern "C" fn sdp_shutdown(socket: c_int, how: c_int) -> c_int {
 ///
 /// Returns 0; or -1 with EBADF.
 #[unsafe(no_mangle)]
-pub extern "C" fn sdp_close(socket: c_int) -> c_int {
-    guard("sdp_close", || {
+pub extern "C-unwind" fn sdp_close(socket: c_int) -> c_int {
+    cancellable("sdp_close", || {
         process().sockets.remove(socket)?.close();
         Ok(0)
     })

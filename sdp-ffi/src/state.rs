@@ -1,6 +1,6 @@
 //! A socket and what it is at the moment.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -362,6 +362,29 @@ impl Socket {
             return Err(not_connected());
         };
         Ok(self.family.shown(stream.peer_addr()?))
+    }
+
+    /// Bytes that a receive gets now.
+    pub(crate) fn recv_queue_len(&self) -> Result<usize, Failure> {
+        self.queue_len(SdpStream::recv_queue_len)
+    }
+
+    /// Bytes sent that the peer has not taken.
+    pub(crate) fn send_queue_len(&self) -> Result<usize, Failure> {
+        self.queue_len(SdpStream::send_queue_len)
+    }
+
+    /// Before it is connected a socket has no bytes; one that listens never will.
+    fn queue_len(&self, of: fn(&SdpStream) -> io::Result<usize>) -> Result<usize, Failure> {
+        let phase = self.phase()?;
+        match self.stream.get() {
+            Some(stream) => Ok(of(stream)?),
+            None if matches!(*phase, Phase::Listening) => Err(Failure::new(
+                libc::EINVAL,
+                "a listening socket has no bytes",
+            )),
+            None => Ok(0),
+        }
     }
 
     /// The descriptor to wait on.

@@ -86,6 +86,19 @@ fn contract_in_both_languages_linked_both_ways() {
     }
 }
 
+/// A cancelled thread ends between calls, and loses nothing.
+#[test]
+fn cancellation_in_both_languages() {
+    let prefix = Prefix::install();
+    for (language, link) in WAYS {
+        let Some(program) = prefix.build("cancel", language, link) else {
+            continue;
+        };
+        let said = start(command(&program, false)).finish();
+        assert_eq!(said, "cancellation holds\n", "{language:?} {link:?}");
+    }
+}
+
 /// The same under valgrind: no bad access, nothing lost.
 #[test]
 fn contract_under_valgrind() {

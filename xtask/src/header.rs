@@ -18,8 +18,8 @@ const SETTINGS: &str = "cbindgen.toml";
 const HEADER: &str = "include/sdp.h";
 /// The files with C functions, in the order of the header. One that is missing here is missed by
 /// the test that compares the header with the symbols of the library.
-const SOURCES: [&str; 7] = [
-    "socket", "io", "names", "options", "poll", "memory", "version",
+const SOURCES: [&str; 8] = [
+    "socket", "io", "names", "options", "poll", "ioctl", "memory", "version",
 ];
 /// A heading for Rust people, and the same for C people.
 const SAFETY: (&str, &str) = ("// # Safety\n", "// The caller sees to it:\n");

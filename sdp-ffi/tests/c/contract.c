@@ -36,6 +36,7 @@ static void all_refuse(int bad) {
     FAILS(sdp_getsockopt(bad, SOL_SOCKET, SO_ERROR, &value, &size), EBADF);
     FAILS(sdp_setsockopt(bad, SOL_SOCKET, SO_SNDBUF, &value, size), EBADF);
     FAILS(sdp_set_nonblocking(bad, 1), EBADF);
+    FAILS(sdp_ioctl(bad, FIONREAD, &value), EBADF);
     FAILS(sdp_fileno(bad), EBADF);
     FAILS(sdp_close(bad), EBADF);
 }
@@ -167,6 +168,13 @@ static void transfer(int ends[2]) {
     CHECK(sdp_set_nonblocking(ends[1], 1) == 0);
     FAILS(sdp_recv(ends[1], part, 1, 0), EAGAIN);
     CHECK(sdp_set_nonblocking(ends[1], 0) == 0);
+    int value = 1;
+    CHECK(sdp_ioctl(ends[1], FIONBIO, &value) == 0);
+    FAILS(sdp_recv(ends[1], part, 1, 0), EAGAIN);
+    value = 0;
+    CHECK(sdp_ioctl(ends[1], FIONBIO, &value) == 0);
+    FAILS(sdp_ioctl(ends[1], FIONREAD, NULL), EFAULT);
+    FAILS(sdp_ioctl(ends[1], TIOCSTI, &value), ENOTTY);
 
     FAILS(sdp_send(ends[0], NULL, 1, 0), EFAULT);
     FAILS(sdp_recv(ends[0], NULL, 1, 0), EFAULT);
@@ -180,6 +188,37 @@ static void transfer(int ends[2]) {
     CHECK(sdp_writev(ends[0], NULL, 0) == 0);
     struct iovec huge[2] = {{part, SIZE_MAX}, {part, 2}};
     FAILS(sdp_writev(ends[0], huge, 2), EINVAL);
+}
+
+static int queued(int socket, unsigned long request) {
+    int value = -1;
+    CHECK(sdp_ioctl(socket, request, &value) == 0 && value >= 0);
+    return value;
+}
+
+/* How many bytes wait, on either side, and from how many on a receive returns. */
+static void queues(int listener, int ends[2]) {
+    char bytes[10];
+    int value;
+    FAILS(sdp_ioctl(listener, FIONREAD, &value), EINVAL);
+    FAILS(sdp_ioctl(listener, TIOCOUTQ, &value), EINVAL);
+    CHECK(queued(ends[1], FIONREAD) == 0);
+    CHECK(sdp_send(ends[0], "abcd", 4, 0) == 4);
+    while (queued(ends[1], FIONREAD) < 4 || queued(ends[0], TIOCOUTQ) > 0) {
+    }
+    CHECK(queued(ends[1], FIONREAD) == 4);
+    CHECK(get(ends[1], SOL_SOCKET, SO_SNDLOWAT) == 1);
+    const int one = 1, five = 5;
+    FAILS(sdp_setsockopt(ends[1], SOL_SOCKET, SO_SNDLOWAT, &one, sizeof one), ENOPROTOOPT);
+    CHECK(get(ends[1], SOL_SOCKET, SO_RCVLOWAT) == 1);
+    CHECK(sdp_setsockopt(ends[1], SOL_SOCKET, SO_RCVLOWAT, &five, sizeof five) == 0);
+    CHECK(get(ends[1], SOL_SOCKET, SO_RCVLOWAT) == 5);
+    struct pollfd polled = {sdp_fileno(ends[1]), POLLIN, 0};
+    CHECK(poll(&polled, 1, 0) == 0);
+    CHECK(sdp_send(ends[0], "e", 1, 0) == 1);
+    CHECK(poll(&polled, 1, 30000) == 1);
+    CHECK(sdp_recv(ends[1], bytes, sizeof bytes, 0) == 5);
+    CHECK(sdp_setsockopt(ends[1], SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one) == 0);
 }
 
 /* A send to where nobody reads any more: SIGPIPE unless the flag says not to. */
@@ -248,6 +287,7 @@ int main(void) {
     FAILS(sdp_listen(ends[0], 1), EINVAL);
     options(ends[0]);
     transfer(ends);
+    queues(listener, ends);
     broken_pipe(ends);
     CHECK(sdp_close(ends[0]) == 0 && sdp_close(ends[1]) == 0);
     all_refuse(ends[0]);

@@ -60,11 +60,14 @@ const CONFINED: [Confined; 3] = [
             "sdp-ffi/src/options",
             "sdp-ffi/src/names",
             "sdp-ffi/src/poll",
+            "sdp-ffi/src/ioctl",
             "sdp-ffi/src/memory",
             "sdp-ffi/src/version",
-            // C's pointers, errno, and the table that a forked child must not touch.
+            // C's pointers, errno, cancelled threads, and the table that a forked child must not
+            // touch.
             "sdp-ffi/src/pointer",
             "sdp-ffi/src/guard",
+            "sdp-ffi/src/cancel",
             "sdp-ffi/src/process",
         ],
         contracts: false,
