@@ -73,6 +73,14 @@ struct Opened {
     capture: Option<Arc<CaptureFile>>,
 }
 
+impl Opened {
+    /// Every context there is.
+    fn all(&self) -> Vec<Arc<Context>> {
+        let own = self.own.iter().filter_map(Weak::upgrade);
+        self.contexts.values().cloned().chain(own).collect()
+    }
+}
+
 /// What this process has opened; a forked child starts anew.
 static OPENED: [OnceLock<Mutex<Opened>>; GENERATIONS_MAX] =
     [const { OnceLock::new() }; GENERATIONS_MAX];
@@ -91,7 +99,7 @@ extern "C" fn close_all() {
     let Ok(opened) = opened.try_lock() else {
         return;
     };
-    let contexts: Vec<Arc<Context>> = opened.contexts.values().cloned().collect();
+    let contexts = opened.all();
     drop(opened);
     for context in contexts {
         context.close_all(EXIT_LINGER);
@@ -115,8 +123,7 @@ pub fn diagnosis() -> String {
     let Ok(opened) = opened.try_lock() else {
         return "a provider is being opened".to_owned();
     };
-    let own = opened.own.iter().filter_map(Weak::upgrade);
-    let contexts: Vec<Arc<Context>> = opened.contexts.values().cloned().chain(own).collect();
+    let contexts = opened.all();
     drop(opened);
     contexts.iter().map(|context| context.diagnosis()).collect()
 }
@@ -213,6 +220,7 @@ impl Context {
         let mut opened = lock(opened()?);
         opened.own.retain(|context| context.strong_count() > 0);
         opened.own.push(Arc::downgrade(&context));
+        at_exit(close_all);
         Ok(context)
     }
 }

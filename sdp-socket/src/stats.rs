@@ -15,6 +15,9 @@ pub struct Stats {
     pub tx_bytes_zcopy: u64,
     /// Of these, bytes written straight into the memory of the peer's receive.
     pub tx_bytes_written: u64,
+    /// Bytes of messages, headers included, that wait below for memory of the peer's to come into:
+    /// it has been promised, and is on its way. Known of `host` only.
+    pub tx_bytes_queued: u64,
     /// Payload bytes received by copying.
     pub rx_bytes_bcopy: u64,
     /// Payload bytes received inside adverts.
@@ -111,6 +114,7 @@ impl From<&sdp_core::Stats> for Stats {
             tx_bytes_inline: core.tx_bytes_inline,
             tx_bytes_zcopy: core.tx_bytes_zcopy,
             tx_bytes_written: core.tx_bytes_written,
+            tx_bytes_queued: 0,
             rx_bytes_bcopy: core.rx_bytes_bcopy,
             rx_bytes_inline: core.rx_bytes_inline,
             rx_bytes_zcopy: core.rx_bytes_zcopy,

@@ -403,10 +403,7 @@ impl SdpStream {
     /// What this connection has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.conn().map_or_else(
-            |_| Stats::default(),
-            |conn| conn.visit_engine(|engine, _| Stats::of(engine)),
-        )
+        self.conn().map_or_else(|_| Stats::default(), Conn::stats)
     }
 }
 

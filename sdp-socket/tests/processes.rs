@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use sdp_socket::{Builder, SdpBuffer, SdpListener, SdpStream, ZcopyThreshold};
+use sdp_socket::{Builder, Context, SdpBuffer, SdpListener, SdpStream, ZcopyThreshold};
 
 use common::child::{Child, open_descriptors, play, say, shared_mappings, told};
 use common::net::Stream;
@@ -52,6 +52,12 @@ fn child() {
             &advertising_for_a_while(),
             &mut SdpBuffer::new(WRITTEN).expect("memory"),
         ),
+        "survivor: exit late" => survive("exit late", peer_exits_with_bytes_unsent),
+        "victim: exit late" => {
+            let late = Context::lazy_host(1).expect("a context");
+            let builder = Builder::new().context(&late);
+            victim_exits_at_once(&builder, &mut vec![0; WRITTEN]);
+        }
         "fork" => forks(),
         "no more descriptors" => opens_no_more(),
         other => panic!("no role {other:?}"),
@@ -466,6 +472,12 @@ fn exit_right_after_a_write() {
 #[test]
 fn exit_right_after_a_write_of_registered_memory() {
     watched(|| Child::run("survivor: exit shown"));
+}
+
+/// The same of a process that does everything late.
+#[test]
+fn exit_right_after_a_write_that_goes_out_late() {
+    watched(|| Child::run("survivor: exit late"));
 }
 
 fn advertising_for_a_while() -> Builder {

@@ -83,6 +83,13 @@ pub trait QueuePair: Any + Debug + Send + Sync {
     /// The reason why not, in words for an operator.
     fn heap_reachable(&self) -> Result<(), String>;
 
+    /// Bytes of messages posted that have not gone out, as far as this side knows: they wait for a
+    /// request in front of them, or for a receive of the peer's. An adapter keeps its queue to
+    /// itself, so there are none that are known of.
+    fn queued_len(&self) -> usize {
+        0
+    }
+
     /// Puts the queue pair into the error state: everything outstanding completes as
     /// [`Flushed`](crate::WcStatus::Flushed), nothing of the peer's gets in any more, and every
     /// key bound on it is dead when this returns.

@@ -33,6 +33,7 @@ fn child() {
         Ok("client") => call(&Side::new()),
         Ok("open client") => call(&Side::with(HostOptions::default().other_users(true))),
         Ok("squatter") => squat(),
+        Ok("crowd") => crowd(),
         Ok("forker") => fork_and_go_on(),
         Ok("descriptors") => descriptors_come_back(),
         Ok(other) => panic!("unknown role {other}"),
@@ -411,6 +412,54 @@ fn squat() {
     let caller = rustix::net::accept(&socket).unwrap();
     host_support::stranger::send(&caller, &host_support::stranger::hello(1), &[]);
     say("called");
+    assert_eq!(told(), None);
+}
+
+/// Handshakes that one process begins: more than a frugal server has descriptors.
+const CROWD: usize = 300;
+/// Of one user a server takes as many at once as are an eighth of its descriptors.
+const CROWD_TAKEN_MAX: usize = 256 / 8;
+
+/// A process of one user that begins handshakes and ends none is bounded by its user's share:
+/// others are served while it is there.
+#[test]
+fn a_crowd_of_half_done_handshakes_shuts_nobody_else_out() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can start a process of another user");
+        return;
+    }
+    let (server, dst) = server("frugal server");
+    let mut crowd = Peer::start("crowd", |c| {
+        c.uid(SOMEBODY).gid(SOMEBODY);
+    });
+    crowd.tell(&dst.to_string());
+    assert_eq!(crowd.hear(), "begun");
+    let side = Side::new();
+    let ends = (connect_to(&side, dst), connect_to(&side, dst));
+    // Nobody had to leave for them.
+    crowd.tell("how many are left");
+    let left: usize = crowd.hear().parse().unwrap();
+    assert!((1..=CROWD_TAKEN_MAX).contains(&left), "{left}");
+    crowd.finish();
+    drop(ends);
+    server.finish();
+}
+
+/// Calls a listener again and again and says nothing to it.
+fn crowd() {
+    use host_support::stranger;
+    let dst = told().unwrap().parse().unwrap();
+    let mut callers: Vec<_> = (0..CROWD).map(|_| stranger::call(dst)).collect();
+    let end = Instant::now() + host_support::BOUND;
+    while callers.len() > CROWD_TAKEN_MAX {
+        assert!(Instant::now() < end, "{} are taken", callers.len());
+        // What is readable has been hung up on: a listener speaks second.
+        callers.retain(|caller| !stranger::is_readable(caller));
+    }
+    say("begun");
+    assert_eq!(told().as_deref(), Some("how many are left"));
+    callers.retain(|caller| !stranger::is_readable(caller));
+    say(&callers.len().to_string());
     assert_eq!(told(), None);
 }
 

@@ -331,6 +331,44 @@ fn after_the_owner_died_and_its_number_went_to_another() {
     }
 }
 
+/// Registered memory is in files that nobody writes but the process image that made it: what a
+/// reader still has of them when that is gone is what was shown. The end of the link then ends the
+/// reading. It needs no proof, so it holds without the check as well.
+#[test]
+fn registered_memory_of_an_owner_that_is_gone_stays_as_it_was_shown() {
+    for order in ["exec", "die"] {
+        let mut reader = Reader::of("registered owner");
+        let pid = reader.owner.pid();
+        let _successor = if order == "exec" {
+            reader.owner.tell(order);
+            assert_eq!(reader.owner.hear(), SUCCESSOR);
+            None
+        } else {
+            reader.owner.kill();
+            // Where no number can be chosen, nobody has it.
+            Successor::with_number(pid).ok()
+        };
+        let (status, bytes) = reader.read(false);
+        match status {
+            WcStatus::Success => assert_eq!(bytes, [SHOWN; LEN], "{order}"),
+            status => assert_ne!(status, WcStatus::Flushed, "{order}"),
+        }
+        let channels = [&reader.side.channel];
+        let (_, event) = next_event(&channels);
+        event_is!(event, reader.end.id.token(), CmEventKind::Disconnected => ());
+        let op = SendOp::Read {
+            local: &[],
+            remote: reader.addr,
+            rkey: reader.rkey,
+        };
+        let (wr_id, flags) = (WrId(10), SendFlags::SIGNALED);
+        if reader.end.qp.post_send(SendWr { wr_id, op, flags }).is_ok() {
+            let status = completion(&reader.side, false).status;
+            assert_ne!(status, WcStatus::Success, "{order}");
+        }
+    }
+}
+
 /// A process that has the secret where owners have their memory, and waits to be killed.
 struct Successor(Pid);
 

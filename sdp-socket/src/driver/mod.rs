@@ -42,6 +42,7 @@ use crate::context::Context;
 use crate::options::Options;
 use crate::park::{Alarm, Turn, WaitWord};
 use crate::ready::{Readiness, ReadyPair};
+use crate::stats::Stats;
 use crate::sync::lock;
 
 /// Payload of at most this many bytes is copied under the connection's lock.
@@ -239,6 +240,16 @@ impl Conn {
         let now = self.context.now();
         self.after(inner, now);
         Ok(descriptor)
+    }
+
+    /// What this connection has done.
+    pub(crate) fn stats(&self) -> Stats {
+        let stats = self.visit_engine(|engine, _| Stats::of(engine));
+        let queued = self.qp.get().map_or(0, |qp| qp.queued_len());
+        Stats {
+            tx_bytes_queued: queued as u64,
+            ..stats
+        }
     }
 
     /// Bytes that a receive gets now.

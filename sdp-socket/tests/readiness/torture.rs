@@ -421,6 +421,14 @@ fn switches() -> BTreeMap<String, u64> {
         .collect()
 }
 
+/// A process in which no thread was switched to for so long has come to rest.
+const LULL: Duration = Duration::from_millis(200);
+
+/// Lets a span of time pass between two counts. It is what is measured; nothing is waited for.
+fn measure_for(span: Duration) {
+    std::thread::sleep(span);
+}
+
 /// With sockets of every mode waited for, and nothing to be told, nothing is done for `time`.
 ///
 /// # Panics
@@ -439,14 +447,14 @@ pub(crate) fn idle(time: Duration) {
     doing("waiting for rest");
     let mut before = switches();
     loop {
-        std::thread::sleep(Duration::from_millis(200));
+        measure_for(LULL);
         let now = switches();
         if now == before {
             break;
         }
         before = now;
     }
-    std::thread::sleep(time);
+    measure_for(time);
     assert_eq!(switches(), before, "a thread was at work in {time:?}");
     assert!(before.len() > 1, "no thread to look at");
 }

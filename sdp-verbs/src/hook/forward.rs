@@ -64,6 +64,7 @@ macro_rules! forward {
             ) -> Result<crate::Rkey, crate::PostError>
         );
     };
+    (@QueuePair queued_len) => { forward!(# queued_len() -> usize); };
     (@QueuePair heap_reachable) => { forward!(# heap_reachable() -> Result<(), String>); };
     (@QueuePair set_error) => { forward!(# set_error()); };
 

@@ -136,11 +136,8 @@ impl Round<'_> {
         } = self.doom(&script)?;
         let mut flow = self.flow_in();
         let mut bytes = memory(moves, CALL_MAX)?;
-        // A message can wait in its sender's own queue while the receiver's memory grows. So that
-        // what has left the sender is what has reached us, some rounds let it grow first, which
-        // it has when nobody reads; others kill in the midst of it and know no count.
-        let grown = moves != Moves::Copied || self.rng.one_in(2);
-        if grown && moves == Moves::Copied {
+        // Some kills find it while the receiver's memory still grows, some when it has.
+        if moves == Moves::Copied && self.rng.one_in(2) {
             let full = stream.recv_buffer_size()?;
             let queued = || Ok(stream.recv_queue_len()? >= full);
             until("a full receive buffer", queued)?;
@@ -165,8 +162,7 @@ impl Round<'_> {
             Ok::<_, anyhow::Error>((join(killer)?, end))
         })?;
         process.reap()?;
-        let reached = if grown { counter.get()? } else { 0 };
-        Ok(seen(killed, &end, flow.at, reached, false))
+        Ok(seen(killed, &end, flow.at, counter.get()?, false))
     }
 
     /// The peer receives; it is killed after some bytes.

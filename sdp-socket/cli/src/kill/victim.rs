@@ -100,10 +100,12 @@ fn listen(script: &Script) -> anyhow::Result<()> {
     }
 }
 
-/// Payload bytes that are in the peer's hands: sent, or read by it.
+/// Payload bytes that are in the peer's hands: sent, or read by it. What waits in this process's
+/// own queue for memory of the peer's is not.
 fn gone(stream: &SdpStream) -> u64 {
     let stats = stream.stats();
-    stats.tx_bytes_bcopy + stats.tx_bytes_inline + stats.tx_bytes_zcopy
+    let sent = stats.tx_bytes_bcopy + stats.tx_bytes_inline + stats.tx_bytes_zcopy;
+    sent.saturating_sub(stats.tx_bytes_queued)
 }
 
 fn keep_count(counter: Option<&Counter>, stream: &SdpStream) -> io::Result<()> {

@@ -242,6 +242,10 @@ impl QueuePair for LazyQp {
         self.core.inner.heap_reachable()
     }
 
+    fn queued_len(&self) -> usize {
+        self.core.inner.queued_len() + self.core.lock().send.held_len()
+    }
+
     fn set_error(&self) {
         self.core.inner.set_error();
         self.core.lock().send.fail();

@@ -61,6 +61,16 @@ impl OwnedOp {
         }
     }
 
+    /// Bytes of the message, if it is one.
+    fn message_len(&self) -> usize {
+        match self {
+            Self::Inline(bytes, _) => bytes.len(),
+            Self::Buf(_, len, _) => *len,
+            Self::Sges(sges, _) => sges.iter().map(|sge| sge.len).sum(),
+            Self::Read(..) | Self::Write(..) | Self::LocalInv(_) => 0,
+        }
+    }
+
     /// Posts it below.
     fn post(&self, qp: &dyn QueuePair, wr_id: WrId, flags: SendFlags) -> Result<(), PostError> {
         let send = |data, invalidate: &Option<Rkey>| SendOp::Send {
@@ -144,6 +154,15 @@ impl SendQueue {
             in_flight: 0,
             failed: false,
         }
+    }
+
+    /// Bytes of the messages held.
+    pub(super) fn held_len(&self) -> usize {
+        let held = self.entries.iter().map(|entry| match &entry.stage {
+            Stage::Held(op) => op.message_len(),
+            Stage::Forwarded | Stage::Settled { .. } => 0,
+        });
+        held.sum()
     }
 
     /// Whether a request may be posted.

@@ -379,6 +379,10 @@ impl QueuePair for HostQp {
         self.link().heap_reachable()
     }
 
+    fn queued_len(&self) -> usize {
+        self.tx().queued_len()
+    }
+
     fn set_error(&self) {
         self.enter_error(WcStatus::Flushed);
     }

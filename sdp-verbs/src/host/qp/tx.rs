@@ -172,6 +172,17 @@ impl Tx {
         }
     }
 
+    /// Bytes of the messages that are not out.
+    pub(super) fn queued_len(&self) -> usize {
+        let waiting = self.queue.iter().filter(|entry| entry.status.is_none());
+        waiting
+            .map(|entry| match entry.op {
+                Op::Send { len, .. } => len,
+                _ => 0,
+            })
+            .sum()
+    }
+
     /// Connected.
     pub(super) fn connect(&mut self, remote: Arc<Remote>) {
         self.connection = Some(Connection::new(remote));

@@ -370,8 +370,10 @@ fn a_receive_in_a_chunk_not_yet_passed_is_waited_for() {
     let buf = b.recv(1, 1 << 20);
     a.send(1, b"patience");
     assert!(a.drain().is_empty());
+    assert_eq!(a.qp.queued_len(), 8);
     b.wire.release();
     assert_eq!(brief(&a.drain()), [(1, Send, Success)]);
+    assert_eq!(a.qp.queued_len(), 0);
     assert_eq!(contents(&buf, b.one().byte_len), b"patience");
 }
 
