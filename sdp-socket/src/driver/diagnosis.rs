@@ -21,7 +21,7 @@ impl fmt::Display for Diagnosis<'_> {
         writeln!(
             f,
             "  now {:?}, turn {:?}, callers {}, followers {}, leading {}, tx {:?}, rx {:?}, \
-             timeout {}, housekeeping {}, scheduled {}, transport down {}, connected {}, closed {}",
+             timeout {}, housekeeping {}, {:?}, transport down {}, connected {}, closed {}",
             conn.context.now(),
             conn.turn,
             conn.callers.load(Ordering::Relaxed),
@@ -31,7 +31,7 @@ impl fmt::Display for Diagnosis<'_> {
             conn.rx,
             conn.timeout.load(Ordering::Relaxed),
             conn.housekeeping.load(Ordering::Relaxed),
-            conn.scheduled.load(Ordering::Relaxed),
+            conn.alarm,
             conn.transport_down.load(Ordering::Relaxed),
             conn.connected.load(Ordering::Relaxed),
             conn.closed.load(Ordering::Relaxed),
