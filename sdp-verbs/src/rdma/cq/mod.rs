@@ -226,7 +226,7 @@ impl RdmaCq {
             .lock()
             .expect("nothing panics under this lock")
             .push(number);
-        self.tell();
+        self.tell(0);
     }
 
     /// The device's queue was found empty: ends what it will not end.
@@ -292,16 +292,17 @@ impl RdmaCq {
         }
     }
 
-    /// Takes the device's events and tells whom they concern.
-    fn answer_events(&self) {
+    /// Takes the device's events and tells whom they concern. `asking`, 0 or 1, is how many of the
+    /// waiters ask, and need no bell.
+    fn answer_events(&self, asking: u32) {
         if self.take_events() {
-            self.tell();
+            self.tell(asking);
         }
     }
 
     /// Something has happened: tells whoever has armed.
-    fn tell(&self) {
-        self.tell_waiters();
+    fn tell(&self, asking: u32) {
+        self.tell_waiters(asking);
         let mut channel = self.channel_arm();
         if channel.arm != Arm::Nothing {
             channel.arm = Arm::Nothing;
@@ -310,10 +311,10 @@ impl RdmaCq {
         }
     }
 
-    fn tell_waiters(&self) {
+    fn tell_waiters(&self, asking: u32) {
         self.happened.fetch_add(1, Ordering::SeqCst);
         let waiters = self.waiters.load(Ordering::SeqCst);
-        if waiters > 0 {
+        if waiters > asking {
             self.wakes.ring(waiters);
         }
     }
@@ -336,7 +337,7 @@ impl RdmaCq {
     /// The channel found our descriptor readable. If nobody wants to be told by it, it stops
     /// looking, until it is armed again: otherwise each event for a waiter would wake it as well.
     fn seen_by_channel(&self) {
-        self.answer_events();
+        self.answer_events(0);
         let mut channel = self.channel_arm();
         if channel.arm == Arm::Nothing && channel.watched {
             channel.watched = false;
@@ -360,7 +361,7 @@ impl RdmaCq {
             self.wakes.answer();
         }
         if !fds[0].revents().is_empty() {
-            self.answer_events();
+            self.answer_events(1);
         }
         Ok(ready)
     }
@@ -441,7 +442,7 @@ impl CompletionQueue for RdmaCq {
     }
 
     fn wake(&self) {
-        self.tell_waiters();
+        self.tell_waiters(0);
     }
 }
 
