@@ -459,21 +459,34 @@ impl Conn {
         Ok(())
     }
 
-    /// Asks the peer's adapter for a sign of life. On one machine the kernel has told already if
-    /// the peer is gone; and a stopped process, which could not answer, is not.
+    /// Asks the peer's adapter for a sign of life, by a request without bytes. On one machine the
+    /// kernel has told already if the peer is gone; and a stopped process, which could not answer,
+    /// is not.
     fn post_probe(&self, inner: &mut Inner, now: Instant, work: WorkId) -> Outcome {
-        if self.context.provider().caps().contains(Caps::SAME_HOST) {
+        let caps = self.context.provider().caps();
+        if caps.contains(Caps::SAME_HOST) {
             let alive = sdp_core::Completion::Success;
             inner.engine.handle_unposted(now, work, alive);
             return Ok(());
         }
+        let (remote, rkey) = (RemoteAddr(0), Rkey(0));
+        let op = if caps.contains(Caps::REMOTE_STATUS) {
+            SendOp::Write {
+                local: &[],
+                remote,
+                rkey,
+            }
+        } else {
+            // There a write completes when it has left; only a read is answered.
+            SendOp::Read {
+                local: &[],
+                remote,
+                rkey,
+            }
+        };
         self.qp()?.post_send(SendWr {
             wr_id: work_wr_id(Some(work)),
-            op: SendOp::Write {
-                local: &[],
-                remote: RemoteAddr(0),
-                rkey: Rkey(0),
-            },
+            op,
             flags: SendFlags::SIGNALED,
         })?;
         inner.posted_work();
