@@ -268,6 +268,9 @@ impl Device {
             cq_depth_max: u32::try_from(attr.max_cqe).unwrap_or(0),
             regions: Mutex::default(),
         };
+        if attr.vendor_id == SIW_VENDOR {
+            step_over_bad_offset(lib, context)?;
+        }
         device.inline_max = super::qp::inline_max(&device)?;
         tracing::debug!(
             device = device.name,
@@ -331,6 +334,33 @@ const RXE_INVALIDATED: libc::c_uint = sys::IBV_WC_WITH_INV | 1 << 2;
 /// Software iWARP. A request that meets a connection about to close stays in its queue for ever
 /// (seen in Linux 6.1).
 const SIW_VENDOR: u32 = 0x62_6D74;
+
+/// siw's library takes a queue that the kernel would have mapped at this offset for one without a
+/// mapping, and refuses it (seen in rdma-core 44): some dozens of queue pairs into a process.
+const SIW_BAD_OFFSET: libc::c_int = 0x9_0000;
+/// Bytes of a completion in its queues.
+const SIW_CQE_LEN: libc::c_int = 32;
+
+/// Makes, once per context, a queue that begins below that offset and ends beyond it. It stays as
+/// long as the context, which is never closed.
+fn step_over_bad_offset(
+    lib: &Library,
+    context: NonNull<sys::ibv_context>,
+) -> Result<(), VerbsError> {
+    static DONE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let mut done = DONE.lock().expect("nothing panics under this lock");
+    let address = context.as_ptr().addr();
+    if done.contains(&address) {
+        return Ok(());
+    }
+    let depth = SIW_BAD_OFFSET / SIW_CQE_LEN + 1;
+    // SAFETY: an open context; no channel.
+    let cq =
+        unsafe { lib.ibv_create_cq(context.as_ptr(), depth, ptr::null_mut(), ptr::null_mut(), 0) };
+    made("ibv_create_cq", cq)?;
+    done.push(address);
+    Ok(())
+}
 
 /// READs under way on one queue pair at most: as many as the engine ever wants.
 const READ_DEPTH_MAX: libc::c_int = 16;
