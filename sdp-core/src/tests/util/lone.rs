@@ -21,9 +21,13 @@ pub(in crate::tests) struct Lone {
     pub(in crate::tests) now: u64,
     /// Messages the engine has posted and the test has not looked at.
     pub(in crate::tests) sent: Vec<(Head, Option<Rkey>)>,
+    /// Numbers of those that wake the peer.
+    pub(in crate::tests) solicited: Vec<u32>,
     /// Other actions, likewise.
     pub(in crate::tests) actions: Vec<Action>,
     pub(in crate::tests) posted: Vec<BufferId>,
+    /// Receives posted so far.
+    posted_count: u32,
     /// Lengths of the receives posted, likewise.
     pub(in crate::tests) posted_lens: Vec<u32>,
     pub(in crate::tests) last_work: Option<WorkId>,
@@ -81,8 +85,10 @@ impl Lone {
             conn,
             now: 0,
             sent: Vec::new(),
+            solicited: Vec::new(),
             actions: Vec::new(),
             posted: Vec::new(),
+            posted_count: 0,
             posted_lens: Vec::new(),
             last_work: None,
             works: Vec::new(),
@@ -109,11 +115,22 @@ impl Lone {
                     };
                     let total = send.head_len + len as usize;
                     let head = Head::decode(&send.head, total).unwrap();
+                    // Where nothing waits for a receive, each one told of must be there already.
+                    let used = self.mseq.wrapping_sub(1);
+                    let told = used.wrapping_add(u32::from(head.bufs));
+                    assert!(
+                        told <= self.posted_count,
+                        "{head:?} tells of too many receives"
+                    );
+                    if send.solicited {
+                        self.solicited.push(head.mseq);
+                    }
                     self.last_work = send.work.or(self.last_work);
                     self.works.extend(send.work);
                     self.sent.push((head, send.invalidate));
                 }
                 Action::PostRecv { buf, len } => {
+                    self.posted_count += 1;
                     self.posted.push(buf);
                     self.posted_lens.push(len);
                 }
