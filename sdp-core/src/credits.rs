@@ -140,6 +140,12 @@ impl Credits {
         self.available < self.most / 2
     }
 
+    /// Once another message has gone, no payload may: the peer may hold bytes that nobody reads,
+    /// and buffers that could be emptied.
+    pub(crate) const fn is_last_call(&self) -> bool {
+        self.available <= PAYLOAD_MIN
+    }
+
     /// A message without payload may go. With the last credit it must bring the peer some, and
     /// what it would bring is brought by a message that is queued before it.
     pub(crate) const fn control_allowed(&self) -> bool {

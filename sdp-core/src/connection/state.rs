@@ -224,8 +224,10 @@ impl Shared {
         }
     }
 
-    /// Queues a message; the caller has checked credits and slots.
-    pub(crate) fn send(&mut self, out: Outgoing) -> (u32, Option<WorkId>) {
+    /// Queues a message; the caller has checked credits and slots. One that leaves too few credits
+    /// for payload or a nudge wakes the peer by itself: nothing else may be able to.
+    pub(crate) fn send(&mut self, mut out: Outgoing) -> (u32, Option<WorkId>) {
+        out.solicited |= self.credits.is_last_call();
         if let Payload::Grant { len, .. } = out.payload {
             let full = usize::try_from(len).is_ok_and(|len| len >= self.data_len_max());
             self.resize.on_payload_sent(full);

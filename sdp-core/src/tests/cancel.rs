@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 
-use sdp_wire::{Body, Mid};
+use sdp_wire::{Body, Hello, Mid};
 
-use super::util::lone::{Lone, failed, rkey};
+use super::util::lone::{Lone, failed, hello, rkey};
 use crate::{
     Action, CallError, Completion, Config, ConnectionError, EndCall, KeyId, RecvStep, SendId,
     SendStep, ZcopyThreshold,
@@ -35,6 +35,19 @@ fn advertised() -> (Lone, SendId) {
     assert_eq!(advert.payload_len, 64);
     assert_eq!(lone.see_all(), [Mid::SrcAvail]);
     (lone, id)
+}
+
+/// An advert behind which no nudge could go, for want of credits, wakes the peer by itself: nobody
+/// may be receiving there. With more of them it does not.
+#[test]
+fn an_advert_that_takes_the_credit_of_a_nudge_wakes_the_peer() {
+    for (bufs, wakes) in [(3, true), (4, false)] {
+        let mut lone = Lone::called_by(&Hello { bufs, ..hello() }, config());
+        let (_, step) = lone.send(LEN);
+        assert_eq!(step, SendStep::Wait);
+        let advert = lone.find(Mid::SrcAvail).mseq;
+        assert_eq!(lone.solicited.contains(&advert), wakes, "{bufs} buffers");
+    }
 }
 
 /// The key is killed: the work request and its completion.

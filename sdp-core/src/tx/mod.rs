@@ -32,10 +32,6 @@ use pipeline::Pipeline;
 use private::Private;
 use write::Writes;
 
-/// Credits left after a message below which the peer is woken: it may hold bytes that nobody
-/// reads, and buffers that could be emptied.
-const SOLICIT_BELOW: u32 = 3;
-
 /// A message buffer with payload, waiting for a credit.
 #[derive(Clone, Copy, Debug)]
 struct Filled {
@@ -346,7 +342,6 @@ impl Tx {
             sh.stats.tx_bytes_bcopy += u64::from(len);
             sh.send(Outgoing {
                 payload: Payload::Grant { grant, len },
-                solicited: sh.credits.available() <= SOLICIT_BELOW,
                 ..Outgoing::control(Body::Data)
             });
         }
