@@ -12,7 +12,7 @@ use sdp_verbs::Provider;
 use sdp_verbs::hook::{Lazy, Trace};
 use sdp_verbs::host::HostProvider;
 #[cfg(target_pointer_width = "64")]
-use sdp_verbs::rdma::RdmaProvider;
+use sdp_verbs::rdma::{RdmaOptions, RdmaProvider};
 
 use super::net::{Listener, Net, Stream};
 use super::script::Script;
@@ -40,6 +40,29 @@ pub(crate) fn host() -> Arc<dyn Provider> {
 /// The host provider behind a wrapper that does everything late.
 pub(crate) fn lazy(seed: u64) -> Arc<dyn Provider> {
     Arc::new(Lazy::new(host()).seeded(seed))
+}
+
+/// Opens an adapter for the connecting side, 0, or the accepting one, 1: that of the two that
+/// `SDP_TEST_RDMA_DEVICES` names, or its only one. `SDP_TEST_RDMA_WINDOWS=0` does without memory
+/// windows.
+#[cfg(target_pointer_width = "64")]
+pub(crate) fn rdma(side: usize) -> Arc<RdmaProvider> {
+    let named = std::env::var("SDP_TEST_RDMA_DEVICES").unwrap_or_default();
+    let names: Vec<_> = named.split(',').filter(|name| !name.is_empty()).collect();
+    let name = names.get(side).or_else(|| names.first());
+    let options = RdmaOptions {
+        device: name.map(|name| (*name).to_owned()),
+        without_windows: std::env::var("SDP_TEST_RDMA_WINDOWS").as_deref() == Ok("0"),
+    };
+    Arc::new(RdmaProvider::open_with(&options).expect("an RDMA device"))
+}
+
+/// Where a peer reaches an adapter.
+#[cfg(target_pointer_width = "64")]
+pub(crate) fn rdma_address(provider: &RdmaProvider) -> IpAddr {
+    let addresses = provider.addresses().expect("addresses");
+    let v4 = addresses.iter().find(|addr| addr.is_ipv4());
+    v4.expect("an IPv4 address behind the device").ip()
 }
 
 /// A context of one's own on threads.
@@ -99,15 +122,12 @@ impl Sdp {
         Self::between(&threaded(lazy(seed)), &threaded(lazy(seed + 1_000_000)))
     }
 
-    /// Both ends on one adapter, each with an instance of its own.
+    /// Each end on an adapter with an instance of its own.
     #[cfg(target_pointer_width = "64")]
     pub(crate) fn rdma() -> Self {
-        let open = || Arc::new(RdmaProvider::open().expect("an RDMA device"));
-        let (client, server) = (open(), open());
-        let addresses = server.addresses().expect("addresses");
-        let v4 = addresses.iter().find(|addr| addr.is_ipv4());
+        let (client, server) = (rdma(0), rdma(1));
         Self {
-            address: v4.expect("an IPv4 address behind the device").ip(),
+            address: rdma_address(&server),
             ..Self::between(&threaded(client), &threaded(server))
         }
     }

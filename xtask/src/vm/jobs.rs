@@ -63,6 +63,9 @@ const HW_TEST_ALONE: &str = include_str!("../../guest/jobs/hw_test_alone.sh");
 /// All tests of a program; few at once, the guest is slow.
 const TEST: &str = "\"$TEST\" --include-ignored --test-threads=2\n";
 const CONFORMANCE: &str = "conformance_rdma";
+/// One at a time: each of these tests has its own threads already.
+const STREAM: &str = "\"$TEST\" --include-ignored --test-threads=1\n";
+const STREAM_RDMA: &str = "stream_rdma";
 const CONFORMANCE_NOBODY: &str = include_str!("../../guest/jobs/conformance_nobody.sh");
 
 const NONE: &[Device] = &[];
@@ -87,10 +90,12 @@ pub(super) const JOBS: &[Job] = &[
         .test(CONFORMANCE)
         .short(),
     job("conformance-nobody", LOOP, BOTH, CONFORMANCE_NOBODY).test(CONFORMANCE),
+    job("stream", LOOP, BOTH, STREAM).test(STREAM_RDMA).short(),
     job("hw-test-alone", LOOP, RXE, HW_TEST_ALONE).sdp(),
     job("rping", PAIR, BOTH, RPING).short(),
     job("netem", PAIR, RXE, NETEM),
     job("conformance", PAIR, BOTH, TEST).test(CONFORMANCE),
+    job("stream", PAIR, BOTH, STREAM).test(STREAM_RDMA),
     job("rping", TWO_GUESTS, BOTH, RPING_LINK).short(),
 ];
 
