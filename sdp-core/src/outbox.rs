@@ -20,11 +20,37 @@ struct Slots {
     posted: u64,
     completed: u64,
     signalled: u64,
+    /// Runs of requests behind the last one completed that were never posted: they take no slot.
+    /// Posted ones lie between two runs, so there are no more runs than slots.
+    unused: VecDeque<(u64, u64)>,
 }
 
 impl Slots {
-    const fn free(&self) -> u64 {
-        self.total.saturating_sub(self.posted - self.completed)
+    fn free(&self) -> u64 {
+        let unused: u64 = self.unused.iter().map(|(from, to)| to - from + 1).sum();
+        let taken = self.posted - self.completed - unused;
+        self.total.saturating_sub(taken)
+    }
+
+    fn on_completion(&mut self, work: u64) {
+        self.completed = self.completed.max(work);
+        while let Some((from, to)) = self.unused.front().copied()
+            && from <= self.completed + 1
+        {
+            self.completed = self.completed.max(to);
+            self.unused.pop_front();
+        }
+    }
+
+    fn on_unposted(&mut self, work: u64) {
+        if work <= self.completed {
+            return;
+        }
+        match self.unused.back_mut() {
+            Some((_, to)) if *to + 1 == work => *to = work,
+            _ if work == self.completed + 1 => self.completed = work,
+            _ => self.unused.push_back((work, work)),
+        }
     }
 
     fn take(&mut self) {
@@ -132,6 +158,7 @@ impl Outbox {
                 posted: 0,
                 completed: 0,
                 signalled: 0,
+                unused: VecDeque::new(),
             },
             error_set: false,
         }
@@ -177,27 +204,25 @@ impl Outbox {
     }
 
     /// There is a slot for control work.
-    pub(crate) const fn has_slot(&self) -> bool {
+    pub(crate) fn has_slot(&self) -> bool {
         self.slots.free() > 0
     }
 
     /// There are slots for payload: binding, advert and the killing of the key included.
-    pub(crate) const fn has_payload_slot(&self) -> bool {
+    pub(crate) fn has_payload_slot(&self) -> bool {
         self.slots.free() > RESERVED_SLOTS
     }
 
     /// A signalled work request has ended, and with it all before it.
     pub(crate) fn on_completion(&mut self, work: WorkId) {
         assert!(work.0 <= self.slots.posted, "completion of work not posted");
-        self.slots.completed = self.slots.completed.max(work.0);
+        self.slots.on_completion(work.0);
     }
 
-    /// `work` was never posted. Its slot is free when those before it are: what was posted
-    /// earlier may not have ended.
+    /// `work` was never posted. Its slot is free, though what was posted earlier may not have
+    /// ended. Comes in the order of the numbers.
     pub(crate) fn on_unposted(&mut self, work: WorkId) {
-        if work.0 == self.slots.completed + 1 {
-            self.on_completion(work);
-        }
+        self.slots.on_unposted(work.0);
     }
 
     /// The queue pair has been put into error: no key is alive.
@@ -305,17 +330,35 @@ mod tests {
         let posted = kill(&mut out);
         let unposted = kill(&mut out);
         out.on_unposted(unposted);
-        assert_eq!(out.slots.free(), 14);
-        out.on_completion(posted);
         assert_eq!(out.slots.free(), 15);
+        out.on_completion(posted);
+        assert_eq!(out.slots.free(), 16);
         let unposted = kill(&mut out);
         let last = kill(&mut out);
         out.on_unposted(unposted);
-        assert_eq!(out.slots.free(), 13);
+        assert_eq!(out.slots.free(), 15);
         out.on_completion(last);
         assert_eq!(out.slots.free(), 16);
         let unposted = kill(&mut out);
         out.on_unposted(unposted);
         assert_eq!(out.slots.free(), 16);
+    }
+
+    /// Each try of a READ that no memory could be had for took a slot behind a silent message.
+    #[test]
+    fn what_was_never_posted_takes_no_slot() {
+        let mut out = Outbox::new(4);
+        out.push_work(Action::DropGrant(GrantId(0)));
+        for _ in 0..100 {
+            let unposted = kill(&mut out);
+            out.on_unposted(unposted);
+            assert_eq!(out.slots.free(), 3);
+        }
+        let last = kill(&mut out);
+        let unposted = kill(&mut out);
+        out.on_unposted(unposted);
+        assert_eq!((out.slots.free(), out.slots.unused.len()), (2, 2));
+        out.on_completion(last);
+        assert_eq!((out.slots.free(), out.slots.unused.len()), (4, 0));
     }
 }

@@ -240,7 +240,7 @@ impl Shared {
     }
 
     /// A message without payload may be queued now.
-    pub(crate) const fn can_control(&self) -> bool {
+    pub(crate) fn can_control(&self) -> bool {
         self.credits.control_allowed() && self.out.has_slot()
     }
 
