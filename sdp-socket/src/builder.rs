@@ -107,6 +107,14 @@ impl Builder {
         self
     }
 
+    /// Names version 1.1 of the protocol when connecting: the first implementations refuse any
+    /// other. Whoever calls us is answered in their own version.
+    #[must_use]
+    pub fn version_1(mut self, on: bool) -> Self {
+        self.options.fixed.version_1 = on;
+        self
+    }
+
     /// TCP_NODELAY.
     #[must_use]
     pub fn nodelay(self, on: bool) -> Self {

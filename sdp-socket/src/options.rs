@@ -53,6 +53,7 @@ pub(crate) struct Fixed {
     pub(crate) spin: SpinPolicy,
     pub(crate) rendezvous_wait: Option<Duration>,
     pub(crate) cancel_wait: Option<Duration>,
+    pub(crate) version_1: bool,
 }
 
 #[derive(Debug)]
@@ -258,6 +259,9 @@ impl Options {
         }
         if let Some(wait) = self.fixed.cancel_wait {
             config.cancel_wait = wait;
+        }
+        if self.fixed.version_1 {
+            config.version = sdp_wire::Version::V1_1;
         }
     }
 }

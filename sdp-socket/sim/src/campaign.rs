@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sdp_verbs::sim::FaultCounts;
 
-use crate::cli::{Numbers, Options};
+use crate::cli::{Numbers, Options, Peer};
 use crate::judge::Coverage;
 use crate::minimise;
 use crate::mutants;
@@ -37,6 +37,8 @@ pub(crate) struct Totals {
     pub(crate) rough: u64,
     pub(crate) stormy: u64,
     pub(crate) twice: u64,
+    /// Runs with a peer that is not our stack.
+    pub(crate) strangers: u64,
     pub(crate) calls: u64,
     pub(crate) bytes: u64,
     pub(crate) virtual_nanos: u64,
@@ -54,7 +56,7 @@ thread_local! {
 
 /// The plan that the options ask for.
 pub(crate) fn plan(options: &Options, seed: u64) -> Plan {
-    let whole = Plan::of(seed);
+    let whole = Plan::of(seed, options.peer);
     let skipped = |number: usize| options.skip.contains(number as u64);
     let mut plan = whole.without(&skipped);
     let Numbers(ranges) = &options.spare;
@@ -65,8 +67,11 @@ pub(crate) fn plan(options: &Options, seed: u64) -> Plan {
 }
 
 /// How to run one seed again.
-pub(crate) fn replay(seed: u64, skip: &Numbers, spare: &Numbers) -> String {
+pub(crate) fn replay(seed: u64, peer: Option<Peer>, skip: &Numbers, spare: &Numbers) -> String {
     let mut text = format!("cargo xtask sim --start {seed} --seeds 1");
+    if let Some(peer) = peer {
+        text.push_str(&format!(" --peer {peer}"));
+    }
     if !skip.0.is_empty() {
         text.push_str(&format!(" --skip {skip}"));
     }
@@ -79,14 +84,14 @@ pub(crate) fn replay(seed: u64, skip: &Numbers, spare: &Numbers) -> String {
 /// A panic inside a call ends the process, since its memory may be exposed: before that, it is
 /// said which seed it was.
 fn name_the_seed_of_a_panic(options: &Options) {
-    let (skip, spare) = (options.skip.clone(), options.spare.clone());
+    let (skip, spare, peer) = (options.skip.clone(), options.spare.clone(), options.peer);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         before(info);
         let seed = SEED.get();
         eprintln!(
             "seed {seed} panicked; repeat: {}",
-            replay(seed, &skip, &spare)
+            replay(seed, peer, &skip, &spare)
         );
     }));
 }
@@ -124,6 +129,7 @@ fn one(options: &Options, seed: u64, totals: &Mutex<Totals>) {
         Weather::Stormy => totals.stormy += 1,
     }
     totals.twice += u64::from(twice);
+    totals.strangers += u64::from(plan.stranger.is_some());
     totals.calls += outcome.calls;
     totals.bytes += outcome.bytes;
     totals.virtual_nanos += outcome.nanos;
@@ -134,7 +140,7 @@ fn one(options: &Options, seed: u64, totals: &Mutex<Totals>) {
         totals.failures.push(Failure {
             seed,
             violations: outcome.violations,
-            replay: replay(seed, &options.skip, &options.spare),
+            replay: replay(seed, options.peer, &options.skip, &options.spare),
         });
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Options {
     /// Do not look for a smaller run that fails as well.
     #[arg(long)]
     pub(crate) no_minimise: bool,
-    /// What the connecting or accepting side talks to.
+    /// Who sits at the other end; by default ourselves, and in one seed of four whoever is legal.
     #[arg(long)]
     pub(crate) peer: Option<Peer>,
     /// Switch a planted bug on, by its name, and look for a seed that finds it; `all`: each of
@@ -49,8 +49,24 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub(crate) enum Peer {
-    /// Our own stack, watched for every rule.
+    /// Our own stack, with a witness that knows what each side knew when it spoke.
     Strict,
+    /// OFED 1.5: one source advert at a time, cancelled after a second or when two cross.
+    Ofed15,
+    /// FreeBSD, and OFED before 1.5: copies only, and refuses every advert.
+    BcopyOnly,
+    /// The first generation: version 1.1, Pipelined, SendSm as a cancel's answer only.
+    Gen1,
+    /// Whatever is legal, at any time.
+    Any,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use clap::ValueEnum;
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
 }
 
 /// A set of numbers, written as ranges.

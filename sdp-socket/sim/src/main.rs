@@ -12,6 +12,7 @@ mod judge;
 mod minimise;
 mod mutants;
 mod oracle;
+mod peer;
 mod plan;
 mod program;
 mod report;

@@ -20,7 +20,7 @@ const ATTEMPTS_MAX: usize = 150;
 pub(crate) fn smallest(options: &Options, seed: u64) -> anyhow::Result<String> {
     let whole = plan(options, seed);
     let ops = (0..whole.op_count() as u64).collect::<Vec<_>>();
-    let fails = |skip: &Numbers, spare: &Numbers| attempt(seed, skip, spare);
+    let fails = |skip: &Numbers, spare: &Numbers| attempt(options, seed, skip, spare);
     let none = Numbers::default();
     let skipped = reduce(&ops, |skip| fails(skip, &none))?;
     let skip = Numbers::of(&skipped);
@@ -28,7 +28,7 @@ pub(crate) fn smallest(options: &Options, seed: u64) -> anyhow::Result<String> {
     let number = fault_number(options, seed, &skip);
     let faults = (0..number).collect::<Vec<_>>();
     let spared = reduce(&faults, |spare| fails(&skip, spare))?;
-    Ok(replay(seed, &skip, &Numbers::of(&spared)))
+    Ok(replay(seed, options.peer, &skip, &Numbers::of(&spared)))
 }
 
 fn fault_number(options: &Options, seed: u64, skip: &Numbers) -> u64 {
@@ -70,13 +70,14 @@ fn reduce(
 }
 
 /// Whether a run fails.
-fn attempt(seed: u64, skip: &Numbers, spare: &Numbers) -> anyhow::Result<bool> {
+fn attempt(options: &Options, seed: u64, skip: &Numbers, spare: &Numbers) -> anyhow::Result<bool> {
     let program = std::env::current_exe().context("finding this program")?;
     let status = Command::new(program)
         .args(["--seeds", "1", "--jobs", "1", "--no-minimise", "--start"])
         .arg(seed.to_string())
         .arg(format!("--skip={skip}"))
         .arg(format!("--spare={spare}"))
+        .args(options.peer.map(|peer| format!("--peer={peer}")))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()

@@ -3,6 +3,8 @@
 use sdp_verbs::Rng;
 use sdp_verbs::sim::{Fault, Faults, SimOptions, Timing};
 
+use crate::cli::Peer;
+
 /// How rough a run is, and so what may be asked of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Weather {
@@ -75,6 +77,8 @@ pub(crate) struct Plan {
     pub(crate) faults: Faults,
     pub(crate) sides: [Side; 2],
     pub(crate) ending: Option<(usize, u64, Ending)>,
+    /// The side that is not our stack, and what it is instead.
+    pub(crate) stranger: Option<(usize, Peer)>,
 }
 
 /// How long a call that must end waits for the peer.
@@ -210,8 +214,8 @@ fn faults(rng: &mut Rng, weather: Weather) -> Faults {
 }
 
 impl Plan {
-    /// The run of a seed.
-    pub(crate) fn of(seed: u64) -> Self {
+    /// The run of a seed, with `peer` at one of its ends if one was asked for.
+    pub(crate) fn of(seed: u64, peer: Option<Peer>) -> Self {
         let mut rng = Rng::new(seed, 0x91);
         let weather = *rng.pick(&[
             Weather::Calm,
@@ -239,6 +243,19 @@ impl Plan {
                 side.also_sends = sends(&mut rng);
             }
         }
+        let stranger = match peer {
+            None => seed.is_multiple_of(4).then_some(Peer::Any),
+            Some(Peer::Strict) => None,
+            other => other,
+        };
+        let stranger = stranger.map(|who| (usize::from(rng.coin()), who));
+        if peer == Some(Peer::Strict) {
+            sides.iter_mut().for_each(|side| side.options.poll_max = 1);
+        }
+        if let Some((side, Peer::Gen1)) = stranger {
+            // It has no way to say that it cannot read.
+            sides[side].options.registered_max = SimOptions::default().registered_max;
+        }
         Self {
             seed,
             weather,
@@ -246,6 +263,7 @@ impl Plan {
             faults,
             sides,
             ending,
+            stranger,
         }
     }
 

@@ -10,13 +10,14 @@ use sdp_socket::{Builder, Context, RecvFlags, SdpBuffer, SdpStream, SendFlags, Z
 use sdp_verbs::sim::{Fabric, SimProvider};
 
 use crate::actor::{Actor, wait};
+use crate::cli::Peer;
 use crate::judge::Bench;
 use crate::oracle::{SharedBook, fill_pattern};
 use crate::plan::{CANCEL_WAIT, Ending, How, Op, Plan, Side, Weather};
 use crate::stage::Wings;
 
 /// Where the second machine listens.
-const ADDRESS: ([u8; 4], u16) = ([10, 0, 0, 2], 7_000);
+pub(crate) const ADDRESS: ([u8; 4], u16) = ([10, 0, 0, 2], 7_000);
 
 /// How long the acceptor waits for a connection.
 const ACCEPT_MAX: Duration = Duration::from_secs(300);
@@ -79,7 +80,8 @@ impl Stall {
             .recv_buffer_size(side.recv_buffer)
             .zcopy_threshold(threshold)
             .cancel_wait(Duration::from_nanos(CANCEL_WAIT))
-            .nodelay(side.nodelay);
+            .nodelay(side.nodelay)
+            .version_1(matches!(self.plan.stranger, Some((_, Peer::Gen1))));
         match side.rendezvous_wait {
             Some(wait) => builder.rendezvous_wait(Duration::from_nanos(wait)),
             None => builder,

@@ -127,7 +127,7 @@ fn pairs(totals: &Totals) -> Vec<Value> {
     legal.pairs().iter().map(pair).collect()
 }
 
-fn results(totals: &Totals, seconds: f64) -> Vec<Value> {
+fn results(options: &Options, totals: &Totals, seconds: f64) -> Vec<Value> {
     let faults: serde_json::Map<String, Value> = Fault::ALL
         .iter()
         .map(|fault| (fault.name().to_owned(), json!(totals.faults.of(*fault))))
@@ -151,6 +151,8 @@ fn results(totals: &Totals, seconds: f64) -> Vec<Value> {
         "seeds_rough": totals.rough,
         "seeds_stormy": totals.stormy,
         "seeds_run_twice": totals.twice,
+        "seeds_with_strangers": totals.strangers,
+        "peer": options.peer.map(|peer| peer.to_string()),
         "seeds_per_s": per_second(totals.seeds, seconds),
         "calls": totals.calls,
         "bytes_received": totals.bytes,
@@ -262,7 +264,7 @@ pub(crate) fn print(options: &Options, text: &str) -> std::io::Result<()> {
 pub(crate) fn write(options: &Options, started: &Started, totals: &Totals) -> anyhow::Result<bool> {
     let seconds = started.seconds();
     print(options, &text(totals, seconds)?).context("printing the report")?;
-    let (results, checks) = (results(totals, seconds), checks(options, totals));
+    let (results, checks) = (results(options, totals, seconds), checks(options, totals));
     finish(options, started, &results, &checks, &skipped(options))
 }
 

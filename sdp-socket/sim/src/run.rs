@@ -9,8 +9,9 @@ use sdp_verbs::sim::{Drive, Fabric, FaultCounts};
 
 use crate::judge::{Bench, Coverage};
 use crate::oracle::{Book, SharedBook};
+use crate::peer::Stranger;
 use crate::plan::Plan;
-use crate::program::Stall;
+use crate::program::{ADDRESS, Stall};
 use crate::stage::{Seat, Stage};
 
 /// How long a run is looked after when its programs have ended: longer than every time-out.
@@ -57,19 +58,37 @@ pub(crate) fn run(plan: &Plan, log_lines: usize) -> Outcome {
     let book = SharedBook::new(Book::default().into());
     let bench = bench(&plan);
     fabric.watch(Box::new(bench.clone()));
-    let mut setup = Vec::new();
-    for side in &plan.sides {
+    let machines = plan.sides.iter().map(|side| {
         let node = fabric.node(side.options);
         let seat = Seat::new(Arc::clone(&node), side.signal_every);
-        let provider: Arc<dyn Provider> = Arc::clone(&node) as _;
-        match Context::new(provider, Arc::clone(&seat) as _) {
-            Ok(context) => setup.push((node, seat, context)),
-            Err(error) => book.borrow_mut().violation(format!("set-up: {error}")),
-        }
-    }
-    let seats = setup.iter().map(|(_, seat, _)| Arc::clone(seat)).collect();
+        (node, seat)
+    });
+    let machines: Vec<_> = machines.collect();
+    let seats = machines.iter().map(|(_, seat)| Arc::clone(seat)).collect();
     let mut stage = Stage::new(Arc::clone(&fabric), plan.seed, seats);
-    for (side, (node, _, context)) in setup.iter().enumerate() {
+    let mut contexts = Vec::new();
+    for (side, (node, seat)) in machines.iter().enumerate() {
+        if let Some((_, who)) = plan.stranger.filter(|(strange, _)| *strange == side) {
+            let stranger = Stranger {
+                side,
+                who,
+                address: ADDRESS.into(),
+                plan: Rc::clone(&plan),
+                book: Rc::clone(&book),
+                node: Arc::clone(node),
+            };
+            stage.wings().borrow_mut().push(stranger.actor());
+            continue;
+        }
+        let provider: Arc<dyn Provider> = Arc::clone(node) as _;
+        let context = match Context::new(provider, Arc::clone(seat) as _) {
+            Ok(context) => context,
+            Err(error) => {
+                book.borrow_mut().violation(format!("set-up: {error}"));
+                continue;
+            }
+        };
+        contexts.push(Arc::clone(&context));
         let stall = Stall {
             side,
             plan: Rc::clone(&plan),
@@ -77,7 +96,7 @@ pub(crate) fn run(plan: &Plan, log_lines: usize) -> Outcome {
             bench: bench.clone(),
             fabric: Arc::clone(&fabric),
             node: Arc::clone(node),
-            context: Arc::clone(context),
+            context,
             wings: stage.wings(),
         };
         stage.wings().borrow_mut().push(stall.actor());
@@ -86,7 +105,7 @@ pub(crate) fn run(plan: &Plan, log_lines: usize) -> Outcome {
         Ok(()) => {
             book.borrow_mut().close(&plan);
             stage.settle(SETTLE_MAX);
-            drop(setup);
+            drop(contexts);
             if let Some(left) = fabric.leftovers() {
                 book.borrow_mut()
                     .violation(format!("memory: left behind: {left}"));
@@ -104,7 +123,9 @@ pub(crate) fn run(plan: &Plan, log_lines: usize) -> Outcome {
 fn bench(plan: &Plan) -> Bench {
     let sides = &plan.sides;
     let exact = [0, 1].map(|side| sides[side].options.poll_max == 1);
-    Bench::new(exact, [true; 2], [0, 1].map(|side| sides[side].recv_buffer))
+    let strange = plan.stranger.map(|(side, _)| side);
+    let judged = [0, 1].map(|side| strange != Some(side));
+    Bench::new(exact, judged, [0, 1].map(|side| sides[side].recv_buffer))
 }
 
 fn outcome(fabric: &Fabric, book: &SharedBook, bench: &Bench) -> Outcome {

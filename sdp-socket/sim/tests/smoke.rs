@@ -25,6 +25,14 @@ fn no_seed_breaks_a_rule() {
 }
 
 #[test]
+fn other_stacks_are_understood() {
+    for peer in ["ofed15", "bcopy_only", "gen1", "any", "strict"] {
+        let output = sim(&["--seeds", "12", "--peer", peer]);
+        assert!(output.status.success(), "{peer}: {}", text(&output));
+    }
+}
+
+#[test]
 fn the_same_seeds_give_the_same_runs() {
     let hash = || {
         let output = sim(&["--seeds", "8", "--jobs", "1"]);

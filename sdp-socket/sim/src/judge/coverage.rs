@@ -97,7 +97,7 @@ fn states(end: &End) -> Vec<&'static str> {
         ),
         ("sink pipelined", !sink.open.is_empty() && pipelined),
         ("offering", !sink.offers.is_empty()),
-        ("offered", !source.offers.is_empty()),
+        ("offered", source.offered),
         ("peer has closed", end.heard_fin),
         ("closed", end.said_fin && !end.heard_fin),
     ];
@@ -170,9 +170,15 @@ impl Legal {
     }
 
     /// Why no run can reach a pair, if none can.
-    pub(crate) fn why_unreachable((_, message): &Pair) -> Option<&'static str> {
-        match *message {
-            "SuspComm" | "SuspCommAck" => {
+    pub(crate) fn why_unreachable((state, message): &Pair) -> Option<&'static str> {
+        match (STATES[*state], *message) {
+            ("accepted", "SrcAvailCancel") => {
+                Some("a cancel follows an advert, so it is never the first message")
+            }
+            ("peer has closed", "SrcAvailCancel") => {
+                Some("DisConn goes when no advert is open, so there is nothing to cancel")
+            }
+            (_, "SuspComm" | "SuspCommAck") => {
                 Some("SuspComm is refused, so nobody who keeps to the rules sends it")
             }
             _ => None,

@@ -240,7 +240,9 @@ impl Judge {
         let Ok(head) = Head::decode(head, len) else {
             return;
         };
-        self.coverage.note(&self.ends[side], &head);
+        if self.judged[side] {
+            self.coverage.note(&self.ends[side], &head);
+        }
         let end = &mut self.ends[side];
         end.taken = head.mseq;
         end.acked = head.mseq_ack;

@@ -15,11 +15,20 @@ pub(super) struct Advert {
     /// Bytes read, and bytes reported.
     read: u32,
     reported: u32,
+    /// Bytes behind the inline ones up to the last one that was asked for.
+    asked: u32,
 }
 
 impl Advert {
     const fn rest(&self) -> u32 {
         self.memory.len - self.inline - self.reported
+    }
+
+    /// Notes a READ of `len` bytes at `remote`.
+    fn ask(&mut self, remote: RemoteAddr, len: u32) {
+        let end = remote.0 + u64::from(len) - self.memory.addr;
+        let end = u32::try_from(end).unwrap_or(u32::MAX);
+        self.asked = self.asked.max(end.saturating_sub(self.inline));
     }
 }
 
@@ -30,8 +39,8 @@ pub(super) struct Sink {
     pub(super) open: VecDeque<Advert>,
     /// MSeq of the peer's SrcAvailCancel that is not answered.
     pub(super) cancelled: Option<u32>,
-    /// READs under way: their keys and lengths.
-    pub(super) reads: VecDeque<(u32, u32)>,
+    /// READs under way: keys, addresses, lengths.
+    pub(super) reads: VecDeque<(Rkey, RemoteAddr, u32)>,
     pub(super) offers: VecDeque<Memory>,
     cancelling: bool,
     non_discards: u32,
@@ -39,8 +48,8 @@ pub(super) struct Sink {
     owed: u64,
     /// SO_RCVBUF.
     pub(super) room: u64,
-    /// Bytes that have come or were asked for by READ.
-    pulled: u64,
+    /// Bytes that have come, those of adverts that are still open apart.
+    settled: u64,
     /// Bytes that programs have received, and the room of the call in progress.
     pub(super) received: u64,
     pub(super) receiving: u64,
@@ -116,6 +125,7 @@ impl Sink {
         if front.rest() > 0 {
             return Ok(false);
         }
+        self.settled += u64::from(front.reported);
         self.open.pop_front();
         Ok(self.open.is_empty() && self.cancelled.take().is_some())
     }
@@ -124,6 +134,7 @@ impl Sink {
         let Some(front) = self.open.pop_front() else {
             return Err("§4.4 row 9: SendSm without an open source advert");
         };
+        self.settled += u64::from(front.reported);
         must(
             self.reads.is_empty(),
             "§4.8 step 3: SendSm before the READs under way have ended",
@@ -143,27 +154,37 @@ impl Sink {
     /// An RDMA READ is posted.
     pub(super) fn on_read(&mut self, rkey: Rkey, remote: RemoteAddr, len: usize) -> Verdict {
         let short = u32::try_from(len).unwrap_or(u32::MAX);
-        self.reads.push_back((rkey.0, short));
-        self.pulled += len as u64;
+        self.reads.push_back((rkey, remote, short));
         must(
             self.cancelled.is_none(),
             "§4.8 step 3: a READ after the cancel",
         )?;
-        let found = self.open.iter().any(|a| a.memory.holds(rkey, remote, len));
-        must(found, "§4.4 row 2: a READ beside the open adverts")?;
+        let advert = self
+            .open
+            .iter_mut()
+            .find(|a| a.memory.holds(rkey, remote, len));
+        let Some(advert) = advert else {
+            return Err("§4.4 row 2: a READ beside the open adverts");
+        };
+        advert.ask(remote, short);
+        let asked: u64 = self.open.iter().map(|a| u64::from(a.asked)).sum();
         must(
-            self.pulled <= self.received + self.receiving + self.room,
+            self.settled + asked <= self.received + self.receiving + self.room,
             "§4.12: read ahead past SO_RCVBUF",
         )
     }
 
     pub(super) fn on_read_done(&mut self, good: bool) {
-        let Some((rkey, len)) = self.reads.pop_front() else {
+        let Some((rkey, remote, len)) = self.reads.pop_front() else {
             return;
         };
-        let advert = self.open.iter_mut().find(|a| a.memory.rkey == rkey);
-        if let Some(advert) = advert.filter(|_| good) {
+        let holds = |advert: &&mut Advert| advert.memory.holds(rkey, remote, len as usize);
+        if let Some(advert) = self.open.iter_mut().find(holds).filter(|_| good) {
             advert.read += len;
+        }
+        if self.reads.is_empty() {
+            // Bytes behind a READ that could not be posted may be asked for again.
+            self.open.iter_mut().for_each(|a| a.asked = a.reported);
         }
     }
 
@@ -184,11 +205,12 @@ impl Sink {
                     inline: head.payload_len,
                     read: 0,
                     reported: 0,
+                    asked: 0,
                 });
             }
             Body::SrcAvailCancel if !self.open.is_empty() => self.cancelled = Some(head.mseq),
             Body::RdmaWrCompl { len } => {
-                self.pulled += u64::from(len);
+                self.settled += u64::from(len);
                 self.offers.pop_front();
             }
             Body::SinkCancelAck => self.offers.clear(),
@@ -208,7 +230,7 @@ impl Sink {
 
     fn is_paid(&mut self, head: &Head) {
         let len = u64::from(head.payload_len);
-        self.pulled += len;
+        self.settled += len;
         if matches!(head.body, Body::Data) {
             self.owed = self.owed.saturating_sub(len);
         }

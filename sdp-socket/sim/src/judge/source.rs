@@ -22,6 +22,8 @@ pub(super) struct Source {
     /// MSeq of a SrcAvailCancel that is not processed.
     pub(super) cancel: Option<u32>,
     pub(super) offers: VecDeque<Memory>,
+    /// An offer has come since the half is Pipelined.
+    pub(super) offered: bool,
     /// PotentialNonDiscards, and what it was when Pipelined mode was left.
     unmatched: u32,
     unmatched_then: u32,
@@ -142,6 +144,7 @@ impl Source {
         must(was == from, "§4.10: a change of mode that is not allowed")?;
         if to == Mode::Combined {
             self.offers.clear();
+            self.offered = false;
             self.unmatched_then = self.unmatched;
             // Adverts that stay open would be taken for those of Combined mode.
             return must(
@@ -208,6 +211,7 @@ impl Source {
                 addr: offer.addr.0,
                 len: offer.len,
             });
+            self.offered = true;
             // Write beats read (§4.7).
             self.open.clear();
         }
