@@ -6,6 +6,24 @@
 //! argument. Memory is named by opaque ids: a posted receive [`BufferId`], a piece of private
 //! memory [`MemId`], a message being filled [`GrantId`], the caller's own memory by the id of the
 //! call that brought it. The engine never sees a payload byte.
+//!
+//! ```
+//! use sdp_core::{Action, Config, Connection, Instant};
+//!
+//! let now = Instant::from_nanos(0);
+//! let mut client = Connection::connect(now, Config::default(), 7000, None, None);
+//! // A driver carries every action out; here it matters that one of them sends the Hello.
+//! let mut actions = std::iter::from_fn(|| client.poll_action());
+//! let hello = actions.find_map(|action| match action {
+//!     Action::Connect(hello) => Some(hello),
+//!     _ => None,
+//! });
+//! // The other end begins with it, and answers.
+//! let hello = hello.expect("a connect request");
+//! let mut server = Connection::accept(now, Config::default(), &hello).expect("a good Hello");
+//! let mut actions = std::iter::from_fn(|| server.poll_action());
+//! assert!(actions.any(|action| matches!(action, Action::Accept(_))));
+//! ```
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -4,16 +4,17 @@
 //! [`SdpStream`] and [`SdpListener`] are used as `std::net`'s TCP types. Between two processes of
 //! one machine they need no adapter and no privilege.
 //!
-//! ```no_run
+//! ```
 //! use std::io::{Read, Write};
 //! use sdp_socket::{SdpListener, SdpStream};
 //!
-//! let listener = SdpListener::bind("127.0.0.1:7000")?;
-//! let mut client = SdpStream::connect("127.0.0.1:7000")?;
+//! let listener = SdpListener::bind("127.0.0.1:0")?;
+//! let mut client = SdpStream::connect(listener.local_addr()?)?;
 //! client.write_all(b"hello")?;
 //! let (mut server, _) = listener.accept()?;
 //! let mut hello = [0; 5];
 //! server.read_exact(&mut hello)?;
+//! assert_eq!(&hello, b"hello");
 //! # std::io::Result::Ok(())
 //! ```
 //!

@@ -5,6 +5,21 @@
 //! to the queue pair and complete in its completion queue. Memory is named by keys, and a key that
 //! was given to a peer can be taken back: it is *dead* once no access through it can succeed.
 //!
+//! [`host`] needs no adapter, [`rdma`] drives one, [`sim`] is a fabric in virtual time; [`hook`] has
+//! wrappers around any of them, and [`conformance`] the suite that all have to pass.
+//!
+//! ```
+//! use sdp_verbs::host::HostProvider;
+//! use sdp_verbs::{Caps, Provider};
+//!
+//! let host = HostProvider::open()?;
+//! assert!(host.caps().contains(Caps::RDMA_READ | Caps::SAME_HOST));
+//! // Memory that peers may read by RDMA once a window over it is bound.
+//! let region = host.alloc_registered(64 << 10)?;
+//! assert!(region.len() >= 64 << 10);
+//! # Ok::<(), sdp_verbs::VerbsError>(())
+//! ```
+//!
 //! What it refuses to do: it knows no sockets and no SDP; it never blocks except in
 //! [`CompletionQueue::wait`]; it starts no thread.
 //!
