@@ -56,7 +56,7 @@ pub(crate) enum Command {
     Test {
         /// Also write the report to FILE as JSON (`-`: standard output, text then goes to
         /// standard error).
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = parse_report)]
         json: Option<PathBuf>,
     },
 
@@ -66,7 +66,7 @@ pub(crate) enum Command {
     /// `target/loom`. At most 2 preemptions per execution unless LOOM_MAX_PREEMPTIONS says otherwise.
     Loom {
         /// Also write the report to FILE as JSON (`-`: standard output).
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = parse_report)]
         json: Option<PathBuf>,
     },
 
@@ -85,7 +85,7 @@ pub(crate) enum Command {
     /// and each change must be noticed. Installs tshark by apt-get if it is missing.
     CaptureCheck {
         /// Also write the report to FILE as JSON (`-`: standard output).
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = parse_report)]
         json: Option<PathBuf>,
     },
 
@@ -98,7 +98,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
         seconds: u32,
         /// Also write the report to FILE as JSON (`-`: standard output).
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = parse_report)]
         json: Option<PathBuf>,
     },
 
@@ -109,7 +109,7 @@ pub(crate) enum Command {
     /// every test that stands on it must fail.
     Keys {
         /// Also write the report to FILE as JSON (`-`: standard output).
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = parse_report)]
         json: Option<PathBuf>,
     },
 
@@ -170,7 +170,7 @@ pub(crate) enum Command {
     /// On Debian 12 for x86-64 that includes the short form of `vm-test`, unless SDP_CI_NO_VM=1.
     Ci {
         /// Also write the report to FILE as JSON (`-`: standard output).
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = parse_report)]
         json: Option<PathBuf>,
     },
 }
@@ -180,7 +180,7 @@ pub(crate) enum Command {
 pub(crate) struct DemoOptions {
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 
     /// About how long the comparison may measure, in seconds (default: chosen by `sdp perf
@@ -209,7 +209,7 @@ pub(crate) struct VmTestOptions {
     pub(crate) icount: bool,
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -258,7 +258,7 @@ pub(crate) struct HwTestOptions {
     pub(crate) html: PathBuf,
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -301,7 +301,7 @@ pub(crate) struct FuzzOptions {
 
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -333,7 +333,7 @@ pub(crate) struct SimOptions {
     #[arg(long, value_name = "NAME")]
     pub(crate) mutate: Option<String>,
     /// Also write the report to FILE as JSON (`-`: standard output).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -367,6 +367,22 @@ fn passed_on(options: &[String]) -> Option<&Path> {
         };
         Some(Path::new(value))
     })
+}
+
+/// Where a report goes: known to be impossible before the work rather than after it.
+fn parse_report(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        _ if path.is_dir() => Err(format!("{text} is a folder; name a file in it")),
+        Some(folder) if !folder.is_dir() => Err(format!(
+            "there is no folder {}; make it first",
+            folder.display()
+        )),
+        _ => Ok(path),
+    }
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ pub(crate) struct KillArgs {
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
     /// Write the report as JSON to FILE (`-`: standard output) in place of text.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -124,7 +124,7 @@ pub(crate) struct SoakArgs {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) disturbances: u32,
     /// Write the report as JSON to FILE (`-`: standard output) in place of text.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -202,7 +202,7 @@ pub(crate) struct ConnArgs {
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(crate) descriptors: u64,
     /// Write the report as JSON to FILE (`-`: standard output) in place of text.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -218,7 +218,7 @@ pub(crate) struct ConnEndArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
     /// Address and port to listen on; port 0 takes a free one.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) listen: SocketAddr,
     /// Serve tests of this kind of socket only.
     #[arg(long, value_enum)]
@@ -239,12 +239,12 @@ pub(crate) struct ServerArgs {
 pub(crate) struct TestArgs {
     /// Control address of a running `sdp perf server`; without it a server of its own is started
     /// on this machine.
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub(crate) connect: Option<SocketAddr>,
     /// Kind of socket.
     #[arg(long, value_enum, default_value_t = Kind::Sdp)]
     pub(crate) transport: Kind,
-    /// Verbs provider under SDP.
+    /// Verbs provider under SDP; SDP_PROVIDER does not count here.
     #[arg(long, value_enum, default_value_t = Provider::Host)]
     pub(crate) provider: Provider,
     /// How SDP moves the payload: by its own choice, always copied through private buffers, or
@@ -276,7 +276,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     pub(crate) wait: Wait,
     /// Write the report as JSON to FILE (`-`: standard output) in place of a table.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -321,11 +321,11 @@ pub(crate) struct CompareArgs {
     /// out is skipped.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) peers: Option<Vec<String>>,
-    /// Verbs provider under SDP.
+    /// Verbs provider under SDP; SDP_PROVIDER does not count here.
     #[arg(long, value_enum, default_value_t = Provider::Host)]
     pub(crate) provider: Provider,
     /// Write the report as JSON to FILE (`-`: standard output) in place of a table.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -367,10 +367,46 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("`{text}` is not a number of seconds between 0 and {SECONDS_MAX}"))
 }
 
+/// Where a report goes: known to be impossible before the work rather than after it.
+fn parse_report(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        _ if path.is_dir() => Err(format!("{text} is a folder; name a file in it")),
+        Some(folder) if !folder.is_dir() => Err(format!(
+            "there is no folder {}; make it first",
+            folder.display()
+        )),
+        _ => Ok(path),
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is not an address and a port such as 192.0.2.7:7000 or [::1]:7000; names are not looked up")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn what_cannot_be_is_refused_before_the_work() {
+        for text in ["/nonexistent/report.json", "/"] {
+            assert!(parse_report(text).is_err(), "{text}");
+        }
+        for text in ["-", "report.json", "/tmp/report.json"] {
+            assert_eq!(parse_report(text), Ok(PathBuf::from(text)));
+        }
+        for text in ["localhost:1", "192.0.2.7", "192.0.2.7:x"] {
+            let why = parse_address(text).unwrap_err();
+            assert!(why.contains("192.0.2.7:7000"), "{why}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

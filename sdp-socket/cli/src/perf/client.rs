@@ -98,7 +98,9 @@ impl Client {
     /// When the server refuses, or a connection or a thread cannot be had.
     pub(super) fn open(server: SocketAddr, open: Open) -> anyhow::Result<Self> {
         let stream = TcpStream::connect(server)
-            .with_context(|| format!("cannot reach a perf server at {server}"))?;
+            .with_context(|| {
+                format!("cannot reach a perf server at {server}; start one with `sdp perf server --listen ADDR:PORT`")
+            })?;
         let mut control = Channel::new(stream)?;
         control.set_patience(Some(ANSWER_MAX))?;
         let reply = control.ask(&Request::Open(open.clone()))?;
