@@ -415,6 +415,7 @@ impl World {
             len,
             segment_ends: [len / 3, len].into_iter().collect(),
             nonblocking: input.flag(),
+            urgent: len % 7 == 3,
             registered: len & 1 == 1,
             copy_reason: (len & 15 == 15).then_some(CopyReason::MemoryUnreachable),
         };
@@ -547,6 +548,13 @@ impl World {
             }
             13 => self.refuses.next(input.u8()),
             14 | 15 => self.set(input),
+            16 => {
+                let _ = self.conn.send_urgent(now, input.len() as usize % 5_000);
+            }
+            17 => self.conn.set_oob_inline(input.flag()),
+            18 => {
+                let _ = self.conn.recv_urgent(input.flag());
+            }
             _ => self.poll_calls(input),
         }
     }

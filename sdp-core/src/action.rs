@@ -103,6 +103,19 @@ pub enum Action {
         /// Completion.
         work: WorkId,
     },
+    /// The oldest `len` bytes of urgent memory go to the end of private send memory.
+    SendUrgent {
+        /// Bytes.
+        len: usize,
+    },
+    /// The byte at `offset` of receive buffer `buf` is urgent: keep a copy of it. Done before the
+    /// lock is let go, as the byte itself may leave the stream at any time.
+    KeepUrgent {
+        /// The buffer.
+        buf: BufferId,
+        /// Offset from the start of the message.
+        offset: u32,
+    },
     /// Copy, without holding the connection's lock; answered by `handle_copied`.
     Copy(CopyJob),
     /// The private receive memory is not needed any more. When a connection ends, this may name

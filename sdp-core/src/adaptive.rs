@@ -363,6 +363,7 @@ mod tests {
                 len,
                 segment_ends: [len].into_iter().collect(),
                 nonblocking: false,
+                urgent: false,
                 registered,
                 copy_reason: None,
             };

@@ -17,6 +17,8 @@ pub struct SendRequest {
     pub segment_ends: SmallVec<[usize; 2]>,
     /// Return at once with what can be taken.
     pub nonblocking: bool,
+    /// The last byte is urgent (MSG_OOB), once all are accepted.
+    pub urgent: bool,
     /// The memory was registered for life, which is what choices are made by.
     pub registered: bool,
     /// `None`: the memory may be shown to the peer. `Some`: it may not, for this reason.
@@ -89,6 +91,20 @@ pub enum RecvStep {
     /// The call is over and forgotten. `Ok(0)` for a request of more than 0 bytes is the end of
     /// the stream. No work request names the call's memory.
     Done(Result<usize, CallError>),
+}
+
+/// What there is to be received out of band.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum UrgentRecv {
+    /// The byte that was kept last for [`Action::KeepUrgent`](crate::Action::KeepUrgent).
+    Byte,
+    /// The peer has announced one (EAGAIN).
+    Coming,
+    /// None is on its way, or it was received before, or it is in line (EINVAL).
+    Nothing,
+    /// One was announced, and the stream has ended (0 bytes).
+    End,
 }
 
 /// Where a receive's bytes come from.

@@ -68,6 +68,8 @@ pub struct Config {
     pub user_timeout: Option<Duration>,
     /// TCP_NODELAY: do not coalesce small sends while credits are scarce.
     pub nodelay: bool,
+    /// SO_OOBINLINE: an urgent byte is received with the others.
+    pub oob_inline: bool,
     /// Send work requests the queue pair takes, at least 16.
     pub send_slots: u32,
     /// RDMA READs outstanding at most (initiator depth).
@@ -108,6 +110,7 @@ impl Default for Config {
             keepalive: None,
             user_timeout: None,
             nodelay: false,
+            oob_inline: false,
             send_slots: 128,
             read_depth: 4,
             read_nonblocking: false,

@@ -14,6 +14,8 @@ pub enum Event {
     SendReady,
     /// A receive call may get on: bytes, the end of the stream, or an error.
     RecvReady,
+    /// An urgent byte has come.
+    Urgent,
     /// The connection has ended; nothing more will be posted. `None`: gracefully.
     Closed(Option<ConnectionError>),
 }

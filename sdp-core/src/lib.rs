@@ -69,7 +69,9 @@ pub mod time;
 
 pub use action::{Action, CopyJob, CopyWhat, Payload, PostSend, PrivateData, ReadInto};
 pub use adaptive::{Adaptive, Choice, Mechanism, Why};
-pub use call::{CopySource, CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep};
+pub use call::{
+    CopySource, CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep, UrgentRecv,
+};
 pub use config::{Config, ZcopyThreshold};
 pub use connection::{Connection, PeerParams, Phase, Refusal};
 pub use error::{CallError, ConnectionError};

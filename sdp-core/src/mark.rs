@@ -47,12 +47,20 @@ pub(crate) enum Mark {
     Overridden,
     /// Source: the cancel of an offer came when nothing was left of it.
     SinkCancelLate,
+    /// Source: an urgent byte found adverts open.
+    UrgentInterrupts,
+    /// Source: an urgent byte made the one before, not announced yet, an ordinary one.
+    UrgentReplaced,
+    /// Sink: an urgent byte came while the stream was at the one before.
+    UrgentDropped,
+    /// Sink: an urgent byte was announced while an advert was open.
+    UrgentBehindAdvert,
 }
 
 impl Mark {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::SeveralAdverts,
         Self::CancelOfSeveral,
         Self::Withdrawn,
@@ -74,6 +82,10 @@ impl Mark {
         Self::SinkStale,
         Self::Overridden,
         Self::SinkCancelLate,
+        Self::UrgentInterrupts,
+        Self::UrgentReplaced,
+        Self::UrgentDropped,
+        Self::UrgentBehindAdvert,
     ];
 }
 

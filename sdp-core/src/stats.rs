@@ -32,6 +32,8 @@ pub enum CopyReason {
     ReadAhead,
     /// Receiver: MSG_PEEK.
     Peek,
+    /// MSG_OOB: an urgent byte never travels by RDMA.
+    Urgent,
     /// Copying is where the choice begins, and nothing was measured yet.
     NotMeasured,
     /// Copying was measured to be faster.
@@ -42,7 +44,7 @@ pub enum CopyReason {
 
 impl CopyReason {
     /// All of them, in the order of [`Stats::copies`].
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BelowThreshold,
         Self::ThresholdOff,
         Self::NonBlocking,
@@ -56,6 +58,7 @@ impl CopyReason {
         Self::SmallReceive,
         Self::ReadAhead,
         Self::Peek,
+        Self::Urgent,
         Self::NotMeasured,
         Self::MeasuredSlower,
         Self::Exploring,
@@ -90,7 +93,7 @@ pub struct Stats {
     /// Times a send had to wait for credits.
     pub credit_stalls: u64,
     /// Per [`CopyReason`], in the order of `ALL`: transfers and bytes.
-    pub copies: [(u64, u64); 16],
+    pub copies: [(u64, u64); CopyReason::ALL.len()],
     /// Messages sent, in the order of `Mid::ALL`.
     pub sent: [u64; Mid::ALL.len()],
     /// Messages received.

@@ -136,11 +136,12 @@ int sdp_close(int socket);
 // Sends, as send(2). From sdp_alloc() memory, and from SDP_ZCOPY_THRESH bytes on, the receiver
 // reads the caller's own memory: no other copy is made.
 //
-// flags: MSG_DONTWAIT, MSG_NOSIGNAL; MSG_MORE and MSG_EOR are taken and change nothing.
+// flags: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB (the last byte is urgent; up to 4 KiB wait for no
+// other send); MSG_MORE and MSG_EOR are taken and change nothing.
 //
 // Returns the bytes taken, all of them on a blocking socket unless a signal, SO_SNDTIMEO or the
 // end of the connection comes between; or -1 with EAGAIN, EINTR, EPIPE (and SIGPIPE, unless
-// MSG_NOSIGNAL), ECONNRESET, EOPNOTSUPP (MSG_OOB and other flags), EFAULT (NULL), EBADF.
+// MSG_NOSIGNAL), ECONNRESET, EOPNOTSUPP (other flags), EFAULT (NULL), EBADF.
 //
 // The caller sees to it:
 // buffer is NULL, or length bytes there can be read, and stay, until the call returns.
@@ -157,10 +158,11 @@ ssize_t sdp_writev(int socket, const struct iovec *pieces, int count);
 
 // Receives, as recv(2).
 //
-// flags: MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL; MSG_NOSIGNAL is taken and changes nothing.
+// flags: MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, MSG_OOB (the urgent byte, which is never waited for;
+// EINVAL if there is none, EAGAIN if it is on its way); MSG_NOSIGNAL is taken and changes nothing.
 //
 // Returns the bytes received, 0 at the end of the stream; or -1 with EAGAIN, EINTR, ECONNRESET,
-// ENOTCONN, EOPNOTSUPP (MSG_OOB and other flags), EFAULT (NULL), EBADF.
+// ENOTCONN, EINVAL, EOPNOTSUPP (other flags), EFAULT (NULL), EBADF.
 //
 // The caller sees to it:
 // buffer is NULL, or length bytes there can be written, and are touched by nobody else, until
@@ -176,6 +178,11 @@ ssize_t sdp_recv(int socket, void *buffer, size_t length, int flags);
 // pieces is NULL, or count of them are there, each NULL or as the buffer of sdp_recv(), no two
 // overlapping.
 ssize_t sdp_readv(int socket, const struct iovec *pieces, int count);
+
+// Whether the next byte of the stream is the urgent one, as sockatmark(3).
+//
+// Returns 1 or 0; or -1 with ENOTCONN, EBADF.
+int sdp_sockatmark(int socket);
 
 // This end's address, as getsockname(2). Its family is AF_INET or AF_INET6, whichever number the
 // socket was made with.
@@ -197,8 +204,8 @@ int sdp_getpeername(int socket, struct sockaddr *address, socklen_t *length);
 // Sets an option, as setsockopt(2).
 //
 // SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled),
-// SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_REUSEADDR (kept; binding always reuses),
-// SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
+// SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEADDR (kept;
+// binding always reuses), SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
 // TCP_USER_TIMEOUT, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP:
 // SDP_ZCOPY_THRESH.
 //

@@ -9,20 +9,23 @@ use crate::errno::Failure;
 use crate::guard::cancellable;
 use crate::pointer::{bytes, bytes_mut, recv_pieces, send_pieces};
 use crate::process::process;
+use crate::state::Socket;
 
 /// MSG_MORE and MSG_EOR change nothing here: messages are never held back for long.
-const SEND_FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR;
+const SEND_FLAGS: c_int =
+    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_MORE | libc::MSG_EOR | libc::MSG_OOB;
 const RECV_FLAGS: c_int =
-    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_PEEK | libc::MSG_WAITALL;
+    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_PEEK | libc::MSG_WAITALL | libc::MSG_OOB;
 
 /// Sends, as send(2). From sdp_alloc() memory, and from SDP_ZCOPY_THRESH bytes on, the receiver
 /// reads the caller's own memory: no other copy is made.
 ///
-/// flags: MSG_DONTWAIT, MSG_NOSIGNAL; MSG_MORE and MSG_EOR are taken and change nothing.
+/// flags: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB (the last byte is urgent; up to 4 KiB wait for no
+/// other send); MSG_MORE and MSG_EOR are taken and change nothing.
 ///
 /// Returns the bytes taken, all of them on a blocking socket unless a signal, SO_SNDTIMEO or the
 /// end of the connection comes between; or -1 with EAGAIN, EINTR, EPIPE (and SIGPIPE, unless
-/// MSG_NOSIGNAL), ECONNRESET, EOPNOTSUPP (MSG_OOB and other flags), EFAULT (NULL), EBADF.
+/// MSG_NOSIGNAL), ECONNRESET, EOPNOTSUPP (other flags), EFAULT (NULL), EBADF.
 ///
 /// # Safety
 /// buffer is NULL, or length bytes there can be read, and stay, until the call returns.
@@ -36,6 +39,9 @@ pub unsafe extern "C-unwind" fn sdp_send(
     cancellable("sdp_send", || {
         // SAFETY: our caller's promise.
         let bytes = unsafe { bytes(buffer, length) };
+        if flags & libc::MSG_OOB != 0 {
+            return send_by(socket, flags, |socket, how| socket.send_urgent(bytes?, how));
+        }
         send(socket, flags, || Ok([IoSlice::new(bytes?)]))
     })
 }
@@ -62,10 +68,11 @@ pub unsafe extern "C-unwind" fn sdp_writev(
 
 /// Receives, as recv(2).
 ///
-/// flags: MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL; MSG_NOSIGNAL is taken and changes nothing.
+/// flags: MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, MSG_OOB (the urgent byte, which is never waited for;
+/// EINVAL if there is none, EAGAIN if it is on its way); MSG_NOSIGNAL is taken and changes nothing.
 ///
 /// Returns the bytes received, 0 at the end of the stream; or -1 with EAGAIN, EINTR, ECONNRESET,
-/// ENOTCONN, EOPNOTSUPP (MSG_OOB and other flags), EFAULT (NULL), EBADF.
+/// ENOTCONN, EINVAL, EOPNOTSUPP (other flags), EFAULT (NULL), EBADF.
 ///
 /// # Safety
 /// buffer is NULL, or length bytes there can be written, and are touched by nobody else, until
@@ -80,6 +87,12 @@ pub unsafe extern "C-unwind" fn sdp_recv(
     cancellable("sdp_recv", || {
         // SAFETY: our caller's promise.
         let bytes = unsafe { bytes_mut(buffer, length) };
+        if flags & libc::MSG_OOB != 0 {
+            let socket = process().sockets.get(socket)?;
+            known(flags, RECV_FLAGS)?;
+            let peek = flags & libc::MSG_PEEK != 0;
+            return socket.recv_urgent(bytes?, peek).map(count);
+        }
         recv(socket, flags, || Ok([IoSliceMut::new(bytes?)]))
     })
 }
@@ -105,20 +118,39 @@ pub unsafe extern "C-unwind" fn sdp_readv(
     })
 }
 
-/// The socket is looked at first: a bad one is EBADF whatever else is wrong, as in Linux.
+/// Whether the next byte of the stream is the urgent one, as sockatmark(3).
+///
+/// Returns 1 or 0; or -1 with ENOTCONN, EBADF.
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn sdp_sockatmark(socket: c_int) -> c_int {
+    guard("sdp_sockatmark", || {
+        let socket = process().sockets.get(socket)?;
+        socket.at_mark().map(c_int::from)
+    })
+}
+
 fn send<'a, T: AsRef<[IoSlice<'a>]>>(
     socket: c_int,
     flags: c_int,
     memory: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<ssize_t, Failure> {
+    send_by(socket, flags, |socket, how| {
+        socket.send(memory()?.as_ref(), how)
+    })
+}
+
+/// The socket is looked at first: a bad one is EBADF whatever else is wrong, as in Linux.
+fn send_by(
+    socket: c_int,
+    flags: c_int,
+    send: impl FnOnce(&Socket, SendFlags) -> Result<usize, Failure>,
+) -> Result<ssize_t, Failure> {
     let socket = process().sockets.get(socket)?;
     known(flags, SEND_FLAGS)?;
-    let sent = socket.send(
-        memory()?.as_ref(),
-        SendFlags {
-            nonblocking: flags & libc::MSG_DONTWAIT != 0,
-        },
-    );
+    let how = SendFlags {
+        nonblocking: flags & libc::MSG_DONTWAIT != 0,
+    };
+    let sent = send(&socket, how);
     drop(socket);
     match sent {
         Err(failure) if failure.errno == libc::EPIPE && flags & libc::MSG_NOSIGNAL == 0 => {
@@ -153,11 +185,7 @@ fn known(flags: c_int, known: c_int) -> Result<(), Failure> {
     if unknown == 0 {
         return Ok(());
     }
-    let what = match unknown & libc::MSG_OOB {
-        0 => "flags",
-        _ => "urgent data (MSG_OOB)",
-    };
-    let words = format!("{what} not supported: {unknown:#x}");
+    let words = format!("flags not supported: {unknown:#x}");
     Err(Failure::new(libc::EOPNOTSUPP, words))
 }
 

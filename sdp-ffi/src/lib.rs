@@ -51,7 +51,7 @@ mod socket;
 mod state;
 mod version;
 
-pub use io::{sdp_readv, sdp_recv, sdp_send, sdp_writev};
+pub use io::{sdp_readv, sdp_recv, sdp_send, sdp_sockatmark, sdp_writev};
 pub use ioctl::sdp_ioctl;
 pub use memory::{sdp_alloc, sdp_free};
 pub use names::{sdp_getpeername, sdp_getsockname};

@@ -30,6 +30,7 @@ pub(crate) enum Name {
     RecvLowWater,
     SendLowWater,
     Nodelay,
+    OobInline,
     Keepalive,
     KeepIdle,
     KeepInterval,
@@ -41,7 +42,7 @@ pub(crate) enum Name {
 }
 
 /// Level, number, option.
-const NAMES: [(c_int, c_int, Name); 23] = [
+const NAMES: [(c_int, c_int, Name); 24] = [
     (libc::SOL_SOCKET, libc::SO_SNDBUF, Name::SendBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, Name::RecvBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, Name::ReadTimeout),
@@ -56,6 +57,7 @@ const NAMES: [(c_int, c_int, Name); 23] = [
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, Name::RecvLowWater),
     (libc::SOL_SOCKET, libc::SO_SNDLOWAT, Name::SendLowWater),
     (libc::IPPROTO_TCP, libc::TCP_NODELAY, Name::Nodelay),
+    (libc::SOL_SOCKET, libc::SO_OOBINLINE, Name::OobInline),
     (libc::SOL_SOCKET, libc::SO_KEEPALIVE, Name::Keepalive),
     (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, Name::KeepIdle),
     (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, Name::KeepInterval),
@@ -115,6 +117,7 @@ pub(crate) struct Settings {
     pub(crate) write_timeout: Option<Duration>,
     linger: Option<Duration>,
     nodelay: bool,
+    oob_inline: bool,
     keepalive: Keepalive,
     /// Milliseconds; zero is none.
     user_timeout: c_int,
@@ -129,6 +132,7 @@ impl Settings {
     pub(crate) fn builder(&self) -> Builder {
         let mut builder = Builder::new()
             .nodelay(self.nodelay)
+            .oob_inline(self.oob_inline)
             .only_v6(self.only_v6)
             .reuse_port(self.reuse_port)
             .zcopy_threshold(self.threshold);
@@ -147,6 +151,7 @@ impl Settings {
         stream.set_write_timeout(self.write_timeout)?;
         stream.set_linger(self.linger)?;
         stream.set_nodelay(self.nodelay)?;
+        stream.set_oob_inline(self.oob_inline)?;
         stream.set_zcopy_threshold(self.threshold)?;
         let seconds = |value: c_int| Duration::from_secs(value.unsigned_abs().into());
         let millis = Duration::from_millis(self.user_timeout.unsigned_abs().into());
@@ -179,6 +184,7 @@ impl Settings {
             Name::WriteTimeout => self.write_timeout = time(bytes)?,
             Name::Linger => self.linger = linger(bytes)?,
             Name::Nodelay => self.nodelay = int(bytes)? != 0,
+            Name::OobInline => self.oob_inline = int(bytes)? != 0,
             Name::Keepalive => self.keepalive.on = int(bytes)? != 0,
             Name::KeepIdle => self.keepalive.idle = within(int(bytes)?, 1, KEEP_TIME_MAX)?,
             Name::KeepInterval => self.keepalive.interval = within(int(bytes)?, 1, KEEP_TIME_MAX)?,
@@ -217,6 +223,7 @@ impl Settings {
             Name::WriteTimeout => time_bytes(self.write_timeout),
             Name::Linger => linger_bytes(self.linger),
             Name::Nodelay => int_bytes(c_int::from(self.nodelay)),
+            Name::OobInline => int_bytes(c_int::from(self.oob_inline)),
             Name::Keepalive => int_bytes(c_int::from(self.keepalive.on)),
             Name::KeepIdle => int_bytes(self.keepalive.idle),
             Name::KeepInterval => int_bytes(self.keepalive.interval),

@@ -262,6 +262,40 @@ impl Socket {
         self.counted(result.map_err(Failure::from))
     }
 
+    /// Sends, the last byte urgent.
+    pub(crate) fn send_urgent(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Failure> {
+        let nonblocking = flags.nonblocking || self.is_nonblocking();
+        let stream = self.stream(nonblocking, |s| s.write_timeout, libc::EPIPE)?;
+        let result = stream.send_urgent_with(bytes, SendFlags { nonblocking });
+        self.counted(result.map_err(Failure::from))
+    }
+
+    /// Receives the urgent byte, if there is room for one.
+    pub(crate) fn recv_urgent(&self, to: &mut [u8], peek: bool) -> Result<usize, Failure> {
+        let stream = self.stream(true, |s| s.read_timeout, libc::ENOTCONN)?;
+        let found = if peek {
+            stream.peek_urgent()
+        } else {
+            stream.recv_urgent()
+        };
+        let byte = found.map_err(|error| self.or_closed(error.into()))?;
+        Ok(match (byte, to.first_mut()) {
+            (Some(byte), Some(to)) => {
+                *to = byte;
+                1
+            }
+            _ => 0,
+        })
+    }
+
+    /// The next byte of the stream is the urgent one.
+    pub(crate) fn at_mark(&self) -> Result<bool, Failure> {
+        let stream = self.stream(true, |s| s.read_timeout, libc::ENOTCONN)?;
+        stream
+            .at_mark()
+            .map_err(|error| self.or_closed(error.into()))
+    }
+
     /// Bytes that were moved count, whatever has become of the socket since.
     fn counted(&self, result: Result<usize, Failure>) -> Result<usize, Failure> {
         match result {

@@ -122,6 +122,13 @@ impl Builder {
         self
     }
 
+    /// See [`SdpStream::set_oob_inline`](crate::SdpStream::set_oob_inline).
+    #[must_use]
+    pub fn oob_inline(self, on: bool) -> Self {
+        self.options.set_oob_inline(on);
+        self
+    }
+
     /// IPV6_V6ONLY, for listeners.
     #[must_use]
     pub fn only_v6(mut self, on: bool) -> Self {

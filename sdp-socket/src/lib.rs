@@ -52,6 +52,7 @@ mod ready;
 mod stats;
 mod stream;
 mod sync;
+mod urgent;
 
 pub use bound::SdpBound;
 pub use buffer::SdpBuffer;

@@ -68,6 +68,7 @@ struct Shared {
     recv_low_water: AtomicUsize,
     nonblocking: AtomicBool,
     nodelay: AtomicBool,
+    oob_inline: AtomicBool,
     liveness: Liveness,
 }
 
@@ -84,6 +85,7 @@ impl Default for Options {
                 recv_low_water: AtomicUsize::new(1),
                 nonblocking: AtomicBool::new(false),
                 nodelay: AtomicBool::new(false),
+                oob_inline: AtomicBool::new(false),
                 liveness: Liveness::default(),
             }),
             fixed: Fixed::default(),
@@ -114,6 +116,7 @@ impl Options {
         };
         copy.set_threshold(self.threshold());
         copy.set_nodelay(self.nodelay());
+        copy.set_oob_inline(self.oob_inline());
         copy.set_linger(self.linger());
         copy.liveness().copy_from(self.liveness());
         copy
@@ -162,6 +165,14 @@ impl Options {
 
     pub(crate) fn set_nodelay(&self, on: bool) {
         self.shared.nodelay.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn oob_inline(&self) -> bool {
+        self.shared.oob_inline.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_oob_inline(&self, on: bool) {
+        self.shared.oob_inline.store(on, Ordering::Relaxed);
     }
 
     pub(crate) fn threshold(&self) -> ZcopyThreshold {
@@ -248,6 +259,7 @@ impl Options {
         config.zcopy_threshold = Self::engine_threshold(self.threshold(), same_host);
         config.adaptive = Self::engine_adaptive(self.threshold(), same_host);
         config.nodelay = self.nodelay();
+        config.oob_inline = self.oob_inline();
         config.keepalive = self.liveness().keepalive();
         config.user_timeout = self.liveness().user_timeout();
         (config.send_buffer_len, config.recv_buffer_total) = self.buffer_sizes();

@@ -9,12 +9,17 @@
 //! | no OUT | P's own send queue is full; Q has not read it |
 //! | RDHUP | Q is shut for writing |
 //! | HUP | Q is closed |
+//! | PRI, and IN | an urgent byte from Q lies unread in P (needs Linux 5.15) |
 //! | ERR | Q was closed while the *primer*, a byte of P's, lay unread in it |
 //!
 //! Each arrival gives a new token, so a new edge for EPOLLET; the older tokens are taken back, so
 //! P is never without IN while there is something to read, and never keeps more than one for
 //! long. What a program itself reads from or writes to P is lost on it: the descriptor is for
 //! waiting only.
+//!
+//! The kernel reports an urgent byte as something to read, too. A receive that finds nothing but an
+//! urgent byte in the stream leaves it there, so that is an idle turn and no more. While one is
+//! shown tokens are only added, since a receive from P would take it.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -60,6 +65,8 @@ pub(crate) struct Level {
     pub(crate) full: bool,
     /// A non-blocking send has room for plenty. Between the two nothing changes.
     pub(crate) roomy: bool,
+    /// There is an urgent byte that was not received.
+    pub(crate) urgent: bool,
     /// The peer sends no more.
     pub(crate) read_closed: bool,
     /// The connection has ended; in error if so.
@@ -72,6 +79,7 @@ pub(crate) struct ReadyPair {
     p: Arc<OwnedFd>,
     q: Option<OwnedFd>,
     token: bool,
+    urgent: bool,
     filled: bool,
     shut: bool,
     arrivals: u64,
@@ -91,6 +99,7 @@ impl ReadyPair {
             p: Arc::new(p),
             q: Some(q),
             token: false,
+            urgent: false,
             filled: false,
             shut: false,
             arrivals: 0,
@@ -112,6 +121,7 @@ impl ReadyPair {
         if self.q.is_none() {
             return Ok(());
         }
+        self.show_urgent(level.urgent)?;
         self.show_readable(level)?;
         if level.ended.is_none() && level.full && !self.filled {
             self.fill()?;
@@ -147,15 +157,40 @@ impl ReadyPair {
             }
             (true, true) if arrived => {
                 self.put_token()?;
-                self.take_tokens(1)?;
+                if !self.urgent {
+                    self.take_tokens(1)?;
+                }
             }
-            (false, true) => {
+            (false, true) if !self.urgent => {
                 self.token = false;
                 self.take_tokens(usize::MAX)?;
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// PRI is shown, or taken back. A kernel that has none for these sockets shows none.
+    fn show_urgent(&mut self, urgent: bool) -> io::Result<()> {
+        if urgent == self.urgent || self.shut {
+            return Ok(());
+        }
+        self.urgent = urgent;
+        if urgent {
+            let Some(q) = &self.q else { return Ok(()) };
+            let flags = SendFlags::OOB | SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            return match send(q, b"u", flags) {
+                Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP) => Ok(()),
+                Err(e) => Err(e.into()),
+            };
+        }
+        match recv(&*self.p, &mut [0; 1], RecvFlags::OOB | RecvFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::AGAIN | Errno::INVAL | Errno::OPNOTSUPP) => {}
+            Err(e) => return Err(e.into()),
+        }
+        // What lies there now is as old as the byte; the next look at the level puts a new token.
+        self.token = false;
+        self.take_tokens(usize::MAX)
     }
 
     fn put_token(&mut self) -> io::Result<()> {
@@ -231,7 +266,7 @@ mod tests {
     };
 
     fn state(pair: &ReadyPair) -> PollFlags {
-        let all = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP;
+        let all = PollFlags::IN | PollFlags::PRI | PollFlags::OUT | PollFlags::RDHUP;
         let ready = pair.descriptor();
         let mut fds = [PollFd::new(&ready, all)];
         poll(&mut fds, Some(&ZERO)).unwrap();
@@ -248,6 +283,7 @@ mod tests {
         arrivals: 1,
         full: false,
         roomy: true,
+        urgent: false,
         read_closed: false,
         ended: None,
     };
@@ -292,6 +328,41 @@ mod tests {
             ..half
         };
         assert_eq!(shown(&mut pair, over), open | PollFlags::HUP);
+    }
+
+    /// An urgent byte is shown by itself and beside tokens, and taken back without a trace. Where
+    /// the kernel cannot, everything else is as without it.
+    #[test]
+    fn urgent_bytes() {
+        let mut pair = ReadyPair::new().unwrap();
+        let quiet = Level {
+            readable: false,
+            arrivals: 0,
+            ..READABLE
+        };
+        for before in [quiet, READABLE] {
+            shown(&mut pair, before);
+            let mask = shown(
+                &mut pair,
+                Level {
+                    urgent: true,
+                    ..before
+                },
+            );
+            let open = PollFlags::IN | PollFlags::OUT;
+            assert!(mask == open | PollFlags::PRI || mask == state(&pair));
+            for arrivals in 5..900 {
+                let level = Level {
+                    urgent: true,
+                    readable: arrivals % 3 > 0,
+                    arrivals,
+                    ..READABLE
+                };
+                assert_eq!(shown(&mut pair, level), mask | PollFlags::IN);
+            }
+            assert_eq!(shown(&mut pair, READABLE), open);
+            assert_eq!(shown(&mut pair, quiet), PollFlags::OUT);
+        }
     }
 
     /// A reset is reported as an error, whatever the state before.

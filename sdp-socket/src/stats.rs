@@ -145,6 +145,7 @@ fn reason_name(reason: CopyReason) -> &'static str {
         CopyReason::SmallReceive => "small_receive",
         CopyReason::ReadAhead => "read_ahead",
         CopyReason::Peek => "peek",
+        CopyReason::Urgent => "urgent",
         CopyReason::NotMeasured => "not_measured",
         CopyReason::MeasuredSlower => "measured_slower",
         CopyReason::Exploring => "exploring",

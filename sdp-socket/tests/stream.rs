@@ -55,6 +55,10 @@ macro_rules! common_bodies {
                 read_timeout, options_are_kept, write_timeout, nonblocking, nonblocking_and_back,
             },
             queues::{read_waitall, read_waitall_timeout, low_water, queue_lengths},
+            urgent::{
+                urgent_byte_out_of_band, urgent_byte_passed_over, urgent_byte_in_line,
+                two_urgent_bytes, urgent_byte_at_the_mark_of_another, urgent_during_a_large_write,
+            },
             names::{
                 addresses, wildcard_addresses, addresses_v6, connect_refused, bind_in_use,
                 bind_elsewhere, connect_before_accept, listener_dropped_before_accept,
@@ -75,6 +79,7 @@ macro_rules! sdp_bodies {
                 too_many_bytes,
             },
             ours::{
+                urgent_byte_beside_a_blocked_write,
                 writes_never_interleave, small_writes_never_interleave,
                 one_port_space_with_tcp, builder_clones_are_independent, accepted_streams_inherit,
                 connect_timeout, write_while_unwinding,

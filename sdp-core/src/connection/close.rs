@@ -93,7 +93,7 @@ impl Connection {
             self.rx.let_go(&mut self.sh);
             return;
         }
-        let unread = self.rx.has_unread();
+        let unread = self.rx.has_unread(&self.sh);
         if unread || linger == Some(Duration::ZERO) || self.sh.life.is_handshake() {
             return self.on_abort(now, ConnectionError::LocallyAborted);
         }

@@ -90,8 +90,11 @@ impl Connection {
         invalidated: Option<Rkey>,
     ) -> Result<(), ConnectionError> {
         let sh = &mut self.sh;
+        if head.flags.contains(Flags::OOB_PEND) && !is_payload_data(head) {
+            self.rx.on_urgent_announced(sh, buf, head.flags);
+        }
         match head.body {
-            Body::Data => return self.rx.on_data(sh, buf, head.payload_len),
+            Body::Data => return self.rx.on_data(sh, buf, head.flags, head.payload_len),
             Body::SrcAvail(advert) => {
                 let inline = head.payload_len;
                 return self.rx.on_src_avail(sh, now, buf, advert, inline);
@@ -212,4 +215,9 @@ impl Connection {
             | Completion::Flushed => self.on_transport_end(ConnectionError::Reset),
         }
     }
+}
+
+/// Data whose urgent byte, if any, belongs to its own payload.
+fn is_payload_data(head: &Head) -> bool {
+    head.body == Body::Data && head.payload_len > 0
 }

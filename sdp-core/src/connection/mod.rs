@@ -13,9 +13,9 @@ use sdp_wire::{RemoteAddr, Rkey};
 
 use crate::action::Action;
 use crate::adaptive::{Adaptive, Choice, Choices};
-use crate::call::{CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep};
+use crate::call::{CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep, UrgentRecv};
 use crate::config::{Config, ZcopyThreshold};
-use crate::error::ConnectionError;
+use crate::error::{CallError, ConnectionError};
 use crate::event::{CmInput, Completion, Event, Received};
 use crate::ids::{BufferId, JobId, KeyId, RecvId, SendId, WorkId};
 use crate::keepalive::Keepalive;
@@ -230,7 +230,8 @@ impl Connection {
     pub fn recv_poll(&mut self, now: Instant, id: RecvId) -> RecvStep {
         let step = self.rx.step(&mut self.sh, now, id);
         // Without its reader, what is unread may have to be buffered.
-        if matches!(step, RecvStep::Done(_)) && self.rx.has_unread() {
+        let unread = matches!(step, RecvStep::Done(_)) && self.rx.has_unread(&self.sh);
+        if self.rx.has_passed_urgent() || unread {
             self.pump(now);
         }
         step
@@ -251,6 +252,30 @@ impl Connection {
     pub fn recv_end(&mut self, now: Instant, id: RecvId, why: EndCall) {
         self.rx.end(&mut self.sh, now, id, why);
         self.pump(now);
+    }
+
+    /// Sends `len` bytes, the last of them urgent, without waiting for another send (MSG_OOB). The
+    /// caller appends the bytes to the connection's urgent memory before it polls the next action.
+    /// `false`: the send is too long for that, there is no room, or the handshake is under way;
+    /// it is to take its turn, as [`SendRequest::urgent`].
+    ///
+    /// # Errors
+    /// As of a send: nothing may be sent any more.
+    pub fn send_urgent(&mut self, now: Instant, len: usize) -> Result<bool, CallError> {
+        let accepted = self.tx.send_urgent(&mut self.sh, len);
+        self.pump(now);
+        accepted
+    }
+
+    /// Receives the urgent byte out of band. `peek`: leaves it for the next such receive.
+    pub fn recv_urgent(&mut self, peek: bool) -> UrgentRecv {
+        self.rx.recv_urgent(&self.sh, peek)
+    }
+
+    /// SO_OOBINLINE.
+    pub fn set_oob_inline(&mut self, inline: bool) {
+        self.sh.config.oob_inline = inline;
+        self.sh.wake.recv = true;
     }
 
     /// No more sends: what was accepted is delivered, then the peer reads the end of the stream.
@@ -394,13 +419,26 @@ impl Connection {
         self.rx.readable_len(&self.sh)
     }
 
+    /// The next byte of the stream is an urgent one, or was (sockatmark).
+    #[must_use]
+    pub fn is_at_mark(&self) -> bool {
+        self.rx.at_mark()
+    }
+
+    /// There is an urgent byte that was not received out of band.
+    #[must_use]
+    pub fn has_urgent(&self) -> bool {
+        self.rx.has_urgent()
+    }
+
     /// A receive would not wait: bytes enough, the end of the stream, or an error.
     #[must_use]
     pub fn is_readable(&self) -> bool {
         let (life, config) = (&self.sh.life, &self.sh.config);
         // More than the memory holds will never come.
         let enough = config.recv_low_water.min(config.recv_buffer_total).max(1);
-        life.is_over() || life.rx_shut || life.peer_fin || self.readable_len() >= enough
+        let ended = life.is_over() || life.rx_shut || life.peer_fin;
+        ended || self.readable_len() >= enough || self.rx.ends_at_mark()
     }
 
     /// Bytes of a send in progress that are accepted: what it returns if it must end.

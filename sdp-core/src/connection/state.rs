@@ -1,6 +1,6 @@
 //! What the halves of a connection share, and where the connection stands.
 
-use sdp_wire::{BSDH_LEN, Body, Version};
+use sdp_wire::{BSDH_LEN, Body, Flags, Version};
 
 use crate::action::Payload;
 use crate::adaptive::Choices;
@@ -18,6 +18,7 @@ use crate::patience::Patience;
 use crate::resize::Resize;
 use crate::stats::{Stats, mid_index};
 use crate::timer::Timers;
+use crate::tx::Pend;
 
 /// Where a connection stands, for reports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,6 +150,7 @@ pub(crate) struct Wake {
     pub(crate) connected: bool,
     pub(crate) send: bool,
     pub(crate) recv: bool,
+    pub(crate) urgent: bool,
     pub(crate) closed: Option<Option<ConnectionError>>,
 }
 
@@ -160,6 +162,8 @@ impl Wake {
             Some(Event::RecvReady)
         } else if core::mem::take(&mut self.send) {
             Some(Event::SendReady)
+        } else if core::mem::take(&mut self.urgent) {
+            Some(Event::Urgent)
         } else {
             self.closed.take().map(Event::Closed)
         }
@@ -183,6 +187,7 @@ pub(crate) struct Shared {
     pub(crate) wake: Wake,
     pub(crate) timers: Timers,
     pub(crate) control: Control,
+    pub(crate) pend: Pend,
     pub(crate) patience: Patience,
     pub(crate) resize: Resize,
     pub(crate) choices: Option<Choices>,
@@ -209,6 +214,7 @@ impl Shared {
             wake: Wake::default(),
             timers: Timers::default(),
             control: Control::default(),
+            pend: Pend::default(),
             patience: Patience::new(config.rendezvous_wait_min, config.rendezvous_wait),
             resize: Resize::new(
                 stage == Stage::Accepting,
@@ -227,7 +233,11 @@ impl Shared {
     /// Queues a message; the caller has checked credits and slots. One that leaves too few credits
     /// for payload or a nudge wakes the peer by itself: nothing else may be able to.
     pub(crate) fn send(&mut self, mut out: Outgoing) -> (u32, Option<WorkId>) {
-        out.solicited |= self.credits.is_last_call();
+        if self.pend.ride() {
+            out.flags |= Flags::OOB_PEND;
+        }
+        let asks = out.body.is_solicited(out.flags);
+        out.solicited |= asks || self.credits.is_last_call();
         if let Payload::Grant { len, .. } = out.payload {
             let full = usize::try_from(len).is_ok_and(|len| len >= self.data_len_max());
             self.resize.on_payload_sent(full);

@@ -26,6 +26,8 @@ pub(super) struct RecvCall {
     pub(super) keys: usize,
     /// Its memory cannot be offered to the peer, for this reason.
     pub(super) sink_failed: Option<CopyReason>,
+    /// Looking: bytes of the queue passed over, which is an urgent one at most.
+    pub(super) passed: usize,
     /// It found nothing when it looked.
     pub(super) waited: bool,
     /// The caller's memory could not be written.
@@ -100,6 +102,7 @@ impl Rx {
             end: None,
             keys: 0,
             sink_failed: None,
+            passed: 0,
             waited: false,
             fault: false,
             req,
@@ -161,10 +164,24 @@ impl Rx {
         if call.got == call.req.len {
             return RecvStep::Done(Ok(call.got));
         }
-        let from = if call.req.peek { call.got } else { 0 };
+        let from = if call.req.peek {
+            call.got + call.passed
+        } else {
+            0
+        };
+        let to_mark = self.urgent.mark().and_then(|mark| mark.checked_sub(from));
+        if to_mark == Some(0) {
+            if call.got > 0 {
+                return RecvStep::Done(Ok(call.got));
+            }
+            if !sh.config.oob_inline && call.passed == 0 {
+                return self.step_at_urgent(sh, id);
+            }
+        }
         match self.queue.run_at(from) {
             Some(Ok((from, len))) => {
-                let (at, len) = (call.got, len.min(call.rest()));
+                let upto = to_mark.filter(|len| *len > 0).unwrap_or(len);
+                let (at, len) = (call.got, len.min(call.rest()).min(upto));
                 call.copying = Some(len);
                 return RecvStep::Copy { from, at, len };
             }
@@ -173,6 +190,19 @@ impl Rx {
             None => {}
         }
         self.step_dry(sh, id)
+    }
+
+    /// The call begins at an urgent byte, which is not for it. While there is nothing behind it,
+    /// the byte stays for a receive out of band.
+    fn step_at_urgent(&mut self, sh: &mut Shared, id: RecvId) -> RecvStep {
+        if self.queue.len() == 1 && !self.adverts.has_unread() {
+            return self.step_dry(sh, id);
+        }
+        match self.calls.head_mut() {
+            Some(call) if call.req.peek => call.passed = 1,
+            _ => self.pass_urgent(sh),
+        }
+        self.step_head(sh, id)
     }
 
     /// All that was received has been delivered.

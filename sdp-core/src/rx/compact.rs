@@ -56,7 +56,7 @@ impl Rx {
         }
         self.compaction.active = true;
         while self.compaction.moves.len() < JOBS_MAX {
-            let Some((index, buf, offset, len)) = self.queue.movable() else {
+            let Some((index, buf, offset, len)) = self.queue.movable(self.urgent.mark()) else {
                 return;
             };
             let room = self.chunks.reserve(len, sh.chunk_len());

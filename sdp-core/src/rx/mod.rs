@@ -12,11 +12,12 @@ mod compact;
 mod queue;
 mod read;
 mod sink;
+mod urgent;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use sdp_wire::{BSDH_LEN, SrcAvail};
+use sdp_wire::{BSDH_LEN, Flags, SrcAvail};
 
 use crate::action::Action;
 use crate::connection::Shared;
@@ -34,6 +35,7 @@ use compact::Compaction;
 use queue::{Chunks, Queue, Taken};
 use read::Read;
 use sink::Offers;
+use urgent::Urgent;
 
 /// The receiving half.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub(crate) struct Rx {
     buffers: Buffers,
     adverts: Adverts,
     offers: Offers,
+    urgent: Urgent,
     /// RDMA READs outstanding, oldest first.
     reads: VecDeque<Read>,
     /// Bytes of them that go to private memory.
@@ -63,6 +66,7 @@ impl Rx {
             buffers: Buffers::new(initial, max),
             adverts: Adverts::default(),
             offers: Offers::default(),
+            urgent: Urgent::default(),
             reads: VecDeque::new(),
             reading_ahead: 0,
             compaction: Compaction::default(),
@@ -82,12 +86,16 @@ impl Rx {
         } else {
             0
         };
-        self.queue.len() + adverts
+        let queued = self.queued_len(sh);
+        if queued < self.queue.len() && !self.at_mark() {
+            return queued;
+        }
+        queued + adverts
     }
 
     /// There are bytes that nobody has taken.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.held() > 0 || self.adverts.has_unread()
+    pub(crate) fn has_unread(&self, sh: &Shared) -> bool {
+        (self.held() > 0 && !self.is_spent(sh)) || self.adverts.has_unread()
     }
 
     /// An advert of the peer's is not finished.
@@ -140,6 +148,7 @@ impl Rx {
         &mut self,
         sh: &mut Shared,
         buf: BufferId,
+        flags: Flags,
         len: u32,
     ) -> Result<(), ConnectionError> {
         if len == 0 {
@@ -149,6 +158,7 @@ impl Rx {
         }
         self.adverts.on_data(len)?;
         self.take_payload(sh, buf, BSDH_LEN, len);
+        self.on_urgent_flags(sh, buf, flags, len);
         Ok(())
     }
 
@@ -274,6 +284,7 @@ impl Rx {
 
     /// Takes `len` bytes from the queue.
     fn take(&mut self, sh: &mut Shared, len: usize) {
+        self.urgent.on_taken(len);
         match self.queue.take(len) {
             Taken::Part => {}
             Taken::Buffer(buf) => self.buffers.put(buf),
@@ -345,6 +356,7 @@ impl Rx {
             return;
         }
         self.queue.clear();
+        self.urgent.clear();
         let busy: Vec<MemId> = self.reads.iter().filter_map(Read::mem).collect();
         for mem in self.chunks.clear(&busy) {
             sh.out.push(Action::FreeMem(mem));

@@ -529,6 +529,7 @@ fn an_advert_does_not_confirm_what_came_after_it_was_queued() {
         len: LEN,
         segment_ends: [LEN].into_iter().collect(),
         nonblocking: false,
+        urgent: false,
         registered: false,
         copy_reason: None,
     };

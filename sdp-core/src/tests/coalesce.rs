@@ -52,6 +52,7 @@ fn a_large_send_that_begins_with_a_short_piece_is_not_held_back() {
         len: 27_592,
         segment_ends: [105, 5_998, 27_592].into_iter().collect(),
         nonblocking: false,
+        urgent: false,
         registered: true,
         copy_reason: None,
     };

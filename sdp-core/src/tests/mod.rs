@@ -12,5 +12,6 @@ mod pipelined;
 mod random;
 mod resize;
 mod table;
+mod urgent;
 mod write;
 mod zcopy;

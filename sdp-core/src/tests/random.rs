@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
+use super::urgent::assert_announced;
 use super::util::app::Op;
 use super::util::world::{Laws, World};
 use crate::mark::Mark;
@@ -71,12 +72,38 @@ fn sleep() -> impl Strategy<Value = Op> {
     (1..600_000_u64).prop_map(Op::Sleep)
 }
 
+/// Urgent sends by a thread of their own.
+fn urgents() -> impl Strategy<Value = Vec<Op>> {
+    let urgent = (0..3_usize, 0..200_usize).prop_map(|(kind, lead)| match kind {
+        0 => Op::UrgentInTurn {
+            lead: lead * 20,
+            nonblocking: false,
+        },
+        _ => Op::Urgent { lead: lead % 7 },
+    });
+    let pause = (1..30_000_u64).prop_map(Op::Sleep);
+    prop_oneof![
+        2 => Just(Vec::new()),
+        1 => vec(prop_oneof![2 => urgent, 1 => pause], 0..9),
+    ]
+}
+
+fn recv_urgent() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        any::<bool>().prop_map(|peek| Op::RecvUrgent { peek }),
+        any::<bool>().prop_map(Op::Inline),
+    ]
+}
+
 fn sender() -> impl Strategy<Value = Vec<Op>> {
     vec(prop_oneof![5 => send(), 1 => sleep()], 0..14)
 }
 
 fn receiver() -> impl Strategy<Value = Vec<Op>> {
-    vec(prop_oneof![4 => recv(), 1 => sleep()], 0..14)
+    vec(
+        prop_oneof![8 => recv(), 2 => sleep(), 1 => recv_urgent()],
+        0..14,
+    )
 }
 
 fn config() -> impl Strategy<Value = Config> {
@@ -154,7 +181,7 @@ fn laws() -> impl Strategy<Value = Laws> {
 }
 
 /// Programs and the world they run in.
-type Case = ([Config; 2], Laws, [[Vec<Op>; 2]; 2]);
+type Case = ([Config; 2], Laws, [[Vec<Op>; 3]; 2]);
 
 fn case() -> impl Strategy<Value = Case> {
     (
@@ -162,8 +189,11 @@ fn case() -> impl Strategy<Value = Case> {
         laws(),
         [sender(), sender()],
         [receiver(), receiver()],
+        [urgents(), urgents()],
     )
-        .prop_map(|(configs, laws, [s0, s1], [r0, r1])| (configs, laws, [[s0, r0], [s1, r1]]))
+        .prop_map(|(configs, laws, [s0, s1], [r0, r1], [u0, u1])| {
+            (configs, laws, [[s0, r0, u0], [s1, r1, u1]])
+        })
 }
 
 /// As [`case`], of sides that would rather not copy: small buffers, low thresholds, short waits.
@@ -198,8 +228,13 @@ fn rdma_case() -> impl Strategy<Value = Case> {
             4 => (200..6_000_usize).prop_map(|len| Op::recv_for(len, 3_000_000)),
             4 => (200..6_000_usize, 1..90_000_u64).prop_map(|(len, time)| Op::recv_for(len, time)),
             1 => (1..60_000_u64).prop_map(Op::Sleep),
+            1 => recv_urgent(),
         ];
-        [vec(send, 5..30).boxed(), vec(recv, 5..40).boxed()]
+        [
+            vec(send, 5..30).boxed(),
+            vec(recv, 5..40).boxed(),
+            urgents().boxed(),
+        ]
     };
     ([config.clone(), config], laws(), [programs(), programs()])
         .prop_map(|(configs, laws, programs)| (configs, laws, programs))
@@ -208,14 +243,18 @@ fn rdma_case() -> impl Strategy<Value = Case> {
 /// Both sides send and receive at random, say goodbye, and read to the end.
 fn run((configs, laws, programs): Case) -> World {
     let mut world = World::new(configs, laws);
-    for (side, [sends, receives]) in programs.into_iter().enumerate() {
+    for (side, [sends, receives, urgents]) in programs.into_iter().enumerate() {
         world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
         let last = Op::RecvToEnd { len: 20_000 };
         world.spawn(side, receives.into_iter().chain([last]));
+        world.spawn(side, urgents);
     }
     world.finish();
     world.assert_delivered();
     world.run();
+    for side in 0..2 {
+        assert_announced(&world, side);
+    }
     for nic in &world.nics {
         assert!(nic.conn.is_closed(), "not closed: {}", world.picture());
         assert!(nic.mems.is_empty(), "memory left: {}", world.picture());
@@ -228,10 +267,11 @@ fn run((configs, laws, programs): Case) -> World {
 /// every call ends.
 fn run_broken((configs, laws, programs): Case, at: u64, how: u8) {
     let mut world = World::new(configs, laws);
-    for (side, [sends, receives]) in programs.into_iter().enumerate() {
+    for (side, [sends, receives, urgents]) in programs.into_iter().enumerate() {
         world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
         let last = Op::RecvToEnd { len: 20_000 };
         world.spawn(side, receives.into_iter().chain([last]));
+        world.spawn(side, urgents);
     }
     let end = match how {
         0 => Op::Abort,

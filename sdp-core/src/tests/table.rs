@@ -10,12 +10,13 @@ use super::util::lone::Lone;
 use crate::{Completion, Config, ConnectionError, EndCall, Event, SendStep, ZcopyThreshold};
 
 /// States to be in, by name.
-const STATES: [&str; 13] = [
+const STATES: [&str; 14] = [
     "accepted",
     "open",
     "source advert",
     "source adverts",
     "source cancelling",
+    "source urgent",
     "sink advert",
     "sink reading",
     "sink pipelined",
@@ -70,11 +71,14 @@ fn in_state(state: &str) -> Lone {
         _ => lone(),
     };
     match state {
-        "source advert" | "source cancelling" => {
+        "source advert" | "source cancelling" | "source urgent" => {
             let (id, step) = lone.send(10_000);
             assert_eq!(step, SendStep::Wait);
             if state == "source cancelling" {
                 lone.conn.send_end(lone.instant(), id, EndCall::TimedOut);
+                lone.drain();
+            } else if state == "source urgent" {
+                assert_eq!(lone.conn.send_urgent(lone.instant(), 1), Ok(true));
                 lone.drain();
             }
         }

@@ -8,6 +8,7 @@ use crate::ids::GrantId;
 use crate::stats::CopyReason;
 use crate::time::Instant;
 
+use super::urgent::PEND_REACH;
 use super::zcopy::Advertise;
 use super::{SendCall, Tx};
 
@@ -24,6 +25,13 @@ impl SendCall {
     /// The peer still expects bytes of a refused advert.
     pub(super) const fn is_owing(&self) -> bool {
         self.pos < self.owed_to && !self.fault
+    }
+
+    /// Bytes of this call that are sent before anything else is: those of the copy being made, and
+    /// those owed to the peer.
+    pub(super) fn under_way(&self) -> usize {
+        let copying = self.copying.map_or(0, |(_, len)| len);
+        copying.max(self.owed_to.saturating_sub(self.pos))
     }
 
     /// Nothing stands in the way of handing on its next bytes.
@@ -114,16 +122,24 @@ impl Tx {
         let clear = self.pipe_is_clear();
         let free = self.private.free(sh.config.send_buffer_len);
         let stalled = self.is_stalled(sh, now);
+        let behind_urgent = !self.urgent.is_empty();
         let Some(call) = self.calls.head_mut() else {
             return SendStep::Wait;
         };
         let at = call.pos;
         let owed = call.owed_to.saturating_sub(call.pos);
         let run = match owed {
+            // What interrupted this call goes first, and does not take long.
+            0 if behind_urgent => return SendStep::Wait,
             0 => call.copy_run(sh.config.zcopy_threshold),
             owed => owed,
         };
         let data_max = sh.data_len_max();
+        let run = match call.rest().checked_sub(PEND_REACH + 1) {
+            // The message with the urgent byte can announce it.
+            Some(before) if call.req.urgent && before > 0 => run.min(before),
+            _ => run,
+        };
         // Only a small call is held back for others: a large one has enough to fill messages.
         let gather = call.rest() < data_max && sh.coalesce();
         if clear && sh.can_payload() && !call.grant_failed && !advert_blocked && !gather {

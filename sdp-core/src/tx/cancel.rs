@@ -74,7 +74,7 @@ impl Tx {
     }
 
     /// Takes back every advert. Those the peer has not heard of go at once.
-    fn cancel_all(&mut self, sh: &mut Shared) {
+    pub(super) fn cancel_all(&mut self, sh: &mut Shared) {
         while let Some(advert) = self.pipeline.pop_unposted() {
             sh.reached(Mark::Withdrawn);
             self.withdraw(sh, &advert, false);
@@ -145,9 +145,9 @@ impl Tx {
             Cancel::Sent(cancel) if mutant!(RefusalTakenForAnswer) || distance(mseq_ack, cancel) >= 0);
         self.finish_front(sh, invalidated.is_some());
         if let Some(call) = self.calls.head_mut() {
-            if answered {
+            if answered && (self.urgent.is_empty() || self.pipeline.judged) {
                 call.copy_reason = Some(CopyReason::NoReader);
-            } else {
+            } else if !answered {
                 call.copy_reason = Some(CopyReason::PeerRefused);
                 call.owed_to = end;
             }

@@ -10,12 +10,13 @@ mod bcopy;
 mod cancel;
 mod pipeline;
 mod private;
+mod urgent;
 mod write;
 mod zcopy;
 
 use alloc::collections::VecDeque;
 
-use sdp_wire::Body;
+use sdp_wire::{Body, Flags};
 
 use crate::action::Payload;
 use crate::call::{CopyTarget, EndCall, SendRequest, SendStep};
@@ -30,13 +31,18 @@ use crate::turns::Turns;
 
 use pipeline::Pipeline;
 use private::Private;
+use urgent::Urgent;
 use write::Writes;
+
+pub(crate) use urgent::Pend;
 
 /// A message buffer with payload, waiting for a credit.
 #[derive(Clone, Copy, Debug)]
 struct Filled {
     grant: GrantId,
     len: u32,
+    /// Its last byte is urgent.
+    urgent: bool,
 }
 
 /// A send call in progress.
@@ -77,6 +83,7 @@ pub(crate) struct Tx {
     filled: VecDeque<Filled>,
     pipeline: Pipeline,
     writes: Writes,
+    urgent: Urgent,
     next_grant: u32,
     /// Since when the pipe has been blocked without progress at the peer.
     blocked_from: Option<Instant>,
@@ -99,6 +106,7 @@ impl Tx {
             filled: VecDeque::with_capacity(4),
             pipeline: Pipeline::new(),
             writes: Writes::default(),
+            urgent: Urgent::default(),
             next_grant: 0,
             blocked_from: None,
             turned_away: false,
@@ -106,7 +114,11 @@ impl Tx {
     }
 
     /// Takes a turn for a send.
-    pub(crate) fn start(&mut self, req: SendRequest) -> SendId {
+    pub(crate) fn start(&mut self, mut req: SendRequest) -> SendId {
+        if req.urgent {
+            // The urgent byte never travels by RDMA (§4.11).
+            req.copy_reason = Some(CopyReason::Urgent);
+        }
         let call = SendCall {
             pos: 0,
             accepted: 0,
@@ -250,12 +262,17 @@ impl Tx {
         let transfers = u64::from(call.counted != Some(reason));
         call.counted = Some(reason);
         sh.stats.count_copy(reason, transfers, len);
+        let ends_urgent = call.req.urgent && call.pos == call.req.len;
         match (to, u32::try_from(len)) {
             (CopyTarget::Message(grant), Ok(len)) if len > 0 => {
-                self.filled.push_back(Filled { grant, len });
+                let urgent = false;
+                self.filled.push_back(Filled { grant, len, urgent });
             }
-            (CopyTarget::Message(grant), _) => sh.out.drop_grant(grant),
+            (CopyTarget::Message(grant), _) => return sh.out.drop_grant(grant),
             (CopyTarget::Private, _) => self.private.push(len),
+        }
+        if ends_urgent {
+            self.mark_last(sh, to != CopyTarget::Private);
         }
     }
 
@@ -312,7 +329,9 @@ impl Tx {
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
         self.post_filled(sh);
+        self.release_urgent(sh);
         self.stage(sh, now);
+        self.flush_pend(sh);
         self.post_adverts(sh, now);
         self.flush_cancel(sh);
         sh.flush_kills();
@@ -329,10 +348,11 @@ impl Tx {
     }
 
     fn post_filled(&mut self, sh: &mut Shared) {
-        while let Some(Filled { grant, len }) = self.filled.front().copied() {
+        while let Some(Filled { grant, len, urgent }) = self.filled.front().copied() {
             if !sh.can_payload() {
                 return;
             }
+            self.announce(sh);
             assert!(
                 self.pipeline.is_empty(),
                 "payload behind a source advert (§4.4 row 3)"
@@ -342,8 +362,16 @@ impl Tx {
             sh.stats.tx_bytes_bcopy += u64::from(len);
             sh.send(Outgoing {
                 payload: Payload::Grant { grant, len },
+                flags: if urgent {
+                    Flags::OOB_PRES
+                } else {
+                    Flags::empty()
+                },
                 ..Outgoing::control(Body::Data)
             });
+            if urgent {
+                self.on_urgent_sent(sh);
+            }
         }
     }
 
@@ -392,7 +420,7 @@ impl Tx {
     }
 
     fn pipe_is_clear(&self) -> bool {
-        self.private.is_empty() && self.filled.is_empty()
+        self.private.is_empty() && self.filled.is_empty() && self.urgent.is_empty()
     }
 
     /// Everything accepted has been posted, and no call can add to it.
@@ -421,7 +449,7 @@ impl Tx {
     pub(crate) fn unsent_len(&self) -> usize {
         let filled: u64 = self.filled.iter().map(|f| u64::from(f.len)).sum();
         let filled = usize::try_from(filled).unwrap_or(usize::MAX);
-        self.private.len() + filled + self.pipeline.remaining()
+        self.private.len() + self.urgent.len() + filled + self.pipeline.remaining()
     }
 
     /// Free private send memory.
@@ -435,6 +463,7 @@ impl Tx {
             sh.out.drop_grant(grant);
         }
         self.private.on_over(jobs);
+        self.urgent.clear();
         self.pipeline.clear();
         sh.sources_out = 0;
         self.on_writes_over(writes);

@@ -1,6 +1,7 @@
 //! Private send memory: bytes accepted from callers and not yet in a message. The driver keeps
 //! the bytes, this keeps the count.
 
+use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use crate::action::{Action, CopyJob, CopyWhat};
@@ -9,6 +10,8 @@ use crate::ids::{GrantId, JobId};
 use crate::time::Instant;
 use crate::timer::Timer;
 
+use super::pipeline::widen;
+use super::urgent::PEND_REACH;
 use super::{Filled, Tx};
 
 /// A copy from private memory into a message buffer.
@@ -24,6 +27,8 @@ struct Staging {
 pub(super) struct Private {
     /// Bytes, those being staged included.
     len: usize,
+    /// Where urgent bytes end, oldest first, those being staged included.
+    pub(super) ends: VecDeque<usize>,
     staging: Option<Staging>,
     /// The last staging found no message buffer.
     pub(super) paused: bool,
@@ -65,9 +70,37 @@ impl Private {
         self.len += len;
     }
 
+    /// What is there is not held back for more to come.
+    pub(super) fn hurry(&mut self) {
+        self.hurry = !self.is_empty();
+    }
+
+    /// Bytes of the next message, of at most `len_max`: an urgent byte is the last of its message,
+    /// and none is further into it than it can be announced by it.
+    fn message_len(&self, len_max: usize) -> usize {
+        let len = self.len.min(len_max);
+        match self.ends.front() {
+            Some(end) if *end > PEND_REACH + 1 => len.min(end - PEND_REACH - 1),
+            Some(end) => len.min(*end),
+            None => len,
+        }
+    }
+
+    /// `len` bytes have left in one message. Says whether the last of them is urgent.
+    fn pop(&mut self, len: usize) -> bool {
+        self.len = self.len.saturating_sub(len);
+        self.hurry &= self.len > 0;
+        let urgent = self.ends.pop_front_if(|end| *end == len).is_some();
+        for end in &mut self.ends {
+            *end -= len;
+        }
+        urgent
+    }
+
     /// The connection is over. A copy that has begun will still be answered.
     pub(super) fn on_over(&mut self, never_begun: &[JobId]) {
         self.len = 0;
+        self.ends.clear();
         if self
             .staging
             .is_some_and(|staging| never_begun.contains(&staging.job))
@@ -95,8 +128,7 @@ impl Tx {
             return;
         }
         sh.timers.clear(Timer::Coalesce);
-        let len = private.len.min(sh.data_len_max());
-        let Ok(len) = u32::try_from(len) else {
+        let Ok(len) = u32::try_from(private.message_len(sh.data_len_max())) else {
             return;
         };
         self.next_grant = self.next_grant.wrapping_add(1);
@@ -111,7 +143,7 @@ impl Tx {
 
     /// What was held back goes now.
     pub(crate) fn hurry(&mut self, sh: &mut Shared, now: Instant) {
-        self.private.hurry = !self.private.is_empty();
+        self.private.hurry();
         self.stage(sh, now);
     }
 
@@ -133,10 +165,8 @@ impl Tx {
                 sh.out.drop_grant(grant);
             }
         } else if ok {
-            let taken = usize::try_from(len).unwrap_or(usize::MAX);
-            self.private.len = self.private.len.saturating_sub(taken);
-            self.private.hurry &= self.private.len > 0;
-            self.filled.push_back(Filled { grant, len });
+            let urgent = self.private.pop(widen(len));
+            self.filled.push_back(Filled { grant, len, urgent });
             sh.wake.send |= !self.calls.is_empty();
         } else {
             self.private.paused = true;

@@ -37,6 +37,7 @@ static void all_refuse(int bad) {
     FAILS(sdp_setsockopt(bad, SOL_SOCKET, SO_SNDBUF, &value, size), EBADF);
     FAILS(sdp_set_nonblocking(bad, 1), EBADF);
     FAILS(sdp_ioctl(bad, FIONREAD, &value), EBADF);
+    FAILS(sdp_sockatmark(bad), EBADF);
     FAILS(sdp_fileno(bad), EBADF);
     FAILS(sdp_close(bad), EBADF);
 }
@@ -69,6 +70,7 @@ static void before_connecting(void) {
     FAILS(sdp_recv(fresh, &byte, 1, 0), ENOTCONN);
     FAILS(sdp_send(fresh, &byte, 1, MSG_NOSIGNAL), EPIPE);
     FAILS(sdp_shutdown(fresh, SHUT_RD), ENOTCONN);
+    FAILS(sdp_sockatmark(fresh), ENOTCONN);
     FAILS(sdp_shutdown(fresh, 7), EINVAL);
     FAILS(sdp_getpeername(fresh, name, &length), ENOTCONN);
     FAILS(sdp_fileno(fresh), EOPNOTSUPP);
@@ -182,8 +184,8 @@ static void transfer(int ends[2]) {
     FAILS(sdp_readv(ends[0], NULL, 1), EFAULT);
     FAILS(sdp_writev(ends[0], out, -1), EINVAL);
     FAILS(sdp_writev(ends[0], out, 1025), EINVAL);
-    FAILS(sdp_send(ends[0], part, 1, MSG_OOB), EOPNOTSUPP);
-    FAILS(sdp_recv(ends[0], part, 1, MSG_OOB), EOPNOTSUPP);
+    FAILS(sdp_send(ends[0], part, 1, MSG_ERRQUEUE), EOPNOTSUPP);
+    FAILS(sdp_recv(ends[0], part, 1, MSG_ERRQUEUE), EOPNOTSUPP);
     CHECK(sdp_send(ends[0], NULL, 0, 0) == 0);
     CHECK(sdp_writev(ends[0], NULL, 0) == 0);
     struct iovec huge[2] = {{part, SIZE_MAX}, {part, 2}};
@@ -219,6 +221,34 @@ static void queues(int listener, int ends[2]) {
     CHECK(poll(&polled, 1, 30000) == 1);
     CHECK(sdp_recv(ends[1], bytes, sizeof bytes, 0) == 5);
     CHECK(sdp_setsockopt(ends[1], SOL_SOCKET, SO_RCVLOWAT, &one, sizeof one) == 0);
+}
+
+/* The urgent byte: ahead of the others once, and its place among them. */
+static void urgent(int ends[2]) {
+    char bytes[8];
+    FAILS(sdp_recv(ends[1], bytes, 1, MSG_OOB), EINVAL);
+    FAILS(sdp_recv(ends[1], NULL, 1, MSG_OOB), EFAULT);
+    FAILS(sdp_send(ends[0], NULL, 1, MSG_OOB), EFAULT);
+    CHECK(sdp_sockatmark(ends[1]) == 0);
+    CHECK(sdp_send(ends[0], "abc!", 4, MSG_OOB) == 4);
+    CHECK(sdp_send(ends[0], "def", 3, 0) == 3);
+    struct pollfd polled = {sdp_fileno(ends[1]), POLLPRI, 0};
+    if (poll(&polled, 1, 2000) == 1) {
+        CHECK(polled.revents == POLLPRI);
+    } else {
+        puts("skipped: this kernel shows no urgent bytes of Unix sockets");
+    }
+    CHECK(sdp_recv(ends[1], bytes, sizeof bytes, MSG_OOB | MSG_PEEK) == 1 && bytes[0] == '!');
+    CHECK(sdp_recv(ends[1], bytes, sizeof bytes, 0) == 3);
+    CHECK(sdp_sockatmark(ends[1]) == 1);
+    CHECK(sdp_recv(ends[1], bytes, sizeof bytes, MSG_OOB) == 1 && bytes[0] == '!');
+    FAILS(sdp_recv(ends[1], bytes, 1, MSG_OOB), EINVAL);
+    CHECK(poll(&polled, 1, 0) == 0);
+    CHECK(sdp_recv(ends[1], bytes, sizeof bytes, 0) == 3 && memcmp(bytes, "def", 3) == 0);
+    CHECK(round_trip(ends[1], SOL_SOCKET, SO_OOBINLINE, 1) == 1);
+    CHECK(sdp_send(ends[0], "!", 1, MSG_OOB) == 1);
+    CHECK(sdp_recv(ends[1], bytes, sizeof bytes, 0) == 1 && bytes[0] == '!');
+    CHECK(round_trip(ends[1], SOL_SOCKET, SO_OOBINLINE, 0) == 0);
 }
 
 /* A send to where nobody reads any more: SIGPIPE unless the flag says not to. */
@@ -288,6 +318,7 @@ int main(void) {
     options(ends[0]);
     transfer(ends);
     queues(listener, ends);
+    urgent(ends);
     broken_pipe(ends);
     CHECK(sdp_close(ends[0]) == 0 && sdp_close(ends[1]) == 0);
     all_refuse(ends[0]);

@@ -138,6 +138,16 @@ impl Conn {
                 inner.read_ahead.remove(&mem);
                 Ok(())
             }
+            Action::SendUrgent { len } => {
+                for piece in inner.urgent.take(len) {
+                    inner.private.push(piece);
+                }
+                Ok(())
+            }
+            Action::KeepUrgent { buf, offset } => {
+                inner.keep_urgent(buf, offset as usize);
+                Ok(())
+            }
             Action::DropGrant(grant) => {
                 if let (Some(buf), Some(qp)) = (inner.grants.remove(&grant), self.qp.get()) {
                     qp.unreserve_send(buf);

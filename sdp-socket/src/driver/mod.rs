@@ -19,6 +19,7 @@ mod recv;
 mod regions;
 mod send;
 mod setup;
+mod urgent;
 mod wait;
 
 use std::io;
@@ -105,6 +106,10 @@ pub(crate) struct Inner {
     recv_bufs: RecvBuffers,
     grants: Grants,
     private: PrivateSend,
+    /// Urgent sends whose bytes wait for their place among the others.
+    urgent: PrivateSend,
+    /// The urgent byte that came last.
+    kept_urgent: u8,
     read_ahead: ReadAhead,
     calls: CallTable,
     jobs: SmallVec<[sdp_core::CopyJob; 2]>,

@@ -221,6 +221,8 @@ impl Conn {
                     self.notify_all();
                     self.context.settled(self.token);
                 }
+                // Nobody waits for it but who polls, which is seen to below.
+                Event::Urgent => {}
                 _ => self.notify_all(),
             }
         }
@@ -261,6 +263,7 @@ impl Conn {
             full: space == 0,
             // Linux calls a TCP socket writable from a third of its buffer on.
             roomy: space >= engine.config().send_buffer_len / 3,
+            urgent: engine.has_urgent(),
             read_closed: engine.peer_has_shut(),
             ended: engine.is_closed().then(|| engine.has_failed()),
         };

@@ -28,10 +28,19 @@ impl Conn {
     /// # Errors
     /// As `send(2)`.
     pub(crate) fn send(&self, bufs: &[IoSlice<'_>], nonblocking: bool) -> io::Result<usize> {
-        let memory = CallMemory::of_send(bufs);
+        self.send_memory(&CallMemory::of_send(bufs), nonblocking, false)
+    }
+
+    /// Sends in turn. `urgent`: the last byte is.
+    pub(super) fn send_memory(
+        &self,
+        memory: &CallMemory,
+        nonblocking: bool,
+        urgent: bool,
+    ) -> io::Result<usize> {
         let deadline = self.options.write_timeout().map(|t| self.context.now() + t);
         let caller = self.enter();
-        let result = self.send_loop(&memory, nonblocking, deadline);
+        let result = self.send_loop(memory, (nonblocking, urgent), deadline);
         drop(caller);
         result.map_err(|error| crate::error::call_error(&error))
     }
@@ -39,7 +48,7 @@ impl Conn {
     fn send_loop(
         &self,
         memory: &CallMemory,
-        nonblocking: bool,
+        (nonblocking, urgent): (bool, bool),
         mut deadline: Option<Instant>,
     ) -> Result<usize, CallError> {
         let mut ended = false;
@@ -48,6 +57,7 @@ impl Conn {
             len: memory.len(),
             segment_ends: memory.segment_ends(),
             nonblocking,
+            urgent,
             registered: self.is_registered(memory),
             copy_reason: self.copy_reason(memory),
         };

@@ -53,6 +53,8 @@ impl Conn {
                 recv_bufs: RecvBuffers::default(),
                 grants: Grants::default(),
                 private: PrivateSend::default(),
+                urgent: PrivateSend::default(),
+                kept_urgent: 0,
                 read_ahead: ReadAhead::default(),
                 calls: CallTable::default(),
                 jobs: SmallVec::new(),

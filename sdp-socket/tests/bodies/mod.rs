@@ -6,5 +6,6 @@ pub(crate) mod names;
 pub(crate) mod ours;
 pub(crate) mod promise;
 pub(crate) mod queues;
+pub(crate) mod urgent;
 pub(crate) mod wait;
 pub(crate) mod zcopy;

@@ -129,3 +129,28 @@ pub(crate) fn write_while_unwinding(net: &Sdp) {
     assert_eq!(&buf, b"last words");
     server.at_end();
 }
+
+/// Nobody reads, and the buffers are full: an urgent byte waits for no write in progress, other than
+/// TCP's.
+pub(crate) fn urgent_byte_beside_a_blocked_write(net: &impl Net) {
+    let net = net.sized(64 << 10);
+    let (client, server) = net.pair();
+    let whole = vec![b'.'; 4 << 20];
+    net.all(vec![
+        actor("writer", || {
+            assert_eq!(client.write(&whole).expect("write"), whole.len());
+        }),
+        actor("urgent", || {
+            net.until_others_wait();
+            assert_eq!(client.send_urgent(b"!").expect("send_urgent"), 1);
+            let mut buf = vec![0; whole.len()];
+            let mut at = 0;
+            while at < whole.len() {
+                let len = server.read(&mut buf).expect("read");
+                assert!(buf[..len].iter().all(|byte| *byte == b'.'));
+                at += len;
+            }
+            assert_eq!(at, whole.len());
+        }),
+    ]);
+}

@@ -32,6 +32,16 @@ pub(crate) trait Stream: Debug + Send + Sync + Sized + 'static {
     fn read_waitall(&self, buf: &mut [u8]) -> io::Result<usize>;
     /// SO_RCVLOWAT.
     fn set_recv_low_water(&self, len: usize) -> io::Result<()>;
+    /// Sends `buf`, its last byte urgent (MSG_OOB).
+    fn send_urgent(&self, buf: &[u8]) -> io::Result<usize>;
+    /// Receives the urgent byte (MSG_OOB); `None` is the end of the stream.
+    fn recv_urgent(&self) -> io::Result<Option<u8>>;
+    /// The same, and leaves it (MSG_OOB and MSG_PEEK).
+    fn peek_urgent(&self) -> io::Result<Option<u8>>;
+    /// sockatmark.
+    fn at_mark(&self) -> io::Result<bool>;
+    /// SO_OOBINLINE.
+    fn set_oob_inline(&self, on: bool) -> io::Result<()>;
     /// SIOCINQ.
     fn recv_queue_len(&self) -> io::Result<usize>;
     /// SIOCOUTQ.

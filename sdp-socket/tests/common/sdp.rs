@@ -343,6 +343,26 @@ impl Stream for SdpStream {
         self.set_recv_low_water(len)
     }
 
+    fn send_urgent(&self, buf: &[u8]) -> io::Result<usize> {
+        self.send_urgent(buf)
+    }
+
+    fn recv_urgent(&self) -> io::Result<Option<u8>> {
+        self.recv_urgent()
+    }
+
+    fn peek_urgent(&self) -> io::Result<Option<u8>> {
+        self.peek_urgent()
+    }
+
+    fn at_mark(&self) -> io::Result<bool> {
+        self.at_mark()
+    }
+
+    fn set_oob_inline(&self, on: bool) -> io::Result<()> {
+        self.set_oob_inline(on)
+    }
+
     fn recv_queue_len(&self) -> io::Result<usize> {
         self.recv_queue_len()
     }

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, RecvFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, sockopt};
 
 use super::net::{Listener, Net, Stream};
 use super::threads;
@@ -48,6 +48,17 @@ fn done(returned: libc::c_int) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+unsafe extern "C" {
+    /// sockatmark(3), which the libc crate does not have.
+    fn sockatmark(socket: libc::c_int) -> libc::c_int;
+}
+
+fn urgent_byte(stream: &TcpStream, flags: RecvFlags) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    let (len, _) = rustix::net::recv(stream, &mut byte, flags)?;
+    Ok((len > 0).then_some(byte[0]))
 }
 
 impl Net for Tcp {
@@ -204,6 +215,30 @@ impl Stream for TcpStream {
             )
         };
         done(set)
+    }
+
+    fn send_urgent(&self, buf: &[u8]) -> io::Result<usize> {
+        Ok(rustix::net::send(self, buf, SendFlags::OOB)?)
+    }
+
+    fn recv_urgent(&self) -> io::Result<Option<u8>> {
+        urgent_byte(self, RecvFlags::OOB)
+    }
+
+    fn peek_urgent(&self) -> io::Result<Option<u8>> {
+        urgent_byte(self, RecvFlags::OOB | RecvFlags::PEEK)
+    }
+
+    fn at_mark(&self) -> io::Result<bool> {
+        // SAFETY: sockatmark has no preconditions.
+        match unsafe { sockatmark(self.as_raw_fd()) } {
+            -1 => Err(io::Error::last_os_error()),
+            at => Ok(at == 1),
+        }
+    }
+
+    fn set_oob_inline(&self, on: bool) -> io::Result<()> {
+        Ok(sockopt::set_socket_oobinline(self, on)?)
     }
 
     fn recv_queue_len(&self) -> io::Result<usize> {

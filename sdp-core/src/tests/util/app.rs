@@ -10,7 +10,7 @@ use super::pattern;
 use super::world::World;
 use crate::{
     CallError, CallId, CopyReason, CopySource, CopyTarget, EndCall, Event, RecvId, RecvRequest,
-    RecvStep, SendId, SendRequest, SendStep,
+    RecvStep, SendId, SendRequest, SendStep, UrgentRecv,
 };
 
 /// One thing a program does.
@@ -32,6 +32,21 @@ pub(in crate::tests) enum Op {
         pieces: Vec<usize>,
         time_limit: Option<u64>,
     },
+    /// A send of `lead` bytes and an urgent one, ahead of those that wait.
+    Urgent {
+        lead: usize,
+    },
+    /// As [`Self::Urgent`], in turn.
+    UrgentInTurn {
+        lead: usize,
+        nonblocking: bool,
+    },
+    /// Waits until there is an urgent byte.
+    AwaitUrgent,
+    RecvUrgent {
+        peek: bool,
+    },
+    Inline(bool),
     /// Receives of `len` until the end of the stream.
     RecvToEnd {
         len: usize,
@@ -120,6 +135,7 @@ pub(in crate::tests) type Outcome = Result<usize, CallError>;
 enum Running {
     Idle,
     Sleeping,
+    AwaitingUrgent,
     Send(SendId, Option<(usize, usize, CopyTarget)>),
     Recv(RecvId, Option<(CopySource, usize, usize)>),
 }
@@ -133,6 +149,8 @@ pub(in crate::tests) struct Task {
     limit: Option<u64>,
     ended_at: Option<u64>,
     peeking: bool,
+    /// The bytes of this send are not of the pattern.
+    urgent: bool,
     pub(in crate::tests) outcomes: Vec<Outcome>,
     done: bool,
 }
@@ -145,6 +163,27 @@ pub(in crate::tests) struct App {
     pub(in crate::tests) accepted: u64,
     pub(in crate::tests) received: u64,
     pub(in crate::tests) eof: bool,
+    /// Bytes of urgent sends accepted, and delivered in the stream: those before the urgent byte,
+    /// and the urgent ones.
+    pub(in crate::tests) urgent_accepted: [u64; 2],
+    pub(in crate::tests) urgent_received: [u64; 2],
+    /// What each receive that gave bytes gave.
+    pub(in crate::tests) returned: Vec<Vec<u8>>,
+    /// Bytes of the pattern received when a receive left the stream at the mark.
+    pub(in crate::tests) marks: Vec<u64>,
+    /// What was received out of band.
+    pub(in crate::tests) urgents: Vec<UrgentRecv>,
+}
+
+/// Bytes that the pattern does not have: those before an urgent byte, and the urgent byte.
+pub(in crate::tests) const LEAD: u8 = 0xfe;
+pub(in crate::tests) const URGENT: u8 = 0xff;
+
+/// The bytes of an urgent send.
+fn urgent_bytes(lead: usize) -> Vec<u8> {
+    let mut bytes = std::vec![LEAD; lead];
+    bytes.push(URGENT);
+    bytes
 }
 
 impl App {
@@ -154,6 +193,7 @@ impl App {
                 (&world.apps[side].tasks[task].running, event),
                 (Running::Send(_, None), Event::SendReady)
                     | (Running::Recv(_, None), Event::RecvReady)
+                    | (Running::AwaitingUrgent, Event::Urgent)
             );
             if woken {
                 world.schedule_task(side, task, 0);
@@ -173,7 +213,7 @@ impl App {
             }
             let task = &mut world.apps[side].tasks[index];
             let going = match &mut task.running {
-                Running::Sleeping => {
+                Running::Sleeping | Running::AwaitingUrgent => {
                     task.running = Running::Idle;
                     true
                 }
@@ -190,6 +230,33 @@ impl App {
             if !going {
                 return;
             }
+        }
+    }
+}
+
+impl App {
+    /// An urgent send of `len` bytes has accepted `accepted` of them.
+    fn accept_urgent(&mut self, accepted: usize, len: usize) {
+        self.urgent_accepted[0] += accepted.min(len - 1) as u64;
+        self.urgent_accepted[1] += u64::from(accepted == len);
+    }
+
+    /// Bytes that a receive gave: those of urgent sends are told apart by their values, the others
+    /// are the next of the pattern.
+    fn judge(&mut self, side: usize, bytes: &[u8], peeking: bool) {
+        let plain: Vec<u8> = bytes.iter().copied().filter(|byte| *byte < LEAD).collect();
+        let expected = pattern(1 - side, self.received, plain.len());
+        assert!(plain == expected, "wrong bytes at {}", self.received);
+        if peeking {
+            return;
+        }
+        self.received += plain.len() as u64;
+        for (place, value) in [LEAD, URGENT].into_iter().enumerate() {
+            let count = bytes.iter().filter(|byte| **byte == value).count();
+            self.urgent_received[place] += count as u64;
+        }
+        if !bytes.is_empty() {
+            self.returned.push(bytes.to_vec());
         }
     }
 }
@@ -230,6 +297,32 @@ fn start(world: &mut World, side: usize, index: usize) -> bool {
             world.schedule_task(side, index, time);
             return false;
         }
+        Op::Urgent { lead } => match conn.send_urgent(now, lead + 1) {
+            Ok(false) => task.ops.push_front(Op::UrgentInTurn {
+                lead,
+                nonblocking: false,
+            }),
+            Ok(true) => {
+                world.nics[side].urgent.extend(urgent_bytes(lead));
+                app.accept_urgent(lead + 1, lead + 1);
+            }
+            Err(_) => {}
+        },
+        Op::UrgentInTurn { .. } => start_urgent(world, side, index, &op),
+        Op::AwaitUrgent => {
+            if !conn.has_urgent() {
+                task.running = Running::AwaitingUrgent;
+                return false;
+            }
+        }
+        Op::RecvUrgent { peek } => {
+            let found = conn.recv_urgent(peek);
+            if found == UrgentRecv::Byte {
+                assert_eq!(world.nics[side].kept, Some(URGENT));
+            }
+            app.urgents.push(found);
+        }
+        Op::Inline(inline) => conn.set_oob_inline(inline),
         Op::ShutSend => conn.shutdown_send(now),
         Op::ShutRecv => conn.shutdown_recv(now),
         Op::Close(linger) => conn.close(now, linger),
@@ -269,6 +362,7 @@ fn start_send(world: &mut World, side: usize, index: usize, op: Op) {
         len,
         segment_ends: ends(pieces, len),
         nonblocking,
+        urgent: false,
         registered: false,
         copy_reason: copied.then_some(CopyReason::MemoryUnreachable),
     };
@@ -278,6 +372,27 @@ fn start_send(world: &mut World, side: usize, index: usize, op: Op) {
     world.nics[side].sends.insert(id, bytes);
     world.apps[side].tasks[index].running = Running::Send(id, None);
     set_limit(world, side, index, time_limit);
+}
+
+/// An urgent send that takes its turn.
+fn start_urgent(world: &mut World, side: usize, index: usize, op: &Op) {
+    let Op::UrgentInTurn { lead, nonblocking } = *op else {
+        return;
+    };
+    let request = SendRequest {
+        len: lead + 1,
+        segment_ends: [lead + 1].into_iter().collect(),
+        nonblocking,
+        urgent: true,
+        registered: false,
+        copy_reason: None,
+    };
+    let now = world.instant();
+    let id = world.nics[side].conn.send_start(now, request);
+    world.nics[side].sends.insert(id, urgent_bytes(lead));
+    let task = &mut world.apps[side].tasks[index];
+    task.urgent = true;
+    task.running = Running::Send(id, None);
 }
 
 fn start_recv(world: &mut World, side: usize, index: usize, op: Op) {
@@ -348,10 +463,14 @@ fn send_on(
                     "a send returned with a living key"
                 );
             }
-            world.nics[side].sends.remove(&id);
+            let memory = world.nics[side].sends.remove(&id).unwrap_or_default();
             finish(world, side, index, outcome);
-            if let Ok(len) = outcome {
-                world.apps[side].accepted += len as u64;
+            let app = &mut world.apps[side];
+            let urgent = core::mem::take(&mut app.tasks[index].urgent);
+            match outcome {
+                Ok(len) if urgent => app.accept_urgent(len, memory.len()),
+                Ok(len) => app.accepted += len as u64,
+                Err(_) => {}
             }
             true
         }
@@ -397,11 +516,12 @@ fn recv_on(
             let app = &mut world.apps[side];
             let peeking = app.tasks[index].peeking;
             if let Ok(len) = outcome {
-                let expected = pattern(1 - side, app.received, len);
-                assert!(bytes[..len] == expected, "wrong bytes at {}", app.received);
+                app.judge(side, &bytes[..len], peeking);
                 if !peeking {
-                    app.received += len as u64;
                     app.eof |= len == 0 && !bytes.is_empty();
+                    if world.nics[side].conn.is_at_mark() {
+                        app.marks.push(app.received);
+                    }
                 }
             }
             if matches!(
@@ -447,6 +567,7 @@ impl World {
             limit: None,
             ended_at: None,
             peeking: false,
+            urgent: false,
             outcomes: Vec::new(),
             done: false,
         });
@@ -482,6 +603,17 @@ impl World {
                 "bytes of side {side}: {}",
                 self.picture()
             );
+            let (sent, got) = (
+                self.apps[side].urgent_accepted,
+                self.apps[1 - side].urgent_received,
+            );
+            assert_eq!(
+                sent[0],
+                got[0],
+                "bytes before urgent ones: {}",
+                self.picture()
+            );
+            assert!(got[1] <= sent[1], "urgent bytes: {}", self.picture());
         }
     }
 }

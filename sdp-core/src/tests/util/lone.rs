@@ -308,6 +308,7 @@ impl Lone {
             len,
             segment_ends: [len].into_iter().collect(),
             nonblocking: false,
+            urgent: false,
             registered: false,
             copy_reason: None,
         };

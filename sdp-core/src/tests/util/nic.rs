@@ -31,6 +31,9 @@ pub(in crate::tests) struct Nic {
     /// Lengths of the buffers' memory.
     pub(in crate::tests) buf_lens: HashMap<BufferId, usize>,
     pub(in crate::tests) private: VecDeque<u8>,
+    /// Bytes of urgent sends, and the last urgent byte that came.
+    pub(in crate::tests) urgent: VecDeque<u8>,
+    pub(in crate::tests) kept: Option<u8>,
     pub(in crate::tests) grants: HashMap<GrantId, Vec<u8>>,
     pub(in crate::tests) mems: HashMap<MemId, Vec<u8>>,
     freed: HashSet<MemId>,
@@ -65,6 +68,8 @@ impl Nic {
             bufs: HashMap::new(),
             buf_lens: HashMap::new(),
             private: VecDeque::new(),
+            urgent: VecDeque::new(),
+            kept: None,
             grants: HashMap::new(),
             mems: HashMap::new(),
             freed: HashSet::new(),
@@ -282,6 +287,11 @@ impl Nic {
                 // It may never have come to the allocation.
                 self.mems.remove(&mem);
                 assert!(self.freed.insert(mem), "{mem:?} freed twice");
+            }
+            Action::SendUrgent { len } => self.private.extend(self.urgent.drain(..len)),
+            Action::KeepUrgent { buf, offset } => {
+                assert!(!self.posted.contains(&buf), "kept from a posted buffer");
+                self.kept = Some(self.bufs[&buf][offset as usize]);
             }
             Action::DropGrant(grant) => {
                 // A grant whose copy never began is unknown to the driver.
