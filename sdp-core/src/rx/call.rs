@@ -195,6 +195,9 @@ impl Rx {
     /// The call begins at an urgent byte, which is not for it. While there is nothing behind it,
     /// the byte stays for a receive out of band.
     fn step_at_urgent(&mut self, sh: &mut Shared, id: RecvId) -> RecvStep {
+        if self.queue.is_front_moving() {
+            return RecvStep::Wait;
+        }
         if self.queue.len() == 1 && !self.adverts.has_unread() {
             return self.step_dry(sh, id);
         }

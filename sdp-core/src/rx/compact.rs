@@ -51,12 +51,12 @@ impl Rx {
             return;
         }
         let full = self.held() >= sh.config.recv_buffer_total;
-        if full || self.paused || self.has_reader() {
+        if full || self.paused || (self.has_reader() && !self.waits_at_mark()) {
             return;
         }
         self.compaction.active = true;
         while self.compaction.moves.len() < JOBS_MAX {
-            let Some((index, buf, offset, len)) = self.queue.movable(self.urgent.mark()) else {
+            let Some((index, buf, offset, len)) = self.queue.movable() else {
                 return;
             };
             let room = self.chunks.reserve(len, sh.chunk_len());
@@ -107,6 +107,7 @@ impl Rx {
             (true, Some((buf, _))) => self.buffers.put(buf),
             _ => self.release(sh, mem, len),
         }
+        self.drop_moved_urgent(sh);
         sh.wake.recv = true;
     }
 }

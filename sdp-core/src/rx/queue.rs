@@ -150,21 +150,22 @@ impl Queue {
         }
     }
 
-    /// The first run that lies in a receive buffer, is not being moved, and does not hold byte
-    /// `mark` of the queue, which may have to leave at any time.
-    pub(super) fn movable(&self, mark: Option<usize>) -> Option<(usize, BufferId, u32, usize)> {
-        let mut start = 0;
-        self.segments.iter().enumerate().find_map(|(index, run)| {
-            let end = start + run.len;
-            let marked = mark.is_some_and(|mark| (start..end).contains(&mark));
-            start = end;
-            match run.source {
-                CopySource::Buffer { buf, offset } if run.job.is_none() && !marked => {
-                    Some((index, buf, offset, run.len))
+    /// The first run that lies in a receive buffer and is not being moved.
+    pub(super) fn movable(&self) -> Option<(usize, BufferId, u32, usize)> {
+        self.segments
+            .iter()
+            .enumerate()
+            .find_map(|(index, segment)| match segment.source {
+                CopySource::Buffer { buf, offset } if segment.job.is_none() => {
+                    Some((index, buf, offset, segment.len))
                 }
                 _ => None,
-            }
-        })
+            })
+    }
+
+    /// The first run is being moved.
+    pub(super) fn is_front_moving(&self) -> bool {
+        self.segments.front().is_some_and(|run| run.job.is_some())
     }
 
     /// Run `index` is being moved by `job`.
@@ -334,10 +335,10 @@ mod tests {
         queue.push_mem(MemId(1), 0, 4);
         queue.push_buffer(A, 16, 10);
         queue.push_buffer(B, 16, 3);
-        assert_eq!(queue.movable(None), Some((1, A, 16, 10)));
+        assert_eq!(queue.movable(), Some((1, A, 16, 10)));
         queue.move_begins(1, JOB);
         assert_eq!(queue.run_at(4), Some(Err(())));
-        assert_eq!(queue.movable(None), Some((2, B, 16, 3)));
+        assert_eq!(queue.movable(), Some((2, B, 16, 3)));
         assert_eq!(queue.move_ends(JOB, Some((MemId(1), 4))), Some((A, 10)));
         let source = CopySource::Mem {
             mem: MemId(1),
@@ -348,9 +349,7 @@ mod tests {
         // A move that fails leaves the bytes where they are.
         queue.move_begins(1, JOB);
         assert_eq!(queue.move_ends(JOB, None), Some((B, 3)));
-        assert_eq!(queue.movable(None), Some((1, B, 16, 3)));
-        assert_eq!(queue.movable(Some(13)), Some((1, B, 16, 3)));
-        assert_eq!(queue.movable(Some(14)), None);
+        assert_eq!(queue.movable(), Some((1, B, 16, 3)));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) struct Urgent {
     unread: bool,
     /// A receive has passed over it, and its buffer may be free.
     passed: bool,
+    /// The first byte of the queue is to leave the stream as soon as it is not being moved.
+    drop_moved: bool,
 }
 
 impl Urgent {
@@ -69,7 +71,11 @@ impl Rx {
             .is_some_and(|(_, call)| call.is_copying() && !call.req.peek);
         if self.at_mark() && !sh.config.oob_inline && !taking {
             sh.reached(Mark::UrgentDropped);
-            self.pass_urgent(sh);
+            if self.queue.is_front_moving() {
+                self.urgent.drop_moved = true;
+            } else {
+                self.pass_urgent(sh);
+            }
         }
         self.urgent.mark = self.queue.len().checked_sub(1);
         self.urgent.unread = true;
@@ -99,6 +105,21 @@ impl Rx {
         debug_assert_eq!(self.urgent.mark, Some(0), "the urgent byte is passed over");
         self.urgent.passed = true;
         self.take(sh, 1);
+    }
+
+    /// A move has ended: what waited for that leaves the stream.
+    pub(super) fn drop_moved_urgent(&mut self, sh: &mut Shared) {
+        if self.urgent.drop_moved && !self.queue.is_front_moving() {
+            self.urgent.drop_moved = false;
+            self.take(sh, 1);
+        }
+    }
+
+    /// A receive waits behind the urgent byte, which it leaves where it is. Its buffer may be
+    /// needed meanwhile.
+    pub(super) fn waits_at_mark(&self) -> bool {
+        let copying = self.calls.head().is_some_and(|(_, call)| call.is_copying());
+        self.at_mark() && self.queue.len() == 1 && !copying
     }
 
     /// Whether a receive has passed over an urgent byte since this was last asked.

@@ -519,7 +519,7 @@ fn recv_on(
                 app.judge(side, &bytes[..len], peeking);
                 if !peeking {
                     app.eof |= len == 0 && !bytes.is_empty();
-                    if world.nics[side].conn.is_at_mark() {
+                    if len > 0 && world.nics[side].conn.is_at_mark() {
                         app.marks.push(app.received);
                     }
                 }
