@@ -204,20 +204,16 @@ int sdp_getpeername(int socket, struct sockaddr *address, socklen_t *length);
 // Sets an option, as setsockopt(2).
 //
 // SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled),
-// SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEADDR (kept;
-// binding always reuses), SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT,
-// TCP_USER_TIMEOUT, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP:
-// SDP_ZCOPY_THRESH.
+// SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEADDR
+// (kept; binding always reuses), SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE,
+// TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY,
+// before binding. SOL_SDP: SDP_ZCOPY_THRESH.
 //
 // Returns 0; or -1 with ENOPROTOOPT, EINVAL (length or value), EDOM (time), EFAULT (NULL), EBADF.
 //
 // The caller sees to it:
 // value is NULL, or length bytes there can be read.
-int sdp_setsockopt(int socket,
-                   int level,
-                   int option,
-                   const void *value,
-                   socklen_t length);
+int sdp_setsockopt(int socket, int level, int option, const void *value, socklen_t length);
 
 // Reads an option, as getsockopt(2): those of sdp_setsockopt(), and SO_ERROR (which is then 0),
 // SO_TYPE, SO_DOMAIN, SO_ACCEPTCONN, SDP_STATS.
@@ -249,7 +245,7 @@ int sdp_fileno(int socket);
 // Asks for the state of a socket, as ioctl(2). argument is an int *.
 //
 // FIONREAD (SIOCINQ): bytes that a recv gets now without waiting. TIOCOUTQ (SIOCOUTQ): bytes sent
-// that the other side has not taken. FIONBIO: sets or, with 0, clears O_NONBLOCK, as
+// that the other side has not taken. SIOCATMARK: as sdp_sockatmark(). FIONBIO: sets or, with 0, clears O_NONBLOCK, as
 // sdp_set_nonblocking().
 //
 // Returns 0; or -1 with EINVAL (a listening socket has no bytes), ENOTTY (other requests), EFAULT
@@ -257,7 +253,9 @@ int sdp_fileno(int socket);
 //
 // The caller sees to it:
 // argument is NULL, or an int is there that can be read and written.
-int sdp_ioctl(int socket, unsigned long request, void *argument);
+int sdp_ioctl(int socket,
+              unsigned long request,
+              void *argument);
 
 // Memory that is registered for life: sends from any part of it take the fastest way there is.
 // Zeroed, page aligned; length 0 gives one byte. A forked child must not touch it.

@@ -6,7 +6,7 @@ use libc::{c_int, c_void, iovec, size_t, ssize_t};
 use sdp_socket::{RecvFlags, SendFlags};
 
 use crate::errno::Failure;
-use crate::guard::cancellable;
+use crate::guard::{cancellable, guard};
 use crate::pointer::{bytes, bytes_mut, recv_pieces, send_pieces};
 use crate::process::process;
 use crate::state::Socket;

@@ -13,17 +13,23 @@ enum Request {
     Unread,
     /// TIOCOUTQ, which is SIOCOUTQ.
     Unsent,
+    /// SIOCATMARK.
+    AtMark,
     /// FIONBIO.
     Nonblocking,
 }
+
+/// `sys/ioctl.h` has it, the libc crate has not.
+const SIOCATMARK: libc::Ioctl = 0x8905;
 
 impl Request {
     /// # Errors
     /// `ENOTTY`, as ioctl(2), for what is asked of other things.
     fn of(number: c_ulong) -> Result<Self, Failure> {
-        const REQUESTS: [(libc::Ioctl, Request); 3] = [
+        const REQUESTS: [(libc::Ioctl, Request); 4] = [
             (libc::FIONREAD, Request::Unread),
             (libc::TIOCOUTQ, Request::Unsent),
+            (SIOCATMARK, Request::AtMark),
             (libc::FIONBIO, Request::Nonblocking),
         ];
         // The C library knows them by a signed or an unsigned number.
@@ -40,7 +46,7 @@ impl Request {
 /// Asks for the state of a socket, as ioctl(2). argument is an int *.
 ///
 /// FIONREAD (SIOCINQ): bytes that a recv gets now without waiting. TIOCOUTQ (SIOCOUTQ): bytes sent
-/// that the other side has not taken. FIONBIO: sets or, with 0, clears O_NONBLOCK, as
+/// that the other side has not taken. SIOCATMARK: as sdp_sockatmark(). FIONBIO: sets or, with 0, clears O_NONBLOCK, as
 /// sdp_set_nonblocking().
 ///
 /// Returns 0; or -1 with EINVAL (a listening socket has no bytes), ENOTTY (other requests), EFAULT
@@ -64,6 +70,7 @@ pub unsafe extern "C-unwind" fn sdp_ioctl(
         let queued = match request {
             Request::Unread => socket.recv_queue_len()?,
             Request::Unsent => socket.send_queue_len()?,
+            Request::AtMark => usize::from(socket.at_mark()?),
             Request::Nonblocking => {
                 // SAFETY: our caller's promise.
                 let on = unsafe { argument.read_unaligned() };
@@ -88,8 +95,9 @@ mod tests {
         assert_eq!(Request::of(0x541b), Ok(Request::Unread));
         assert_eq!(Request::of(0x5411), Ok(Request::Unsent));
         assert_eq!(Request::of(0x5421), Ok(Request::Nonblocking));
-        let failure = Request::of(0x8905).unwrap_err();
+        assert_eq!(Request::of(0x8905), Ok(Request::AtMark));
+        let failure = Request::of(0x8906).unwrap_err();
         assert_eq!(failure.errno, libc::ENOTTY);
-        assert!(failure.message.contains("0x8905"));
+        assert!(failure.message.contains("0x8906"));
     }
 }

@@ -240,7 +240,7 @@ static void urgent(int ends[2]) {
     }
     CHECK(sdp_recv(ends[1], bytes, sizeof bytes, MSG_OOB | MSG_PEEK) == 1 && bytes[0] == '!');
     CHECK(sdp_recv(ends[1], bytes, sizeof bytes, 0) == 3);
-    CHECK(sdp_sockatmark(ends[1]) == 1);
+    CHECK(sdp_sockatmark(ends[1]) == 1 && queued(ends[1], SIOCATMARK) == 1);
     CHECK(sdp_recv(ends[1], bytes, sizeof bytes, MSG_OOB) == 1 && bytes[0] == '!');
     FAILS(sdp_recv(ends[1], bytes, 1, MSG_OOB), EINVAL);
     CHECK(poll(&polled, 1, 0) == 0);
