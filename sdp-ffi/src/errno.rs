@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 
 use libc::c_int;
 
@@ -18,6 +19,15 @@ impl Failure {
             errno,
             message: message.into(),
         }
+    }
+
+    /// The same, of an address: words that do not name it are given it.
+    pub(crate) fn at(mut self, addr: SocketAddr) -> Self {
+        let name = addr.to_string();
+        if !self.message.contains(&name) {
+            self.message = format!("{name}: {}", self.message).into();
+        }
+        self
     }
 
     /// A number that is no open socket.
@@ -108,5 +118,14 @@ mod tests {
         let failure = Failure::from(io::Error::new(ErrorKind::TimedOut, "no answer from there"));
         assert_eq!(failure.errno, libc::ETIMEDOUT);
         assert_eq!(failure.message, "no answer from there");
+    }
+
+    /// Who is refused hears by whom, once.
+    #[test]
+    fn addresses_are_named_once() {
+        let addr: SocketAddr = "127.0.0.1:7000".parse().unwrap();
+        let refused = Failure::new(libc::ECONNREFUSED, "Connection refused").at(addr);
+        assert_eq!(refused.message, "127.0.0.1:7000: Connection refused");
+        assert_eq!(refused.clone().at(addr), refused);
     }
 }

@@ -70,7 +70,8 @@ pub unsafe extern "C-unwind" fn sdp_bind(
         let socket = process().sockets.get(socket)?;
         // SAFETY: our caller's promise.
         let address = unsafe { read_address(address, length, socket.family) }?;
-        socket.bind(address).map(|()| 0)
+        socket.bind(address).map_err(|f| f.at(address))?;
+        Ok(0)
     })
 }
 
@@ -130,7 +131,8 @@ pub unsafe extern "C-unwind" fn sdp_connect(
         let socket = process().sockets.get(socket)?;
         // SAFETY: our caller's promise.
         let address = unsafe { read_address(address, length, socket.family) }?;
-        socket.connect(address).map(|()| 0)
+        socket.connect(address).map_err(|f| f.at(address))?;
+        Ok(0)
     })
 }
 
