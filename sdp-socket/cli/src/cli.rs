@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -83,6 +83,9 @@ pub(crate) struct KillArgs {
     /// Stop the peer for 3 s in place of killing it.
     #[arg(long)]
     pub(crate) stop: bool,
+    /// Address of this machine that the two meet at: one of an adapter's under SDP_PROVIDER=rdma.
+    #[arg(long, value_name = "ADDR", default_value_t = Ipv4Addr::LOCALHOST.into())]
+    pub(crate) address: IpAddr,
     /// Seed of all choices, as an earlier run printed it.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
@@ -111,6 +114,9 @@ pub(crate) struct SoakArgs {
     /// Verbs provider.
     #[arg(long, value_enum, default_value_t = Provider::Host)]
     pub(crate) provider: Provider,
+    /// Address of this machine that the two meet at: one of an adapter's over `rdma`.
+    #[arg(long, value_name = "ADDR", default_value_t = Ipv4Addr::LOCALHOST.into())]
+    pub(crate) address: IpAddr,
     /// Only these layers.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Layer::Plain, Layer::Lazy])]
     pub(crate) layers: Vec<Layer>,
@@ -155,6 +161,9 @@ pub(crate) struct SoakEndArgs {
     /// Where the server listens; without it this is the server.
     #[arg(long)]
     pub(crate) connect: Option<SocketAddr>,
+    /// The address that the server takes.
+    #[arg(long)]
+    pub(crate) address: IpAddr,
 }
 
 /// The measurements.

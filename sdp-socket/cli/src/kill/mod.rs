@@ -11,10 +11,11 @@ mod script;
 mod stop;
 mod victim;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
 use std::time::Duration;
+use std::{env, thread};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -47,17 +48,22 @@ pub(crate) fn run(args: &KillArgs) -> anyhow::Result<bool> {
     let mut judged = Judged::new(seed, rounds);
     let listener = Arc::new(
         Builder::new()
-            .bind("127.0.0.1:0")
+            .bind((args.address, 0))
             .context("cannot listen")?,
     );
-    let survivor = Survivor { listener, seed };
+    let survivor = Survivor {
+        listener,
+        seed,
+        address: args.address,
+    };
     if args.stop {
         survivor.stops(rounds, &bar, &mut judged);
     } else {
         survivor.kills(rounds, &bar, &mut judged)?;
     }
     bar.finish_and_clear();
-    let mut report = started.report("kill", Some("host".to_owned()))?;
+    let provider = env::var("SDP_PROVIDER").unwrap_or_else(|_| "host".to_owned());
+    let mut report = started.report("kill", Some(provider))?;
     judged.write(args.stop, &mut report);
     report.write(args.json.as_deref())?;
     Ok(report.passed())
@@ -75,6 +81,7 @@ pub(crate) fn run_victim(args: &KillVictimArgs) -> anyhow::Result<bool> {
 struct Survivor {
     listener: Arc<SdpListener>,
     seed: u64,
+    address: IpAddr,
 }
 
 impl Survivor {
@@ -136,11 +143,9 @@ impl Survivor {
             let outcomes: Vec<_> = thread::scope(|scope| {
                 let threads: Vec<_> = numbers
                     .map(|number| {
-                        let (seed, play) = (self.seed, stop_round);
-                        (
-                            number,
-                            scope.spawn(move || bounded(move || play(seed, number))),
-                        )
+                        let (seed, address) = (self.seed, self.address);
+                        let play = move || stop_round(seed, number, address);
+                        (number, scope.spawn(move || bounded(play)))
                     })
                     .collect();
                 let join = |(number, thread): (u32, thread::ScopedJoinHandle<'_, _>)| {
@@ -162,10 +167,8 @@ impl Survivor {
 }
 
 /// Each has a listener of its own, so that rounds at once do not take each other's connections.
-fn stop_round(seed: u64, number: u32) -> anyhow::Result<stop::Seen> {
-    let listener = Builder::new()
-        .bind("127.0.0.1:0")
-        .context("cannot listen")?;
+fn stop_round(seed: u64, number: u32, address: IpAddr) -> anyhow::Result<stop::Seen> {
+    let listener = Builder::new().bind((address, 0)).context("cannot listen")?;
     let rng = Rng::of(&[seed, u64::from(number), 4]);
     stop::Round {
         number,

@@ -329,7 +329,7 @@ impl Round<'_> {
 
     /// The peer connects, again and again.
     fn peer_connects(&mut self) -> anyhow::Result<Seen> {
-        let listener = Builder::new().bind("127.0.0.1:0")?;
+        let listener = Builder::new().bind((self.listener.local_addr()?.ip(), 0))?;
         let script = Script {
             address: Some(listener.local_addr()?),
             ..self.script(Part::ConnectForEver, Moves::Copied, GREETING)?

@@ -92,7 +92,8 @@ fn connect_for_ever(script: &Script) -> anyhow::Result<()> {
 }
 
 fn listen(script: &Script) -> anyhow::Result<()> {
-    let listener = script.moves.builder().bind("127.0.0.1:0")?;
+    let near = address(script)?.ip();
+    let listener = script.moves.builder().bind((near, 0))?;
     say(&Word::Ready(Some(listener.local_addr()?)))?;
     let mut accepted = Vec::new();
     loop {

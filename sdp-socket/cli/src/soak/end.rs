@@ -77,7 +77,7 @@ impl End {
         }
         let mut address = None;
         if args.connect.is_none() {
-            let listener = builder.bind("127.0.0.1:0").context("cannot listen")?;
+            let listener = builder.bind((args.address, 0)).context("cannot listen")?;
             address = Some(listener.local_addr().context("no local address")?);
             accept_on_a_thread(listener, args.seed, senders)?;
         }

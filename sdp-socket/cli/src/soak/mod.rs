@@ -211,6 +211,8 @@ impl End {
             &plan.seed.to_string(),
             "--provider",
             &name(plan.args.provider),
+            "--address",
+            &plan.args.address.to_string(),
         ]
         .map(str::to_owned)
         .into();
