@@ -2,6 +2,7 @@
 
 pub(crate) mod close;
 pub(crate) mod data;
+pub(crate) mod keys;
 pub(crate) mod names;
 pub(crate) mod ours;
 pub(crate) mod promise;

@@ -2,15 +2,17 @@
 
 use std::fmt::Debug;
 use std::net::SocketAddr;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sdp_verbs::{
-    BindRequest, CmEvent, CmEventKind, CmId, CompChannel, CompletionQueue, CqToken, EventChannel,
-    ForeignSlice, PostError, Provider, QpAttr, QpNum, QueuePair, RecvBuf, RejectReason, RemoteAddr,
-    Rkey, SendData, SendFlags, SendOp, SendWr, Sge, WcOpcode, WcStatus, WorkCompletion, WrId,
+    Access, BindRequest, CmEvent, CmEventKind, CmId, CompChannel, CompletionQueue, CqToken,
+    EventChannel, ForeignSlice, MemoryRegion, PostError, Provider, QpAttr, QpNum, QueuePair,
+    RecvBuf, RejectReason, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr, Sge, WcOpcode,
+    WcStatus, WorkCompletion, WrId,
 };
-use sdp_wire::{Body, HEAD_LEN_MAX, HELLO_LEN, Head, Hello, HelloAck, HelloForm, Version};
+use sdp_wire::{Body, Carrier, HEAD_LEN_MAX, HELLO_LEN, Head, Hello, HelloAck, HelloForm, Version};
 
 use super::sdp::host;
 use super::watch::doing;
@@ -84,7 +86,11 @@ pub(crate) fn good_ack() -> Vec<u8> {
 
 impl RawSide {
     pub(crate) fn new() -> Self {
-        let provider = host();
+        Self::over(host())
+    }
+
+    /// Over a provider of another kind.
+    pub(crate) fn over(provider: Arc<dyn Provider>) -> Self {
         Self {
             events: provider.create_event_channel().expect("an event channel"),
             comp: provider.create_comp_channel().expect("a channel"),
@@ -158,7 +164,16 @@ impl RawSide {
 
     /// Connects in good order.
     pub(crate) fn connected(&self, addr: SocketAddr) -> RawEnd {
-        let (end, answer) = self.connect(addr, &hello_bytes(&good_hello()));
+        let room = self.provider.limits().connect_data_max;
+        let form = match Carrier::for_private_len(room) {
+            Some(Carrier::Compact) => HelloForm::Compact,
+            _ => HelloForm::Whole,
+        };
+        let hello = Hello {
+            form,
+            ..good_hello()
+        };
+        let (end, answer) = self.connect(addr, &hello_bytes(&hello));
         let Answer::Accepted(ack) = answer else {
             panic!("a good Hello was answered with {answer:?}");
         };
@@ -185,11 +200,53 @@ impl RawSide {
     pub(crate) fn requested(&self) -> RawEnd {
         match self.event("a connect request").kind {
             CmEventKind::ConnectRequest { id, private_data } => {
-                let carrier = sdp_wire::Carrier::Whole;
+                let carrier = Carrier::Whole;
                 Hello::decode(&private_data, carrier).expect("a good Hello");
                 self.end(id)
             }
             other => panic!("{other:?} in place of a request"),
+        }
+    }
+}
+
+/// Memory of the raw peer's that its peer may read, registered for it.
+#[derive(Debug)]
+pub(crate) struct Exposed {
+    // Gone before the memory is.
+    region: Arc<dyn MemoryRegion>,
+    memory: Box<[u8]>,
+}
+
+impl Exposed {
+    pub(crate) fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// What the peer reads it by.
+    pub(crate) fn key(&self) -> (Rkey, RemoteAddr) {
+        let rkey = self.region.rkey().expect("a key");
+        (rkey, RemoteAddr(self.region.addr().as_ptr() as u64))
+    }
+
+    /// Makes every byte `byte`.
+    pub(crate) fn fill(&self, byte: u8) {
+        // SAFETY: the memory is there as long as this value, and only peers read it.
+        let memory = unsafe { ForeignSlice::new(self.region.addr(), self.len()) };
+        memory.write(0, &vec![byte; self.len()]);
+    }
+}
+
+impl RawSide {
+    /// Memory of `len` bytes that the peer may read.
+    pub(crate) fn expose(&self, len: usize) -> Exposed {
+        let mut memory = vec![0; len].into_boxed_slice();
+        let addr = NonNull::from(&mut *memory).cast();
+        let access = Access::LOCAL_WRITE | Access::REMOTE_READ;
+        // SAFETY: the memory outlives the region, and is not used but by its address.
+        let region = unsafe { self.provider.register(addr, len, access) };
+        Exposed {
+            region: region.expect("a region"),
+            memory,
         }
     }
 }
@@ -228,13 +285,47 @@ impl RawEnd {
             remote: addr,
             rkey,
         };
+        let status = self.carry_out(side, op);
+        let mut bytes = vec![0; len];
+        // SAFETY: the region is mapped, and nothing writes to it any more.
+        let memory = unsafe { ForeignSlice::new(target.addr(), len) };
+        memory.read(0, &mut bytes);
+        (status, bytes)
+    }
+
+    /// Writes memory of our own to the peer's; how the work request ended.
+    pub(crate) fn write(
+        &self,
+        side: &RawSide,
+        (rkey, addr): (Rkey, RemoteAddr),
+        memory: &Exposed,
+    ) -> WcStatus {
+        let local = [Sge {
+            addr: memory.region.addr().as_ptr(),
+            len: memory.len(),
+            lkey: memory.region.lkey(),
+        }];
+        let op = SendOp::Write {
+            local: &local,
+            remote: addr,
+            rkey,
+        };
+        self.carry_out(side, op)
+    }
+
+    /// Posts a request and waits for its end.
+    fn carry_out(&self, side: &RawSide, op: SendOp<'_>) -> WcStatus {
         let (wr_id, flags) = (WrId(2 << 32), SendFlags::SIGNALED);
-        let wr = SendWr { wr_id, op, flags };
-        self.qp.post_send(wr).expect("post_send");
-        doing("a read of the raw peer's");
-        let status = loop {
+        match self.qp.post_send(SendWr { wr_id, op, flags }) {
+            Ok(()) => {}
+            // The peer has ended the connection.
+            Err(PostError::WrongState) => return WcStatus::Flushed,
+            Err(error) => panic!("post_send: {error}"),
+        }
+        doing("a request of the raw peer's");
+        loop {
             match self.completion() {
-                Some(wc) if wc.wr_id == wr_id => break wc.status,
+                Some(wc) if wc.wr_id == wr_id => return wc.status,
                 // A message that came meanwhile is not waited for here.
                 Some(_) => {}
                 None => {
@@ -242,12 +333,7 @@ impl RawEnd {
                     std::thread::yield_now();
                 }
             }
-        };
-        let mut bytes = vec![0; len];
-        // SAFETY: the region is mapped, and nothing writes to it any more.
-        let memory = unsafe { ForeignSlice::new(target.addr(), len) };
-        memory.read(0, &mut bytes);
-        (status, bytes)
+        }
     }
 
     /// A message with the next number.
