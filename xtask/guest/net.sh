@@ -162,3 +162,14 @@ as_nobody() {
     (cd / && setpriv --reuid 65534 --regid 65534 --clear-groups \
         prlimit --memlock=8388608:8388608 "$program" "$@")
 }
+
+# nothing_is_left: the devices hold what they held when /mnt/share/before.txt was written. The
+# kernel destroys what a process held some time after its end.
+nothing_is_left() {
+    within 10 holds_as_before ||
+        fail "left in a device: $(rdma resource show | diff /mnt/share/before.txt -)"
+}
+
+holds_as_before() {
+    rdma resource show | cmp -s /mnt/share/before.txt -
+}

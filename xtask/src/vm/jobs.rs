@@ -50,6 +50,8 @@ pub(super) struct Job {
     pub(super) with_sdp: bool,
     /// How its outcome is read.
     pub(super) reading: Reading,
+    /// Whether what goes over the wire between two guests is read by a dissector.
+    pub(super) captured: bool,
     /// Whether the short form has it.
     pub(super) short: bool,
 }
@@ -63,6 +65,11 @@ const HW_TEST_ALONE: &str = include_str!("../../guest/jobs/hw_test_alone.sh");
 /// All tests of a program; few at once, the guest is slow.
 const TEST: &str = "\"$TEST\" --include-ignored --test-threads=2\n";
 const CONFORMANCE: &str = "conformance_rdma";
+const STREAM_NOBODY: &str = include_str!("../../guest/jobs/stream_nobody.sh");
+const SOAK: &str = include_str!("../../guest/jobs/soak.sh");
+const LOSS: &str = include_str!("../../guest/jobs/loss.sh");
+const PEER_GONE: &str = include_str!("../../guest/jobs/peer_gone.sh");
+const KEYS: &str = include_str!("../../guest/jobs/keys.sh");
 /// One at a time: each of these tests has its own threads already.
 const STREAM: &str = "\"$TEST\" --include-ignored --test-threads=1\n";
 const STREAM_RDMA: &str = "stream_rdma";
@@ -91,12 +98,19 @@ pub(super) const JOBS: &[Job] = &[
         .short(),
     job("conformance-nobody", LOOP, BOTH, CONFORMANCE_NOBODY).test(CONFORMANCE),
     job("stream", LOOP, BOTH, STREAM).test(STREAM_RDMA).short(),
+    job("stream-nobody", LOOP, BOTH, STREAM_NOBODY).test(STREAM_RDMA),
+    job("keys", LOOP, BOTH, KEYS).test("keys_rdma").short(),
+    job("soak", LOOP, BOTH, SOAK).sdp(),
     job("hw-test-alone", LOOP, RXE, HW_TEST_ALONE).sdp(),
     job("rping", PAIR, BOTH, RPING).short(),
     job("netem", PAIR, RXE, NETEM),
     job("conformance", PAIR, BOTH, TEST).test(CONFORMANCE),
     job("stream", PAIR, BOTH, STREAM).test(STREAM_RDMA),
-    job("rping", TWO_GUESTS, BOTH, RPING_LINK).short(),
+    job("rping", TWO_GUESTS, BOTH, RPING_LINK)
+        .captured()
+        .short(),
+    job("loss", TWO_GUESTS, BOTH, LOSS).sdp(),
+    job("peer-gone", TWO_GUESTS, BOTH, PEER_GONE).test("peer_gone"),
 ];
 
 const fn job(
@@ -113,6 +127,7 @@ const fn job(
         test: None,
         with_sdp: false,
         reading: Reading::Status,
+        captured: false,
         short: false,
     }
 }
@@ -126,6 +141,11 @@ impl Job {
 
     const fn sdp(mut self) -> Self {
         self.with_sdp = true;
+        self
+    }
+
+    const fn captured(mut self) -> Self {
+        self.captured = true;
         self
     }
 

@@ -156,7 +156,7 @@ impl Lab {
     ) -> anyhow::Result<Self> {
         let mut needs = packages::BOOT.to_vec();
         needs.extend(packages::DEVICES);
-        if cases.iter().any(Case::is_pair_of_guests) {
+        if cases.iter().any(|case| case.job.captured) {
             needs.extend(packages::CAPTURE);
         }
         packages::install(ui, &needs)?;
@@ -197,7 +197,7 @@ impl Lab {
         let end = |node: u8| Link {
             folder: link.clone(),
             node,
-            capture: (node == 0).then(|| folder.join("wire.pcap")),
+            capture: (node == 0 && case.job.captured).then(|| folder.join("wire.pcap")),
         };
         let outcomes = thread::scope(|scope| {
             let other = scope.spawn(|| {
@@ -214,7 +214,7 @@ impl Lab {
         })?;
         let guests = both(outcomes.map(|outcome| read(case.job.reading, &outcome)));
         match case.device {
-            Some(device) if guests.failed == 0 => Ok(sum(
+            Some(device) if guests.failed == 0 && case.job.captured => Ok(sum(
                 guests,
                 capture::check(&folder.join("wire.pcap"), device)?,
             )),
