@@ -66,6 +66,7 @@ const HW_TEST_ALONE: &str = include_str!("../../guest/jobs/hw_test_alone.sh");
 const TEST: &str = "\"$TEST\" --include-ignored --test-threads=2\n";
 const CONFORMANCE: &str = "conformance_rdma";
 const STREAM_NOBODY: &str = include_str!("../../guest/jobs/stream_nobody.sh");
+const KILL: &str = include_str!("../../guest/jobs/kill.sh");
 const SOAK: &str = include_str!("../../guest/jobs/soak.sh");
 const LOSS: &str = include_str!("../../guest/jobs/loss.sh");
 const PEER_GONE: &str = include_str!("../../guest/jobs/peer_gone.sh");
@@ -101,6 +102,7 @@ pub(super) const JOBS: &[Job] = &[
     job("stream-nobody", LOOP, BOTH, STREAM_NOBODY).test(STREAM_RDMA),
     job("keys", LOOP, BOTH, KEYS).test("keys_rdma").short(),
     job("soak", LOOP, BOTH, SOAK).sdp(),
+    job("kill", LOOP, BOTH, KILL).sdp(),
     job("hw-test-alone", LOOP, RXE, HW_TEST_ALONE).sdp(),
     job("rping", PAIR, BOTH, RPING).short(),
     job("netem", PAIR, RXE, NETEM),
