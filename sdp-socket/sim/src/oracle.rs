@@ -28,6 +28,39 @@ struct Call {
     passed: bool,
 }
 
+/// Urgent bytes of one direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Urgents {
+    /// Sends begun, and those that were accepted.
+    pub(crate) begun: u64,
+    pub(crate) accepted: u64,
+    /// Received in the stream.
+    received: u64,
+}
+
+impl Urgents {
+    /// Bytes of a receive, or of a look. Gives back those that are not urgent. `Err`: what cannot
+    /// be.
+    fn take(&mut self, bytes: &[u8], peek: bool) -> Result<Vec<u8>, String> {
+        let plain: Vec<u8> = bytes.iter().copied().filter(|b| *b != URGENT).collect();
+        let count = (bytes.len() - plain.len()) as u64;
+        if self.received + count > self.begun {
+            return Err(format!(
+                "{count} urgent bytes more, and {} sent",
+                self.begun
+            ));
+        }
+        // A second one would have made it an ordinary byte.
+        if self.begun == 1 && bytes.iter().skip(1).any(|b| *b == URGENT) {
+            return Err("mark: a receive goes beyond it".to_owned());
+        }
+        if !peek {
+            self.received += count;
+        }
+        Ok(plain)
+    }
+}
+
 /// One direction of a conversation, named by its sender.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Way {
@@ -39,6 +72,7 @@ pub(crate) struct Way {
     /// Bytes that send calls have returned.
     pub(crate) accepted: u64,
     pub(crate) received: u64,
+    pub(crate) urgents: Urgents,
     /// Room of the receive call in progress.
     pub(crate) receiving: u64,
     /// The receiver has seen the end of the stream, and no error before.
@@ -89,6 +123,7 @@ impl Way {
 
     /// Bytes have come, or are looked at. `Err`: what is wrong with them.
     fn arrive(&mut self, side: usize, bytes: &[u8], peek: bool) -> Result<(), String> {
+        let bytes = &*self.urgents.take(bytes, peek)?;
         let mut place = self.calls.iter().position(|call| !call.passed);
         let mut offset = place.map_or(0, |place| self.calls[place].arrived);
         let mut rest = bytes;
@@ -155,12 +190,15 @@ pub(crate) type SharedBook = Rc<RefCell<Book>>;
 /// Bits of each byte that name the send call it belongs to.
 const TAG_BITS: u32 = 3;
 
+/// The urgent byte: no call has its bits.
+pub(crate) const URGENT: u8 = u8::MAX;
+
 const fn tag_of(byte: u8) -> u8 {
     byte >> (u8::BITS - TAG_BITS)
 }
 
 const fn tag(call: u64) -> u8 {
-    (call % (1 << TAG_BITS)) as u8
+    (call % ((1 << TAG_BITS) - 1)) as u8
 }
 
 /// The bytes `at..` of send call `call` of `side`.
@@ -249,6 +287,15 @@ impl Book {
                 self.violation(format!(
                     "counts: the end of the stream after {received} of {accepted} bytes of side \
                      {side}"
+                ));
+            }
+            let Urgents {
+                accepted, received, ..
+            } = way.urgents;
+            let inline = plan.sides[1 - side].oob_inline;
+            if way.ended && !cut && inline && received < accepted {
+                self.violation(format!(
+                    "mark: {received} of {accepted} urgent bytes of side {side} came"
                 ));
             }
             if sound && self.not_connected[side].is_none() && !way.ended {

@@ -35,6 +35,8 @@ pub(crate) enum How {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Op {
     Send(usize, How),
+    /// An urgent byte.
+    Urgent,
     Recv(usize, How),
     Sleep(u64),
 }
@@ -56,6 +58,10 @@ pub(crate) struct Side {
     pub(crate) sends: Vec<Op>,
     /// What a second thread sends meanwhile.
     pub(crate) also_sends: Vec<Op>,
+    /// Urgent bytes that a third thread sends meanwhile.
+    pub(crate) urgents: Vec<Op>,
+    /// Urgent bytes are received in line.
+    pub(crate) oob_inline: bool,
     pub(crate) recvs: Vec<Op>,
     /// Length of the receives that read to the end.
     pub(crate) last_recv_len: usize,
@@ -113,6 +119,13 @@ fn sends(rng: &mut Rng) -> Vec<Op> {
     (0..count).map(|_| op(rng)).collect()
 }
 
+/// In one of three runs, some at any time.
+fn urgents(rng: &mut Rng) -> Vec<Op> {
+    let count = *rng.pick(&[0, 0, 0, 0, 1, 6]);
+    let op = |rng: &mut Rng| [Op::Sleep(limit(rng)), Op::Urgent];
+    (0..count).flat_map(|_| op(rng)).collect()
+}
+
 fn recvs(rng: &mut Rng) -> Vec<Op> {
     let count = rng.below(14);
     let op = |rng: &mut Rng| {
@@ -144,6 +157,8 @@ fn side(rng: &mut Rng, weather: Weather) -> Side {
     Side {
         sends: sends(rng),
         also_sends: Vec::new(),
+        urgents: Vec::new(),
+        oob_inline: false,
         recvs: recvs(rng),
         last_recv_len: *rng.pick(&[1_500, 5_000, 70_000, 300_000]),
         send_buffer: *rng.pick(&buffers),
@@ -256,6 +271,13 @@ impl Plan {
             // It has no way to say that it cannot read.
             sides[side].options.registered_max = SimOptions::default().registered_max;
         }
+        if stranger.is_none() {
+            let mut rng = Rng::new(seed, 0x93);
+            for side in &mut sides {
+                side.urgents = urgents(&mut rng);
+                side.oob_inline = rng.coin();
+            }
+        }
         Self {
             seed,
             weather,
@@ -271,7 +293,10 @@ impl Plan {
     pub(crate) fn op_count(&self) -> usize {
         self.sides
             .iter()
-            .map(|side| side.sends.len() + side.recvs.len() + side.also_sends.len())
+            .map(|side| {
+                let sends = side.sends.len() + side.also_sends.len() + side.urgents.len();
+                sends + side.recvs.len()
+            })
             .sum()
     }
 
@@ -280,7 +305,12 @@ impl Plan {
         let mut plan = self.clone();
         let mut number = 0;
         for side in &mut plan.sides {
-            for ops in [&mut side.sends, &mut side.recvs, &mut side.also_sends] {
+            for ops in [
+                &mut side.sends,
+                &mut side.recvs,
+                &mut side.also_sends,
+                &mut side.urgents,
+            ] {
                 ops.retain(|_| {
                     number += 1;
                     !skipped(number - 1)

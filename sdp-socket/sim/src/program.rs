@@ -12,7 +12,7 @@ use sdp_verbs::sim::{Fabric, SimProvider};
 use crate::actor::{Actor, wait};
 use crate::cli::Peer;
 use crate::judge::Bench;
-use crate::oracle::{SharedBook, fill_pattern};
+use crate::oracle::{SharedBook, URGENT, fill_pattern};
 use crate::plan::{CANCEL_WAIT, Ending, How, Op, Plan, Side, Weather};
 use crate::stage::Wings;
 
@@ -81,6 +81,7 @@ impl Stall {
             .zcopy_threshold(threshold)
             .cancel_wait(Duration::from_nanos(CANCEL_WAIT))
             .nodelay(side.nodelay)
+            .oob_inline(side.oob_inline)
             .version_1(matches!(self.plan.stranger, Some((_, Peer::Gen1))));
         match side.rendezvous_wait {
             Some(wait) => builder.rendezvous_wait(Duration::from_nanos(wait)),
@@ -143,13 +144,20 @@ impl Stall {
     fn talk(&self, stream: SdpStream) {
         let stream = Rc::new(stream);
         let both = !self.own().also_sends.is_empty();
-        self.book.borrow_mut().ways[self.side].senders = 1 + usize::from(both);
+        let urgent = !self.own().urgents.is_empty();
+        self.book.borrow_mut().ways[self.side].senders =
+            1 + usize::from(both) + usize::from(urgent);
         self.start("sender", &stream, |stall, stream| {
             stall.send_all(stream, &stall.own().sends);
         });
         if both {
             self.start("second sender", &stream, |stall, stream| {
                 stall.send_all(stream, &stall.own().also_sends);
+            });
+        }
+        if urgent {
+            self.start("urgent sender", &stream, |stall, stream| {
+                stall.send_all(stream, &stall.own().urgents);
             });
         }
         self.start("receiver", &stream, Self::receive_all);
@@ -195,6 +203,11 @@ impl Stall {
                         return;
                     }
                 }
+                Op::Urgent => {
+                    if !self.send_urgent(stream) {
+                        return;
+                    }
+                }
                 Op::Recv(..) => {}
             }
         }
@@ -208,6 +221,49 @@ impl Stall {
             && let Err(error) = stream.shutdown(Shutdown::Write)
         {
             self.note_send_error(&error);
+        }
+    }
+
+    /// An urgent byte. False: there will be no more.
+    fn send_urgent(&self, stream: &SdpStream) -> bool {
+        self.book.borrow_mut().ways[self.side].urgents.begun += 1;
+        loop {
+            let sent = stream.send_urgent(&[URGENT]);
+            self.book.borrow_mut().calls += 1;
+            match sent {
+                Ok(count) => {
+                    if count != 1 {
+                        self.violation(format!("counts: {count} urgent bytes of one"));
+                    }
+                    self.book.borrow_mut().ways[self.side].urgents.accepted += 1;
+                    return true;
+                }
+                // The write time-out is the other threads', too.
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                Err(error) => {
+                    self.note_send_error(&error);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// At the mark the urgent byte is there to be received out of band, once.
+    fn look_at_mark(&self, stream: &SdpStream) {
+        if !stream.at_mark().unwrap_or(false) {
+            return;
+        }
+        let found = stream.recv_urgent();
+        let may = match &found {
+            Ok(byte) => *byte == Some(URGENT),
+            Err(error) => matches!(
+                error.kind(),
+                ErrorKind::InvalidInput | ErrorKind::WouldBlock
+            ),
+        };
+        if !may {
+            self.violation(format!("mark: side {} found {found:?} there", self.side));
         }
     }
 
@@ -343,7 +399,7 @@ impl Stall {
                         return;
                     }
                 }
-                Op::Send(..) => {}
+                Op::Send(..) | Op::Urgent => {}
             }
         }
         while !self.quits() && self.receive(stream, self.own().last_recv_len, How::Plain) {}
@@ -387,6 +443,9 @@ impl Stall {
             self.check_guard(&whole);
             goes_on
         };
+        if goes_on {
+            self.look_at_mark(stream);
+        }
         self.receiving(0);
         self.in_time("receive", began, limit);
         goes_on
