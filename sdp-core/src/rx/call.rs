@@ -192,13 +192,14 @@ impl Rx {
         self.step_dry(sh, id)
     }
 
-    /// The call begins at an urgent byte, which is not for it. While there is nothing behind it,
-    /// the byte stays for a receive out of band.
+    /// The call begins at an urgent byte, which is not for it. While there is nothing behind it, not
+    /// even the end, the byte stays for a receive out of band.
     fn step_at_urgent(&mut self, sh: &mut Shared, id: RecvId) -> RecvStep {
         if self.queue.is_front_moving() {
             return RecvStep::Wait;
         }
-        if self.queue.len() == 1 && !self.adverts.has_unread() {
+        let ended = sh.life.peer_fin || sh.life.is_over();
+        if self.queue.len() == 1 && !self.adverts.has_unread() && !ended {
             return self.step_dry(sh, id);
         }
         match self.calls.head_mut() {

@@ -10,13 +10,12 @@ use super::util::lone::Lone;
 use crate::{Completion, Config, ConnectionError, EndCall, Event, SendStep, ZcopyThreshold};
 
 /// States to be in, by name.
-const STATES: [&str; 14] = [
+const STATES: [&str; 13] = [
     "accepted",
     "open",
     "source advert",
     "source adverts",
     "source cancelling",
-    "source urgent",
     "sink advert",
     "sink reading",
     "sink pipelined",
@@ -71,14 +70,11 @@ fn in_state(state: &str) -> Lone {
         _ => lone(),
     };
     match state {
-        "source advert" | "source cancelling" | "source urgent" => {
+        "source advert" | "source cancelling" => {
             let (id, step) = lone.send(10_000);
             assert_eq!(step, SendStep::Wait);
             if state == "source cancelling" {
                 lone.conn.send_end(lone.instant(), id, EndCall::TimedOut);
-                lone.drain();
-            } else if state == "source urgent" {
-                assert_eq!(lone.conn.send_urgent(lone.instant(), 1), Ok(true));
                 lone.drain();
             }
         }

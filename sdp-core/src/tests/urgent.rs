@@ -521,6 +521,17 @@ fn closing_with_the_byte_unread_resets() {
     }
 }
 
+/// Who has read the end has read everything, the byte passed over.
+#[test]
+fn the_end_of_the_stream_behind_the_byte_leaves_nothing_unread() {
+    let mut world = World::connected(&copying());
+    world.spawn(0, [Op::Urgent { lead: 0 }, Op::ShutSend]);
+    world.spawn(1, [Op::recv(10), Op::Close(None)]);
+    world.run();
+    assert_eq!(world.outcomes(1, 0), [Ok(0)]);
+    assert!(!world.nics[0].conn.has_failed());
+}
+
 #[test]
 fn the_end_of_the_stream_comes_behind_the_byte() {
     let world = send_then_receive(

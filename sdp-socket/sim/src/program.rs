@@ -456,7 +456,9 @@ impl Stall {
         let mut book = self.book.borrow_mut();
         let way = &mut book.ways[1 - self.side];
         way.receiving = room as u64;
-        let received = way.received;
+        // Urgent bytes may leave the stream without having been received.
+        let urgents = self.plan.sides[1 - self.side].urgents.len() as u64;
+        let received = way.received + urgents;
         self.bench.judge().receives(self.side, room, received);
     }
 
