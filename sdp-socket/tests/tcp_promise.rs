@@ -142,7 +142,7 @@ fn few_reads_for_single_bytes() {
 }
 
 #[test]
-#[ignore = "a minute or more: asked for by name"]
+#[ignore = "67 million calls: cargo test --release -p sdp-socket --test tcp_promise -- --ignored"]
 fn few_reads_for_single_bytes_in_full() {
     watched_for(Duration::from_secs(600), || few_reads(64 << 20, 1));
 }
