@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use sdp_socket::{Builder, SdpBuffer, SdpListener, SdpStream, ZcopyThreshold};
 
-use common::child::{Child, play, say, told};
+use common::child::{Child, play_for, say, told};
 use common::net::Stream;
 use common::pattern::Pattern;
 use common::rng::Rng;
@@ -40,7 +40,7 @@ const PATTERN: Pattern = Pattern(95);
 /// The other processes of this test.
 #[test]
 fn child() {
-    play(|role| match role.split_once(' ') {
+    play_for(limit(), |role| match role.split_once(' ') {
         Some(("scribbler", seed)) => scribble(seed.parse().expect("a seed")),
         None if role == "victim" => suffer(),
         None if role == "friend" => echo(),
@@ -57,11 +57,16 @@ fn seconds() -> u64 {
     text.map_or(3, |text| text.parse().expect("a number of seconds"))
 }
 
+/// How long everything may take.
+fn limit() -> Duration {
+    Duration::from_secs(seconds() + 60)
+}
+
 /// One after the other scribbles on its link with the victim, which also talks to a friend.
 #[test]
 fn a_scribbling_peer_harms_nobody() {
     let time = Duration::from_secs(seconds());
-    watched_for(time + Duration::from_secs(60), move || {
+    watched_for(limit(), move || {
         let mut friend = Child::start("friend");
         let mut victim = Child::start("victim");
         victim.tell(friend.hear());

@@ -2,10 +2,11 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::watch::{doing, watched};
+use super::watch::{LIMIT, doing, watched_for};
 
 /// Says which role a child plays; the test function `child` plays it.
 const ROLE: &str = "SDP_TEST_ROLE";
@@ -123,12 +124,20 @@ impl Drop for Child {
 /// # Panics
 /// If the role does.
 pub(crate) fn play(act: impl FnOnce(&str) + Send + 'static) {
+    play_for(LIMIT, act);
+}
+
+/// As [`play`], with another limit than that of a test: for what is asked for by hand.
+///
+/// # Panics
+/// As [`play`].
+pub(crate) fn play_for(limit: Duration, act: impl FnOnce(&str) + Send + 'static) {
     let Ok(role) = std::env::var(ROLE) else {
         return;
     };
     // A test that fails leaves its children behind; they shall not outlive it.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).expect("prctl");
-    watched(move || act(&role));
+    watched_for(limit, move || act(&role));
 }
 
 /// In the child: says something.
