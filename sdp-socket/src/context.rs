@@ -45,6 +45,8 @@ struct Peers {
     by_id: HashMap<CmToken, CqToken>,
     connecting: HashMap<CmToken, Arc<Connecting>>,
     listening: HashMap<CmToken, Weak<Listening>>,
+    /// Connections let go of while a thread was in a call on them: where one hangs, they tell why.
+    parting: Vec<Weak<Conn>>,
 }
 
 impl fmt::Debug for Context {
@@ -115,7 +117,8 @@ impl Context {
         for connecting in peers.connecting.values() {
             let _ = writeln!(text, "{connecting:?}");
         }
-        let conns: Vec<_> = peers.by_queue.values().cloned().collect();
+        let parting = peers.parting.iter().filter_map(Weak::upgrade);
+        let conns: Vec<_> = peers.by_queue.values().cloned().chain(parting).collect();
         drop(peers);
         for conn in conns {
             let _ = write!(text, "{}", Diagnosis(&conn));
@@ -184,6 +187,10 @@ impl Context {
             let conn = peers.by_queue.remove(&token);
             if let Some(conn) = &conn {
                 peers.by_id.remove(&conn.id.token());
+                if conn.is_in_call() {
+                    peers.parting.retain(|conn| conn.strong_count() > 0);
+                    peers.parting.push(Arc::downgrade(conn));
+                }
             }
             conn
         };

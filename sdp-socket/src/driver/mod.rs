@@ -173,6 +173,11 @@ impl Conn {
         self.connected.load(Ordering::Acquire)
     }
 
+    /// A thread is in a call.
+    pub(crate) fn is_in_call(&self) -> bool {
+        self.callers.load(Ordering::Relaxed) > 0
+    }
+
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         self.id.peer_addr()
     }
