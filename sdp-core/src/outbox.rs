@@ -291,6 +291,7 @@ impl Outbox {
                     action @ (Action::FreeMem(_)
                     | Action::ForgetKey(_)
                     | Action::DropGrant(_)
+                    | Action::KeepUrgent { .. }
                     | Action::Establish
                     | Action::Reject(_)),
                 ) => self.push(action),

@@ -521,6 +521,29 @@ fn closing_with_the_byte_unread_resets() {
     }
 }
 
+/// The byte came before the connection failed, and is kept although the two were told at once.
+#[test]
+fn a_failure_behind_the_byte_does_not_lose_it() {
+    let mut lone = Lone::new(copying());
+    let mut head = lone.next_head(Body::Data, 1);
+    head.flags = Flags::OOB_PRES | Flags::OOB_PEND;
+    let mut bytes = [0; sdp_wire::HEAD_LEN_MAX];
+    head.encode(&mut bytes);
+    let buf = lone.posted.remove(0);
+    let message = crate::Received {
+        head: &bytes,
+        len: 17,
+        invalidated: None,
+    };
+    let now = lone.instant();
+    lone.conn.handle_recv(now, buf, message);
+    lone.conn.abort(now);
+    lone.drain();
+    let kept = Action::KeepUrgent { buf, offset: 16 };
+    assert!(lone.actions.contains(&kept));
+    assert_eq!(lone.conn.recv_urgent(false), UrgentRecv::Byte);
+}
+
 /// Who has read the end has read everything, the byte passed over.
 #[test]
 fn the_end_of_the_stream_behind_the_byte_leaves_nothing_unread() {
