@@ -46,6 +46,10 @@ impl Slots {
         if work <= self.completed {
             return;
         }
+        if self.signalled == work {
+            // It will not tell that those before it have ended: a later one must.
+            self.signalled = self.completed;
+        }
         match self.unused.back_mut() {
             Some((_, to)) if *to + 1 == work => *to = work,
             _ if work == self.completed + 1 => self.completed = work,
@@ -343,6 +347,22 @@ mod tests {
         let unposted = kill(&mut out);
         out.on_unposted(unposted);
         assert_eq!(out.slots.free(), 16);
+    }
+
+    /// Between such requests no message was signalled any more, so nothing gave its slot back.
+    #[test]
+    fn what_was_never_posted_stands_for_no_completion_of_others() {
+        let mut out = Outbox::new(16);
+        for mseq in 1..100 {
+            let message = Outgoing::control(Body::Data);
+            let told = out.push_message(message, mseq);
+            let unposted = kill(&mut out);
+            out.on_unposted(unposted);
+            if let Some(work) = told {
+                out.on_completion(work);
+            }
+        }
+        assert!(out.slots.free() >= 8);
     }
 
     /// Each try of a READ that no memory could be had for took a slot behind a silent message.
