@@ -382,4 +382,15 @@ mod tests {
         out.on_completion(last);
         assert_eq!((out.slots.free(), out.slots.unused.len()), (4, 0));
     }
+
+    /// The urgent byte that came with the end of the connection was read as zero.
+    #[test]
+    fn an_urgent_byte_is_kept_though_the_connection_ends() {
+        let mut out = Outbox::new(4);
+        let buf = crate::ids::BufferId(0);
+        let keep = Action::KeepUrgent { buf, offset: 16 };
+        out.push(keep.clone());
+        out.purge();
+        assert_eq!(out.poll(&mut Credits::new(3)), Some(keep));
+    }
 }
