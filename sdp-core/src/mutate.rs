@@ -90,6 +90,8 @@ mod planted {
         DisConnWithLastCredit = "disconn-with-last-credit",
         /// A send that ends by its time-out does not wake the one behind it.
         TurnNotPassedOn = "turn-not-passed-on",
+        /// SinkAvailCancel is obeyed and not answered.
+        SinkCancelUnanswered = "sink-cancel-unanswered",
         /// Reading ahead does not stop at SO_RCVBUF.
         ReadAheadUnbounded = "read-ahead-unbounded",
     }

@@ -290,7 +290,7 @@ impl Tx {
         }
         if self.writes.is_offered() {
             self.writes.sinks.clear();
-            sh.control.sink_cancel_ack = true;
+            sh.control.sink_cancel_ack = !mutant!(SinkCancelUnanswered);
         } else {
             sh.reached(Mark::SinkCancelLate);
         }

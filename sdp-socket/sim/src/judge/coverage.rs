@@ -178,6 +178,9 @@ impl Legal {
             ("peer has closed", "SrcAvailCancel") => {
                 Some("DisConn goes when no advert is open, so there is nothing to cancel")
             }
+            (_, "ModeChange 90") => {
+                Some("our sending half is never Buffered, so nobody can call it back")
+            }
             (_, "SuspComm" | "SuspCommAck") => {
                 Some("SuspComm is refused, so nobody who keeps to the rules sends it")
             }

@@ -28,6 +28,9 @@ use source::Source;
 
 /// How long it waits to be called.
 const ACCEPT_MAX: u64 = 300_000_000_000;
+/// How long it waits for a message: longer than every time-out of our stack. That the other side is
+/// gone may never be told, if connection management is lost.
+const SILENCE_MAX: u64 = 200_000_000_000;
 
 /// What the program of a peer has.
 #[derive(Debug)]
@@ -114,8 +117,10 @@ impl Talk {
         let ending = self.own.plan.ending;
         let ending = ending.filter(|(side, ..)| *side == self.own.side);
         let quits_at = ending.map(|(_, after, how)| (self.now() + after, how));
+        let mut heard_at = self.now();
         loop {
             while let Some(heard) = self.link.poll() {
+                heard_at = self.now();
                 match heard {
                     Heard::Message(head, payload) => self.hear(&head, &payload),
                     Heard::Moved(work) => self.moved(work),
@@ -127,7 +132,7 @@ impl Talk {
                 Some(Ending::ShutdownWrite) => self.source.stop(),
                 Some(Ending::ShutdownRead) | None => {}
             }
-            if self.link.down {
+            if self.link.down || self.now() >= heard_at + SILENCE_MAX {
                 return self.went_down();
             }
             self.act();
@@ -135,7 +140,8 @@ impl Talk {
                 return self.link.disconnect();
             }
             let quits = quits_at.map(|(at, _)| at);
-            let own = [quits, self.source.wakes_at(), self.sink.wakes_at()];
+            let silence = Some(heard_at + SILENCE_MAX);
+            let own = [quits, silence, self.source.wakes_at(), self.sink.wakes_at()];
             let until = own.into_iter().flatten().filter(|at| *at > self.now());
             self.link.wait(until.min());
         }
