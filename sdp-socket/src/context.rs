@@ -210,7 +210,8 @@ impl Context {
         }
     }
 
-    fn conn(&self, token: CqToken) -> Option<Arc<Conn>> {
+    /// The connection whose completions come with `token`, unless it was let go of.
+    pub(crate) fn conn(&self, token: CqToken) -> Option<Arc<Conn>> {
         lock(&self.peers).by_queue.get(&token).cloned()
     }
 

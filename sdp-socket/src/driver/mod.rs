@@ -232,7 +232,13 @@ impl Conn {
     pub(crate) fn close(self: &Arc<Self>) {
         let linger = self.options.linger();
         self.visit_engine(|engine, now| engine.close(now, linger));
-        if self.is_closed() {
+        self.forget_if_over();
+    }
+
+    /// Has the context let go of a closed connection, once no thread is in a call: until then the
+    /// progress loop looks after its events and time-outs, for which a sleeping call may wait.
+    fn forget_if_over(&self) {
+        if self.is_closed() && self.callers.load(Ordering::SeqCst) == 0 {
             self.context.forget(self.token);
         }
     }

@@ -233,8 +233,11 @@ impl Conn {
             .filter(|_| !inner.told_down)
             .map(|t| t + FLUSH_WAIT);
         let first = [engine, flush].into_iter().flatten().min();
-        self.timeout
-            .store(first.map_or(NEVER, Instant::as_nanos), Ordering::SeqCst);
+        let at = first.map_or(NEVER, Instant::as_nanos);
+        if at < self.timeout.swap(at, Ordering::SeqCst) && self.leading.load(Ordering::SeqCst) {
+            // It sleeps until a later time, or for ever.
+            self.cq.wake();
+        }
         let housekeeping = inner.engine.poll_housekeeping();
         let at = housekeeping.map_or(NEVER, Instant::as_nanos);
         if at != self.housekeeping.load(Ordering::Relaxed) {
@@ -296,9 +299,7 @@ impl Conn {
             self.pump();
             self.schedule_timeout();
         }
-        if self.is_closed() {
-            self.context.forget(self.token);
-        }
+        self.forget_if_over();
     }
 
     /// A timer of the progress loop, set for `at`, has run out. False: it was replaced since.

@@ -45,6 +45,7 @@ impl Drop for Caller<'_> {
             conn.notify_all();
         } else if last {
             conn.settle();
+            conn.forget_if_over();
         }
     }
 }
@@ -177,5 +178,30 @@ impl Conn {
         let timed = || (!until.is_restarted()).then(|| self.context.now() + SLEEP_MAX);
         let first = [until.deadline, timeout].into_iter().flatten().min();
         first.or_else(timed)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use crate::{SdpListener, SdpStream};
+
+    /// What still comes for a closed connection, a call on it may be waiting for.
+    #[test]
+    fn a_connection_is_looked_after_until_the_last_call_on_it_is_over() {
+        let listener = SdpListener::bind("127.0.0.1:0").unwrap();
+        let stream = SdpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let conn = stream.conn().unwrap();
+        let found = || conn.context.conn(conn.token);
+        let caller = conn.enter();
+        conn.visit_engine(|engine, now| engine.abort(now));
+        if let Some(conn) = found() {
+            conn.service();
+        }
+        let during = found().is_some();
+        // A panic inside a call would end the process.
+        drop(caller);
+        assert!(conn.is_closed());
+        assert!(during, "forgotten during a call");
+        assert!(found().is_none(), "kept for ever");
     }
 }
