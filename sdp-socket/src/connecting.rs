@@ -228,7 +228,11 @@ impl Connecting {
         match kind {
             CmEventKind::Resolved => {
                 if let Err(error) = self.resolved() {
-                    self.finish(Err(error::verbs_error(error)));
+                    self.finish(Err(match error {
+                        // The peer's end came between this event and its handling.
+                        VerbsError::State { .. } => io::Error::from_raw_os_error(libc::ECONNRESET),
+                        other => error::verbs_error(other),
+                    }));
                 }
             }
             CmEventKind::Failed(error) => self.finish(Err(error::verbs_error(error))),
