@@ -34,6 +34,10 @@ pub(crate) struct Credits {
     recv_mseq: u32,
     /// Receives posted now.
     posted: u32,
+    /// Of these, those that the driver has not seen: it may have no memory for them.
+    unsure: u32,
+    /// The driver has posted some of them since this was last asked.
+    settled: bool,
     /// The limit named by the last message handed to the driver.
     told: u32,
     /// The highest limit ever named: what the peer must not exceed.
@@ -64,6 +68,8 @@ impl Credits {
             most: 0,
             recv_mseq: 0,
             posted,
+            unsure: 0,
+            settled: false,
             told: posted,
             told_max: posted,
             hold: None,
@@ -146,11 +152,12 @@ impl Credits {
         self.available <= PAYLOAD_MIN
     }
 
-    /// A message without payload may go. With the last credit it must bring the peer some, and
-    /// what it would bring is brought by a message that is queued before it.
+    /// A message without payload may go. With the last credit it must bring the peer some for
+    /// certain, and what it would bring is brought by a message that is queued before it.
     pub(crate) const fn control_allowed(&self) -> bool {
         let first = self.next_mseq == self.sent_mseq.wrapping_add(1);
-        self.available >= CONTROL_MIN || (self.available == 1 && first && self.gain() > 0)
+        let certain = self.gain() > self.unsure;
+        self.available >= CONTROL_MIN || (self.available == 1 && first && certain)
     }
 
     /// Spends a credit and numbers the message.
@@ -222,9 +229,22 @@ impl Credits {
         poor && (gain >= CONTROL_MIN || !self.last_was_update || self.payload_allowed())
     }
 
-    /// A receive was posted.
+    /// A receive is to be posted.
     pub(crate) fn on_posted(&mut self) {
         self.posted += 1;
+        self.unsure += 1;
+    }
+
+    /// The driver posts a receive now, or refuses it before it asks for more.
+    pub(crate) fn on_receive_handed_out(&mut self) {
+        self.unsure = self.unsure.saturating_sub(1);
+        self.settled = true;
+    }
+
+    /// Whether a message that had to wait for receives to be posted may go now.
+    pub(crate) fn has_settled(&mut self) -> bool {
+        let settled = core::mem::take(&mut self.settled);
+        settled && self.available == 1 && self.control_allowed()
     }
 
     /// A receive could not be posted after all.
@@ -322,6 +342,8 @@ mod tests {
         c.stamp(mseq);
         assert!(!c.control_allowed());
         c.on_posted();
+        assert!(!c.control_allowed());
+        c.on_receive_handed_out();
         assert!(c.control_allowed());
     }
 
@@ -330,6 +352,7 @@ mod tests {
         let mut c = Credits::new(4);
         c.start(2);
         c.on_posted();
+        c.on_receive_handed_out();
         let first = c.take();
         assert!(
             !c.control_allowed(),
@@ -338,6 +361,7 @@ mod tests {
         c.stamp(first);
         assert!(!c.control_allowed());
         c.on_posted();
+        c.on_receive_handed_out();
         assert!(c.control_allowed());
     }
 

@@ -237,6 +237,9 @@ impl Outbox {
     /// The next action. Messages are stamped here, when all receives posted before are known.
     pub(crate) fn poll(&mut self, credits: &mut Credits) -> Option<Action> {
         if let Some(action) = self.receives.pop_front() {
+            if matches!(action, Action::PostRecv { .. }) {
+                credits.on_receive_handed_out();
+            }
             return Some(action);
         }
         match self.items.pop_front()? {

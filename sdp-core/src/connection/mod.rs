@@ -79,6 +79,8 @@ pub struct Connection {
     sh: Shared,
     tx: Tx,
     rx: Rx,
+    /// When things were last moved on.
+    pumped: Instant,
 }
 
 /// Inputs.
@@ -367,6 +369,10 @@ impl Connection {
         let over_before = self.sh.out.error_set();
         let mut action = self.sh.out.poll(&mut self.sh.credits);
         if action.is_none() && self.sh.life.is_open() {
+            if self.sh.credits.has_settled() {
+                // With the last credit, only what is posted for certain counts.
+                self.pump(self.pumped);
+            }
             // The last message may have held credits back that are due now that it is out.
             self.sh.flush_update();
             action = self.sh.out.poll(&mut self.sh.credits);
@@ -538,6 +544,7 @@ impl Connection {
     /// Moves on whatever can. Answers first, then data, then what goes behind data, and a credit
     /// update only if nothing else carries the credits.
     fn pump(&mut self, now: Instant) {
+        self.pumped = now;
         if !self.sh.life.is_open() {
             return;
         }
@@ -594,6 +601,7 @@ impl Connection {
         Self {
             tx: Tx::new(),
             rx: Rx::new(config.recv_buffers_initial, config.recv_buffers_max),
+            pumped: Instant::from_nanos(0),
             sh: Shared::new(config, stage),
         }
     }

@@ -1,6 +1,9 @@
 //! The handshake, copies both ways, credits, and the end.
 
+use sdp_wire::{Body, ModeChange};
+
 use super::util::app::Op;
+use super::util::lone::Lone;
 use super::util::world::{Laws, World};
 use crate::{CallError, Config, Event, Phase, ZcopyThreshold};
 
@@ -107,4 +110,32 @@ fn a_nonblocking_receive_of_nothing_would_block() {
     world.finish();
     let would_block = Err(CallError::WouldBlock);
     assert_eq!(world.outcomes(0, 0), [would_block, would_block]);
+}
+
+/// A message was numbered when its receive was to be posted, and went with the last credit though
+/// there was no memory for the receive.
+#[test]
+fn the_last_credit_goes_for_a_receive_that_is_posted() {
+    let mut lone = Lone::new(copying());
+    (lone.bufs, lone.no_memory) = (1, true);
+    lone.peer(Body::Data, 10);
+    lone.peer(Body::Data, 10);
+    lone.peer(Body::ModeChange(ModeChange::RecvPipelined), 0);
+    assert_eq!(lone.sent, []);
+    lone.no_memory = false;
+    lone.pass(20_000_000);
+    let [(head, _)] = lone.sent[..] else {
+        panic!("not one update: {:?}", lone.sent);
+    };
+    assert!(head.mseq_ack + u32::from(head.bufs) > 4);
+}
+
+/// As above, with memory: what goes with the last credit goes as soon as the receive is posted.
+#[test]
+fn an_answer_goes_with_the_last_credit_once_the_receive_is_posted() {
+    let mut lone = Lone::new(copying());
+    lone.bufs = 1;
+    lone.peer(Body::ChRcvBuf { size: 4_096 }, 0);
+    let answer = lone.find(sdp_wire::Mid::ChRcvBufAck);
+    assert!(answer.mseq_ack + u32::from(answer.bufs) > 4);
 }

@@ -39,6 +39,8 @@ pub(in crate::tests) struct Lone {
     pub(in crate::tests) bufs: u16,
     /// Keys are made when the test says so, not at once.
     pub(in crate::tests) late_keys: bool,
+    /// There is no memory for receives.
+    pub(in crate::tests) no_memory: bool,
 }
 
 /// A Hello such as any peer sends.
@@ -96,6 +98,7 @@ impl Lone {
             seen: 0,
             bufs: 8,
             late_keys: false,
+            no_memory: false,
         };
         lone.drain();
         lone
@@ -128,6 +131,9 @@ impl Lone {
                     self.last_work = send.work.or(self.last_work);
                     self.works.extend(send.work);
                     self.sent.push((head, send.invalidate));
+                }
+                Action::PostRecv { buf, .. } if self.no_memory => {
+                    self.conn.buffer_unavailable(self.instant(), buf);
                 }
                 Action::PostRecv { buf, len } => {
                     self.posted_count += 1;
