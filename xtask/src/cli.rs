@@ -253,9 +253,9 @@ pub(crate) struct HwTestOptions {
     /// The conformance suite to run in place of building it.
     #[arg(long, value_name = "FILE")]
     pub(crate) conformance: Option<PathBuf>,
-    /// Write the report with charts to FILE.
-    #[arg(long, value_name = "FILE", default_value = "hw-test.html")]
-    pub(crate) html: PathBuf,
+    /// Write the report with charts to FILE [default: hw-test.html, once something was measured].
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    pub(crate) html: Option<PathBuf>,
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
     #[arg(long, value_name = "FILE", value_parser = parse_report)]

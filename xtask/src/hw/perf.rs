@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+use super::DEVICE;
 use super::perftest::{TOOLS, Tool};
 use crate::report::{Report, Skipped};
 use crate::run::Run;
@@ -46,7 +47,7 @@ pub(super) struct Test {
 }
 
 /// The two ends.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Ends {
     /// The program on this node.
     pub(super) sdp: PathBuf,
@@ -56,6 +57,17 @@ pub(super) struct Ends {
     pub(super) device: String,
     /// Length of one measurement.
     pub(super) seconds: f64,
+}
+
+impl Ends {
+    /// The same with the server that is `offset` ports further.
+    pub(super) fn at(&self, offset: u16) -> Self {
+        let port = self.server.port().saturating_add(offset);
+        Self {
+            server: SocketAddr::new(self.server.ip(), port),
+            ..self.clone()
+        }
+    }
 }
 
 /// All runs for these sizes and numbers of connections. Every size with one connection and with
@@ -148,10 +160,8 @@ impl Test {
     /// When it cannot be started.
     pub(super) fn killed(&self, ends: &Ends, after: Duration) -> anyhow::Result<bool> {
         let long = Ends {
-            sdp: ends.sdp.clone(),
-            device: ends.device.clone(),
             seconds: after.as_secs_f64() + SLACK.as_secs_f64(),
-            ..*ends
+            ..ends.clone()
         };
         let mut client = self
             .command(&long)
@@ -174,6 +184,7 @@ impl Test {
     fn command(&self, ends: &Ends) -> Command {
         let mut command = Command::new(&ends.sdp);
         command
+            .env(DEVICE, &ends.device)
             .args(["perf", self.workload, "--json", "-"])
             .args(["--connect", &ends.server.to_string()])
             .args(["--transport", self.transport])

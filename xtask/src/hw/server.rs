@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, bail};
 
+use super::DEVICE;
 use super::perftest::TOOLS;
 use crate::text::quoted;
 
@@ -129,6 +130,7 @@ fn script(sdp: &str, address: SocketAddr, device: &str) -> String {
             words.join(" ")
         ));
     }
+    script.push_str(&format!("export {DEVICE}={}\n", quoted(device)));
     let listen = |address: SocketAddr| format!("{} perf server --listen {address}", quoted(sdp));
     let verifying = SocketAddr::new(address.ip(), address.port().saturating_add(VERIFYING));
     script.push_str(&format!("{} --trace </dev/null &\n", listen(verifying)));
@@ -157,6 +159,7 @@ mod tests {
             .unwrap();
         assert!(status.success());
         assert!(script.contains("'/a b/sdp' perf server --listen 10.0.0.1:7475 --trace"));
+        assert!(script.contains("SDP_RDMA_DEVICE='mlx5_0'"));
         for tool in TOOLS {
             assert!(script.contains(tool.program), "{}", tool.program);
         }

@@ -33,6 +33,15 @@ pub(super) enum Reading {
     Libtest,
 }
 
+/// What guests leave besides their outcome, for a judge on this side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// What went over the wire between two guests, for a dissector.
+    Capture,
+    /// The report of `hw-test` and its page, in the folder of the first guest.
+    HwTest,
+}
+
 /// Something to run in a guest.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Job {
@@ -50,8 +59,8 @@ pub(super) struct Job {
     pub(super) with_sdp: bool,
     /// How its outcome is read.
     pub(super) reading: Reading,
-    /// Whether what goes over the wire between two guests is read by a dissector.
-    pub(super) captured: bool,
+    /// What else is judged once it has succeeded.
+    pub(super) evidence: Option<Evidence>,
     /// Whether the short form has it.
     pub(super) short: bool,
 }
@@ -61,6 +70,8 @@ const DEVINFO: &str = include_str!("../../guest/jobs/devinfo.sh");
 const RPING: &str = include_str!("../../guest/jobs/rping.sh");
 const RPING_LINK: &str = include_str!("../../guest/jobs/rping_link.sh");
 const NETEM: &str = include_str!("../../guest/jobs/netem.sh");
+const HW_TEST: &str = include_str!("../../guest/jobs/hw_test.sh");
+const HW_TEST_NO_DEVICE: &str = include_str!("../../guest/jobs/hw_test_no_device.sh");
 const HW_TEST_ALONE: &str = include_str!("../../guest/jobs/hw_test_alone.sh");
 /// All tests of a program; few at once, the guest is slow.
 const TEST: &str = "\"$TEST\" --include-ignored --test-threads=2\n";
@@ -92,6 +103,7 @@ pub(super) const JOBS: &[Job] = &[
     job("conformance-host", None, NONE, TEST)
         .test("conformance_host")
         .short(),
+    job("hw-test-no-device", None, NONE, HW_TEST_NO_DEVICE).sdp(),
     job("devinfo", LOOP, BOTH, DEVINFO).short(),
     job("rping", LOOP, BOTH, RPING),
     job("conformance", LOOP, BOTH, TEST)
@@ -109,10 +121,14 @@ pub(super) const JOBS: &[Job] = &[
     job("conformance", PAIR, BOTH, TEST).test(CONFORMANCE),
     job("stream", PAIR, BOTH, STREAM).test(STREAM_RDMA),
     job("rping", TWO_GUESTS, BOTH, RPING_LINK)
-        .captured()
+        .judged(Evidence::Capture)
         .short(),
     job("loss", TWO_GUESTS, BOTH, LOSS).sdp(),
     job("peer-gone", TWO_GUESTS, BOTH, PEER_GONE).test("peer_gone"),
+    job("hw-test", TWO_GUESTS, RXE, HW_TEST)
+        .sdp()
+        .given(CONFORMANCE)
+        .judged(Evidence::HwTest),
 ];
 
 const fn job(
@@ -129,15 +145,21 @@ const fn job(
         test: None,
         with_sdp: false,
         reading: Reading::Status,
-        captured: false,
+        evidence: None,
         short: false,
     }
 }
 
 impl Job {
+    /// The script's output is that of a test program.
     const fn test(mut self, name: &'static str) -> Self {
-        self.test = Some(name);
         self.reading = Reading::Libtest;
+        self.given(name)
+    }
+
+    /// The script knows a test program.
+    const fn given(mut self, name: &'static str) -> Self {
+        self.test = Some(name);
         self
     }
 
@@ -146,8 +168,8 @@ impl Job {
         self
     }
 
-    const fn captured(mut self) -> Self {
-        self.captured = true;
+    const fn judged(mut self, evidence: Evidence) -> Self {
+        self.evidence = Some(evidence);
         self
     }
 

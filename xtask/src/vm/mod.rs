@@ -5,6 +5,7 @@
 
 mod capture;
 mod guest;
+mod hw_report;
 mod image;
 mod initrd;
 mod jobs;
@@ -21,7 +22,7 @@ use anyhow::{Context, bail};
 
 use self::guest::{Guest, Link};
 use self::image::Image;
-use self::jobs::{Device, JOBS, Job, Reading, TOTAL_MAX, Topology};
+use self::jobs::{Device, Evidence, JOBS, Job, Reading, TOTAL_MAX, Topology};
 use crate::binaries::Binaries;
 use crate::cli::{Devices, VmTestOptions};
 use crate::libtest;
@@ -144,6 +145,10 @@ impl Case {
     fn is_pair_of_guests(&self) -> bool {
         self.job.topology == Some(Topology::TwoGuests)
     }
+
+    fn is_captured(&self) -> bool {
+        self.job.evidence == Some(Evidence::Capture)
+    }
 }
 
 impl Lab {
@@ -156,7 +161,7 @@ impl Lab {
     ) -> anyhow::Result<Self> {
         let mut needs = packages::BOOT.to_vec();
         needs.extend(packages::DEVICES);
-        if cases.iter().any(|case| case.job.captured) {
+        if cases.iter().any(|case| case.is_captured()) {
             needs.extend(packages::CAPTURE);
         }
         packages::install(ui, &needs)?;
@@ -197,7 +202,7 @@ impl Lab {
         let end = |node: u8| Link {
             folder: link.clone(),
             node,
-            capture: (node == 0 && case.job.captured).then(|| folder.join("wire.pcap")),
+            capture: (node == 0 && case.is_captured()).then(|| folder.join("wire.pcap")),
         };
         let outcomes = thread::scope(|scope| {
             let other = scope.spawn(|| {
@@ -213,13 +218,17 @@ impl Lab {
             Ok::<_, anyhow::Error>([first?, other?])
         })?;
         let guests = both(outcomes.map(|outcome| read(case.job.reading, &outcome)));
-        match case.device {
-            Some(device) if guests.failed == 0 && case.job.captured => Ok(sum(
-                guests,
-                capture::check(&folder.join("wire.pcap"), device)?,
-            )),
-            _ => Ok(guests),
+        if guests.failed > 0 {
+            return Ok(guests);
         }
+        let judged = match (case.job.evidence, case.device) {
+            (Some(Evidence::Capture), Some(device)) => {
+                capture::check(&folder.join("wire.pcap"), device)?
+            }
+            (Some(Evidence::HwTest), _) => hw_report::judge(&folder.join("0")),
+            _ => Tally::default(),
+        };
+        Ok(sum(guests, judged))
     }
 
     fn guest(&self, folder: &Path, script: &str, link: Option<Link>) -> Guest<'_> {
