@@ -137,6 +137,11 @@ fn outcome<N: Net>(
             }
             net.until_others_wait();
             let asleep = std::time::Instant::now();
+            // What it has shown to the peer it takes back first, and sleeps until that is answered.
+            let patience = match call {
+                Call::SendMuch => LONG,
+                _ => patience,
+            };
             while !over.load(Ordering::SeqCst) && asleep.elapsed() < patience {
                 std::thread::yield_now();
             }

@@ -123,7 +123,11 @@ pub(crate) fn watched_for(limit: Duration, body: impl FnOnce() + Send + 'static)
         Ok(Ok(())) => thread.join().expect("it has caught its panics"),
         Ok(Err(why)) => panic!("{why}\nat that time:{}", watch.report()),
         Err(RecvTimeoutError::Timeout) => {
-            panic!("not done after {limit:?}; waiting in:{}", watch.report())
+            let state = sdp_socket::diagnosis();
+            panic!(
+                "not done after {limit:?}; waiting in:{}\n{state}",
+                watch.report()
+            )
         }
         Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
     }
