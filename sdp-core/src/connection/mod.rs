@@ -2,17 +2,17 @@
 
 mod close;
 mod dispatch;
+mod getters;
 mod handshake;
 mod state;
 
-use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::time::Duration;
 
 use sdp_wire::{RemoteAddr, Rkey};
 
 use crate::action::Action;
-use crate::adaptive::{Adaptive, Choice, Choices};
+use crate::adaptive::{Adaptive, Choices};
 use crate::call::{CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep, UrgentRecv};
 use crate::config::{Config, ZcopyThreshold};
 use crate::error::{CallError, ConnectionError};
@@ -20,7 +20,7 @@ use crate::event::{CmInput, Completion, Event, Received};
 use crate::ids::{BufferId, JobId, KeyId, RecvId, SendId, WorkId};
 use crate::keepalive::Keepalive;
 use crate::rx::Rx;
-use crate::stats::{CopyReason, Stats};
+use crate::stats::CopyReason;
 use crate::time::Instant;
 use crate::timer::Timer;
 use crate::tx::Tx;
@@ -402,141 +402,6 @@ impl Connection {
     #[must_use]
     pub fn poll_housekeeping(&self) -> Option<Instant> {
         self.sh.timers.next_housekeeping()
-    }
-}
-
-/// Getters.
-impl Connection {
-    /// The handshake is complete and the connection has not ended.
-    #[must_use]
-    pub fn is_connected(&self) -> bool {
-        self.sh.life.is_open()
-    }
-
-    /// The connection has ended. Bytes received before can still be taken.
-    #[must_use]
-    pub fn is_closed(&self) -> bool {
-        self.sh.life.phase() == Phase::Closed
-    }
-
-    /// Bytes that a receive would get without waiting.
-    #[must_use]
-    pub fn readable_len(&self) -> usize {
-        self.rx.readable_len(&self.sh)
-    }
-
-    /// The next byte of the stream is an urgent one, or was (sockatmark).
-    #[must_use]
-    pub fn is_at_mark(&self) -> bool {
-        self.rx.at_mark()
-    }
-
-    /// There is an urgent byte that was not received out of band.
-    #[must_use]
-    pub fn has_urgent(&self) -> bool {
-        self.rx.has_urgent()
-    }
-
-    /// A receive would not wait: bytes enough, the end of the stream, or an error.
-    #[must_use]
-    pub fn is_readable(&self) -> bool {
-        let (life, config) = (&self.sh.life, &self.sh.config);
-        // More than the memory holds will never come.
-        let enough = config.recv_low_water.min(config.recv_buffer_total).max(1);
-        let ended = life.is_over() || life.rx_shut || life.peer_fin;
-        ended || self.readable_len() >= enough || self.rx.ends_at_mark()
-    }
-
-    /// Bytes of a send in progress that are accepted: what it returns if it must end.
-    #[must_use]
-    pub fn send_accepted(&self, id: SendId) -> usize {
-        self.tx.accepted(id)
-    }
-
-    /// Bytes of a receive in progress that are delivered: what it returns if it must end.
-    #[must_use]
-    pub fn recv_delivered(&self, id: RecvId) -> usize {
-        self.rx.delivered(id)
-    }
-
-    /// Bytes that would go into private send memory without waiting.
-    #[must_use]
-    pub fn send_space(&self) -> usize {
-        self.tx.space(&self.sh)
-    }
-
-    /// Accepted bytes not yet given to the peer's adapter, and bytes advertised and not yet read.
-    #[must_use]
-    pub fn unsent_len(&self) -> usize {
-        self.tx.unsent_len()
-    }
-
-    /// Answers are owed to the peer that wait for its credits: whatever it sends is of interest.
-    #[must_use]
-    pub fn owes_answers(&self) -> bool {
-        self.rx.owes_answers() || self.sh.control.sink_cancel_ack || self.sh.resize.ack_due()
-    }
-
-    /// The peer has been asked to do something about its buffers that shall not wait until the
-    /// stream moves again.
-    #[must_use]
-    pub fn awaits_housekeeping(&self) -> bool {
-        self.sh.life.is_open() && self.sh.resize.is_shrinking()
-    }
-
-    /// The peer has ended its half of the stream.
-    #[must_use]
-    pub fn peer_has_shut(&self) -> bool {
-        self.sh.life.peer_fin
-    }
-
-    /// This side has closed, and everything up to its DisConn has been delivered to the peer's
-    /// adapter.
-    #[must_use]
-    pub fn has_sent_all(&self) -> bool {
-        self.sh.life.fin == state::Fin::Done
-    }
-
-    /// The connection ended in an error that nobody has been told yet.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.sh.life.error.is_some()
-    }
-
-    /// Why the connection ended, to the first that asks; a failed call is one that asked.
-    pub fn take_error(&mut self) -> Option<ConnectionError> {
-        self.sh.life.error.take()
-    }
-
-    /// Counters.
-    #[must_use]
-    pub fn stats(&self) -> &Stats {
-        &self.sh.stats
-    }
-
-    /// Which way sends go by measurement, per kind of memory and class of length, as far as used.
-    #[must_use]
-    pub fn choices(&self) -> Vec<Choice> {
-        let list = self.sh.choices.as_ref().map(Choices::list);
-        list.unwrap_or_default()
-    }
-
-    /// The settings, as they are now.
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.sh.config
-    }
-
-    /// Where the connection stands.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        self.sh.life.phase()
-    }
-
-    /// What the peer said about itself, once known.
-    #[must_use]
-    pub fn peer(&self) -> Option<&PeerParams> {
-        self.sh.peer.as_ref()
     }
 }
 

@@ -3,13 +3,22 @@
 //! Decoding judges everything it can without knowing the link: kind, exact length, value ranges.
 //! Bytes of a stranger never panic.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+mod address;
+mod wire;
 
+use std::net::SocketAddr;
+
+use address::{addr_of, addr_wire, name_of, name_wire};
+use wire::{
+    BYTE_ORDER, GoneWire, Header, HelloWire, MAGIC, PairWire, RefuseWire, RejectWire, RequestWire,
+    ResponseWire, SetupWire, SharedWire, ToWire, exact, kind, packet, with_data,
+};
 use zerocopy::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::names::{Name, SHARED_SLOTS, Scope};
-use super::qp::{QP_DESCRIPTOR_LEN, QpDescriptor};
+pub(crate) use self::wire::broken;
+use super::names::Name;
+use super::qp::QpDescriptor;
 use crate::cm::RejectReason;
 use crate::error::VerbsError;
 
@@ -17,9 +26,6 @@ use crate::error::VerbsError;
 pub(crate) const PRIVATE_DATA_MAX: usize = 512;
 /// The longest message.
 pub(crate) const MESSAGE_MAX: usize = 1024;
-/// First bytes of a handshake.
-const MAGIC: [u8; 8] = *b"SDPHOST\n";
-
 /// What each process's data plane says of itself once it knows who the peer is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Setup {
@@ -171,61 +177,6 @@ pub(crate) struct Request {
     pub(crate) qp: QpDescriptor,
     /// Private data.
     pub(crate) data: Vec<u8>,
-}
-
-macro_rules! wire {
-    ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $ty:ty),* $(,)? })*) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-        #[repr(C)]
-        struct $name { $($field: $ty),* }
-    )*};
-}
-
-wire! {
-    /// First bytes of every message.
-    struct Header { kind: U16, reserved: U16, len: U32 }
-    struct HelloWire {
-        magic: [u8; 8], major: U16, minor: U16, word_size: u8, wish: u8, byte_order: u8,
-        reserved: u8, page_size: U32, reserved2: U32, features: U64, tag: [u8; 16],
-    }
-    struct RefuseWire { reason: U16, major: U16, minor: U16, reserved: U16 }
-    struct AddrWire { ip: [u8; 16], zone: U32, port: U16, family: u8, extra: u8 }
-    struct RequestWire {
-        from: U64, name: AddrWire, source: AddrWire, dst: AddrWire, qp: [u8; QP_DESCRIPTOR_LEN],
-    }
-    struct ResponseWire { from: U64, to: U64, qp: [u8; QP_DESCRIPTOR_LEN] }
-    struct SetupWire {
-        key_table_addr: U64, key_table_len: U64, base_len: U64, shows_keys: u8, reserved: [u8; 7],
-    }
-    struct RejectWire { to: U64, reason: U32, reserved: U32 }
-    struct PairWire { from: U64, to: U64 }
-    struct ToWire { to: U64 }
-    struct SharedWire { len: U64, id: U32, reserved: U32 }
-    struct GoneWire { id: U32, reserved: U32 }
-}
-
-/// Byte order this process was compiled for, as [`HelloWire`] says it.
-const BYTE_ORDER: u8 = if cfg!(target_endian = "little") { 1 } else { 2 };
-
-/// Kinds, numbered; a number is never used again.
-mod kind {
-    pub(super) const HELLO: u16 = 1;
-    pub(super) const REFUSE: u16 = 2;
-    pub(super) const SETUP: u16 = 3;
-    pub(super) const REQUEST: u16 = 4;
-    pub(super) const RESPONSE: u16 = 5;
-    pub(super) const READY: u16 = 6;
-    pub(super) const REJECT: u16 = 7;
-    pub(super) const DISCONNECT: u16 = 8;
-    pub(super) const DISCONNECTED: u16 = 9;
-    pub(super) const UNLISTEN: u16 = 10;
-    pub(super) const IDLE: u16 = 11;
-    pub(super) const IDLE_TOO: u16 = 12;
-    pub(super) const STAY: u16 = 13;
-    pub(super) const CHUNK: u16 = 14;
-    pub(super) const REGION: u16 = 15;
-    pub(super) const REGION_GONE: u16 = 16;
 }
 
 impl Message {
@@ -490,125 +441,6 @@ fn decode_request(body: &[u8]) -> Result<Message, VerbsError> {
     })))
 }
 
-fn packet(kind: u16, body: &[u8], data: &[u8]) -> Vec<u8> {
-    let len = size_of::<Header>() + body.len() + data.len();
-    debug_assert!(len <= MESSAGE_MAX);
-    let header = Header {
-        kind: U16::new(kind),
-        reserved: U16::ZERO,
-        // A message is at most `MESSAGE_MAX` long: private data is checked where it comes in.
-        len: U32::new(u32::try_from(len).unwrap_or(u32::MAX)),
-    };
-    let mut bytes = Vec::with_capacity(len);
-    bytes.extend_from_slice(header.as_bytes());
-    bytes.extend_from_slice(body);
-    bytes.extend_from_slice(data);
-    bytes
-}
-
-fn exact<T: FromBytes>(body: &[u8]) -> Result<T, VerbsError> {
-    T::read_from_bytes(body).map_err(|_| {
-        broken(format!(
-            "a message body of {} bytes must have {}",
-            body.len(),
-            size_of::<T>()
-        ))
-    })
-}
-
-fn with_data<T: FromBytes>(body: &[u8]) -> Result<(T, Vec<u8>), VerbsError> {
-    let Ok((wire, data)) = T::read_from_prefix(body) else {
-        return Err(broken(format!(
-            "a message body of {} bytes must have at least {}",
-            body.len(),
-            size_of::<T>()
-        )));
-    };
-    if data.len() > PRIVATE_DATA_MAX {
-        return Err(broken(format!(
-            "{} bytes of private data, at most {PRIVATE_DATA_MAX} are allowed",
-            data.len()
-        )));
-    }
-    Ok((wire, data.to_vec()))
-}
-
-fn addr_wire(addr: SocketAddr) -> AddrWire {
-    let (family, zone) = match addr {
-        SocketAddr::V4(_) => (4, 0),
-        SocketAddr::V6(a) => (6, a.scope_id()),
-    };
-    AddrWire {
-        ip: ip_bytes(addr.ip()),
-        zone: U32::new(zone),
-        port: U16::new(addr.port()),
-        family,
-        extra: 0,
-    }
-}
-
-fn addr_of(wire: &AddrWire) -> Result<SocketAddr, VerbsError> {
-    let port = wire.port.get();
-    match ip_of(wire.family, wire.ip)? {
-        IpAddr::V4(ip) => Ok(SocketAddr::new(IpAddr::V4(ip), port)),
-        IpAddr::V6(ip) => Ok(SocketAddr::V6(SocketAddrV6::new(
-            ip,
-            port,
-            0,
-            wire.zone.get(),
-        ))),
-    }
-}
-
-fn name_wire(name: &Name) -> AddrWire {
-    let (ip, zone, family) = match name.scope {
-        Scope::Exact(ip, zone) => (ip_bytes(ip), zone, if ip.is_ipv4() { 4 } else { 6 }),
-        Scope::AnyV4 => ([0; 16], 0, 14),
-        Scope::AnyV6 => ([0; 16], 0, 16),
-        Scope::AnyDual => ([0; 16], 0, 46),
-    };
-    AddrWire {
-        ip,
-        zone: U32::new(zone),
-        port: U16::new(name.port),
-        family,
-        extra: name.slot,
-    }
-}
-
-fn name_of(wire: &AddrWire) -> Result<Name, VerbsError> {
-    let scope = match wire.family {
-        14 => Scope::AnyV4,
-        16 => Scope::AnyV6,
-        46 => Scope::AnyDual,
-        family => Scope::Exact(ip_of(family, wire.ip)?, wire.zone.get()),
-    };
-    if wire.extra > SHARED_SLOTS {
-        return Err(broken(format!("listener slot {} is unknown", wire.extra)));
-    }
-    Ok(Name {
-        scope,
-        port: wire.port.get(),
-        slot: wire.extra,
-    })
-}
-
-fn ip_bytes(ip: IpAddr) -> [u8; 16] {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-        IpAddr::V6(ip) => ip.octets(),
-    }
-}
-
-fn ip_of(family: u8, bytes: [u8; 16]) -> Result<IpAddr, VerbsError> {
-    let [.., a, b, c, d] = bytes;
-    match family {
-        4 => Ok(IpAddr::V4(Ipv4Addr::new(a, b, c, d))),
-        6 => Ok(IpAddr::V6(Ipv6Addr::from(bytes))),
-        other => Err(broken(format!("address family {other} is unknown"))),
-    }
-}
-
 fn reason_number(reason: RejectReason) -> u32 {
     match reason {
         RejectReason::NoListener => 1,
@@ -627,14 +459,6 @@ fn reason_of(number: u32) -> Result<RejectReason, VerbsError> {
         4 => Ok(RejectReason::NotPermitted),
         5 => Ok(RejectReason::Incompatible),
         other => Err(broken(format!("reject reason {other} is unknown"))),
-    }
-}
-
-/// The peer broke a rule of the control socket.
-pub(crate) fn broken(rule: String) -> VerbsError {
-    VerbsError::Protocol {
-        what: "control socket of a host link",
-        rule,
     }
 }
 

@@ -1,6 +1,8 @@
 //! Round trips, refusals, and that no bytes make the decoder panic.
 
 use super::*;
+use crate::host::names::Scope;
+use crate::host::qp::QP_DESCRIPTOR_LEN;
 
 fn name() -> Name {
     Name {

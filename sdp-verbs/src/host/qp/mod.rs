@@ -2,12 +2,14 @@
 
 mod buf;
 mod connection;
+mod entry;
 mod poll;
 mod post;
 mod remote;
 mod rx;
 mod transfer;
 mod tx;
+mod writes;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -24,9 +26,10 @@ use crate::types::{QpNum, WrId};
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
 use buf::PeerSlot;
 use connection::Broken;
+use entry::{Entry, Op};
 use remote::Remote;
 use rx::RxCore;
-use tx::{Entry, Op, Progress, State, Tx};
+use tx::{Progress, State, Tx};
 
 /// Where a queue pair's memory is in its link: goes into REQ and REP as it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use smallvec::SmallVec;
 
 use super::buf::{HeapBuf, Message, Place, Reservation};
-use super::tx::{self, Entry, Op, SendHead, State, Tx};
+use super::entry::{Entry, Op, SendHead};
+use super::tx::{self, State, Tx};
 use super::{HostQp, LocalSge};
 use crate::error::{PostError, VerbsError};
 use crate::host::cells::Cell;

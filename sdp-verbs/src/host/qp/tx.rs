@@ -14,14 +14,12 @@ use smallvec::SmallVec;
 
 use super::buf::{self, HeapBuf, Message, PeerSlot};
 use super::connection::{Broken, Connection};
+use super::entry::{self, Entry, Op, SendHead};
 use super::remote::Remote;
 use super::{HostQp, LocalSge};
-use crate::host::cells::Cell;
-use crate::host::keys::LiveKey;
-use crate::host::layout::{Inbound, WRITES_MAX, WriteRequest, WriteStatus};
-use crate::host::region::RegionInner;
+use crate::host::layout::Inbound;
 use crate::memory::ForeignSlice;
-use crate::types::{Access, RemoteAddr, Rkey, WrId};
+use crate::types::{RemoteAddr, Rkey};
 use crate::wr::{SendFlags, WcOpcode, WcStatus};
 
 /// How long one of the tries counted by `rnr_retry` lasts.
@@ -38,79 +36,6 @@ pub(super) enum State {
     /// The end marker is queued or out: nothing more may be posted.
     Ending,
     Error,
-}
-
-/// What a request does.
-#[derive(Debug)]
-pub(super) enum Op {
-    Send {
-        message: Message,
-        len: usize,
-        invalidate: Option<Rkey>,
-    },
-    Read {
-        local: SmallVec<[LocalSge; 1]>,
-        remote: RemoteAddr,
-        rkey: Rkey,
-    },
-    Write {
-        local: SmallVec<[LocalSge; 1]>,
-        remote: RemoteAddr,
-        rkey: Rkey,
-        /// Keys of ours that live while the peer fetches.
-        keys: SmallVec<[Rkey; 1]>,
-        /// One more than the number of its last piece, once started.
-        end: u64,
-    },
-    LocalInv {
-        rkey: Rkey,
-    },
-    /// Done when posted; here for its place in the order.
-    Bind,
-    /// The end marker; completes without a completion.
-    End,
-}
-
-/// What a SEND has besides its bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SendHead {
-    pub(super) wr_id: WrId,
-    pub(super) flags: SendFlags,
-    pub(super) invalidate: Option<Rkey>,
-}
-
-/// A request.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) wr_id: WrId,
-    pub(super) flags: SendFlags,
-    pub(super) op: Op,
-    /// Set when done.
-    pub(super) status: Option<WcStatus>,
-    pub(super) byte_len: usize,
-}
-
-impl Entry {
-    pub(super) fn new(wr_id: WrId, flags: SendFlags, op: Op) -> Self {
-        Self {
-            wr_id,
-            flags,
-            op,
-            status: None,
-            byte_len: 0,
-        }
-    }
-
-    fn opcode(&self) -> Option<WcOpcode> {
-        match self.op {
-            Op::Send { .. } => Some(WcOpcode::Send),
-            Op::Read { .. } => Some(WcOpcode::Read),
-            Op::Write { .. } => Some(WcOpcode::Write),
-            Op::LocalInv { .. } => Some(WcOpcode::LocalInv),
-            Op::Bind => Some(WcOpcode::Bind),
-            Op::End => None,
-        }
-    }
 }
 
 /// What came of a round of [`Tx::progress`].
@@ -150,11 +75,11 @@ pub(super) struct Tx {
     connection: Option<Connection>,
     pub(super) queue: VecDeque<Entry>,
     /// Requests at the front that have been started.
-    started: usize,
+    pub(super) started: usize,
     /// The request at the front is being carried out by a thread in `poll`.
     executing: bool,
-    writes_started: u64,
-    writes_done: u64,
+    pub(super) writes_started: u64,
+    pub(super) writes_done: u64,
     rnr_deadline: Option<Instant>,
 }
 
@@ -327,7 +252,7 @@ impl Tx {
         Ok(())
     }
 
-    fn publish(&mut self, entry: Inbound, solicited: bool, made: &mut Progress) {
+    pub(super) fn publish(&mut self, entry: Inbound, solicited: bool, made: &mut Progress) {
         if let Some(connection) = &mut self.connection {
             connection.ring.push(&entry.to_words());
             made.publish(solicited);
@@ -423,97 +348,6 @@ impl Tx {
         true
     }
 
-    fn start_write(&mut self, qp: &HostQp, at: usize, made: &mut Progress) -> bool {
-        let Op::Write {
-            local,
-            remote,
-            rkey,
-            ..
-        } = &self.queue[at].op
-        else {
-            return false;
-        };
-        let pieces = local.len().max(1) as u64;
-        if self.writes_started - self.writes_done + pieces > WRITES_MAX as u64 {
-            return false;
-        }
-        let (local, rkey) = (local.clone(), *rkey);
-        let mut to = remote.0;
-        let mut bound: SmallVec<[Rkey; 1]> = SmallVec::new();
-        let mut requests: SmallVec<[WriteRequest; 1]> = SmallVec::new();
-        for n in 0..pieces {
-            let request = match local.get(usize::try_from(n).unwrap_or(usize::MAX)) {
-                None => WriteRequest {
-                    n: self.writes_started + n,
-                    len: 0,
-                    from: (Rkey(0), 0),
-                    to: (Rkey(0), 0),
-                },
-                Some(sge) => {
-                    let from = sge.ptr.addr() as u64;
-                    let Some(key) = qp.open_for_read(&sge.region, from, sge.len) else {
-                        qp.kill_keys(&bound);
-                        self.queue[at].status = Some(WcStatus::LocalProtection);
-                        return true;
-                    };
-                    bound.push(key);
-                    let request = WriteRequest {
-                        n: self.writes_started + n,
-                        len: sge.len as u64,
-                        from: (key, from),
-                        to: (rkey, to),
-                    };
-                    to = to.wrapping_add(sge.len as u64);
-                    request
-                }
-            };
-            requests.push(request);
-        }
-        self.writes_started += pieces;
-        let last = self.writes_started;
-        if let Op::Write { keys, end, .. } = &mut self.queue[at].op {
-            *keys = bound;
-            *end = last;
-        }
-        for request in requests {
-            self.publish(Inbound::Write(request), true, made);
-        }
-        true
-    }
-
-    /// Looks what became of the writes the peer was asked for.
-    fn collect_writes(&mut self, qp: &HostQp) {
-        while self.writes_done < self.writes_started {
-            let Some(status) = qp.block().write_status(self.writes_done) else {
-                return;
-            };
-            self.writes_done += 1;
-            let done = self.writes_done;
-            let entry = self
-                .queue
-                .iter_mut()
-                .take(self.started)
-                .find(|e| matches!(e.op, Op::Write { end, .. } if end >= done));
-            let Some(entry) = entry else { continue };
-            let Op::Write { end, keys, .. } = &mut entry.op else {
-                continue;
-            };
-            let last = *end == done;
-            if last || status != WriteStatus::Done {
-                qp.kill_keys(keys);
-                keys.clear();
-            }
-            match status {
-                WriteStatus::Done if last => {
-                    entry.status.get_or_insert(WcStatus::Success);
-                }
-                WriteStatus::Done => {}
-                WriteStatus::Access => entry.status = Some(WcStatus::RemoteAccess),
-                WriteStatus::Failed => entry.status = Some(WcStatus::RemoteOperation),
-            }
-        }
-    }
-
     /// Completes done requests from the front. True if any was.
     fn complete(&mut self, qp: &HostQp, made: &mut Progress) -> bool {
         let mut any = false;
@@ -523,7 +357,7 @@ impl Tx {
             };
             self.started = self.started.saturating_sub(1);
             any = true;
-            made.completed |= report(qp, &entry, status);
+            made.completed |= entry::report(qp, &entry, status);
             if status.breaks() {
                 made.failed = true;
                 break;
@@ -583,7 +417,7 @@ impl Tx {
             if let Op::Write { keys, .. } = &entry.op {
                 qp.kill_keys(keys);
             }
-            report(qp, &entry, next);
+            entry::report(qp, &entry, next);
             next = WcStatus::Flushed;
         }
         self.started = 0;
@@ -602,46 +436,4 @@ pub(super) fn place(slot: PeerSlot, private: &ForeignSlice, len: usize) -> Messa
     }
     buf::copy(&slot.mem, private, len);
     Message::Slot(slot)
-}
-
-/// Queues a completion if the request gets one. True if it does.
-fn report(qp: &HostQp, entry: &Entry, status: WcStatus) -> bool {
-    let success = status == WcStatus::Success;
-    let Some(opcode) = entry.opcode() else {
-        return false;
-    };
-    if success && !entry.flags.contains(SendFlags::SIGNALED) {
-        qp.send_taken();
-        return false;
-    }
-    let byte_len = if success { entry.byte_len } else { 0 };
-    qp.complete_send(entry.wr_id, status, opcode, byte_len);
-    true
-}
-
-impl HostQp {
-    /// A key of ours that lets the peer fetch a piece of a WRITE.
-    fn open_for_read(&self, region: &Arc<RegionInner>, addr: u64, len: usize) -> Option<Rkey> {
-        if self.show(region).is_err() {
-            return None;
-        }
-        let cell = Cell {
-            addr,
-            len: len as u64,
-            access: Access::REMOTE_READ.bits(),
-            region: region.fd().map(|_| (region.id(), addr - region.addr())),
-            qp: self.number(),
-        };
-        let live = LiveKey {
-            cell,
-            region: Arc::clone(region),
-        };
-        self.link().plane().keys().bind(live).ok()
-    }
-
-    fn kill_keys(&self, keys: &[Rkey]) {
-        for rkey in keys {
-            self.link().plane().keys().kill(*rkey, Some(self.number()));
-        }
-    }
 }
