@@ -89,8 +89,16 @@ impl Binaries {
     }
 }
 
-/// Builds the program `name` of `package`, optimised.
-fn program(workspace: &Workspace, ui: &Ui, package: &str, name: &str) -> anyhow::Result<PathBuf> {
+/// Builds the program `name` of `package`, optimised, and says where it is.
+///
+/// # Errors
+/// When it does not build; the whole output is printed first.
+pub(crate) fn program(
+    workspace: &Workspace,
+    ui: &Ui,
+    package: &str,
+    name: &str,
+) -> anyhow::Result<PathBuf> {
     let build = workspace.cargo(["build", "--release", "-p", package, "--bin", name]);
     messages(ui, &format!("build {name}"), build)?
         .iter()
@@ -159,6 +167,15 @@ mod tests {
             integration_test(&json!({ "reason": "build-finished" })),
             None
         );
+    }
+
+    #[test]
+    fn the_path_comes_from_the_message_of_the_program_only() {
+        let program = json!({ "reason": "compiler-artifact", "executable": "/t/sdp" });
+        assert_eq!(executable(&program), Some(PathBuf::from("/t/sdp")));
+        let library = json!({ "reason": "compiler-artifact", "executable": null });
+        assert_eq!(executable(&library), None);
+        assert_eq!(executable(&json!({ "reason": "build-finished" })), None);
     }
 
     #[test]

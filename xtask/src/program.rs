@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, bail};
-use serde_json::Value;
+use anyhow::Context;
 
-use crate::run::Run;
+use crate::binaries;
 use crate::ui::Ui;
 use crate::workspace::Workspace;
 
@@ -41,55 +40,7 @@ pub(crate) fn run(
 /// # Errors
 /// When it does not build; the whole output is printed first.
 pub(crate) fn build(workspace: &Workspace, ui: &Ui) -> anyhow::Result<Program> {
-    let command = workspace.cargo([
-        "build",
-        "--release",
-        "-p",
-        "sdp-cli",
-        "--bin",
-        "sdp",
-        // Says where the program is, wherever cargo is configured to build.
-        "--message-format=json-render-diagnostics",
-    ]);
-    let progress = ui.progress("build sdp (release)")?;
-    let outcome = Run::new(command).run(|line| {
-        if !line.starts_with('{') {
-            progress.note(line);
-        }
-    })?;
-    drop(progress);
-    if let Some(why) = outcome.failure {
-        for line in outcome.lines.iter().filter(|line| !line.starts_with('{')) {
-            ui.line(line)?;
-        }
-        bail!("sdp does not build: {why}");
-    }
-    let path = outcome.lines.iter().find_map(|line| executable(line));
     Ok(Program {
-        path: path
-            .context("cargo did not say where it put the sdp program")?
-            .into(),
+        path: binaries::program(workspace, ui, "sdp-cli", "sdp")?,
     })
-}
-
-/// The path of the program, if `line` is cargo's message that names it.
-fn executable(line: &str) -> Option<String> {
-    let message: Value = serde_json::from_str(line).ok()?;
-    let is_sdp = message["reason"] == "compiler-artifact" && message["target"]["name"] == "sdp";
-    is_sdp.then(|| message["executable"].as_str().map(str::to_owned))?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_path_comes_from_the_message_of_the_program_only() {
-        let line =
-            r#"{"reason":"compiler-artifact","target":{"name":"sdp"},"executable":"/t/sdp"}"#;
-        assert_eq!(executable(line).as_deref(), Some("/t/sdp"));
-        let library = r#"{"reason":"compiler-artifact","target":{"name":"x"},"executable":null}"#;
-        assert_eq!(executable(library), None);
-        assert_eq!(executable("   Compiling sdp"), None);
-    }
 }

@@ -201,3 +201,70 @@ pub(crate) fn would_block<T: Debug>(result: &io::Result<T>) -> bool {
         Err(e) => panic!("{e} in place of WouldBlock"),
     }
 }
+
+/// Those methods of [`Stream`] that a stream itself has, by the name and type they have in
+/// `std::net::TcpStream`.
+macro_rules! forward_to_std_names {
+    () => {
+        fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+            (&mut &*self).read_vectored(bufs)
+        }
+
+        fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+            (&mut &*self).write_vectored(bufs)
+        }
+
+        fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+            self.peek(buf)
+        }
+
+        fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+            self.shutdown(how)
+        }
+
+        fn try_clone(&self) -> io::Result<Self> {
+            self.try_clone()
+        }
+
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            self.local_addr()
+        }
+
+        fn peer_addr(&self) -> io::Result<SocketAddr> {
+            self.peer_addr()
+        }
+
+        fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+            self.set_read_timeout(time)
+        }
+
+        fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
+            self.set_write_timeout(time)
+        }
+
+        fn read_timeout(&self) -> io::Result<Option<Duration>> {
+            self.read_timeout()
+        }
+
+        fn write_timeout(&self) -> io::Result<Option<Duration>> {
+            self.write_timeout()
+        }
+
+        fn set_nodelay(&self, on: bool) -> io::Result<()> {
+            self.set_nodelay(on)
+        }
+
+        fn nodelay(&self) -> io::Result<bool> {
+            self.nodelay()
+        }
+
+        fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+            self.set_nonblocking(on)
+        }
+
+        fn take_error(&self) -> io::Result<Option<io::Error>> {
+            self.take_error()
+        }
+    };
+}
+pub(crate) use forward_to_std_names;

@@ -14,7 +14,7 @@ use sdp_verbs::host::HostProvider;
 #[cfg(target_pointer_width = "64")]
 use sdp_verbs::rdma::{RdmaOptions, RdmaProvider};
 
-use super::net::{Listener, Net, Stream};
+use super::net::{Listener, Net, Stream, forward_to_std_names};
 use super::script::Script;
 use super::threads;
 use super::watch::{Actor, on_threads};
@@ -267,57 +267,7 @@ impl Listener for SdpListener {
 }
 
 impl Stream for SdpStream {
-    fn read_vectored(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        (&mut &*self).read_vectored(bufs)
-    }
-
-    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        (&mut &*self).write_vectored(bufs)
-    }
-
-    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.peek(buf)
-    }
-
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.shutdown(how)
-    }
-
-    fn try_clone(&self) -> io::Result<Self> {
-        self.try_clone()
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.local_addr()
-    }
-
-    fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.peer_addr()
-    }
-
-    fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        self.set_read_timeout(time)
-    }
-
-    fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-        self.set_write_timeout(time)
-    }
-
-    fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        self.read_timeout()
-    }
-
-    fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        self.write_timeout()
-    }
-
-    fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        self.set_nodelay(on)
-    }
-
-    fn nodelay(&self) -> io::Result<bool> {
-        self.nodelay()
-    }
+    forward_to_std_names!();
 
     fn set_linger(&self, time: Option<Duration>) -> io::Result<()> {
         self.set_linger(time)
@@ -325,14 +275,6 @@ impl Stream for SdpStream {
 
     fn linger(&self) -> io::Result<Option<Duration>> {
         self.linger()
-    }
-
-    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        self.set_nonblocking(on)
-    }
-
-    fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.take_error()
     }
 
     fn read_waitall(&self, buf: &mut [u8]) -> io::Result<usize> {

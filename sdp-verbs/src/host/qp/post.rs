@@ -1,7 +1,7 @@
 //! The calls of [`QueuePair`].
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard};
 
 use smallvec::SmallVec;
 
@@ -122,6 +122,12 @@ impl HostQp {
                 return Err(PostError::WrongState);
             }
         };
+        self.queue_send(tx, head, message, len);
+        Ok(())
+    }
+
+    /// Queues a message behind what is posted already, and starts what can start.
+    fn queue_send(&self, mut tx: MutexGuard<'_, Tx>, head: SendHead, message: Message, len: usize) {
         let op = Op::Send {
             message,
             len,
@@ -129,7 +135,6 @@ impl HostQp {
         };
         tx.queue.push_back(Entry::new(head.wr_id, head.flags, op));
         self.drive(tx);
-        Ok(())
     }
 
     fn post_reserved(&self, head: SendHead, buf: &SendBuf, len: usize) -> Result<(), PostError> {
@@ -162,13 +167,7 @@ impl HostQp {
                 }
             },
         };
-        let op = Op::Send {
-            message,
-            len,
-            invalidate: head.invalidate,
-        };
-        tx.queue.push_back(Entry::new(head.wr_id, head.flags, op));
-        self.drive(tx);
+        self.queue_send(tx, head, message, len);
         Ok(())
     }
 
