@@ -129,7 +129,7 @@ impl Resize {
 
     /// The peer asks for `size`, having seen our messages up to `mseq_ack`. `posted` receives are
     /// posted. Its request is disregarded if it crosses one of ours and it made the connection; it
-    /// disregards ours if it accepted it.
+    /// disregards ours if it accepted it. While memory is `scarce` no longer ones are granted.
     ///
     /// # Errors
     /// The rule it breaks.
@@ -138,6 +138,7 @@ impl Resize {
         size: u32,
         mseq_ack: u32,
         posted: u32,
+        scarce: bool,
     ) -> Result<Change, ConnectionError> {
         if self.owed != Owed::Nothing {
             return Err(ConnectionError::PeerMisbehaved(
@@ -151,7 +152,8 @@ impl Resize {
             return Ok(Change::None);
         }
         if size > self.own_len {
-            let len = size.min(self.own_max).max(self.own_len);
+            let own_max = if scarce { self.own_len } else { self.own_max };
+            let len = size.min(own_max).max(self.own_len);
             // Receives of the old length come first, and what came into them was sent before.
             if len == self.own_len {
                 self.owed = Owed::Now;
@@ -267,7 +269,9 @@ impl Shared {
         mseq_ack: u32,
     ) -> Result<Change, ConnectionError> {
         let posted = self.credits.posted();
-        let change = self.resize.on_request(size, mseq_ack, posted)?;
+        let change = self
+            .resize
+            .on_request(size, mseq_ack, posted, self.scarce)?;
         if let Some(len) = self.resize.withdraw(mseq_ack) {
             self.set_peer_len(len);
             self.timers.set_once(Timer::Idle, now, self.idle_wait());

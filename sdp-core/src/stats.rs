@@ -92,6 +92,8 @@ pub struct Stats {
     pub probes: u64,
     /// Times a send had to wait for credits.
     pub credit_stalls: u64,
+    /// Times the buffers shrank to their floor because memory of the process was scarce.
+    pub memory_scarce: u64,
     /// Per [`CopyReason`], in the order of `ALL`: transfers and bytes.
     pub copies: [(u64, u64); CopyReason::ALL.len()],
     /// Messages sent, in the order of `Mid::ALL`.

@@ -29,10 +29,12 @@ pub(crate) enum Timer {
     Keepalive,
     /// The peer takes no bytes.
     UserTimeout,
+    /// Memory was scarce; it may not be any more.
+    Scarce,
 }
 
 /// All timers, in the order in which they are looked at.
-pub(crate) const TIMERS: [Timer; 11] = [
+pub(crate) const TIMERS: [Timer; 12] = [
     Timer::TxStall,
     Timer::Cancel,
     Timer::SinkCancel,
@@ -44,6 +46,7 @@ pub(crate) const TIMERS: [Timer; 11] = [
     Timer::Idle,
     Timer::Keepalive,
     Timer::UserTimeout,
+    Timer::Scarce,
 ];
 
 /// From this one on no call waits for a timer.

@@ -85,7 +85,7 @@ impl SdpBuffer {
     ///
     /// # Errors
     /// Out of memory or descriptors, or a limit on file sizes or locked memory: the error names
-    /// it. A bad `SDP_PROVIDER`.
+    /// it. A bad `SDP_PROVIDER` or `SDP_MEM_MAX`.
     pub fn new(len: usize) -> io::Result<Self> {
         Self::with_context(
             &shared(asked_for(None)?.unwrap_or(ProviderKind::Host))?,

@@ -14,6 +14,7 @@ use sdp_verbs::{
     MemoryRegion, Provider, VerbsError,
 };
 
+use crate::budget::Budget;
 use crate::connecting::Connecting;
 use crate::driver::{Conn, Diagnosis};
 use crate::listener::Listening;
@@ -30,6 +31,7 @@ pub struct Context {
     runtime: Arc<dyn Runtime>,
     cm: Arc<dyn EventChannel>,
     comp: Arc<dyn CompChannel>,
+    pub(crate) budget: Arc<Budget>,
     tokens: AtomicU64,
     peers: Mutex<Peers>,
     timers: Mutex<BinaryHeap<Reverse<(Instant, CqToken)>>>,
@@ -66,13 +68,23 @@ impl Drop for Context {
 
 impl Context {
     /// Opens the channels of `provider`. The progress loop starts with the first connection or
-    /// listener.
+    /// listener. Memory of its connections is not bounded by `SDP_MEM_MAX`.
     ///
     /// # Errors
     /// Out of descriptors.
     pub fn new(
         provider: Arc<dyn Provider>,
         runtime: Arc<dyn Runtime>,
+    ) -> Result<Arc<Self>, VerbsError> {
+        Self::within(provider, runtime, Budget::unbounded())
+    }
+
+    /// As [`new`](Self::new), with a bound on the memory of its connections, which others may
+    /// share.
+    pub(crate) fn within(
+        provider: Arc<dyn Provider>,
+        runtime: Arc<dyn Runtime>,
+        budget: Arc<Budget>,
     ) -> Result<Arc<Self>, VerbsError> {
         let cm = provider.create_event_channel()?;
         let comp = provider.create_comp_channel()?;
@@ -81,6 +93,7 @@ impl Context {
             runtime,
             cm,
             comp,
+            budget,
             tokens: AtomicU64::new(1),
             peers: Mutex::default(),
             timers: Mutex::default(),
@@ -89,7 +102,7 @@ impl Context {
         }))
     }
 
-    /// As [`new`](Self::new), on real threads: what ordinary programs get.
+    /// As [`new`](Self::new), on real threads.
     ///
     /// # Errors
     /// Out of descriptors.

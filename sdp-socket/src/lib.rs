@@ -25,6 +25,7 @@
 //!   connecting, listening                           connecting listener
 //!   driver: actions -> verbs, completions -> engine driver/
 //!   context: channels, timers, progress             context
+//!   budget: memory of all connections together      budget
 //!   park: clock, sleep, wake                        park/
 //! ```
 //!
@@ -36,6 +37,7 @@
 //! thread is in a call. It sleeps while there is nothing to do.
 
 mod bound;
+mod budget;
 mod buffer;
 mod builder;
 mod capture;
@@ -49,12 +51,14 @@ mod options;
 mod park;
 mod provider;
 mod ready;
+mod size;
 mod stats;
 mod stream;
 mod sync;
 mod urgent;
 
 pub use bound::SdpBound;
+pub use budget::MemoryUse;
 pub use buffer::SdpBuffer;
 pub use builder::Builder;
 pub use connecting::SdpConnecting;
@@ -64,7 +68,7 @@ pub use error::raw_errno;
 pub use listener::{Incoming, SdpListener};
 pub use options::ZcopyThreshold;
 pub use park::{Runtime, SpinPolicy, WaitWord};
-pub use provider::{ProviderKind, diagnosis, set_trace, verbs_counters};
+pub use provider::{ProviderKind, diagnosis, memory_use, set_trace, verbs_counters};
 pub use ready::Readiness;
 pub use sdp_verbs::hook::trace::TraceCounters as VerbsCounters;
 pub use stats::{Choice, Stats};

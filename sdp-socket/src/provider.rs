@@ -14,10 +14,11 @@ use sdp_verbs::hook::trace::{Trace, TraceCounters};
 use sdp_verbs::hook::{Capture, CaptureFile, Lazy};
 use sdp_verbs::host::HostProvider;
 
+use crate::budget::{Budget, MemoryUse};
 use crate::capture;
 use crate::context::Context;
 use crate::error;
-use crate::park::{GENERATIONS_MAX, at_exit, generation};
+use crate::park::{GENERATIONS_MAX, ThreadRuntime, at_exit, generation};
 use crate::sync::lock;
 
 /// Environment variable that names the provider.
@@ -71,6 +72,8 @@ struct Opened {
     traces: Vec<Arc<Trace>>,
     /// Where everything of this process is written, if the environment asks for it.
     capture: Option<Arc<CaptureFile>>,
+    /// Bounds the memory of all connections together.
+    budget: Option<Arc<Budget>>,
 }
 
 impl Opened {
@@ -78,6 +81,15 @@ impl Opened {
     fn all(&self) -> Vec<Arc<Context>> {
         let own = self.own.iter().filter_map(Weak::upgrade);
         self.contexts.values().cloned().chain(own).collect()
+    }
+
+    /// The one budget, made when it is first needed.
+    fn budget(&mut self) -> io::Result<Arc<Budget>> {
+        let budget = match self.budget.take() {
+            Some(budget) => budget,
+            None => Budget::from_environment()?,
+        };
+        Ok(Arc::clone(self.budget.insert(budget)))
     }
 }
 
@@ -126,6 +138,14 @@ pub fn diagnosis() -> String {
     let contexts = opened.all();
     drop(opened);
     contexts.iter().map(|context| context.diagnosis()).collect()
+}
+
+/// Private memory of all connections of this process, and its bound.
+///
+/// # Errors
+/// A bad `SDP_MEM_MAX`; too many generations of forked processes.
+pub fn memory_use() -> io::Result<MemoryUse> {
+    Ok(lock(opened()?).budget()?.account())
 }
 
 /// What the counting wrappers of this process have counted, or `None` without [`set_trace`].
@@ -184,6 +204,7 @@ pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
     if let Some(context) = opened.contexts.get(&kind) {
         return Ok(Arc::clone(context));
     }
+    let budget = opened.budget()?;
     let mut provider: Arc<dyn Provider> = match kind {
         ProviderKind::Host => Arc::new(HostProvider::open().map_err(error::verbs_error)?),
         ProviderKind::Rdma => open_rdma()?,
@@ -200,7 +221,9 @@ pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
         opened.traces.push(Arc::clone(&trace));
         provider = trace;
     }
-    let context = Context::threaded(provider).map_err(error::verbs_error)?;
+    let runtime = ThreadRuntime::new().map_err(error::verbs_error)?;
+    let context =
+        Context::within(provider, Arc::new(runtime), budget).map_err(error::verbs_error)?;
     opened.contexts.insert(kind, Arc::clone(&context));
     at_exit(close_all);
     Ok(context)
@@ -215,9 +238,11 @@ impl Context {
     /// Out of descriptors or memory; a system on which `host` does not work.
     pub fn lazy_host(seed: u64) -> io::Result<Arc<Self>> {
         let host: Arc<dyn Provider> = Arc::new(HostProvider::open().map_err(error::verbs_error)?);
-        let lazy = Lazy::new(host).seeded(seed);
-        let context = Self::threaded(Arc::new(lazy)).map_err(error::verbs_error)?;
+        let lazy = Arc::new(Lazy::new(host).seeded(seed));
+        let runtime = Arc::new(ThreadRuntime::new().map_err(error::verbs_error)?);
         let mut opened = lock(opened()?);
+        let budget = opened.budget()?;
+        let context = Self::within(lazy, runtime, budget).map_err(error::verbs_error)?;
         opened.own.retain(|context| context.strong_count() > 0);
         opened.own.push(Arc::downgrade(&context));
         at_exit(close_all);

@@ -34,6 +34,10 @@ pub struct Stats {
     pub probes: u64,
     /// Times a send had to wait for credits.
     pub credit_stalls: u64,
+    /// Times the buffers shrank to 16 KiB because memory of the process came near `SDP_MEM_MAX`.
+    pub memory_scarce: u64,
+    /// Times private memory was refused because of it.
+    pub memory_refused: u64,
     /// Why bytes were copied: reason, transfers, bytes. Reasons that did not occur are left out.
     pub copy_reasons: Vec<(&'static str, u64, u64)>,
     /// Which way sends go by [`ZcopyThreshold::Auto`](crate::ZcopyThreshold), per kind of memory
@@ -123,6 +127,8 @@ impl From<&sdp_core::Stats> for Stats {
             tx_adverts_open_max: core.tx_adverts_open_max,
             probes: core.probes,
             credit_stalls: core.credit_stalls,
+            memory_scarce: core.memory_scarce,
+            memory_refused: 0,
             copy_reasons,
             choices: Vec::new(),
             messages,

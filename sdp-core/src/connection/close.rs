@@ -245,6 +245,8 @@ impl Connection {
                         self.fail(error);
                     }
                 }
+                // The visit itself is what was asked for.
+                Timer::Scarce => {}
                 Timer::UserTimeout => self.on_abort(now, Shared::untaken()),
                 Timer::Retry => {
                     self.tx.on_retry(&mut self.sh);

@@ -46,7 +46,10 @@ impl Connection {
     pub fn is_readable(&self) -> bool {
         let (life, config) = (&self.sh.life, &self.sh.config);
         // More than the memory holds will never come.
-        let enough = config.recv_low_water.min(config.recv_buffer_total).max(1);
+        let enough = config
+            .recv_low_water
+            .min(self.sh.recv_buffer_total())
+            .max(1);
         let ended = life.is_over() || life.rx_shut || life.peer_fin;
         ended || self.readable_len() >= enough || self.rx.ends_at_mark()
     }
@@ -67,6 +70,12 @@ impl Connection {
     #[must_use]
     pub fn send_space(&self) -> usize {
         self.tx.space(&self.sh)
+    }
+
+    /// SO_SNDBUF as it is now: less than was set while memory is scarce.
+    #[must_use]
+    pub fn send_buffer_len(&self) -> usize {
+        self.sh.send_buffer_len()
     }
 
     /// Accepted bytes not yet given to the peer's adapter, and bytes advertised and not yet read.

@@ -4,6 +4,7 @@ mod close;
 mod dispatch;
 mod getters;
 mod handshake;
+mod scarcity;
 mod state;
 
 use core::net::IpAddr;
@@ -421,6 +422,7 @@ impl Connection {
         self.sh.flush_nudge();
         self.sh.flush_update();
         self.watch_unsent(now);
+        self.watch_memory(now);
         self.finish_close();
     }
 

@@ -192,6 +192,8 @@ pub(crate) struct Shared {
     pub(crate) resize: Resize,
     pub(crate) choices: Option<Choices>,
     pub(crate) liveness: Liveness,
+    /// Memory of the process is scarce.
+    pub(crate) scarce: bool,
     next_job: u32,
     /// Turns of the protocol that were taken.
     #[cfg(test)]
@@ -223,6 +225,7 @@ impl Shared {
             ),
             choices: config.adaptive.map(Choices::new),
             liveness: Liveness::default(),
+            scarce: false,
             next_job: 0,
             #[cfg(test)]
             marks: alloc::collections::BTreeSet::new(),

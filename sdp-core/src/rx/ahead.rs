@@ -14,14 +14,15 @@ const CHUNK_LEN_MIN: usize = 64 << 10;
 impl Shared {
     /// Bytes of a new piece of private receive memory, if nothing needs more.
     pub(super) fn chunk_len(&self) -> usize {
-        self.config.read_ahead_len.clamp(1, CHUNK_LEN_MIN)
+        let len = self.config.read_ahead_len.clamp(1, CHUNK_LEN_MIN);
+        self.scarce_len(len)
     }
 }
 
 impl Rx {
     /// Reads one piece ahead, as far as memory goes. Says whether it did.
     pub(super) fn read_ahead(&mut self, sh: &mut Shared, reason: CopyReason) -> bool {
-        let room = sh.config.recv_buffer_total.saturating_sub(self.held());
+        let room = sh.recv_buffer_total().saturating_sub(self.held());
         let room = if mutant!(ReadAheadUnbounded) {
             usize::MAX
         } else {

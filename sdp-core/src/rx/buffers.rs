@@ -73,26 +73,32 @@ impl Buffers {
         self.trimming = true;
     }
 
+    /// Receives wanted now.
+    const fn wanted(&self, sh: &Shared) -> u32 {
+        if sh.scarce { self.initial } else { self.target }
+    }
+
     /// Posts what may be posted.
     pub(super) fn post(&mut self, sh: &mut Shared, held: usize) {
         // Messages that may not be confirmed yet cost the peer credits. When it runs out of them,
         // buffers make up for that, or two sides that hold a cancel each could not answer it.
         let poor = sh.credits.known() < POOR_BELOW;
         let more = if poor { sh.credits.held_back() } else { 0 };
-        while sh.credits.posted() < self.target + more {
+        let target = self.wanted(sh) + more;
+        while sh.credits.posted() < target {
             let enough = sh.credits.posted() >= POSTED_FLOOR + more;
-            if held >= sh.config.recv_buffer_total && enough {
-                return;
+            if held >= sh.recv_buffer_total() && enough {
+                break;
             }
             let fresh = || (!self.starved).then(|| self.fresh.pop()).flatten();
             let Some(buf) = self.free.pop().or_else(fresh) else {
-                return;
+                break;
             };
             sh.credits.on_posted();
             let len = sh.resize.own_len();
             sh.out.push_receive(Action::PostRecv { buf, len });
         }
-        while self.trimming
+        while (self.trimming || sh.scarce)
             && let Some(buf) = self.free.pop()
         {
             self.fresh.push(buf);
@@ -121,6 +127,6 @@ impl Buffers {
 
     /// As many receives are posted as are wanted.
     pub(super) fn is_full(&self, sh: &Shared) -> bool {
-        sh.credits.posted() >= self.target
+        sh.credits.posted() >= self.wanted(sh)
     }
 }

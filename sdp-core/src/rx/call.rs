@@ -249,7 +249,7 @@ impl Rx {
         }
         let got = call.got;
         let nonblocking = call.req.nonblocking && !sh.config.read_nonblocking;
-        let full = call.req.peek && held >= sh.config.recv_buffer_total;
+        let full = call.req.peek && held >= sh.recv_buffer_total();
         let reason = if call.req.peek {
             CopyReason::Peek
         } else {

@@ -50,7 +50,7 @@ impl Rx {
         if !poor && !self.compaction.active {
             return;
         }
-        let full = self.held() >= sh.config.recv_buffer_total;
+        let full = self.held() >= sh.recv_buffer_total();
         if full || self.paused || (self.has_reader() && !self.waits_at_mark()) {
             return;
         }

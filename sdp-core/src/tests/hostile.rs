@@ -298,6 +298,7 @@ impl Play {
             4 => self.lone.conn.shutdown_recv(now),
             5 => self.lone.conn.set_recv_buffer_total(n as usize % 1_000_000),
             6 => self.lone.conn.set_send_buffer_len(n as usize % 1_000_000),
+            8 | 9 => self.lone.conn.set_memory_scarce(now, n.is_multiple_of(2)),
             7 if !self.lone.posted.is_empty() => {
                 let buf = self.lone.posted.remove(0);
                 self.lone.conn.handle_recv_flushed(now, buf);

@@ -11,6 +11,7 @@ mod keepalive;
 mod pipelined;
 mod random;
 mod resize;
+mod scarcity;
 mod table;
 mod urgent;
 mod write;

@@ -120,7 +120,7 @@ impl Tx {
 
     fn copy_step(&mut self, sh: &mut Shared, now: Instant, advert_blocked: bool) -> SendStep {
         let clear = self.pipe_is_clear();
-        let free = self.private.free(sh.config.send_buffer_len);
+        let free = self.private.free(sh.send_buffer_len());
         let stalled = self.is_stalled(sh, now);
         let behind_urgent = !self.urgent.is_empty();
         let Some(call) = self.calls.head_mut() else {

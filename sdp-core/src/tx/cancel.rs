@@ -61,7 +61,7 @@ impl Tx {
         };
         let messages = sh.credits.available().saturating_sub(2);
         let messages = usize::try_from(messages).unwrap_or(usize::MAX);
-        let room = sh.config.send_buffer_len + messages.saturating_mul(sh.data_len_max());
+        let room = sh.send_buffer_len() + messages.saturating_mul(sh.data_len_max());
         if call.req.len - taken_to <= room {
             if !posted {
                 // There will be no answer that says so.

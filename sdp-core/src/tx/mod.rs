@@ -411,7 +411,7 @@ impl Tx {
             self.blocked_from = Some(now);
             sh.stats.credit_stalls += u64::from(!sh.credits.payload_allowed());
         }
-        let room = self.private.free(sh.config.send_buffer_len) > 0;
+        let room = self.private.free(sh.send_buffer_len()) > 0;
         if self.turned_away && room && self.calls.is_empty() {
             self.turned_away = false;
             sh.wake.send = true;
@@ -435,6 +435,11 @@ impl Tx {
                 .is_none_or(|(_, call)| call.copying.is_none() && !call.is_owing())
     }
 
+    /// A send is in progress.
+    pub(crate) fn is_in_call(&self) -> bool {
+        !self.calls.is_empty()
+    }
+
     /// No payload is about to go.
     pub(crate) fn is_quiet(&self) -> bool {
         self.calls.is_empty() && self.is_drained()
@@ -454,7 +459,7 @@ impl Tx {
 
     /// Free private send memory.
     pub(crate) fn space(&self, sh: &Shared) -> usize {
-        self.private.free(sh.config.send_buffer_len)
+        self.private.free(sh.send_buffer_len())
     }
 
     /// The connection is over: nothing will be sent any more. `jobs` and `writes` never begun.

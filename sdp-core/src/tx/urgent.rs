@@ -89,7 +89,7 @@ impl Tx {
             return Err(CallError::BrokenPipe);
         }
         let held = self.private.len() + self.urgent.len;
-        let room = (sh.config.send_buffer_len + URGENT_ROOM).saturating_sub(held);
+        let room = (sh.send_buffer_len() + URGENT_ROOM).saturating_sub(held);
         let short = len > 0 && len <= room && self.urgent.len + len <= URGENT_ROOM;
         if !sh.life.is_open() || !short {
             return Ok(false);

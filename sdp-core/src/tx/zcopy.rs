@@ -38,7 +38,7 @@ impl SendCall {
         let len_max = widen(sh.config.advert_len_max);
         let len = rest
             .min(len_max)
-            .min(sh.config.send_buffer_len.max(ADVERT_FLOOR));
+            .min(sh.send_buffer_len().max(ADVERT_FLOOR));
         // A tail too short for an advert of its own goes with the last one.
         let tail = rest - len;
         if tail < threshold && tail <= len {
@@ -105,7 +105,7 @@ impl Tx {
             return sh.sinks_out == 0 || open < sh.peer.map_or(1, |p| usize::from(p.adverts_max));
         }
         let open_max = sh.peer.map_or(1, |peer| usize::from(peer.adverts_max));
-        let fits = self.pipeline.remaining() + widen(len) <= sh.config.send_buffer_len;
+        let fits = self.pipeline.remaining() + widen(len) <= sh.send_buffer_len();
         open < open_max && fits && sh.enter_pipelined()
     }
 

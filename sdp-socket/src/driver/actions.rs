@@ -10,8 +10,8 @@ use sdp_core::{
     ReadInto, SendId, WorkId,
 };
 use sdp_verbs::{
-    Access, Binding, Caps, PostError, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp,
-    SendWr, Sge, VerbsError,
+    Access, Binding, Caps, PostError, QueuePair, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags,
+    SendOp, SendWr, Sge, VerbsError,
 };
 use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
 
@@ -19,6 +19,7 @@ use super::regions::{
     CallMemory, KeyParts, PrivateMemory, copy_foreign, sink_access, source_access,
 };
 use super::{Conn, Inner, recv_wr_id, work_wr_id};
+use crate::budget::Held;
 
 /// Inline payload of a SrcAvail at most, so that header and payload fit a stack buffer.
 const INLINE_MAX: usize = 256;
@@ -61,6 +62,9 @@ impl Conn {
     /// Polls and carries out actions until there are none, then tells of events. Copies are
     /// collected in `inner.jobs`.
     pub(super) fn drain(&self, inner: &mut Inner, now: Instant) {
+        if let Some(scarce) = self.memory.news() {
+            inner.engine.set_memory_scarce(now, scarce);
+        }
         while let Some(action) = inner.engine.poll_action() {
             let names = Names::of(&action);
             match self.carry_out(inner, now, action) {
@@ -197,7 +201,7 @@ impl Conn {
         self.id.reject(data)
     }
 
-    fn qp(&self) -> Result<&Arc<dyn sdp_verbs::QueuePair>, PostError> {
+    fn qp(&self) -> Result<&Arc<dyn QueuePair>, PostError> {
         self.qp.get().ok_or(PostError::WrongState)
     }
 
@@ -206,8 +210,8 @@ impl Conn {
         let fits = |memory: &&Arc<RecvBuf>| memory.mem().len() == len;
         let memory = match inner.recv_bufs.find(buf).filter(fits) {
             Some(memory) => memory,
-            None => match qp.alloc_recv(len) {
-                Ok(memory) => inner.recv_bufs.insert(buf, memory),
+            None => match self.recv_buffer(inner, &**qp, len) {
+                Ok((memory, held)) => inner.recv_bufs.insert(buf, memory, held),
                 Err(error) => {
                     tracing::warn!(token = ?self.token, "no receive buffer: {error}");
                     inner.engine.buffer_unavailable(now, buf);
@@ -218,6 +222,28 @@ impl Conn {
         qp.post_recv(recv_wr_id(buf), memory)?;
         inner.receives += 1;
         Ok(())
+    }
+
+    /// Memory for a receive. The first few of a connection are not refused.
+    fn recv_buffer(
+        &self,
+        inner: &Inner,
+        qp: &dyn QueuePair,
+        len: usize,
+    ) -> Result<(RecvBuf, Held), VerbsError> {
+        let needed = inner.receives < usize::from(inner.engine.config().recv_buffers_initial);
+        let held = if needed {
+            self.memory.take(len)
+        } else {
+            self.memory.reserve(len)?
+        };
+        Ok((qp.alloc_recv(len)?, held))
+    }
+
+    /// Memory to receive into ahead of the reader.
+    fn private_memory(&self, len: usize) -> Result<PrivateMemory, VerbsError> {
+        let held = self.memory.reserve(len)?;
+        PrivateMemory::new(len, self.context.provider(), held)
     }
 
     fn post_message(&self, inner: &mut Inner, send: PostSend) -> Outcome {
@@ -364,7 +390,7 @@ impl Conn {
             }
             ReadInto::Mem { mem, at, capacity } => {
                 if inner.read_ahead.find(&mem).is_none() {
-                    let memory = PrivateMemory::new(capacity, self.context.provider())?;
+                    let memory = self.private_memory(capacity)?;
                     inner.read_ahead.insert(mem, Arc::new(memory));
                 }
                 let memory = inner.read_ahead.find(&mem).expect("inserted above");
@@ -526,8 +552,8 @@ impl Conn {
         let taken = self.lock().private.take(len);
         let mut offset = BSDH_LEN;
         for piece in &taken {
-            buf.mem().write(offset, piece);
-            offset += piece.len();
+            buf.mem().write(offset, &piece.bytes);
+            offset += piece.bytes.len();
         }
         self.lock().grants.insert(grant, buf);
         true
@@ -543,7 +569,7 @@ impl Conn {
         let (from, to) = {
             let mut inner = self.lock();
             if inner.read_ahead.find(&mem).is_none() {
-                match PrivateMemory::new(capacity, self.context.provider()) {
+                match self.private_memory(capacity) {
                     Ok(memory) => inner.read_ahead.insert(mem, Arc::new(memory)),
                     Err(error) => {
                         tracing::warn!("no memory to buffer received bytes: {error}");

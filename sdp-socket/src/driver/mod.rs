@@ -39,6 +39,7 @@ pub(crate) use regions::{region_bytes, region_bytes_mut};
 pub use send::SendFlags;
 pub(crate) use setup::config;
 
+use crate::budget::Allowance;
 use crate::context::Context;
 use crate::options::Options;
 use crate::park::{Alarm, Turn, WaitWord};
@@ -63,6 +64,8 @@ pub(crate) struct Conn {
     pub(crate) options: Options,
     cq: Arc<dyn CompletionQueue>,
     qp: OnceLock<Arc<dyn QueuePair>>,
+    /// Private memory: what it holds, and whether there is more.
+    memory: Allowance,
     turn: Turn,
     inner: Mutex<Inner>,
     /// Moves on at every event that a sender may wait for.
@@ -264,6 +267,7 @@ impl Conn {
         let queued = self.qp.get().map_or(0, |qp| qp.queued_len());
         Stats {
             tx_bytes_queued: queued as u64,
+            memory_refused: self.memory.refused(),
             ..stats
         }
     }

@@ -265,7 +265,7 @@ impl Conn {
             arrivals: engine.stats().received.iter().sum(),
             full: space == 0,
             // Linux calls a TCP socket writable from a third of its buffer on.
-            roomy: space >= engine.config().send_buffer_len / 3,
+            roomy: space >= engine.send_buffer_len() / 3,
             urgent: engine.has_urgent(),
             read_closed: engine.peer_has_shut(),
             ended: engine.is_closed().then(|| engine.has_failed()),

@@ -16,6 +16,7 @@ use sdp_verbs::{
 use smallvec::SmallVec;
 
 use super::buffers::Few;
+use crate::budget::Held;
 use crate::context::Context;
 
 /// One contiguous piece of a call's memory.
@@ -383,14 +384,15 @@ impl CallTable {
 pub(crate) struct PrivateMemory {
     region: Arc<dyn MemoryRegion>,
     _heap: Vec<u8>,
+    _held: Held,
 }
 
 impl PrivateMemory {
-    /// Allocates and registers `len` bytes.
+    /// Allocates and registers `len` bytes, which `held` accounts for.
     ///
     /// # Errors
     /// The provider's.
-    pub(crate) fn new(len: usize, provider: &dyn Provider) -> Result<Self, VerbsError> {
+    pub(crate) fn new(len: usize, provider: &dyn Provider, held: Held) -> Result<Self, VerbsError> {
         let mut heap = vec![0; len];
         let addr = NonNull::new(heap.as_mut_ptr()).expect("a vector's pointer is not null");
         // SAFETY: the vector lives as long as the region beside it and is never touched through a
@@ -399,6 +401,7 @@ impl PrivateMemory {
         Ok(Self {
             region,
             _heap: heap,
+            _held: held,
         })
     }
 

@@ -6,9 +6,10 @@ use bytes::BytesMut;
 use sdp_core::{
     CallError, Connection, CopyReason, CopyTarget, Instant, SendId, SendRequest, SendStep,
 };
-use sdp_verbs::SendBuf;
+use sdp_verbs::{SendBuf, VerbsError};
 use sdp_wire::BSDH_LEN;
 
+use super::buffers::Chunk;
 use super::regions::CallMemory;
 use super::wait::Until;
 use super::{COPY_LOCKED_MAX, Conn, Inner};
@@ -125,8 +126,9 @@ impl Conn {
                 None => false,
             },
             CopyTarget::Private => {
-                inner.private.append(memory, at, len);
-                true
+                let reserve = |len| self.memory.reserve(len);
+                let appended = inner.private.append(memory, (at, len), reserve);
+                self.had_memory(appended).is_some()
             }
         };
         tell_copied(&mut inner.engine, now, id, len, to, copied);
@@ -147,14 +149,27 @@ impl Conn {
                 }
                 None => false,
             },
-            CopyTarget::Private => {
-                let mut chunk = BytesMut::with_capacity(len);
-                memory.append_to(at, len, &mut chunk);
-                self.lock().private.push(chunk.freeze());
-                true
-            }
+            CopyTarget::Private => match self.had_memory(self.memory.reserve(len)) {
+                Some(held) => {
+                    let mut chunk = BytesMut::with_capacity(len);
+                    memory.append_to(at, len, &mut chunk);
+                    let bytes = chunk.freeze();
+                    self.lock().private.push(Chunk { bytes, held });
+                    true
+                }
+                None => false,
+            },
         };
         self.with_engine(|engine, now| tell_copied(engine, now, id, len, to, copied));
+    }
+
+    /// Says in the log why a send is not buffered.
+    fn had_memory<T>(&self, result: Result<T, VerbsError>) -> Option<T> {
+        result
+            .inspect_err(
+                |error| tracing::debug!(token = ?self.token, "no memory to send from: {error}"),
+            )
+            .ok()
     }
 
     /// A new message buffer with `at..at + len` of the call's memory as its payload.

@@ -9,6 +9,7 @@ use sdp_wire::HelloForm;
 use smallvec::SmallVec;
 
 use super::{CallTable, Conn, Grants, Inner, OnSettled, PrivateSend, ReadAhead, RecvBuffers};
+use crate::budget::Allowance;
 use crate::context::Context;
 use crate::options::Options;
 use crate::park::{Alarm, NEVER, Turn, WaitWord};
@@ -47,6 +48,7 @@ impl Conn {
             options,
             cq,
             qp: OnceLock::from(qp),
+            memory: Allowance::new(&context.budget),
             turn: Turn::default(),
             inner: Mutex::new(Inner {
                 engine,

@@ -1,5 +1,6 @@
 //! Urgent bytes (MSG_OOB): sends that wait for no other send, and receives that wait for nothing.
 
+use std::convert::Infallible;
 use std::io::{self, ErrorKind, IoSlice};
 
 use sdp_core::{BufferId, UrgentRecv};
@@ -29,7 +30,8 @@ impl Conn {
         let now = self.context.now();
         let taken = inner.engine.send_urgent(now, buf.len());
         if taken == Ok(true) {
-            inner.urgent.append(&memory, 0, buf.len());
+            let take = |len| Ok::<_, Infallible>(self.memory.take(len));
+            let Ok(()) = inner.urgent.append(&memory, (0, buf.len()), take);
         }
         self.after(inner, now);
         drop(caller);

@@ -193,6 +193,10 @@ impl World {
 
     /// Carries out all that `side` wants done, and hears what it tells.
     pub(in crate::tests) fn drain(&mut self, side: usize) {
+        if self.trouble() {
+            let (now, scarce) = (self.instant(), self.rng.below(2) == 0);
+            self.nics[side].conn.set_memory_scarce(now, scarce);
+        }
         while let Some(action) = self.nics[side].conn.poll_action() {
             if let Action::PostRecv { buf, len } = action
                 && self.nics[side].buf_lens.get(&buf) != Some(&(len as usize))
