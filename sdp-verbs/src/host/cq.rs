@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,9 @@ pub(crate) struct HostCq {
     own: PrivateSleepWord,
     /// What peers tell theirs to: one word per link.
     cells: RwLock<Cells>,
+    /// What the words of links that are gone had counted up to, so that the sum over all never goes
+    /// back. Changed and read under the lock of `cells`.
+    gone: AtomicU32,
     /// One of the `ARM_` values.
     arm: AtomicU8,
     /// Whether the channel has it in its queue.
@@ -101,6 +104,7 @@ impl HostCq {
             polling: Mutex::default(),
             own: PrivateSleepWord::default(),
             cells: RwLock::default(),
+            gone: AtomicU32::new(0),
             arm: AtomicU8::new(ARM_NONE),
             queued: AtomicBool::new(false),
         })
@@ -170,6 +174,10 @@ impl HostCq {
                 .into_iter()
                 .partition(|(id, _)| *id == link);
             *cells = kept;
+            for (_, cell) in &gone {
+                let counted = cell.word().load(Ordering::Acquire);
+                self.gone.fetch_add(counted, Ordering::Relaxed);
+            }
             drop(cells);
             drop(gone);
             self.event(true);
@@ -325,7 +333,8 @@ impl CompletionQueue for HostCq {
             ArmFor::Waiter => {
                 let cells = self.cells.read().expect("nothing panics under this lock");
                 let words = cells.iter().map(|(_, cell)| cell.word());
-                return ArmToken(event::arm_all(&self.own, words));
+                let sum = event::arm_all(&self.own, words);
+                return ArmToken(sum.wrapping_add(self.gone.load(Ordering::Relaxed)));
             }
             ArmFor::Channel => self.set_arms(ARM_ANY),
             ArmFor::ChannelSolicited => self.set_arms(ARM_SOLICITED),
@@ -338,9 +347,11 @@ impl CompletionQueue for HostCq {
     }
 
     fn wait(&self, token: ArmToken, timeout: Option<Duration>) -> io::Result<Wake> {
-        let cells: SmallVec<[Arc<WaitCell>; 1]> = {
+        let (cells, gone): (SmallVec<[Arc<WaitCell>; 1]>, u32) = {
             let cells = self.cells.read().expect("nothing panics under this lock");
-            cells.iter().map(|(_, cell)| Arc::clone(cell)).collect()
+            let gone = self.gone.load(Ordering::Relaxed);
+            let cells = cells.iter().map(|(_, cell)| Arc::clone(cell));
+            (cells.collect(), gone)
         };
         let own = SleepOn {
             word: self.own.atomic(),
@@ -358,7 +369,7 @@ impl CompletionQueue for HostCq {
         words.push(own);
         let sum = words
             .iter()
-            .fold(0u32, |sum, on| sum.wrapping_add(on.value));
+            .fold(gone, |sum, on| sum.wrapping_add(on.value));
         if sum != token.0 {
             return Ok(Wake::Event);
         }

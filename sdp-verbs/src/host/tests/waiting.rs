@@ -27,6 +27,22 @@ fn a_message_between_look_and_sleep_ends_the_wait() {
     assert_eq!(b.cq.wait(token, BRIEF).unwrap(), Wake::TimedOut);
 }
 
+/// The word of the new queue pair began where the sum with that of the old one had been: who had
+/// looked before slept.
+#[test]
+fn queue_pairs_that_take_turns_between_look_and_sleep_end_the_wait() {
+    let sizes = Sizes::default();
+    let (_a, mut b) = unconnected(sizes);
+    for _ in 0..4 {
+        let token = b.cq.arm(ArmFor::Waiter);
+        let End { link, cq, qp, .. } = b;
+        drop(qp);
+        let qp = create_qp(&link, &cq, sizes);
+        assert_eq!(cq.wait(token, BRIEF).unwrap(), Wake::Event);
+        b = End { link, cq, qp, ..b };
+    }
+}
+
 /// Ping-pong between sleepers, with and without a limit: a lost wake-up would hang (or, with the
 /// limit, time out).
 #[test]
