@@ -19,6 +19,8 @@ use sdp_wire::{
 
 #[path = "input.rs"]
 mod input;
+#[path = "sequence/moving.rs"]
+mod moving;
 
 use input::Bytes;
 
@@ -30,6 +32,8 @@ const CALLS_MAX: usize = 6;
 const STEPS_MAX: usize = 400;
 /// Receive buffers that this peer says it has, in its Hello.
 const BUFS: u16 = 8;
+/// Where the engine's side listens when it moves.
+const PORT: ServiceId = ServiceId::resuming_at(7, 1 << 32);
 
 impl Bytes<'_> {
     fn u16(&mut self) -> u16 {
@@ -73,6 +77,8 @@ struct World {
     limit: u32,
     in_error: bool,
     closed: bool,
+    /// The engine has left its queue pair, and calls the peer there if it does that.
+    left: Option<Option<ServiceId>>,
     /// What the program's side refuses the next time it is asked for.
     refuses: Refusals,
 }
@@ -175,6 +181,7 @@ impl World {
             limit: u32::from(bufs),
             in_error: false,
             closed: false,
+            left: None,
             refuses: Refusals::default(),
         };
         world.drain();
@@ -297,6 +304,7 @@ impl World {
                 self.conn.handle_copied(self.instant(), job.id, ok);
             }
             Action::SetError => self.in_error = true,
+            Action::Leave { call } => self.left = Some(call),
             _ => {}
         }
     }
@@ -555,6 +563,10 @@ impl World {
             18 => {
                 let _ = self.conn.recv_urgent(input.flag());
             }
+            19 => {
+                let _ = self.conn.suspend(now, PORT);
+            }
+            20 => moving::resume(self, input),
             _ => self.poll_calls(input),
         }
     }
@@ -593,17 +605,22 @@ impl World {
         }
     }
 
+    /// Work that is out comes back.
+    fn flush(&mut self) {
+        while let Some(work) = self.works.pop_front() {
+            self.conn
+                .handle_completion(self.instant(), work, Completion::Flushed);
+            self.drain();
+        }
+    }
+
     /// After the end, with all work flushed, no call is left waiting.
     fn end(&mut self) {
         self.conn.abort(self.instant());
         self.drain();
         for _ in 0..3 {
             self.pass(1_000_000_000_000);
-            while let Some(work) = self.works.pop_front() {
-                self.conn
-                    .handle_completion(self.instant(), work, Completion::Flushed);
-                self.drain();
-            }
+            self.flush();
         }
         assert!(self.conn.is_closed(), "aborted, and not closed");
         for _ in 0..4 {

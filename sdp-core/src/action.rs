@@ -1,6 +1,6 @@
 //! What the engine wants done. Actions are carried out in the order they are polled.
 
-use sdp_wire::{HEAD_LEN_MAX, RemoteAddr, Rkey};
+use sdp_wire::{HEAD_LEN_MAX, RemoteAddr, Rkey, ServiceId};
 use smallvec::SmallVec;
 
 use crate::ids::{BufferId, CallId, GrantId, JobId, KeyId, MemId, RecvId, SendId, WorkId};
@@ -23,6 +23,16 @@ pub enum Action {
     Reject(PrivateData),
     /// CM: disconnect; what was posted before is still delivered.
     Disconnect,
+    /// The queue pair is done with; another one takes its place. With `call`, this side takes the old
+    /// one down, finds the way to the peer's port in it, and calls
+    /// [`Connection::handle_path`](crate::Connection::handle_path) when there is a new queue pair.
+    /// Otherwise the peer does that: whoever calls at the service ID named in
+    /// [`Connection::suspend`](crate::Connection::suspend) is handed to
+    /// [`Connection::handle_call`](crate::Connection::handle_call) when the old one is down.
+    Leave {
+        /// Where the peer is to be called.
+        call: Option<ServiceId>,
+    },
     /// Put the queue pair into error: abort. All work comes back flushed.
     SetError,
     /// Post a receive of `len` bytes. The buffer's memory, if it has any of another length, is
@@ -203,6 +213,14 @@ pub enum CopyWhat {
     /// `BSDH_LEN`; they leave the private memory.
     Stage {
         /// The new message buffer.
+        grant: GrantId,
+        /// Bytes.
+        len: u32,
+    },
+    /// The payload of a message buffer that will not be posted, back to the front of private send
+    /// memory; the buffer is given back.
+    Unstage {
+        /// The message buffer.
         grant: GrantId,
         /// Bytes.
         len: u32,

@@ -59,6 +59,8 @@ pub struct Config {
     pub cancel_wait: Duration,
     /// Close without progress is given up after this time.
     pub close_wait: Duration,
+    /// How long a move to another queue pair may take.
+    pub move_wait: Duration,
     /// After this time without payload the peer is asked to go back to the receive buffers it
     /// began with.
     pub idle_wait: Duration,
@@ -106,6 +108,7 @@ impl Default for Config {
             rendezvous_wait_min: Duration::from_micros(50),
             cancel_wait: Duration::from_secs(1),
             close_wait: Duration::from_secs(60),
+            move_wait: Duration::from_secs(5),
             idle_wait: Duration::from_secs(10),
             keepalive: None,
             user_timeout: None,

@@ -34,7 +34,8 @@ impl Shared {
 
     /// Sends a nudge. It leaves two credits, so that a cancel can follow it.
     pub(crate) fn flush_nudge(&mut self) {
-        if self.control.nudge && self.credits.payload_allowed() && self.out.has_slot() {
+        let may = self.credits.payload_allowed() && self.out.has_slot() && !self.suspend.is_on();
+        if self.control.nudge && may {
             self.control.nudge = false;
             self.send_update(true);
         }
@@ -42,7 +43,8 @@ impl Shared {
 
     /// Sends a credit update if one is due and nothing else carries the credits.
     pub(crate) fn flush_update(&mut self) {
-        if !self.out.has_messages() && self.credits.update_due() && self.out.has_slot() {
+        let silent = self.suspend.is_silent();
+        if !silent && !self.out.has_messages() && self.credits.update_due() && self.out.has_slot() {
             self.send_update(false);
         }
     }

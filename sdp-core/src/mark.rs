@@ -55,12 +55,18 @@ pub(crate) enum Mark {
     UrgentDropped,
     /// Sink: an urgent byte was announced while an advert was open.
     UrgentBehindAdvert,
+    /// A move of this side's to another queue pair is complete.
+    Moved,
+    /// A move of this side's made way for one of the peer's, which it crossed.
+    MovesCrossed,
+    /// Source: a message that found no credit was emptied for a move.
+    Unstaged,
 }
 
 impl Mark {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::SeveralAdverts,
         Self::CancelOfSeveral,
         Self::Withdrawn,
@@ -86,6 +92,9 @@ impl Mark {
         Self::UrgentReplaced,
         Self::UrgentDropped,
         Self::UrgentBehindAdvert,
+        Self::Moved,
+        Self::MovesCrossed,
+        Self::Unstaged,
     ];
 }
 

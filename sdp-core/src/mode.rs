@@ -114,7 +114,7 @@ impl Shared {
         {
             self.modes.left_pipelined = None;
         }
-        let barred = self.modes.left_pipelined.is_some();
+        let barred = self.modes.left_pipelined.is_some() || self.suspend.is_on();
         if !several || barred || !self.can_control() {
             return false;
         }
@@ -130,7 +130,8 @@ impl Shared {
     /// A large receive waits on a Buffered half, of which this side is the master: its sender may
     /// advertise again.
     pub(crate) fn call_back(&mut self) {
-        if self.life.is_open() && !self.life.peer_fin && self.can_control() {
+        let going = self.life.is_open() && !self.life.peer_fin && !self.suspend.is_on();
+        if going && self.can_control() {
             self.send(Outgoing::control(Body::ModeChange(
                 ModeChange::SendCombined,
             )));

@@ -308,6 +308,27 @@ impl Outbox {
         purged
     }
 
+    /// The queue pair is left: messages still queued, which are credit updates at most, and
+    /// receives are not for the next one.
+    pub(crate) fn leave(&mut self) {
+        self.messages = 0;
+        self.receives.clear();
+        self.items.retain(|item| match item {
+            Item::Message { out, .. } => {
+                debug_assert_eq!(out.payload, Payload::None, "payload left behind");
+                false
+            }
+            Item::Act(_) => true,
+        });
+    }
+
+    /// A new send queue is empty. Work goes on being numbered where the old one ended.
+    pub(crate) fn begin_anew(&mut self) {
+        self.slots.completed = self.slots.posted;
+        self.slots.signalled = self.slots.posted;
+        self.slots.unused.clear();
+    }
+
     /// Gives a message buffer back.
     pub(crate) fn drop_grant(&mut self, grant: GrantId) {
         self.push(Action::DropGrant(grant));

@@ -228,12 +228,17 @@ impl Resize {
         }
     }
 
-    /// An answer waits for nothing but credits.
+    /// This side accepted the connection.
+    pub(crate) const fn is_accepting(&self) -> bool {
+        self.accepting
+    }
+
     /// The peer has not answered yet.
     pub(crate) const fn is_asking(&self) -> bool {
         self.ask.is_some()
     }
 
+    /// An answer waits for nothing but credits.
     pub(crate) const fn ack_due(&self) -> bool {
         matches!(self.owed, Owed::Now | Owed::After(0))
     }
@@ -322,6 +327,7 @@ impl Shared {
         self.flush_drain();
         let peer_len = self.peer.map_or(0, |peer| peer.recv_buffer_len);
         if let Some(size) = self.resize.wants_larger(peer_len)
+            && !self.suspend.is_on()
             && self.can_control()
         {
             self.ask(size, peer_len);

@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Retry,
     /// Source: small sends have been held back long enough.
     Coalesce,
+    /// A move to another queue pair is not complete.
+    Move,
     /// The peer's buffers have not been needed for long.
     Idle,
     /// The peer has been silent for long.
@@ -34,7 +36,7 @@ pub(crate) enum Timer {
 }
 
 /// All timers, in the order in which they are looked at.
-pub(crate) const TIMERS: [Timer; 12] = [
+pub(crate) const TIMERS: [Timer; 13] = [
     Timer::TxStall,
     Timer::Cancel,
     Timer::SinkCancel,
@@ -43,6 +45,7 @@ pub(crate) const TIMERS: [Timer; 12] = [
     Timer::CloseWait,
     Timer::Retry,
     Timer::Coalesce,
+    Timer::Move,
     Timer::Idle,
     Timer::Keepalive,
     Timer::UserTimeout,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sdp_core::{CmInput, Connection, Instant};
-use sdp_verbs::{CmEventKind, CmId, VerbsError, Wake};
+use sdp_verbs::{CmEventKind, CmId, CmToken, VerbsError, Wake};
 
 use crate::context::Context;
 use crate::driver::{Conn, config};
@@ -292,9 +292,11 @@ fn discard(conn: &Arc<Conn>) {
 }
 
 impl Conn {
-    /// An event of connection management for this connection.
-    pub(crate) fn manage_event(self: &Arc<Self>, kind: CmEventKind) {
+    /// An event of connection management for one of this connection's ids.
+    pub(crate) fn manage_event(self: &Arc<Self>, id: CmToken, kind: CmEventKind) {
+        let is_path = self.lock().moving.is_path(id);
         match kind {
+            kind if is_path => self.path_event(kind),
             CmEventKind::ConnectResponse { private_data } => {
                 self.with_engine(|e, now| e.handle_cm(now, CmInput::Response(&private_data)));
             }

@@ -187,23 +187,35 @@ impl Context {
         CqToken(self.tokens.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(crate) fn remember(&self, conn: &Arc<Conn>) {
+    pub(crate) fn remember(&self, conn: &Arc<Conn>, id: CmToken) {
         let mut peers = lock(&self.peers);
-        peers.by_id.insert(conn.id.token(), conn.token);
+        peers.by_id.insert(id, conn.token);
         peers.by_queue.insert(conn.token, Arc::clone(conn));
+    }
+
+    /// Events of `id` are a connection's from now on.
+    pub(crate) fn add_id(&self, id: CmToken, conn: CqToken) {
+        lock(&self.peers).by_id.insert(id, conn);
+    }
+
+    /// Events of `id` are nobody's any more.
+    pub(crate) fn remove_id(&self, id: CmToken) {
+        lock(&self.peers).by_id.remove(&id);
     }
 
     /// Lets go of a closed connection.
     pub(crate) fn forget(&self, token: CqToken) {
+        // A connection's lock comes before that of the table.
+        let ids = self.conn(token).map(|conn| conn.id_tokens());
         let gone = {
             let mut peers = lock(&self.peers);
             let conn = peers.by_queue.remove(&token);
-            if let Some(conn) = &conn {
-                peers.by_id.remove(&conn.id.token());
-                if conn.is_in_call() {
-                    peers.parting.retain(|conn| conn.strong_count() > 0);
-                    peers.parting.push(Arc::downgrade(conn));
-                }
+            for id in ids.iter().flatten() {
+                peers.by_id.remove(id);
+            }
+            if let Some(conn) = conn.as_ref().filter(|conn| conn.is_in_call()) {
+                peers.parting.retain(|conn| conn.strong_count() > 0);
+                peers.parting.push(Arc::downgrade(conn));
             }
             conn
         };
@@ -226,6 +238,12 @@ impl Context {
     /// The connection whose completions come with `token`, unless it was let go of.
     pub(crate) fn conn(&self, token: CqToken) -> Option<Arc<Conn>> {
         lock(&self.peers).by_queue.get(&token).cloned()
+    }
+
+    /// The connection that `id` belongs to.
+    fn conn_of(&self, id: CmToken) -> Option<Arc<Conn>> {
+        let peers = lock(&self.peers);
+        peers.by_queue.get(peers.by_id.get(&id)?).cloned()
     }
 
     pub(crate) fn add_connecting(&self, token: CmToken, connecting: &Arc<Connecting>) {
@@ -347,22 +365,20 @@ impl Context {
         } = kind
         {
             let listening = lock(&self.peers).listening.get(&id).and_then(Weak::upgrade);
-            match listening {
-                Some(listening) => listening.request(child, private_data),
+            match (listening, self.conn_of(id)) {
+                (Some(listening), _) => listening.request(child, private_data),
+                (None, Some(conn)) => {
+                    conn.called(child, private_data);
+                    self.visit(conn.token);
+                }
                 // Closed in the meantime: dropping the id turns the request down.
-                None => drop(child),
+                (None, None) => drop(child),
             }
             return;
         }
-        let (connecting, token) = {
-            let peers = lock(&self.peers);
-            (
-                peers.connecting.get(&id).cloned(),
-                peers.by_id.get(&id).copied(),
-            )
-        };
-        if let Some(conn) = token.and_then(|t| self.conn(t)) {
-            conn.manage_event(kind);
+        let connecting = lock(&self.peers).connecting.get(&id).cloned();
+        if let Some(conn) = self.conn_of(id) {
+            conn.manage_event(id, kind);
             self.visit(conn.token);
         } else if let Some(connecting) = connecting {
             connecting.manage_event(kind);

@@ -89,6 +89,22 @@ impl SdpStream {
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// Moves the connection to another queue pair, with everything that is on its way: no byte is
+    /// lost, and calls in progress on either side go on (SuspComm). Returns when the connection is
+    /// there. Both ends keep the addresses that they had; the new queue pair is made by way of this
+    /// end's address, so it is on whichever device that is reached by now.
+    ///
+    /// The peer must understand SuspComm, as ours does: one that does not answer within five seconds
+    /// has its connection aborted.
+    ///
+    /// # Errors
+    /// `NotConnected`; `WouldBlock` if another thread moves it already; `TimedOut` if the peer could
+    /// not be asked in time, and the connection is where it was; `Interrupted` by a signal, and the
+    /// move goes on; or why the connection ended.
+    pub fn migrate(&self) -> io::Result<()> {
+        self.conn()?.migrate()
+    }
+
     /// Shuts down one or both directions. Threads in a read get the end of the stream, threads in
     /// a write `BrokenPipe` or the count so far.
     ///

@@ -440,19 +440,19 @@ fn after_disconn() {
     });
 }
 
-/// A peer that asks to suspend the connection is told by name that this is not spoken.
+/// A peer that wants to be called where nobody can be is told so by name.
 #[test]
-fn suspension_is_refused_by_name() {
+fn suspension_without_a_port() {
     watched(|| {
         let (listener, addr) = listen();
         let side = RawSide::new();
         let mut end = side.connected(addr);
         let (stream, _) = listener.accept().expect("accept");
-        let service_id = ServiceId::from_raw(1);
+        let service_id = ServiceId::from_port(0);
         end.say(Body::SuspComm { service_id }, &[]);
         doing("reading the error");
-        let error = stream.read(&mut [0; 10]).expect_err("not spoken");
-        assert!(error.to_string().contains('§'), "{error}");
+        let error = stream.read(&mut [0; 10]).expect_err("no port");
+        assert!(error.to_string().contains("§2.8"), "{error}");
         end.hear_the_end(&side);
         lives_on(&listener);
     });

@@ -58,6 +58,7 @@ mod mid;
 mod pretty;
 mod private_data;
 mod rdma_compl;
+mod resume;
 mod version;
 
 pub use adverts::{ADVERT_LEN_MAX, RemoteAddr, Rkey, SinkAvail, SrcAvail};
@@ -71,6 +72,7 @@ pub use mid::Mid;
 pub use private_data::{
     CM_REP_PRIVATE_LEN, CM_REQ_PRIVATE_LEN, Carrier, RDMA_CM_REQ_PRIVATE_LEN, ServiceId,
 };
+pub use resume::{mark_resuming, resuming};
 pub use version::Version;
 
 /// The headers as they lie in memory: big-endian fields, no alignment, no judgement.

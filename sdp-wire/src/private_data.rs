@@ -56,6 +56,13 @@ impl ServiceId {
         Self(Self::PREFIX | port as u64)
     }
 
+    /// The service ID of a port at which one certain connection is to be resumed: above the port it
+    /// has 47 bits of `secret`, and the bit that marks SDP.
+    #[must_use]
+    pub const fn resuming_at(port: u16, secret: u64) -> Self {
+        Self(secret & !(Self::PREFIX | 0xFFFF) | Self::PREFIX | port as u64)
+    }
+
     /// Any service ID, as SuspComm may carry.
     #[must_use]
     pub const fn from_raw(raw: u64) -> Self {
@@ -75,6 +82,16 @@ impl ServiceId {
         match [a, b, c, d, e, f] {
             [0, 0, 0, 0, 0, 1] => Some(u16::from_be_bytes([high, low])),
             _ => None,
+        }
+    }
+
+    /// The port to connect to, whatever stands above it: none has the number 0.
+    #[must_use]
+    pub const fn resume_port(self) -> Option<u16> {
+        let [.., high, low] = self.0.to_be_bytes();
+        match u16::from_be_bytes([high, low]) {
+            0 => None,
+            port => Some(port),
         }
     }
 }

@@ -426,3 +426,21 @@ fn service_ids_carry_the_port_in_their_last_two_bytes() {
         "0x0000000000011f90"
     );
 }
+
+/// A service ID that names one connection at a port, and its way through a handshake.
+#[test]
+fn a_handshake_says_which_connection_it_resumes() {
+    let id = ServiceId::resuming_at(0xABCD, 0xFEDC_BA98_7654_3210);
+    assert_eq!(id.raw(), 0xFEDC_BA98_7655_ABCD);
+    assert_eq!(id.resume_port(), Some(0xABCD));
+    assert_eq!(ServiceId::from_port(0).resume_port(), None);
+    let mut message = [0; 92];
+    assert_eq!(sdp_wire::resuming(&message), None);
+    sdp_wire::mark_resuming(&mut message, id);
+    assert_eq!(sdp_wire::resuming(&message), Some(id));
+    assert_eq!(message[8..16], id.raw().to_be_bytes());
+    assert!(message[..8].iter().chain(&message[16..]).all(|b| *b == 0));
+    sdp_wire::mark_resuming(&mut message[..10], ServiceId::from_port(1));
+    assert_eq!(sdp_wire::resuming(&message), Some(id));
+    assert_eq!(sdp_wire::resuming(&message[..10]), None);
+}

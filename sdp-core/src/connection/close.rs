@@ -8,6 +8,7 @@ use crate::action::Action;
 use crate::error::ConnectionError;
 use crate::ids::{BufferId, WorkId};
 use crate::outbox::Outgoing;
+use crate::suspend::Step;
 use crate::time::Instant;
 use crate::timer::Timer;
 
@@ -69,9 +70,18 @@ impl Connection {
         if let Stage::Aborting(_) = self.sh.life.stage {
             return self.finish_abort();
         }
+        if self.sh.suspend.has_left() && !self.sh.life.is_recalling() {
+            return;
+        }
+        self.end_gracefully_or(why);
+    }
+
+    /// The connection ends for want of a transport. If the peer has said goodbye and nothing of
+    /// ours is missing, gracefully.
+    pub(super) fn end_gracefully_or(&mut self, why: ConnectionError) {
         let life = &self.sh.life;
         let said = matches!(life.fin, Fin::Posted(_) | Fin::Done);
-        let complete = said || (self.tx.is_drained() && life.is_open());
+        let complete = said || (self.tx.is_drained() && life.is_up());
         let graceful = life.peer_fin && complete && !self.rx.advert_open();
         self.die((!graceful).then_some(why), Teardown::Error);
     }
@@ -124,7 +134,7 @@ impl Connection {
             return;
         }
         let said = matches!(self.sh.life.fin, Fin::Posted(_) | Fin::Done);
-        if !said || !self.sh.can_control() {
+        if !said || !self.sh.life.is_open() || !self.sh.can_control() {
             return self.fail(why);
         }
         self.drop_unsent();
@@ -162,7 +172,8 @@ impl Connection {
         let drained = self.tx.is_drained() || mutant!(DisConnBeforeData);
         let ready = drained && self.sh.keys.is_quiet();
         let last = mutant!(DisConnWithLastCredit) && self.sh.credits.available() == 1;
-        if self.sh.life.fin == Fin::Wanted && ready && (self.sh.can_control() || last) {
+        let moving = self.sh.suspend.is_on();
+        if self.sh.life.fin == Fin::Wanted && ready && !moving && (self.sh.can_control() || last) {
             self.tx.drop_offers();
             let (_, work) = self.sh.send(Outgoing {
                 signalled: true,
@@ -174,7 +185,9 @@ impl Connection {
 
     /// Whoever has both sent and received DisConn tears the connection down (§2.3 step 5).
     pub(super) fn finish_close(&mut self) {
-        let said = self.sh.life.fin == Fin::Done && self.sh.life.peer_fin;
+        // Once both know of a move, both go.
+        let stays = matches!(self.sh.suspend.step(), Step::Still | Step::Wanted(_));
+        let said = self.sh.life.fin == Fin::Done && self.sh.life.peer_fin && stays;
         if said && self.sh.keys.is_quiet() && self.sh.sinks_out == 0 {
             self.die(None, Teardown::Disconnect);
         }
@@ -240,6 +253,8 @@ impl Connection {
                     let quiet = self.tx.is_quiet();
                     self.sh.on_idle(now, quiet);
                 }
+                // The old queue pair is not worth a look any more.
+                Timer::Keepalive if self.sh.suspend.is_silent() => {}
                 Timer::Keepalive => {
                     if let Err(error) = self.sh.on_keepalive(now) {
                         self.fail(error);
@@ -247,6 +262,7 @@ impl Connection {
                 }
                 // The visit itself is what was asked for.
                 Timer::Scarce => {}
+                Timer::Move => self.on_move_timeout(now),
                 Timer::UserTimeout => self.on_abort(now, Shared::untaken()),
                 Timer::Retry => {
                     self.tx.on_retry(&mut self.sh);

@@ -9,7 +9,6 @@ use crate::keepalive::Liveness;
 use crate::mode::FlowMode;
 use crate::resize::Change;
 use crate::stats::mid_index;
-use crate::suspend;
 use crate::time::Instant;
 
 use super::state::Stage;
@@ -29,11 +28,15 @@ impl Connection {
         match self.sh.life.stage {
             Stage::Open => {}
             // The confirmation was lost or comes later: the message is proof enough (§2.1 row 7).
-            Stage::Accepting => self.establish(now),
-            Stage::Connecting => {
+            Stage::Accepting | Stage::Reaccepting => self.establish(now),
+            Stage::Connecting | Stage::Recalling => {
                 return Shared::misbehaved("§2.1 row 6: a message before the handshake was over");
             }
-            Stage::Aborting(_) | Stage::Dead => return Ok(()),
+            // Credits that crossed the end of the old queue pair are of no use any more.
+            Stage::Moving | Stage::Aborting(_) | Stage::Dead => return Ok(()),
+        }
+        if self.sh.suspend.has_left() {
+            return Shared::misbehaved("§2.8: a message after SuspCommAck");
         }
         let head = Head::decode(msg.head, msg.len).map_err(ConnectionError::Malformed)?;
         let is_update = head.body == Body::Data && head.payload_len == 0;
@@ -69,6 +72,18 @@ impl Connection {
         if self.sh.life.app_closed && head.payload_len > 0 {
             // Nobody will read it, and the peer must know (as TCP's reset after close).
             return Err(ConnectionError::LocallyAborted);
+        }
+        let begins = head.payload_len > 0
+            || matches!(
+                head.body,
+                Body::SrcAvail(_)
+                    | Body::SinkAvail(_)
+                    | Body::ModeChange(_)
+                    | Body::ChRcvBuf { .. }
+                    | Body::DisConn
+            );
+        if begins && self.sh.suspend.is_asked() {
+            return Shared::misbehaved("§2.8: something new after SuspComm");
         }
         if invalidated.is_none() {
             return Ok(());
@@ -133,8 +148,8 @@ impl Connection {
                 Ok(())
             }
             Body::ChRcvBufAck { size } => sh.on_resize_ack(size),
-            Body::SuspComm { .. } => Err(suspend::on_susp_comm()),
-            Body::SuspCommAck => Err(suspend::on_susp_comm_ack()),
+            Body::SuspComm { service_id } => self.on_susp_comm(now, service_id, head.mseq_ack),
+            Body::SuspCommAck => self.on_susp_comm_ack(),
             Body::RdmaWrCompl { len } => self.rx.on_wr_compl(sh, len, invalidated),
             Body::SinkAvailCancel => self.tx.on_sink_cancel(sh),
             Body::SinkCancelAck => self.rx.on_sink_cancel_ack(sh),
@@ -197,7 +212,7 @@ impl Connection {
                 _ => self.on_transport_end(Liveness::unanswered()),
             };
         }
-        if self.on_close_completion(work, good) {
+        if self.on_close_completion(work, good) || self.on_move_completion(work, good) {
             return;
         }
         if good && let Some(call) = self.sh.on_killed(work) {

@@ -14,13 +14,31 @@ impl Connection {
     /// The handshake is complete and the connection has not ended.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.sh.life.is_open()
+        self.sh.life.is_up()
     }
 
     /// The connection has ended. Bytes received before can still be taken.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.sh.life.phase() == Phase::Closed
+    }
+
+    /// It is between two queue pairs, or about to be: whatever comes is of interest.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        !self.sh.life.is_over() && self.sh.suspend.is_on()
+    }
+
+    /// A move that [`Self::suspend`] asked for has neither ended nor failed.
+    #[must_use]
+    pub fn is_move_wanted(&self) -> bool {
+        !self.sh.life.is_over() && self.sh.suspend.is_wanted()
+    }
+
+    /// Moves that [`Self::suspend`] asked for and that are complete.
+    #[must_use]
+    pub fn moves_done(&self) -> u64 {
+        self.sh.suspend.done()
     }
 
     /// Bytes that a receive would get without waiting.

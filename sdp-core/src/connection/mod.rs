@@ -4,13 +4,14 @@ mod close;
 mod dispatch;
 mod getters;
 mod handshake;
+mod moving;
 mod scarcity;
 mod state;
 
 use core::net::IpAddr;
 use core::time::Duration;
 
-use sdp_wire::{RemoteAddr, Rkey};
+use sdp_wire::{RemoteAddr, Rkey, ServiceId};
 
 use crate::action::Action;
 use crate::adaptive::{Adaptive, Choices};
@@ -71,6 +72,7 @@ pub use state::{PeerParams, Phase};
 /// 12. RdmaWrCompl is posted directly behind the RDMA WRITEs it reports, and each offer of the
 ///     peer's is ended exactly once: by RdmaWrCompl, by one message with payload, or by
 ///     SinkCancelAck.
+/// 13. A connection leaves a queue pair with nothing under way in either direction. Asserted then.
 ///
 /// # Panics
 /// Methods panic when the *driver* breaks the contract (the completion of work never posted, more
@@ -170,6 +172,34 @@ impl Connection {
         self.rx.on_unavailable(&mut self.sh, now, buf);
         self.on_memory_refused();
         self.pump(now);
+    }
+
+    /// Answers [`Action::Leave`] of a side that calls: the old queue pair is down and all of its
+    /// completions have been handed in, the new one is there. Gives out [`Action::PostRecv`] for the
+    /// first receives, then [`Action::Connect`].
+    pub fn handle_path(
+        &mut self,
+        now: Instant,
+        local_port: u16,
+        src: Option<IpAddr>,
+        dst: Option<IpAddr>,
+    ) {
+        self.on_calling(local_port, src, dst);
+        self.pump(now);
+    }
+
+    /// Answers [`Action::Leave`] of a side that is called: the old queue pair is down and all of its
+    /// completions have been handed in, and a request with this private data came to the service
+    /// ID. Gives out [`Action::PostRecv`] for the first receives, then [`Action::Accept`], for
+    /// which there must be a new queue pair.
+    ///
+    /// # Errors
+    /// It is not the peer of this connection; it is to be rejected, and the peer goes on being
+    /// waited for.
+    pub fn handle_call(&mut self, now: Instant, hello: &[u8]) -> Result<(), Refusal> {
+        let called = self.on_called(hello);
+        self.pump(now);
+        called
     }
 
     /// The time given by [`Self::poll_timeout`] has come. Early calls do no harm.
@@ -308,6 +338,20 @@ impl Connection {
         self.pump(now);
     }
 
+    /// Moves the connection to another queue pair (SuspComm, §2.8): the peer is asked to call at
+    /// `service_id`, where the driver listens already. [`Action::Leave`] tells when nothing is under
+    /// way on the old one any more. Bytes, urgent places and ends of the stream are kept; calls in
+    /// progress go on. The peer must speak SuspComm: one that does not answer within
+    /// [`Config::move_wait`] has its connection aborted.
+    ///
+    /// # Errors
+    /// `NotConnected`: it is not, or not any more. `WouldBlock`: one such move is under way.
+    pub fn suspend(&mut self, now: Instant, service_id: ServiceId) -> Result<(), CallError> {
+        let begun = self.on_suspend(now, service_id);
+        self.pump(now);
+        begun
+    }
+
     /// TCP_NODELAY.
     pub fn set_nodelay(&mut self, nodelay: bool) {
         self.sh.config.nodelay = nodelay;
@@ -419,6 +463,7 @@ impl Connection {
         self.tx.pump(&mut self.sh, now);
         self.sh.flush_resize(now);
         self.flush_disconn();
+        self.flush_move();
         self.sh.flush_nudge();
         self.sh.flush_update();
         self.watch_unsent(now);
@@ -484,7 +529,7 @@ impl Connection {
         dst: Option<IpAddr>,
     ) -> Self {
         let mut connection = Self::new(config, state::Stage::Connecting);
-        connection.say_hello(local_port, src, dst);
+        connection.say_hello(local_port, src, dst, None);
         connection
     }
 

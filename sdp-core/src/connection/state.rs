@@ -17,6 +17,7 @@ use crate::outbox::{Outbox, Outgoing};
 use crate::patience::Patience;
 use crate::resize::Resize;
 use crate::stats::{Stats, mid_index};
+use crate::suspend::Suspend;
 use crate::timer::Timers;
 use crate::tx::Pend;
 
@@ -28,6 +29,8 @@ pub enum Phase {
     Handshake,
     /// Both halves may carry data.
     Open,
+    /// Between two queue pairs.
+    Moving,
     /// This side has begun to close, or the peer has.
     Closing,
     /// Nothing more will be posted.
@@ -56,6 +59,12 @@ pub(crate) enum Stage {
     Accepting,
     /// Both sides may send.
     Open,
+    /// Between two queue pairs: the old one is done with, and there is no new one yet.
+    Moving,
+    /// Hello is on its way on a new queue pair.
+    Recalling,
+    /// HelloAck is on its way on a new queue pair.
+    Reaccepting,
     /// AbortConn is on its way; nothing else will be sent.
     Aborting(Option<WorkId>),
     /// Over.
@@ -110,6 +119,24 @@ impl Life {
         self.stage == Stage::Open
     }
 
+    /// It is, or will be again: what is accepted from calls will be sent.
+    pub(crate) const fn is_up(&self) -> bool {
+        matches!(self.stage, Stage::Open) || self.is_moving()
+    }
+
+    /// Between two queue pairs, or in the handshake of the new one.
+    pub(crate) const fn is_moving(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Moving | Stage::Recalling | Stage::Reaccepting
+        )
+    }
+
+    /// In the handshake of a new queue pair.
+    pub(crate) const fn is_recalling(&self) -> bool {
+        matches!(self.stage, Stage::Recalling | Stage::Reaccepting)
+    }
+
     pub(crate) const fn is_handshake(&self) -> bool {
         matches!(self.stage, Stage::Connecting | Stage::Accepting)
     }
@@ -137,6 +164,7 @@ impl Life {
     pub(crate) fn phase(&self) -> Phase {
         match self.stage {
             Stage::Connecting | Stage::Accepting => Phase::Handshake,
+            Stage::Moving | Stage::Recalling | Stage::Reaccepting => Phase::Moving,
             Stage::Open if self.fin == Fin::Open && !self.peer_fin => Phase::Open,
             Stage::Open | Stage::Aborting(_) => Phase::Closing,
             Stage::Dead => Phase::Closed,
@@ -190,6 +218,7 @@ pub(crate) struct Shared {
     pub(crate) pend: Pend,
     pub(crate) patience: Patience,
     pub(crate) resize: Resize,
+    pub(crate) suspend: Suspend,
     pub(crate) choices: Option<Choices>,
     pub(crate) liveness: Liveness,
     /// Memory of the process is scarce.
@@ -223,6 +252,7 @@ impl Shared {
                 config.recv_buffer_len_initial,
                 config.recv_buffer_len,
             ),
+            suspend: Suspend::new(),
             choices: config.adaptive.map(Choices::new),
             liveness: Liveness::default(),
             scarce: false,
@@ -254,12 +284,12 @@ impl Shared {
 
     /// A message without payload may be queued now.
     pub(crate) fn can_control(&self) -> bool {
-        self.credits.control_allowed() && self.out.has_slot()
+        self.credits.control_allowed() && self.out.has_slot() && !self.suspend.is_silent()
     }
 
     /// A message with payload may be queued now.
     pub(crate) fn can_payload(&self) -> bool {
-        self.credits.payload_allowed() && self.out.has_payload_slot()
+        self.credits.payload_allowed() && self.out.has_payload_slot() && !self.suspend.is_on()
     }
 
     /// Queues an empty Data.

@@ -42,6 +42,9 @@ impl Compaction {
 impl Rx {
     /// Starts copies if there is need.
     pub(super) fn compact(&mut self, sh: &mut Shared) {
+        if sh.suspend.empties_buffers() {
+            return self.empty_buffers(sh);
+        }
         if self.queue.buffers() == 0 || self.buffers.is_full(sh) {
             self.compaction.active = false;
             return;
@@ -55,6 +58,18 @@ impl Rx {
             return;
         }
         self.compaction.active = true;
+        self.start_moves(sh);
+    }
+
+    /// Every buffer is emptied, whoever waits, but for the one that a caller copies from.
+    fn empty_buffers(&mut self, sh: &mut Shared) {
+        let copying = self.calls.head().is_some_and(|(_, call)| call.is_copying());
+        if !copying && !self.paused {
+            self.start_moves(sh);
+        }
+    }
+
+    fn start_moves(&mut self, sh: &mut Shared) {
         while self.compaction.moves.len() < JOBS_MAX {
             let Some((index, buf, offset, len)) = self.queue.movable() else {
                 return;

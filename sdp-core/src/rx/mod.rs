@@ -103,6 +103,29 @@ impl Rx {
         !self.adverts.is_empty()
     }
 
+    /// A read of the peer's memory is under way.
+    pub(crate) fn is_reading(&self) -> bool {
+        !self.reads.is_empty()
+    }
+
+    /// Nothing of the queue pair's is in use: what was received lies in private memory.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.adverts.is_empty()
+            && self.reads.is_empty()
+            && self.queue.buffers() == 0
+            && !self.compaction.is_running()
+            && !self.offers.is_some()
+    }
+
+    /// There is a new queue pair, on which `initial` buffers are posted by the caller.
+    pub(crate) fn begin_anew(&mut self, initial: u16, max: u16) {
+        debug_assert!(self.is_empty(), "moved with something under way");
+        self.buffers = Buffers::new(initial, max);
+        self.adverts.clear();
+        self.offers.begin_anew();
+        self.compaction = Compaction::default();
+    }
+
     /// An answer to an advert waits for a credit.
     pub(crate) fn owes_answers(&self) -> bool {
         self.adverts.owe_answers()
@@ -278,7 +301,9 @@ impl Rx {
             self.trim(sh);
         }
         self.compact(sh);
-        self.buffers.post(sh, self.held());
+        if !sh.suspend.is_silent() {
+            self.buffers.post(sh, self.held());
+        }
         self.set_ahead_timer(sh, now);
     }
 

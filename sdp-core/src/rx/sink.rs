@@ -83,6 +83,11 @@ impl Offers {
         self.sink.as_ref().is_some_and(Sink::is_out)
     }
 
+    /// There is a new queue pair: the count of both sides begins at zero.
+    pub(super) fn begin_anew(&mut self) {
+        self.non_discards = 0;
+    }
+
     /// `len` bytes came, or are offered, by RDMA.
     pub(super) fn on_large(&mut self, sh: &Shared, len: u32) {
         if len > sh.config.recv_buffer_len {
@@ -254,7 +259,7 @@ impl Rx {
 
     /// The call that made the offer must end: it is taken back, and the peer's answer is waited for
     /// at most `cancel_wait`.
-    pub(super) fn cancel_sink(&mut self, sh: &mut Shared, now: Instant) {
+    pub(crate) fn cancel_sink(&mut self, sh: &mut Shared, now: Instant) {
         self.withdraw_sink(sh);
         if let Some(sink) = &mut self.offers.sink
             && sink.state == SinkState::Open

@@ -12,6 +12,7 @@ mod pipelined;
 mod random;
 mod resize;
 mod scarcity;
+mod suspend;
 mod table;
 mod urgent;
 mod write;

@@ -180,8 +180,17 @@ fn laws() -> impl Strategy<Value = Laws> {
         })
 }
 
+/// Moves to another queue pair, by a thread of its own, in a third of the cases.
+fn moves() -> impl Strategy<Value = Vec<Op>> {
+    let one = (1..400_000_u64).prop_map(|time| std::vec![Op::Sleep(time), Op::Move]);
+    prop_oneof![
+        2 => Just(Vec::new()),
+        1 => vec(one, 1..5).prop_map(|ops| ops.concat()),
+    ]
+}
+
 /// Programs and the world they run in.
-type Case = ([Config; 2], Laws, [[Vec<Op>; 3]; 2]);
+type Case = ([Config; 2], Laws, [[Vec<Op>; 4]; 2]);
 
 fn case() -> impl Strategy<Value = Case> {
     (
@@ -190,9 +199,10 @@ fn case() -> impl Strategy<Value = Case> {
         [sender(), sender()],
         [receiver(), receiver()],
         [urgents(), urgents()],
+        [moves(), moves()],
     )
-        .prop_map(|(configs, laws, [s0, s1], [r0, r1], [u0, u1])| {
-            (configs, laws, [[s0, r0, u0], [s1, r1, u1]])
+        .prop_map(|(configs, laws, [s0, s1], [r0, r1], [u0, u1], [m0, m1])| {
+            (configs, laws, [[s0, r0, u0, m0], [s1, r1, u1, m1]])
         })
 }
 
@@ -234,6 +244,7 @@ fn rdma_case() -> impl Strategy<Value = Case> {
             vec(send, 5..30).boxed(),
             vec(recv, 5..40).boxed(),
             urgents().boxed(),
+            moves().boxed(),
         ]
     };
     ([config.clone(), config], laws(), [programs(), programs()])
@@ -243,11 +254,12 @@ fn rdma_case() -> impl Strategy<Value = Case> {
 /// Both sides send and receive at random, say goodbye, and read to the end.
 fn run((configs, laws, programs): Case) -> World {
     let mut world = World::new(configs, laws);
-    for (side, [sends, receives, urgents]) in programs.into_iter().enumerate() {
+    for (side, [sends, receives, urgents, moves]) in programs.into_iter().enumerate() {
         world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
         let last = Op::RecvToEnd { len: 20_000 };
         world.spawn(side, receives.into_iter().chain([last]));
         world.spawn(side, urgents);
+        world.spawn(side, moves);
     }
     world.finish();
     world.assert_delivered();
@@ -267,11 +279,12 @@ fn run((configs, laws, programs): Case) -> World {
 /// every call ends.
 fn run_broken((configs, laws, programs): Case, at: u64, how: u8) {
     let mut world = World::new(configs, laws);
-    for (side, [sends, receives, urgents]) in programs.into_iter().enumerate() {
+    for (side, [sends, receives, urgents, moves]) in programs.into_iter().enumerate() {
         world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
         let last = Op::RecvToEnd { len: 20_000 };
         world.spawn(side, receives.into_iter().chain([last]));
         world.spawn(side, urgents);
+        world.spawn(side, moves);
     }
     let end = match how {
         0 => Op::Abort,

@@ -4,13 +4,15 @@
 use std::string::String;
 use std::vec::Vec;
 
-use sdp_wire::{Body, Mid, ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail};
+use sdp_wire::{
+    Body, HELLO_LEN, Mid, ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail,
+};
 
-use super::util::lone::Lone;
+use super::util::lone::{Lone, hello};
 use crate::{Completion, Config, ConnectionError, EndCall, Event, SendStep, ZcopyThreshold};
 
 /// States to be in, by name.
-const STATES: [&str; 13] = [
+const STATES: [&str; 15] = [
     "accepted",
     "open",
     "source advert",
@@ -23,8 +25,13 @@ const STATES: [&str; 13] = [
     "offered",
     "peer has closed",
     "closed",
+    "asks to move",
+    "is asked to move",
     "dead",
 ];
+
+/// States that no message changes, with what this side's own calls do to them.
+const BETWEEN: [&str; 2] = ["between queue pairs", "called again"];
 
 fn lone() -> Lone {
     Lone::new(Config {
@@ -70,9 +77,29 @@ fn in_state(state: &str) -> Lone {
         _ => lone(),
     };
     match state {
-        "source advert" | "source cancelling" => {
+        "asks to move" | "between queue pairs" | "called again" => {
+            lone.conn.suspend(lone.instant(), service_id()).unwrap();
+            lone.drain();
+            lone.find(Mid::SuspComm);
+            if state != "asks to move" {
+                lone.see_all();
+                lone.peer(Body::SuspCommAck, 0);
+            }
+            if state == "called again" {
+                let mut bytes = [0; HELLO_LEN];
+                hello().encode(&mut bytes);
+                sdp_wire::mark_resuming(&mut bytes, service_id());
+                lone.conn.handle_call(lone.instant(), &bytes).unwrap();
+            }
+        }
+        "source advert" | "source cancelling" | "is asked to move" => {
             let (id, step) = lone.send(10_000);
             assert_eq!(step, SendStep::Wait);
+            if state == "is asked to move" {
+                let service_id = service_id();
+                lone.peer(Body::SuspComm { service_id }, 0);
+                lone.find(Mid::SrcAvailCancel);
+            }
             if state == "source cancelling" {
                 lone.conn.send_end(lone.instant(), id, EndCall::TimedOut);
                 lone.drain();
@@ -116,6 +143,10 @@ fn in_state(state: &str) -> Lone {
     lone
 }
 
+fn service_id() -> ServiceId {
+    ServiceId::resuming_at(1, 7 << 32)
+}
+
 fn messages() -> Vec<(&'static str, Body, u32)> {
     let advert = SrcAvail {
         len: 1_000,
@@ -128,7 +159,7 @@ fn messages() -> Vec<(&'static str, Body, u32)> {
         addr: RemoteAddr(1),
         non_discards: 0,
     };
-    let service_id = ServiceId::from_port(1);
+    let service_id = service_id();
     std::vec![
         ("Data", Body::Data, 10),
         ("Data, empty", Body::Data, 0),
@@ -230,6 +261,18 @@ fn every_change_of_phase() {
             };
             lines.insert(std::format!("{before:?} --{input}--> {after:?}\n"));
         }
+        for (input, act) in LOCAL {
+            let mut lone = in_state(state);
+            let before = lone.conn.phase();
+            act(&mut lone);
+            lone.drain();
+            let after = lone.conn.phase();
+            if after != before {
+                lines.insert(std::format!("{before:?} --{input}--> {after:?}\n"));
+            }
+        }
+    }
+    for state in BETWEEN {
         for (input, act) in LOCAL {
             let mut lone = in_state(state);
             let before = lone.conn.phase();

@@ -145,7 +145,8 @@ impl Tx {
             Cancel::Sent(cancel) if mutant!(RefusalTakenForAnswer) || distance(mseq_ack, cancel) >= 0);
         self.finish_front(sh, invalidated.is_some());
         if let Some(call) = self.calls.head_mut() {
-            if answered && (self.urgent.is_empty() || self.pipeline.judged) {
+            let interrupted = !self.urgent.is_empty() || sh.suspend.is_on();
+            if answered && (!interrupted || self.pipeline.judged) {
                 call.copy_reason = Some(CopyReason::NoReader);
             } else if !answered {
                 call.copy_reason = Some(CopyReason::PeerRefused);

@@ -225,7 +225,7 @@ impl Tx {
             Ok(accepted)
         } else if let Some(why) = call.end {
             count(why.error())
-        } else if sh.life.is_open() {
+        } else if sh.life.is_up() {
             return Verdict::Go;
         } else if call.req.nonblocking {
             count(CallError::WouldBlock)
@@ -326,8 +326,48 @@ impl Tx {
         }
     }
 
+    /// The connection moves to another queue pair: adverts are taken back.
+    pub(crate) fn quiesce(&mut self, sh: &mut Shared, now: Instant) {
+        if !self.pipeline.is_empty() {
+            self.cancel_all(sh);
+        }
+        if !self.pipeline.is_empty() {
+            sh.timers
+                .set_once(Timer::Cancel, now, sh.config.cancel_wait);
+        }
+    }
+
+    /// Nothing of the queue pair's is in use: what is not sent lies in private memory.
+    pub(crate) fn is_still(&self) -> bool {
+        self.pipeline.is_empty()
+            && self.pipeline.withdrawn.is_empty()
+            && self.writes.is_quiet()
+            && self.filled.is_empty()
+            && !self.private.is_copying()
+            && !self.is_filling()
+    }
+
+    /// A caller copies into a message buffer.
+    fn is_filling(&self) -> bool {
+        let copying = self.calls.head().and_then(|(_, call)| call.copying);
+        matches!(copying, Some((CopyTarget::Message(_), _)))
+    }
+
+    /// There is a new queue pair. What the old one's peer was owed as Data, or had offered, is
+    /// forgotten on both sides.
+    pub(crate) fn begin_anew(&mut self) {
+        debug_assert!(self.is_still(), "moved with something under way");
+        self.pipeline = Pipeline::new();
+        self.writes = Writes::default();
+        if let Some(call) = self.calls.head_mut() {
+            call.owed_to = 0;
+            call.grant_failed = false;
+        }
+    }
+
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
+        self.unstage(sh);
         self.post_filled(sh);
         self.release_urgent(sh);
         self.stage(sh, now);
@@ -336,7 +376,7 @@ impl Tx {
         self.flush_cancel(sh);
         sh.flush_kills();
         let settled = self.pipeline.is_empty() || mutant!(AdvertLostOnLeaving);
-        let idle = settled && !self.writes.is_offered();
+        let idle = settled && !self.writes.is_offered() && !sh.suspend.is_on();
         if idle && !sh.life.tx_shut() && sh.follow_hints() {
             if mutant!(AdvertLostOnLeaving) {
                 self.pipeline.clear();
@@ -349,7 +389,7 @@ impl Tx {
 
     fn post_filled(&mut self, sh: &mut Shared) {
         while let Some(Filled { grant, len, urgent }) = self.filled.front().copied() {
-            if !sh.can_payload() {
+            if !sh.can_payload() || self.private.is_unstaging() {
                 return;
             }
             self.announce(sh);

@@ -7,6 +7,7 @@ use core::time::Duration;
 use crate::action::{Action, CopyJob, CopyWhat};
 use crate::connection::Shared;
 use crate::ids::{GrantId, JobId};
+use crate::mark::Mark;
 use crate::time::Instant;
 use crate::timer::Timer;
 
@@ -30,6 +31,8 @@ pub(super) struct Private {
     /// Where urgent bytes end, oldest first, those being staged included.
     pub(super) ends: VecDeque<usize>,
     staging: Option<Staging>,
+    /// The newest message buffer, being emptied.
+    unstaging: Option<JobId>,
     /// The last staging found no message buffer.
     pub(super) paused: bool,
     /// Bytes are not held back for more to come.
@@ -97,6 +100,28 @@ impl Private {
         urgent
     }
 
+    /// A copy from or to private memory is under way.
+    pub(super) const fn is_copying(&self) -> bool {
+        self.staging.is_some() || self.unstaging.is_some()
+    }
+
+    /// The newest message buffer is being emptied.
+    pub(super) const fn is_unstaging(&self) -> bool {
+        self.unstaging.is_some()
+    }
+
+    /// `len` bytes come back, which were to be sent before all others.
+    fn push_front(&mut self, len: usize, urgent: bool) {
+        self.len += len;
+        for end in &mut self.ends {
+            *end += len;
+        }
+        if urgent {
+            self.ends.push_front(len);
+        }
+        self.hurry = true;
+    }
+
     /// The connection is over. A copy that has begun will still be answered.
     pub(super) fn on_over(&mut self, never_begun: &[JobId]) {
         self.len = 0;
@@ -107,6 +132,7 @@ impl Private {
         {
             self.staging = None;
         }
+        self.unstaging.take_if(|job| never_begun.contains(job));
     }
 }
 
@@ -147,6 +173,40 @@ impl Tx {
         self.stage(sh, now);
     }
 
+    /// The connection moves to another queue pair: messages that found no credit on this one are
+    /// emptied into private memory, the newest first.
+    pub(super) fn unstage(&mut self, sh: &mut Shared) {
+        let busy = self.private.is_copying() || self.private.paused || self.is_filling();
+        if !sh.suspend.is_on() || busy {
+            return;
+        }
+        if let Some(Filled { grant, len, .. }) = self.filled.back().copied() {
+            let job = sh.next_job();
+            self.private.unstaging = Some(job);
+            sh.reached(Mark::Unstaged);
+            sh.out.push(Action::Copy(CopyJob {
+                id: job,
+                what: CopyWhat::Unstage { grant, len },
+            }));
+        }
+    }
+
+    /// A message buffer has been emptied. Says whether `job` was that.
+    fn on_unstaged(&mut self, sh: &mut Shared, now: Instant, job: JobId, ok: bool) -> bool {
+        let unstaging = &mut self.private.unstaging;
+        if unstaging.take_if(|other| *other == job).is_none() {
+            return false;
+        }
+        if !ok {
+            self.pause(sh, now);
+        // If the connection is over, there is none any more.
+        } else if let Some(Filled { len, urgent, .. }) = self.filled.pop_back() {
+            self.private.push_front(widen(len), urgent);
+            sh.wake.send |= !self.calls.is_empty();
+        }
+        true
+    }
+
     /// A copy has ended. Says whether it was one of this half's.
     pub(crate) fn on_copied(
         &mut self,
@@ -156,7 +216,7 @@ impl Tx {
         ok: bool,
     ) -> bool {
         let Some(staging) = self.private.staging.filter(|staging| staging.job == job) else {
-            return false;
+            return self.on_unstaged(sh, now, job, ok);
         };
         self.private.staging = None;
         let Staging { grant, len, .. } = staging;
@@ -169,9 +229,14 @@ impl Tx {
             self.filled.push_back(Filled { grant, len, urgent });
             sh.wake.send |= !self.calls.is_empty();
         } else {
-            self.private.paused = true;
-            sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
+            self.pause(sh, now);
         }
         true
+    }
+
+    /// There was no memory to copy to.
+    fn pause(&mut self, sh: &mut Shared, now: Instant) {
+        self.private.paused = true;
+        sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
     }
 }

@@ -101,8 +101,8 @@ impl Tx {
             sh.reached(Mark::SinkStale);
             return Ok(());
         }
-        if sh.life.tx_shut() && self.is_drained() {
-            // The peer takes our DisConn for the end of it.
+        if sh.life.tx_shut() && self.is_drained() && !sh.suspend.is_on() {
+            // The peer takes our DisConn, which waits for nothing, for the end of it.
             return Ok(());
         }
         self.writes.sinks.push_back(offer);

@@ -37,6 +37,8 @@ pub(crate) enum Op {
     Send(usize, How),
     /// An urgent byte.
     Urgent,
+    /// To another queue pair.
+    Move,
     Recv(usize, How),
     Sleep(u64),
 }
@@ -60,6 +62,8 @@ pub(crate) struct Side {
     pub(crate) also_sends: Vec<Op>,
     /// Urgent bytes that a third thread sends meanwhile.
     pub(crate) urgents: Vec<Op>,
+    /// Moves that a thread of its own makes meanwhile.
+    pub(crate) moves: Vec<Op>,
     /// Urgent bytes are received in line.
     pub(crate) oob_inline: bool,
     pub(crate) recvs: Vec<Op>,
@@ -126,6 +130,13 @@ fn urgents(rng: &mut Rng) -> Vec<Op> {
     (0..count).flat_map(|_| op(rng)).collect()
 }
 
+/// In one of three runs, a few at any time.
+fn moves(rng: &mut Rng) -> Vec<Op> {
+    let count = *rng.pick(&[0, 0, 0, 0, 1, 3]);
+    let op = |rng: &mut Rng| [Op::Sleep(limit(rng)), Op::Move];
+    (0..count).flat_map(|_| op(rng)).collect()
+}
+
 fn recvs(rng: &mut Rng) -> Vec<Op> {
     let count = rng.below(14);
     let op = |rng: &mut Rng| {
@@ -158,6 +169,7 @@ fn side(rng: &mut Rng, weather: Weather) -> Side {
         sends: sends(rng),
         also_sends: Vec::new(),
         urgents: Vec::new(),
+        moves: Vec::new(),
         oob_inline: false,
         recvs: recvs(rng),
         last_recv_len: *rng.pick(&[1_500, 5_000, 70_000, 300_000]),
@@ -277,6 +289,11 @@ impl Plan {
                 side.urgents = urgents(&mut rng);
                 side.oob_inline = rng.coin();
             }
+            // The stacks of the field do not speak SuspComm.
+            let mut rng = Rng::new(seed, 0x94);
+            for side in &mut sides {
+                side.moves = moves(&mut rng);
+            }
         }
         Self {
             seed,
@@ -295,7 +312,7 @@ impl Plan {
             .iter()
             .map(|side| {
                 let sends = side.sends.len() + side.also_sends.len() + side.urgents.len();
-                sends + side.recvs.len()
+                sends + side.recvs.len() + side.moves.len()
             })
             .sum()
     }
@@ -310,6 +327,7 @@ impl Plan {
                 &mut side.recvs,
                 &mut side.also_sends,
                 &mut side.urgents,
+                &mut side.moves,
             ] {
                 ops.retain(|_| {
                     number += 1;

@@ -160,6 +160,9 @@ impl Stall {
                 stall.send_all(stream, &stall.own().urgents);
             });
         }
+        if !self.own().moves.is_empty() {
+            self.start("mover", &stream, Self::move_all);
+        }
         self.start("receiver", &stream, Self::receive_all);
         if let Some((_, at, ending)) = self.plan.ending.filter(|(side, ..)| *side == self.side) {
             self.start("ending", &stream, move |stall, stream| {
@@ -208,7 +211,7 @@ impl Stall {
                         return;
                     }
                 }
-                Op::Recv(..) => {}
+                Op::Recv(..) | Op::Move => {}
             }
         }
         let left = {
@@ -221,6 +224,35 @@ impl Stall {
             && let Err(error) = stream.shutdown(Shutdown::Write)
         {
             self.note_send_error(&error);
+        }
+    }
+
+    fn move_all(&self, stream: &SdpStream) {
+        for op in &self.own().moves {
+            if self.quits() {
+                return;
+            }
+            match op {
+                Op::Sleep(time) => self.sleep(*time),
+                _ => self.migrate(stream),
+            }
+        }
+    }
+
+    fn migrate(&self, stream: &SdpStream) {
+        let moved = stream.migrate();
+        self.book.borrow_mut().calls += 1;
+        self.fabric
+            .note("moved", self.side as u64, [u64::from(moved.is_ok()), 0]);
+        match moved {
+            Ok(()) => {}
+            // A signal, or the connection has ended in good order, or another has asked before.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Interrupted | ErrorKind::NotConnected | ErrorKind::WouldBlock
+                ) => {}
+            Err(error) => self.note_send_error(&error),
         }
     }
 
@@ -395,7 +427,7 @@ impl Stall {
                         return;
                     }
                 }
-                Op::Send(..) | Op::Urgent => {}
+                Op::Send(..) | Op::Urgent | Op::Move => {}
             }
         }
         while !self.quits() && self.receive(stream, self.own().last_recv_len, How::Plain) {}

@@ -134,6 +134,11 @@ impl Runtime for Seat {
     fn may_spin(&self) -> bool {
         false
     }
+
+    fn random(&self) -> io::Result<u64> {
+        let number = self.waits.fetch_add(1, Ordering::Relaxed);
+        Ok(Rng::new(number, self.nanos()).next())
+    }
 }
 
 /// Where programs put programs that they start.

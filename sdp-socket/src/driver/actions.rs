@@ -4,7 +4,6 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sdp_core::action::PrivateData;
 use sdp_core::{
     Action, BufferId, CallId, CopyJob, CopyReason, CopyWhat, Instant, KeyId, Payload, PostSend,
     ReadInto, SendId, WorkId,
@@ -15,6 +14,8 @@ use sdp_verbs::{
 };
 use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
 
+use super::buffers::Chunk;
+use super::moving::Pair;
 use super::regions::{
     CallMemory, KeyParts, PrivateMemory, copy_foreign, sink_access, source_access,
 };
@@ -30,6 +31,12 @@ fn memory_of(inner: &mut Inner, call: CallId) -> (&mut CallMemory, Access) {
         CallId::Send(id) => (inner.calls.send_mut(id), Access::REMOTE_READ),
         CallId::Recv(id) => (inner.calls.recv_mut(id), Access::REMOTE_WRITE),
     }
+}
+
+/// The queue pair. There is none to post on only when a connection between two of them has ended.
+fn qp_of(pair: &Option<Pair>) -> Result<&Arc<dyn QueuePair>, PostError> {
+    let pair = pair.as_ref().ok_or(PostError::WrongState)?;
+    Ok(&pair.qp)
 }
 
 /// Whether a request could be posted. A refusal is our own miscount or a dead queue pair; either
@@ -65,11 +72,16 @@ impl Conn {
         if let Some(scarce) = self.memory.news() {
             inner.engine.set_memory_scarce(now, scarce);
         }
-        while let Some(action) = inner.engine.poll_action() {
-            let names = Names::of(&action);
-            match self.carry_out(inner, now, action) {
-                Ok(()) => {}
-                Err(error) => self.post_failed(inner, error, names),
+        loop {
+            while let Some(action) = inner.engine.poll_action() {
+                let names = Names::of(&action);
+                match self.carry_out(inner, now, action) {
+                    Ok(()) => {}
+                    Err(error) => self.post_failed(inner, error, names),
+                }
+            }
+            if inner.moving.is_idle() || !self.step_move(inner, now) {
+                break;
             }
         }
         self.tell(inner);
@@ -82,8 +94,8 @@ impl Conn {
         if error != PostError::WrongState {
             tracing::error!(token = ?self.token, "a work request was refused: {error}");
             // Nothing that follows may reach the peer with a gap before it.
-            if let Some(qp) = self.qp.get() {
-                qp.set_error();
+            if let Some(pair) = &inner.pair {
+                pair.qp.set_error();
             }
         }
         match names {
@@ -153,8 +165,8 @@ impl Conn {
                 Ok(())
             }
             Action::DropGrant(grant) => {
-                if let (Some(buf), Some(qp)) = (inner.grants.remove(&grant), self.qp.get()) {
-                    qp.unreserve_send(buf);
+                if let (Some(buf), Some(pair)) = (inner.grants.remove(&grant), &inner.pair) {
+                    pair.qp.unreserve_send(buf);
                 }
                 Ok(())
             }
@@ -167,19 +179,24 @@ impl Conn {
 
     /// Actions of connection management. Their failures end the connection.
     fn manage(&self, inner: &mut Inner, now: Instant, action: Action) {
+        if let Action::Leave { call } = action {
+            return self.leave(inner, call);
+        }
+        let Some(Pair { id, qp }) = &inner.pair else {
+            // Between two queue pairs there is nothing to be torn down.
+            return tracing::debug!(token = ?self.token, "{action:?} without a queue pair");
+        };
         let result = match &action {
-            Action::Connect(data) => self.id.connect(data),
-            Action::Accept(data) => self.id.accept(data),
-            Action::Establish => self.id.establish(),
-            Action::Reject(data) => self.reject(data),
+            Action::Connect(data) => id.connect(data),
+            Action::Accept(data) => id.accept(data),
+            Action::Establish => id.establish(),
+            Action::Reject(data) => id.reject(data),
             Action::Disconnect => {
-                self.id.disconnect();
+                id.disconnect();
                 Ok(())
             }
             Action::SetError => {
-                if let Some(qp) = self.qp.get() {
-                    qp.set_error();
-                }
+                qp.set_error();
                 inner.calls.forget_all_keys();
                 Ok(())
             }
@@ -197,16 +214,8 @@ impl Conn {
         }
     }
 
-    fn reject(&self, data: &PrivateData) -> Result<(), VerbsError> {
-        self.id.reject(data)
-    }
-
-    fn qp(&self) -> Result<&Arc<dyn QueuePair>, PostError> {
-        self.qp.get().ok_or(PostError::WrongState)
-    }
-
     fn post_recv(&self, inner: &mut Inner, now: Instant, buf: BufferId, len: usize) -> Outcome {
-        let qp = self.qp()?;
+        let qp = qp_of(&inner.pair)?;
         let fits = |memory: &&Arc<RecvBuf>| memory.mem().len() == len;
         let memory = match inner.recv_bufs.find(buf).filter(fits) {
             Some(memory) => memory,
@@ -243,11 +252,11 @@ impl Conn {
     /// Memory to receive into ahead of the reader.
     fn private_memory(&self, len: usize) -> Result<PrivateMemory, VerbsError> {
         let held = self.memory.reserve(len)?;
-        PrivateMemory::new(len, self.context.provider(), held)
+        Ok(PrivateMemory::new(len, held))
     }
 
     fn post_message(&self, inner: &mut Inner, send: PostSend) -> Outcome {
-        let qp = self.qp()?;
+        let qp = qp_of(&inner.pair)?;
         let head = &send.head[..send.head_len];
         let mut flags = SendFlags::empty();
         flags.set(SendFlags::SIGNALED, send.work.is_some());
@@ -295,7 +304,7 @@ impl Conn {
         into: ReadInto,
         len: usize,
     ) -> Outcome {
-        let qp = self.qp()?;
+        let qp = Arc::clone(qp_of(&inner.pair)?);
         let local = match self.read_target(inner, into, len) {
             Ok(sge) => sge,
             Err(error) => {
@@ -342,7 +351,7 @@ impl Conn {
         (call, at, len): (SendId, usize, usize),
         (remote, rkey): (sdp_wire::RemoteAddr, sdp_wire::Rkey),
     ) -> Outcome {
-        let qp = self.qp()?;
+        let qp = qp_of(&inner.pair)?;
         let memory = inner.calls.send_mut(call);
         let (region, addr) = memory
             .registered(at, len)
@@ -394,7 +403,7 @@ impl Conn {
                     inner.read_ahead.insert(mem, Arc::new(memory));
                 }
                 let memory = inner.read_ahead.find(&mem).expect("inserted above");
-                Ok(memory.sge(at, len))
+                memory.sge(at, len, self.context.provider())
             }
         }
     }
@@ -446,7 +455,7 @@ impl Conn {
         at: usize,
         len: usize,
     ) -> Result<(KeyParts, NonNull<u8>), Box<dyn std::error::Error>> {
-        let qp = self.qp()?;
+        let qp = Arc::clone(qp_of(&inner.pair)?);
         let local = match call {
             CallId::Send(_) => source_access(self.context.provider()),
             CallId::Recv(_) => sink_access(self.context.provider()),
@@ -486,7 +495,7 @@ impl Conn {
                 .handle_unposted(now, work, sdp_core::Completion::Flushed);
             return Ok(());
         };
-        self.qp()?.post_send(SendWr {
+        qp_of(&inner.pair)?.post_send(SendWr {
             wr_id: work_wr_id(Some(work)),
             op: SendOp::LocalInv { rkey },
             flags: SendFlags::SIGNALED,
@@ -520,7 +529,7 @@ impl Conn {
                 rkey,
             }
         };
-        self.qp()?.post_send(SendWr {
+        qp_of(&inner.pair)?.post_send(SendWr {
             wr_id: work_wr_id(Some(work)),
             op,
             flags: SendFlags::SIGNALED,
@@ -533,6 +542,10 @@ impl Conn {
     pub(super) fn run_job(&self, job: &CopyJob) -> bool {
         match job.what {
             CopyWhat::Stage { grant, len } => self.stage(grant, len as usize),
+            CopyWhat::Unstage { grant, len } => {
+                self.unstage(grant, len as usize);
+                true
+            }
             CopyWhat::Compact {
                 buf,
                 offset,
@@ -545,7 +558,7 @@ impl Conn {
     }
 
     fn stage(&self, grant: sdp_core::GrantId, len: usize) -> bool {
-        let Ok(qp) = self.qp() else { return false };
+        let Some(qp) = self.qp() else { return false };
         let Ok(buf) = qp.reserve_send(BSDH_LEN + len) else {
             return false;
         };
@@ -559,6 +572,24 @@ impl Conn {
         true
     }
 
+    fn unstage(&self, grant: sdp_core::GrantId, len: usize) {
+        // It is gone if the connection has ended meanwhile.
+        let Some(buf) = self.lock().grants.remove(&grant) else {
+            return;
+        };
+        let mut bytes = vec![0; len];
+        buf.mem().read(BSDH_LEN, &mut bytes);
+        let chunk = Chunk {
+            bytes: bytes.into(),
+            held: self.memory.take(len),
+        };
+        let mut inner = self.lock();
+        inner.private.push_front(chunk);
+        if let Some(pair) = &inner.pair {
+            pair.qp.unreserve_send(buf);
+        }
+    }
+
     fn compact(
         &self,
         buf: BufferId,
@@ -569,7 +600,13 @@ impl Conn {
         let (from, to) = {
             let mut inner = self.lock();
             if inner.read_ahead.find(&mem).is_none() {
-                match self.private_memory(capacity) {
+                // A move waits for it, and the peer with it.
+                let held = if inner.engine.is_moving() {
+                    Ok(self.memory.take(capacity))
+                } else {
+                    self.memory.reserve(capacity)
+                };
+                match held.map(|held| PrivateMemory::new(capacity, held)) {
                     Ok(memory) => inner.read_ahead.insert(mem, Arc::new(memory)),
                     Err(error) => {
                         tracing::warn!("no memory to buffer received bytes: {error}");
@@ -581,7 +618,7 @@ impl Conn {
             let to = inner.read_ahead.find(&mem).expect("inserted above");
             (Arc::clone(from), Arc::clone(to))
         };
-        copy_foreign(from.mem(), offset, &to.mem(), at, len);
+        copy_foreign(from.mem(), offset, to.mem(), at, len);
         true
     }
 }

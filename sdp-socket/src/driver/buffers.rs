@@ -140,6 +140,11 @@ impl PrivateSend {
         self.full.push_back(chunk);
     }
 
+    /// Puts a chunk back before all others.
+    pub(crate) fn push_front(&mut self, chunk: Chunk) {
+        self.full.push_front(chunk);
+    }
+
     fn seal_tail(&mut self) {
         if let Some(held) = self.tail_held.as_mut().filter(|_| !self.tail.is_empty()) {
             let held = held.split(self.tail.len());

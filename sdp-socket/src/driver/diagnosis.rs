@@ -12,7 +12,7 @@ pub(crate) struct Diagnosis<'a>(pub(crate) &'a Conn);
 impl fmt::Display for Diagnosis<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let conn = self.0;
-        writeln!(f, "{:?} {:?}", conn.token, conn.id)?;
+        writeln!(f, "{:?} {:?}", conn.token, conn.names)?;
         let inner = conn.inner.try_lock();
         match &inner {
             Ok(inner) => writeln!(f, "  {}", Held(inner))?,
@@ -36,8 +36,7 @@ impl fmt::Display for Diagnosis<'_> {
             conn.connected.load(Ordering::Relaxed),
             conn.closed.load(Ordering::Relaxed),
         )?;
-        writeln!(f, "  {:?}", conn.cq)?;
-        writeln!(f, "  {:?}", conn.qp)
+        writeln!(f, "  {:?}", conn.cq)
     }
 }
 
@@ -50,7 +49,7 @@ impl fmt::Display for Held<'_> {
         write!(
             f,
             "{:?}\n  calls {:?}, private {:?}, jobs {}, works {}, receives {}, local work {}, \
-             flushed {:?} {:?}, down since {:?}, told {}, ready {:?}",
+             flushed {:?} {:?}, down since {:?}, told {}, ready {:?}\n  {:?} {:?}",
             inner.engine,
             inner.calls,
             inner.private,
@@ -63,6 +62,8 @@ impl fmt::Display for Held<'_> {
             inner.down_since,
             inner.told_down,
             inner.ready,
+            inner.pair,
+            inner.moving,
         )
     }
 }

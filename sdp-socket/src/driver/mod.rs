@@ -14,6 +14,7 @@
 mod actions;
 mod buffers;
 mod diagnosis;
+mod moving;
 mod pump;
 mod recv;
 mod regions;
@@ -25,18 +26,21 @@ mod wait;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use sdp_core::{BufferId, Connection, Instant, WorkId};
-use sdp_verbs::{CmId, CompletionQueue, CqToken, QueuePair, WrId};
+use sdp_verbs::{CmToken, CompletionQueue, CqToken, QueuePair, WrId};
 use smallvec::SmallVec;
 
 use buffers::{Grants, PrivateSend, ReadAhead, RecvBuffers};
 pub(crate) use diagnosis::Diagnosis;
+use moving::{Moving, Pair};
+use pump::FLUSH_WAIT;
 pub use recv::RecvFlags;
 use regions::CallTable;
 pub(crate) use regions::{region_bytes, region_bytes_mut};
 pub use send::SendFlags;
+use setup::SEND_WR_MAX;
 pub(crate) use setup::config;
 
 use crate::budget::Allowance;
@@ -60,10 +64,10 @@ const PUMP_ROUNDS_MAX: usize = 64;
 pub(crate) struct Conn {
     pub(crate) context: Arc<Context>,
     pub(crate) token: CqToken,
-    pub(crate) id: Arc<dyn CmId>,
+    /// This end's address and the peer's, as they were at first: a program is not told of moves.
+    names: (Option<SocketAddr>, Option<SocketAddr>),
     pub(crate) options: Options,
     cq: Arc<dyn CompletionQueue>,
-    qp: OnceLock<Arc<dyn QueuePair>>,
     /// Private memory: what it holds, and whether there is more.
     memory: Allowance,
     turn: Turn,
@@ -95,7 +99,7 @@ impl std::fmt::Debug for Conn {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Conn")
             .field("token", &self.token)
-            .field("id", &self.id)
+            .field("names", &self.names)
             .finish()
     }
 }
@@ -106,6 +110,9 @@ pub(crate) type OnSettled = Box<dyn FnOnce(&Arc<Conn>) + Send>;
 /// Everything the engine names, under one lock.
 pub(crate) struct Inner {
     pub(crate) engine: Connection,
+    /// None while the connection is between two queue pairs.
+    pair: Option<Pair>,
+    pub(crate) moving: Moving,
     recv_bufs: RecvBuffers,
     grants: Grants,
     private: PrivateSend,
@@ -182,11 +189,23 @@ impl Conn {
     }
 
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
-        self.id.peer_addr()
+        self.names.1
     }
 
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
-        self.id.local_addr()
+        self.names.0
+    }
+
+    /// The queue pair, unless the connection is between two of them.
+    fn qp(&self) -> Option<Arc<dyn QueuePair>> {
+        self.lock().pair.as_ref().map(|pair| Arc::clone(&pair.qp))
+    }
+
+    /// What connection management names this connection by.
+    pub(crate) fn id_tokens(&self) -> SmallVec<[CmToken; 3]> {
+        let inner = self.lock();
+        let pair = inner.pair.as_ref().map(|pair| pair.id.token());
+        pair.into_iter().chain(inner.moving.tokens()).collect()
     }
 
     /// Applies `f` to the engine, then carries out what it wants.
@@ -264,7 +283,7 @@ impl Conn {
     /// What this connection has done.
     pub(crate) fn stats(&self) -> Stats {
         let stats = self.visit_engine(|engine, _| Stats::of(engine));
-        let queued = self.qp.get().map_or(0, |qp| qp.queued_len());
+        let queued = self.qp().map_or(0, |qp| qp.queued_len());
         Stats {
             tx_bytes_queued: queued as u64,
             memory_refused: self.memory.refused(),

@@ -13,7 +13,7 @@ use crate::park::{NEVER, WaitWord};
 use crate::ready::Level;
 
 /// A transport that is gone flushes its receives; if it has not after this time, it is made to.
-const FLUSH_WAIT: Duration = Duration::from_secs(1);
+pub(super) const FLUSH_WAIT: Duration = Duration::from_secs(1);
 
 const EMPTY_WC: WorkCompletion = WorkCompletion {
     wr_id: WrId(WR_UNNAMED),
@@ -176,8 +176,8 @@ impl Conn {
                 return;
             }
             inner.told_down = true;
-            if let Some(qp) = self.qp.get() {
-                qp.set_error();
+            if let Some(pair) = &inner.pair {
+                pair.qp.set_error();
             }
             inner.calls.forget_all_keys();
         }
@@ -228,10 +228,11 @@ impl Conn {
         }
         self.show_ready(inner);
         let engine = inner.engine.poll_timeout();
-        let flush = inner
-            .down_since
-            .filter(|_| !inner.told_down)
-            .map(|t| t + FLUSH_WAIT);
+        let flush = match inner.down_since {
+            Some(since) if !inner.told_down => Some(since + FLUSH_WAIT),
+            Some(since) if inner.moving.has_left() => Some(since + 2 * FLUSH_WAIT),
+            _ => None,
+        };
         let first = [engine, flush].into_iter().flatten().min();
         let at = first.map_or(NEVER, Instant::as_nanos);
         if at < self.timeout.swap(at, Ordering::SeqCst) && self.leading.load(Ordering::SeqCst) {
@@ -340,6 +341,7 @@ impl Conn {
                 let engine = &inner.engine;
                 inner.ready.is_some()
                     || inner.works != 0
+                    || engine.is_moving()
                     || engine.unsent_len() != 0
                     || engine.owes_answers()
                     || engine.awaits_housekeeping()

@@ -114,7 +114,7 @@ impl Conn {
             CopySource::Mem { mem, offset } => {
                 let source = Arc::clone(inner.read_ahead.find(&mem).expect(FILLED));
                 drop(inner);
-                memory.copy_in(at, len, &source.mem(), offset);
+                memory.copy_in(at, len, source.mem(), offset);
             }
         }
         self.with_engine(|engine, now| engine.recv_copied(now, id, len));
@@ -132,7 +132,7 @@ fn copy_locked(inner: &Inner, memory: &CallMemory, from: CopySource, at: usize, 
         }
         CopySource::Mem { mem, offset } => {
             let source = inner.read_ahead.find(&mem).expect(FILLED);
-            memory.copy_in(at, len, &source.mem(), offset);
+            memory.copy_in(at, len, source.mem(), offset);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::BytesMut;
 use sdp_core::{CallId, KeyId, RecvId, SendId, WorkId};
@@ -379,49 +379,67 @@ impl CallTable {
     }
 }
 
-/// Private memory that RDMA READs land in: read-ahead.
+/// Private memory that bytes wait in for their reader: copied there, or put there by RDMA READs.
 #[derive(Debug)]
 pub(crate) struct PrivateMemory {
-    region: Arc<dyn MemoryRegion>,
+    /// Made for the first READ: copies need none, and must get on where no more can be registered.
+    region: OnceLock<Arc<dyn MemoryRegion>>,
+    mem: ForeignSlice,
     _heap: Vec<u8>,
     _held: Held,
 }
 
 impl PrivateMemory {
-    /// Allocates and registers `len` bytes, which `held` accounts for.
-    ///
-    /// # Errors
-    /// The provider's.
-    pub(crate) fn new(len: usize, provider: &dyn Provider, held: Held) -> Result<Self, VerbsError> {
+    /// Allocates `len` bytes, which `held` accounts for.
+    pub(crate) fn new(len: usize, held: Held) -> Self {
         let mut heap = vec![0; len];
         let addr = NonNull::new(heap.as_mut_ptr()).expect("a vector's pointer is not null");
-        // SAFETY: the vector lives as long as the region beside it and is never touched through a
-        // reference again.
-        let region = unsafe { provider.register(addr, len, sink_access(provider)) }?;
-        Ok(Self {
-            region,
+        // SAFETY: the vector lives as long as the slice beside it and is never touched through a
+        // reference again; callers hold the `Arc` around `self` while they copy.
+        let mem = unsafe { ForeignSlice::new(addr, len) };
+        Self {
+            region: OnceLock::new(),
+            mem,
             _heap: heap,
             _held: held,
-        })
+        }
     }
 
     /// Its bytes.
-    pub(crate) fn mem(&self) -> ForeignSlice {
-        // SAFETY: valid while `self` is; callers hold the `Arc` around `self` while they copy.
-        unsafe { ForeignSlice::new(self.region.addr(), self.region.len()) }
+    pub(crate) const fn mem(&self) -> &ForeignSlice {
+        &self.mem
     }
 
-    /// Scatter element for `at..at + len`.
-    pub(crate) fn sge(&self, at: usize, len: usize) -> Sge {
-        let whole = self.mem();
-        let part = whole
+    /// Scatter element for `at..at + len`. The memory is registered if it is not yet.
+    ///
+    /// # Errors
+    /// The provider's.
+    pub(crate) fn sge(
+        &self,
+        at: usize,
+        len: usize,
+        provider: &dyn Provider,
+    ) -> Result<Sge, VerbsError> {
+        let part = self
+            .mem
             .slice(at, len)
             .expect("the engine keeps to the capacity it asked for");
-        Sge {
+        let region = match self.region.get() {
+            Some(region) => region,
+            None => {
+                let addr = NonNull::new(self.mem.as_ptr()).expect("made from one that is not null");
+                let whole = self.mem.len();
+                // SAFETY: the vector lives as long as the region, which is dropped before it, and
+                // is never touched through a reference.
+                let made = unsafe { provider.register(addr, whole, sink_access(provider)) }?;
+                self.region.get_or_init(|| made)
+            }
+        };
+        Ok(Sge {
             addr: part.as_ptr(),
             len,
-            lkey: self.region.lkey(),
-        }
+            lkey: region.lkey(),
+        })
     }
 }
 

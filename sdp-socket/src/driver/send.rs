@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use sdp_core::{
     CallError, Connection, CopyReason, CopyTarget, Instant, SendId, SendRequest, SendStep,
 };
-use sdp_verbs::{SendBuf, VerbsError};
+use sdp_verbs::{QueuePair, SendBuf, VerbsError};
 use sdp_wire::BSDH_LEN;
 
 use super::buffers::Chunk;
@@ -127,7 +127,7 @@ impl Conn {
         to: CopyTarget,
     ) {
         let copied = match to {
-            CopyTarget::Message(grant) => match self.filled(memory, at, len) {
+            CopyTarget::Message(grant) => match fill_on(inner, memory, at, len) {
                 Some(buf) => {
                     inner.grants.insert(grant, buf);
                     true
@@ -151,7 +151,7 @@ impl Conn {
         to: CopyTarget,
     ) {
         let copied = match to {
-            CopyTarget::Message(grant) => match self.filled(memory, at, len) {
+            CopyTarget::Message(grant) => match self.fill(memory, at, len) {
                 Some(buf) => {
                     self.lock().grants.insert(grant, buf);
                     true
@@ -182,10 +182,8 @@ impl Conn {
     }
 
     /// A new message buffer with `at..at + len` of the call's memory as its payload.
-    fn filled(&self, memory: &CallMemory, at: usize, len: usize) -> Option<SendBuf> {
-        let buf = self.qp.get()?.reserve_send(BSDH_LEN + len).ok()?;
-        memory.copy_out(at, len, buf.mem(), BSDH_LEN);
-        Some(buf)
+    fn fill(&self, memory: &CallMemory, at: usize, len: usize) -> Option<SendBuf> {
+        filled(&*self.qp()?, memory, at, len)
     }
 
     /// Why this memory may not be shown to the peer, if so.
@@ -207,8 +205,19 @@ impl Conn {
     }
 
     fn exposable(&self, memory: &CallMemory) -> bool {
-        self.is_registered(memory) || self.qp.get().is_some_and(|qp| qp.heap_reachable().is_ok())
+        self.is_registered(memory) || self.qp().is_some_and(|qp| qp.heap_reachable().is_ok())
     }
+}
+
+fn fill_on(inner: &Inner, memory: &CallMemory, at: usize, len: usize) -> Option<SendBuf> {
+    filled(&*inner.pair.as_ref()?.qp, memory, at, len)
+}
+
+/// A new message buffer with `at..at + len` of the call's memory as its payload.
+fn filled(qp: &dyn QueuePair, memory: &CallMemory, at: usize, len: usize) -> Option<SendBuf> {
+    let buf = qp.reserve_send(BSDH_LEN + len).ok()?;
+    memory.copy_out(at, len, buf.mem(), BSDH_LEN);
+    Some(buf)
 }
 
 fn tell_copied(

@@ -1,13 +1,14 @@
 //! Making connections: the active and the passive side.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use sdp_core::{Config, Connection};
 use sdp_verbs::{Caps, CmId, QpAttr, VerbsError};
 use sdp_wire::HelloForm;
 use smallvec::SmallVec;
 
+use super::moving::{Moving, Pair};
 use super::{CallTable, Conn, Grants, Inner, OnSettled, PrivateSend, ReadAhead, RecvBuffers};
 use crate::budget::Allowance;
 use crate::context::Context;
@@ -15,7 +16,7 @@ use crate::options::Options;
 use crate::park::{Alarm, NEVER, Turn, WaitWord};
 
 /// Send work requests of one connection outstanding at once.
-const SEND_WR_MAX: u32 = 128;
+pub(super) const SEND_WR_MAX: u32 = 128;
 
 impl Conn {
     /// Makes a connection around an id that is bound to a device, with the engine `make` builds.
@@ -41,17 +42,20 @@ impl Conn {
             rnr_retry: 7,
         };
         let qp = id.create_qp(&attr)?;
+        let names = (id.local_addr(), id.peer_addr());
+        let cm_token = id.token();
         let conn = Arc::new(Self {
             context: Arc::clone(context),
             token,
-            id,
+            names,
             options,
             cq,
-            qp: OnceLock::from(qp),
             memory: Allowance::new(&context.budget),
             turn: Turn::default(),
             inner: Mutex::new(Inner {
                 engine,
+                pair: Some(Pair { id, qp }),
+                moving: Moving::default(),
                 recv_bufs: RecvBuffers::default(),
                 grants: Grants::default(),
                 private: PrivateSend::default(),
@@ -82,7 +86,7 @@ impl Conn {
             connected: AtomicBool::new(false),
             on_settled: Mutex::new(Some(on_settled)),
         });
-        context.remember(&conn);
+        context.remember(&conn, cm_token);
         conn.visit_engine(|_, _| ());
         Ok(conn)
     }

@@ -66,6 +66,14 @@ pub trait Runtime: Debug + Send + Sync {
 
     /// Whether a waiting thread may spin before it sleeps.
     fn may_spin(&self) -> bool;
+
+    /// A number that nobody can guess, if secrets matter here.
+    ///
+    /// # Errors
+    /// The system has none.
+    fn random(&self) -> io::Result<u64> {
+        getrandom::u64().map_err(|error| io::Error::other(format!("no random numbers: {error}")))
+    }
 }
 
 /// A word that waiters of this process sleep on.

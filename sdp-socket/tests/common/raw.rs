@@ -116,7 +116,8 @@ impl RawSide {
         }
     }
 
-    fn end(&self, id: Arc<dyn CmId>) -> RawEnd {
+    /// A queue pair for `id`, with receives.
+    pub(crate) fn end(&self, id: Arc<dyn CmId>) -> RawEnd {
         let cq = self
             .provider
             .create_cq(256, &self.comp, CqToken(1))

@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use core::time::Duration;
 use std::vec::Vec;
 
+use sdp_wire::ServiceId;
 use smallvec::SmallVec;
 
 use super::pattern;
@@ -52,6 +53,8 @@ pub(in crate::tests) enum Op {
         len: usize,
     },
     Sleep(u64),
+    /// Moves the connection to another queue pair.
+    Move,
     ShutSend,
     ShutRecv,
     Close(Option<Duration>),
@@ -323,6 +326,17 @@ fn start(world: &mut World, side: usize, index: usize) -> bool {
             app.urgents.push(found);
         }
         Op::Inline(inline) => conn.set_oob_inline(inline),
+        Op::Move => {
+            // One that is under way already is as good.
+            let secret = conn.moves_done() << 32 | world.now << 20;
+            let id = ServiceId::resuming_at(7, secret);
+            if let Err(error) = conn.suspend(now, id) {
+                assert!(matches!(
+                    error,
+                    CallError::WouldBlock | CallError::NotConnected
+                ));
+            }
+        }
         Op::ShutSend => conn.shutdown_send(now),
         Op::ShutRecv => conn.shutdown_recv(now),
         Op::Close(linger) => conn.close(now, linger),

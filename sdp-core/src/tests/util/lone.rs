@@ -104,6 +104,15 @@ impl Lone {
         lone
     }
 
+    /// There is a new queue pair, and the engine has just been told.
+    pub(in crate::tests) fn begin_anew(&mut self) {
+        self.sent.clear();
+        self.posted.clear();
+        self.posted_count = 0;
+        (self.mseq, self.seen) = (1, 0);
+        self.drain();
+    }
+
     pub(in crate::tests) fn instant(&self) -> Instant {
         Instant::from_nanos(self.now)
     }

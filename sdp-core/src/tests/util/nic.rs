@@ -55,6 +55,12 @@ pub(in crate::tests) struct Nic {
     registered: HashSet<(SendId, usize)>,
     /// Copies asked for by the engine.
     pub(in crate::tests) copy_count: usize,
+    /// Which of its queue pairs this side is on, by number.
+    pub(in crate::tests) pair: u32,
+    /// The engine is done with this queue pair.
+    pub(in crate::tests) left: bool,
+    /// The peer has called on a new queue pair, but this side has not left its old one.
+    pub(in crate::tests) call: Option<Vec<u8>>,
 }
 
 /// Where a key's memory seems to be for the peer.
@@ -86,7 +92,22 @@ impl Nic {
             landed: Vec::new(),
             registered: HashSet::new(),
             copy_count: 0,
+            pair: 0,
+            left: false,
+            call: None,
         }
+    }
+
+    /// A new queue pair takes the place of the one that was left.
+    pub(in crate::tests) fn begin_anew(&mut self) {
+        assert!(self.left, "a queue pair is replaced before it is left");
+        self.left = false;
+        self.in_error = false;
+        self.disconnected = false;
+        self.pair += 1;
+        self.posted.clear();
+        self.bufs.clear();
+        self.buf_lens.clear();
     }
 
     /// Makes a key; its number and address tell which one it is.

@@ -4,7 +4,7 @@ use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 use std::vec::Vec;
 
-use sdp_wire::{HEAD_LEN_MAX, HELLO_LEN, Head, RemoteAddr, Rkey};
+use sdp_wire::{HEAD_LEN_MAX, HELLO_LEN, Head, RemoteAddr, Rkey, ServiceId};
 
 use super::Rng;
 use super::app::App;
@@ -12,7 +12,7 @@ use super::nic::Nic;
 use crate::connection::Connection;
 use crate::{
     Action, CallId, CmInput, Completion, Config, CopyReason, CopyWhat, Instant, JobId, KeyId,
-    PostSend, ReadInto, Received, SendId, WorkId,
+    Phase, PostSend, ReadInto, Received, SendId, WorkId,
 };
 
 /// How the world behaves.
@@ -88,6 +88,11 @@ enum Happening {
     Response(Vec<u8>),
     Established,
     Disconnected,
+    /// There is a way to the peer's port: this side calls on a new queue pair.
+    Path,
+    /// The peer calls on a new queue pair, and the old one is down.
+    Call(Vec<u8>),
+    Refused,
     Task(usize),
     Timeout,
 }
@@ -101,7 +106,8 @@ pub(in crate::tests) struct World {
     laws: Laws,
     rng: Rng,
     heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    happenings: Vec<Option<(usize, Happening)>>,
+    /// At which side, and what; what comes from the other one belongs to a queue pair of it.
+    happenings: Vec<Option<(usize, u32, Happening)>>,
     /// Work of each side that a flush must end.
     outstanding: [Vec<(WorkId, Option<ReadInto>)>; 2],
     order: u64,
@@ -163,7 +169,8 @@ impl World {
 
     fn at(&mut self, time: u64, side: usize, what: Happening) {
         let index = self.happenings.len();
-        self.happenings.push(Some((side, what)));
+        let pair = self.nics.get(1 - side).map_or(0, |nic| nic.pair);
+        self.happenings.push(Some((side, pair, what)));
         self.order += 1;
         self.heap.push(Reverse((time, self.order, index)));
     }
@@ -200,7 +207,10 @@ impl World {
         while let Some(action) = self.nics[side].conn.poll_action() {
             if let Action::PostRecv { buf, len } = action
                 && self.nics[side].buf_lens.get(&buf) != Some(&(len as usize))
-                && self.nics[side].conn.is_connected()
+                && !matches!(
+                    self.nics[side].conn.phase(),
+                    Phase::Handshake | Phase::Moving
+                )
                 && self.trouble()
             {
                 let now = self.instant();
@@ -245,6 +255,11 @@ impl World {
                     .max(self.nics[side].last_arrival);
                 self.at(time, peer, Happening::Disconnected);
                 self.flush(side);
+            }
+            Action::Leave { call } => self.leave(side, call),
+            Action::Connect(data) => {
+                let time = self.jittered(self.laws.latency);
+                self.at(time, peer, Happening::Call(data.to_vec()));
             }
             Action::SetError => {
                 self.nics[side].kill_all_keys();
@@ -422,7 +437,7 @@ impl World {
         }
         // What is on the wire arrives, and in order: messages behind a write prove that it did.
         for happening in self.happenings.iter_mut().flatten() {
-            if let (to, Happening::Land(job)) = happening
+            if let (to, _, Happening::Land(job)) = happening
                 && *to != side
             {
                 job.bytes = Some(self.nics[side].local(job.call, job.at, job.len));
@@ -447,10 +462,17 @@ impl World {
         };
         assert!(time >= self.now);
         self.now = time;
-        let Some((side, what)) = self.happenings[index].take() else {
+        let Some((side, pair, what)) = self.happenings[index].take() else {
             return true;
         };
-        if !self.stopped[side] {
+        let is_stale = match what {
+            Happening::Arrive { .. }
+            | Happening::Response(_)
+            | Happening::Established
+            | Happening::Disconnected => pair != self.nics[side].pair,
+            _ => false,
+        };
+        if !self.stopped[side] && !is_stale {
             self.happen(side, what);
             self.drain(side);
         }
@@ -492,6 +514,15 @@ impl World {
             Happening::Disconnected => {
                 self.flush(side);
                 self.nics[side].conn.handle_cm(now, CmInput::Disconnected);
+            }
+            Happening::Path => self.call(side),
+            Happening::Call(data) => self.be_called(side, data),
+            Happening::Refused => {
+                let refused = CmInput::Rejected {
+                    private_data: &[],
+                    reason: "nobody is there",
+                };
+                self.nics[side].conn.handle_cm(now, refused);
             }
             Happening::Task(task) => App::go_on(self, side, task),
             // An earlier one was wanted later on, and then the next.
@@ -581,6 +612,16 @@ impl World {
                 let bytes = core::mem::replace(&mut nic.private, rest).into();
                 assert!(nic.grants.insert(grant, bytes).is_none());
             }
+            CopyWhat::Unstage { grant, len } => {
+                // It is gone if the connection ended meanwhile.
+                if let Some(bytes) = nic.grants.remove(&grant) {
+                    assert_eq!(bytes.len(), len as usize);
+                    bytes
+                        .into_iter()
+                        .rev()
+                        .for_each(|b| nic.private.push_front(b));
+                }
+            }
             CopyWhat::Compact {
                 buf,
                 offset,
@@ -594,6 +635,57 @@ impl World {
                 nic.mem(mem, capacity)[at..][..len as usize].copy_from_slice(&bytes);
             }
         }
+    }
+
+    /// The queue pair of `side` is done with.
+    fn leave(&mut self, side: usize, call: Option<ServiceId>) {
+        assert!(self.nics[side].keys.values().all(|key| !key.alive));
+        assert!(self.nics[side].grants.is_empty(), "a message left behind");
+        self.nics[side].left = true;
+        if call.is_some() {
+            let gone = self.jittered(self.laws.latency);
+            let gone = gone.max(self.nics[side].last_arrival);
+            self.at(gone, 1 - side, Happening::Disconnected);
+            self.flush(side);
+            let time = self.jittered(2 * self.laws.latency);
+            self.at(time, side, Happening::Path);
+        } else if let Some(data) = self.nics[side].call.take() {
+            self.be_called(side, data);
+        }
+    }
+
+    /// `side` has a way to the other one.
+    fn call(&mut self, side: usize) {
+        if self.nics[side].conn.is_closed() {
+            return;
+        }
+        self.nics[side].begin_anew();
+        let now = self.instant();
+        self.nics[side].conn.handle_path(now, 4711, None, None);
+    }
+
+    /// The other side calls `side`, which answers when it has left its old queue pair.
+    fn be_called(&mut self, side: usize, data: Vec<u8>) {
+        let nic = &mut self.nics[side];
+        if nic.conn.is_closed() {
+            let time = self.jittered(self.laws.latency);
+            return self.at(time, 1 - side, Happening::Refused);
+        }
+        if !nic.left {
+            nic.call = Some(data);
+            return;
+        }
+        if !nic.in_error {
+            // What comes back of the old one comes first.
+            self.flush(side);
+            return self.at(self.now, side, Happening::Call(data));
+        }
+        let now = self.instant();
+        let nic = &mut self.nics[side];
+        nic.begin_anew();
+        nic.conn
+            .handle_call(now, &data)
+            .expect("the peer is who it is");
     }
 
     /// Runs until `done`.

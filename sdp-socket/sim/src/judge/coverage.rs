@@ -11,7 +11,7 @@ use sdp_wire::{Body, Head, ModeChange};
 use super::{End, Mode};
 
 /// The states, in the order of the table's columns.
-pub(crate) const STATES: [&str; 13] = [
+pub(crate) const STATES: [&str; 15] = [
     "accepted",
     "open",
     "source advert",
@@ -24,6 +24,8 @@ pub(crate) const STATES: [&str; 13] = [
     "offered",
     "peer has closed",
     "closed",
+    "asks to move",
+    "is asked to move",
     "dead",
 ];
 
@@ -100,6 +102,8 @@ fn states(end: &End) -> Vec<&'static str> {
         ("offered", source.offered),
         ("peer has closed", end.heard_fin),
         ("closed", end.said_fin && !end.heard_fin),
+        ("asks to move", end.moves.asks()),
+        ("is asked to move", end.moves.is_asked()),
     ];
     let mut found: Vec<_> = all.iter().filter(|(_, is)| *is).map(|(s, _)| *s).collect();
     if found.is_empty() {
@@ -178,11 +182,14 @@ impl Legal {
             ("peer has closed", "SrcAvailCancel") => {
                 Some("DisConn goes when no advert is open, so there is nothing to cancel")
             }
+            ("is asked to move", "SrcAvailCancel") => {
+                Some("SuspComm goes when no advert is open, so there is nothing to cancel")
+            }
+            ("asks to move", "ModeChange 00") => {
+                Some("the stacks that enter Buffered mode do not speak SuspComm")
+            }
             (_, "ModeChange 90") => {
                 Some("our sending half is never Buffered, so nobody can call it back")
-            }
-            (_, "SuspComm" | "SuspCommAck") => {
-                Some("SuspComm is refused, so nobody who keeps to the rules sends it")
             }
             _ => None,
         }

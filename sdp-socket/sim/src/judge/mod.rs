@@ -6,6 +6,7 @@
 //! side is a [`End`]; the halves of an end have files of their own.
 
 mod coverage;
+mod moving;
 mod sink;
 mod source;
 
@@ -16,6 +17,7 @@ use sdp_verbs::{QpNum, RemoteAddr, Rkey, WcOpcode, WcStatus};
 use sdp_wire::{Body, Carrier, Head, Hello, HelloAck, ModeChange};
 
 pub(crate) use coverage::{Coverage, Legal, Pair, STATES};
+use moving::Move;
 use sink::Sink;
 use source::Source;
 
@@ -88,14 +90,16 @@ pub(crate) struct End {
     source: Source,
     sink: Sink,
     resize: Resize,
+    moves: Move,
 }
 
 /// Both sides, and what they broke.
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
-    ends: [End; 2],
-    /// The queue pairs of the conversation.
-    qps: [Option<QpNum>; 2],
+    /// Both sides on their first queue pairs, on their second ones, and so on.
+    rounds: Vec<[End; 2]>,
+    /// The queue pairs of the conversation, in order.
+    qps: [Vec<QpNum>; 2],
     /// Whether a side looks at one completion at a time, so that what it knows is known.
     exact: [bool; 2],
     /// Sides whose doings are judged.
@@ -116,10 +120,12 @@ impl Bench {
             judged,
             ..Judge::default()
         };
-        judge.ends[1].accepts = true;
-        for (end, room) in judge.ends.iter_mut().zip(room) {
+        let mut ends = [End::default(), End::default()];
+        ends[1].accepts = true;
+        for (end, room) in ends.iter_mut().zip(room) {
             end.sink.room = room as u64;
         }
+        judge.rounds.push(ends);
         Self(Arc::new(Mutex::new(judge)))
     }
 
@@ -143,7 +149,8 @@ impl Judge {
     /// A receive call of `side` begins, with so much room; or it has ended, with `total` bytes
     /// received by all so far.
     pub(crate) fn receives(&mut self, side: usize, room: usize, total: u64) {
-        let sink = &mut self.ends[side].sink;
+        let round = self.last_round(side);
+        let sink = &mut self.rounds[round][side].sink;
         sink.receiving = room as u64;
         sink.received = total;
     }
@@ -165,40 +172,69 @@ impl Judge {
     }
 
     fn passes(&mut self, side: usize, qp: Option<QpNum>, what: Passing<'_>) {
-        if side >= self.ends.len() {
+        if side >= self.qps.len() {
             return;
         }
-        if let Some(qp) = qp {
+        // Private data have no queue pair: they are those of the last one made.
+        let round = match qp {
+            Some(qp) => self.round_of(side, qp),
+            None => Some(self.last_round(side)),
+        };
+        let Some(round) = round else {
             // A second connection would be another conversation.
-            if *self.qps[side].get_or_insert(qp) != qp {
-                return;
-            }
-        }
+            return;
+        };
+        let end = &mut self.rounds[round][side];
         match what {
-            Passing::PrivateData(bytes) => self.introduced(side, bytes),
-            Passing::Receive { len } => self.ends[side].recv_lens.push(len),
-            Passing::Send { bytes, .. } => self.sends(side, bytes),
-            Passing::Message { head, len } => self.takes(side, head, len),
+            Passing::PrivateData(bytes) => self.introduced((round, side), bytes),
+            Passing::Receive { len } => end.recv_lens.push(len),
+            Passing::Send { bytes, .. } => self.sends((round, side), bytes),
+            Passing::Message { head, len } => self.takes((round, side), head, len),
             Passing::Read { remote, rkey, len } => {
-                let verdict = self.ends[side].sink.on_read(rkey, remote, len);
+                let verdict = end.sink.on_read(rkey, remote, len);
                 self.decision(side, verdict);
             }
             Passing::Write { remote, rkey, len } if len > 0 => {
-                let verdict = self.ends[side].source.on_write(rkey, remote, len);
+                let verdict = end.source.on_write(rkey, remote, len);
                 self.decision(side, verdict);
             }
             Passing::Done {
                 opcode: WcOpcode::Read,
                 status,
-            } => self.ends[side]
-                .sink
-                .on_read_done(status == WcStatus::Success),
-            Passing::Down => self.ends[side].down = true,
+            } => end.sink.on_read_done(status == WcStatus::Success),
+            Passing::Down => end.down = true,
             _ => {}
         }
     }
 
-    fn introduced(&mut self, side: usize, bytes: &[u8]) {
+    /// Which of its queue pairs a side made last, by number.
+    fn last_round(&self, side: usize) -> usize {
+        self.qps[side].len().saturating_sub(1)
+    }
+
+    /// Which of its queue pairs this is, by number: a new one, if the last one has been left.
+    fn round_of(&mut self, side: usize, qp: QpNum) -> Option<usize> {
+        if let Some(known) = self.qps[side].iter().position(|other| *other == qp) {
+            return Some(known);
+        }
+        let round = self.qps[side].len();
+        if let Some(last) = round.checked_sub(1) {
+            let next = self.rounds[last][side].next()?;
+            if self.rounds.len() == round {
+                self.rounds.push([End::default(), End::default()]);
+            }
+            let end = &mut self.rounds[round][side];
+            *end = End {
+                // The peer may have introduced itself before.
+                granted: end.granted,
+                ..next
+            };
+        }
+        self.qps[side].push(qp);
+        Some(round)
+    }
+
+    fn introduced(&mut self, (round, side): (usize, usize), bytes: &[u8]) {
         let (bufs, adverts_max) = match HelloAck::decode(bytes) {
             Ok(ack) => (ack.bufs, u16::from(ack.adverts_max)),
             Err(_) => match Hello::decode(bytes, Carrier::Whole) {
@@ -206,29 +242,35 @@ impl Judge {
                 Err(_) => return self.rule(side, Err("§1.4: neither Hello nor HelloAck")),
             },
         };
-        let posted = self.ends[side].recv_lens.len();
+        let before = round.checked_sub(1).map(|last| &self.rounds[last][side]);
+        let verdict = must(
+            sdp_wire::resuming(bytes) == before.and_then(|end| end.moves.id()),
+            "§2.8: a handshake does not name the connection that it resumes",
+        );
+        self.rule(side, verdict);
+        let posted = self.rounds[round][side].recv_lens.len();
         let verdict = must(
             bufs >= 3 && usize::from(bufs) <= posted,
             "§2.1: fewer receives than announced, or than three",
         );
         self.rule(side, verdict);
-        let end = &mut self.ends[side];
-        end.adverts_max = adverts_max;
-        end.told = u32::from(bufs);
-        self.ends[1 - side].granted = u32::from(bufs);
+        let ends = &mut self.rounds[round];
+        ends[side].adverts_max = adverts_max;
+        ends[side].told = u32::from(bufs);
+        ends[1 - side].granted = u32::from(bufs);
     }
 
-    fn sends(&mut self, side: usize, bytes: &[u8]) {
+    fn sends(&mut self, (round, side): (usize, usize), bytes: &[u8]) {
         let head = match Head::decode(bytes, bytes.len()) {
             Ok(head) => head,
             Err(_) => return self.rule(side, Err("§1: a malformed message")),
         };
-        let peer = &self.ends[1 - side];
+        let peer = &self.rounds[round][1 - side];
         let place = (head.mseq as usize).wrapping_sub(1);
         let (meets, peer_adverts) = (peer.recv_lens.get(place).copied(), peer.adverts_max);
-        let verdict = self.ends[side].may_send(&head, meets);
+        let verdict = self.rounds[round][side].may_send(&head, meets);
         self.rule(side, verdict);
-        let end = &mut self.ends[side];
+        let end = &mut self.rounds[round][side];
         end.sent = head.mseq;
         end.own_ack = head.mseq_ack;
         end.told = head.mseq_ack + u32::from(head.bufs);
@@ -236,14 +278,14 @@ impl Judge {
         self.decision(side, verdict);
     }
 
-    fn takes(&mut self, side: usize, head: &[u8], len: usize) {
+    fn takes(&mut self, (round, side): (usize, usize), head: &[u8], len: usize) {
         let Ok(head) = Head::decode(head, len) else {
             return;
         };
         if self.judged[side] {
-            self.coverage.note(&self.ends[side], &head);
+            self.coverage.note(&self.rounds[round][side], &head);
         }
-        let end = &mut self.ends[side];
+        let end = &mut self.rounds[round][side];
         end.taken = head.mseq;
         end.acked = head.mseq_ack;
         end.granted = end.granted.max(head.mseq_ack + u32::from(head.bufs));
@@ -289,6 +331,7 @@ impl End {
 
     /// Whether a message may be said now, and what it changes.
     fn says(&mut self, head: &Head, peer_adverts: u16) -> Verdict {
+        self.moves(head)?;
         let answers = self.sink.says(head, self.own_recv_len())?;
         must(
             answers
@@ -336,6 +379,7 @@ impl End {
 
     /// What a message that was taken changes.
     fn hears(&mut self, head: &Head) {
+        self.moves.hears(head, self.accepts);
         self.source.hears(head, self.said_fin);
         self.sink.hears(head);
         match head.body {

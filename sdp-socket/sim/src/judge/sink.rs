@@ -188,6 +188,17 @@ impl Sink {
         }
     }
 
+    /// The half on its next queue pair: the bytes that have come go along.
+    pub(super) fn next(&self) -> Self {
+        Self {
+            room: self.room,
+            settled: self.settled,
+            received: self.received,
+            receiving: self.receiving,
+            ..Self::default()
+        }
+    }
+
     /// What a message that was taken changes.
     pub(super) fn hears(&mut self, head: &Head) {
         if head.payload_len > 0 {
