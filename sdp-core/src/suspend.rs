@@ -12,7 +12,7 @@ use crate::connection::Shared;
 use crate::credits::distance;
 use crate::error::ConnectionError;
 use crate::ids::WorkId;
-use crate::outbox::Outgoing;
+use crate::outbox::{HoldEnd, Outgoing};
 
 /// How far the move is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -198,7 +198,12 @@ impl Shared {
         match self.suspend.step {
             Step::Wanted(id) if self.can_control() => {
                 let body = Body::SuspComm { service_id: id };
-                let (mseq, _) = self.send(Outgoing::control(body));
+                // It must not seem to know of one of the peer's that comes before it leaves.
+                self.credits.hold_refusal();
+                let (mseq, _) = self.send(Outgoing {
+                    hold: HoldEnd::After,
+                    ..Outgoing::control(body)
+                });
                 self.suspend.step = Step::Asked { id, mseq };
             }
             Step::Answering(id) if self.can_control() => {

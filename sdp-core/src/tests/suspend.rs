@@ -310,3 +310,17 @@ fn an_offer_to_a_side_that_has_shut_is_given_back() {
     lone.peer(Body::SinkAvailCancel, 0);
     assert_eq!(lone.see_all(), [Mid::SinkCancelAck]);
 }
+
+/// The peer took it for one that had been asked for in knowledge of its own.
+#[test]
+fn suspcomm_does_not_confirm_what_came_after_it_was_queued() {
+    let mut lone = lone();
+    lone.conn.suspend(lone.instant(), id()).unwrap();
+    // Both are handed in before the first action is carried out.
+    let service_id = ServiceId::from_port(9);
+    lone.peer(Body::SuspComm { service_id }, 0);
+    assert_eq!(lone.find(Mid::SuspComm).mseq_ack, 0);
+    lone.see_all();
+    lone.peer(Body::SuspCommAck, 0);
+    assert_eq!(lone.conn.phase(), Phase::Moving);
+}
