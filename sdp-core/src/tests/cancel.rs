@@ -96,8 +96,10 @@ fn send_sm_makes_the_rest_go_as_data() {
 }
 
 #[test]
-fn an_ended_call_whose_cancel_is_answered_has_sent_what_was_read() {
+fn a_timed_out_call_has_sent_what_was_read_and_what_there_is_room_for() {
     let (mut lone, id) = advertised();
+    lone.conn.set_send_buffer_len(1_000);
+    lone.bufs = 4;
     lone.peer(Body::RdmaRdCompl { len: 1_000 }, 0);
     lone.conn.send_end(lone.instant(), id, EndCall::TimedOut);
     lone.drain();
@@ -107,7 +109,20 @@ fn an_ended_call_whose_cancel_is_answered_has_sent_what_was_read() {
     lone.peer(Body::RdmaRdCompl { len: 500 }, 0);
     lone.peer(Body::SendSm, 0);
     kill(&mut lone);
-    assert_eq!(lone.poll_send(id), SendStep::Done(Ok(1_564)));
+    // One message, since one credit goes for an update, and private memory.
+    assert_eq!(lone.copy_out(id), (SendStep::Done(Ok(6_644)), 5_080));
+}
+
+#[test]
+fn an_interrupted_call_has_sent_what_was_read() {
+    let (mut lone, id) = advertised();
+    lone.peer(Body::RdmaRdCompl { len: 1_000 }, 0);
+    lone.conn.send_end(lone.instant(), id, EndCall::Interrupted);
+    lone.drain();
+    assert_eq!(lone.see_all(), [Mid::SrcAvailCancel]);
+    lone.peer(Body::SendSm, 0);
+    kill(&mut lone);
+    assert_eq!(lone.poll_send(id), SendStep::Done(Ok(1_064)));
 }
 
 #[test]

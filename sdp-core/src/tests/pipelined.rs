@@ -122,7 +122,7 @@ fn a_cancel_takes_back_all_adverts_and_its_answer_gives_an_exact_count() {
     let (mut lone, id) = sending(config(), 3, 5);
     lone.see_all();
     read_compl(&mut lone, 100);
-    lone.conn.send_end(lone.instant(), id, EndCall::TimedOut);
+    lone.conn.send_end(lone.instant(), id, EndCall::Interrupted);
     lone.drain();
     assert_eq!(lone.see_all(), [Mid::SrcAvailCancel]);
     // A report of a read that was under way, then the answer.
@@ -179,7 +179,7 @@ fn refusals_that_cross_the_cancel_are_all_owed() {
     lone.peer(Body::SendSm, 0);
     lone.peer(Body::SendSm, 0);
     lone.kill_keys();
-    lone.conn.send_end(lone.instant(), id, EndCall::TimedOut);
+    lone.conn.send_end(lone.instant(), id, EndCall::Interrupted);
     let (step, copied) = lone.copy_out(id);
     assert_eq!(copied, 3 * CHUNK - 64);
     assert_eq!(step, SendStep::Done(Ok(3 * CHUNK)));

@@ -151,7 +151,8 @@ impl Tx {
         }
         // Owed bytes may exceed the send buffer: the advert they belonged to was bounded by it.
         let free = free.max(owed);
-        let patient = !call.req.nonblocking && owed == 0;
+        let nonblocking = call.req.nonblocking || call.end.is_some();
+        let patient = !nonblocking && owed == 0;
         let wait = if advert_blocked {
             // What does not fit waits for credits, and is advertised then.
             !stalled || call.rest() > free
@@ -166,7 +167,7 @@ impl Tx {
             call.copying = Some((to, len));
             return SendStep::Copy { at, len, to };
         }
-        if call.req.nonblocking && owed == 0 {
+        if nonblocking && owed == 0 {
             return SendStep::Done(match call.accepted {
                 0 => Err(CallError::WouldBlock),
                 accepted => Ok(accepted),

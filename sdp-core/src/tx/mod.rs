@@ -223,11 +223,13 @@ impl Tx {
             count(CallError::BrokenPipe)
         } else if call.pos == call.req.len {
             Ok(accepted)
-        } else if let Some(why) = call.end {
+        } else if let Some(why) = call.end.filter(|why| *why != EndCall::TimedOut) {
             count(why.error())
         } else if sh.life.is_up() {
-            return Verdict::Go;
-        } else if call.req.nonblocking {
+            // When its time is over it leaves what there is room for, as TCP's has by then.
+            let keyless = call.end.is_none() || (keys == 0 && writing == 0);
+            return if keyless { Verdict::Go } else { Verdict::Wait };
+        } else if call.req.nonblocking || call.end.is_some() {
             count(CallError::WouldBlock)
         } else {
             return Verdict::Wait;
