@@ -76,7 +76,12 @@ pub(super) unsafe fn fetch(
     }
     if let Some((region, start)) = cell.region {
         let Some(map) = link.peer_region(region) else {
-            return Outcome::NotYet;
+            // What the peer sent before its end has been taken in: more does not come.
+            return if link.is_dead() {
+                Outcome::Gone
+            } else {
+                Outcome::NotYet
+            };
         };
         let offset = start
             .checked_add(addr - cell.addr)

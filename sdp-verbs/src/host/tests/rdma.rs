@@ -2,6 +2,7 @@
 
 use super::rig::*;
 use crate::error::PostError;
+use crate::host::link::LinkEnd;
 use crate::host::plane::PeerIdentity;
 use crate::host::region::HostWindow;
 use crate::mr::{Binding, MemoryRegion, MemoryWindow};
@@ -86,6 +87,23 @@ fn a_region_not_yet_passed_does_not_fail_a_read() {
     b.wire.release();
     assert_eq!(a.one().status, Success);
     assert_eq!(bytes_of(&into, 5), b"early");
+}
+
+/// The peer was killed after it had asked for a write and before it had passed the region: nobody
+/// waits for that region, and what was posted is flushed at once.
+#[test]
+fn a_region_that_will_never_come_holds_nothing_up() {
+    let (a, b) = pair();
+    let _buf = b.recv(7, 8);
+    a.wire.hold();
+    let source = a.owned(b"never");
+    let target = b.owned(&[0; 5]);
+    let bound = b.bind(&target, 5, Access::REMOTE_WRITE);
+    a.post(1, write_op(&[sge(&source, 5)], bound.addr, bound.rkey));
+    assert!(b.drain().is_empty());
+    b.link.broken(LinkEnd::PeerGone);
+    assert_eq!(brief(&b.drain()), [(7, Recv, Flushed)]);
+    assert_eq!(bytes_of(&target, 5), [0; 5]);
 }
 
 #[test]
@@ -468,7 +486,7 @@ fn the_zero_length_write_needs_no_key_and_a_living_peer() {
     assert!(b.drain().is_empty());
     assert_eq!(brief(&a.drain()), [(1, Write, Success)]);
     a.post(2, write_op(&[], RemoteAddr(0), Rkey(0)));
-    a.link.broken(crate::host::link::LinkEnd::PeerGone);
+    a.link.broken(LinkEnd::PeerGone);
     assert_eq!(brief(&a.drain()), [(2, Write, WcStatus::RetryExceeded)]);
 }
 
