@@ -1,9 +1,13 @@
-//! Bells: eventfds that make a descriptor readable, and the epoll sets that listen to them.
+//! Bells, which make a descriptor readable, and the epoll sets that listen to them.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
 use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, getpeername, recv, send,
+    socketpair, sockopt,
+};
 
 use super::{descriptor, fd};
 use crate::error::VerbsError;
@@ -33,4 +37,77 @@ pub(crate) fn silence(bell: BorrowedFd<'_>) {
     let mut count = [0; 8];
     let read = rustix::io::read(bell, &mut count);
     debug_assert!(matches!(read, Ok(8) | Err(Errno::AGAIN | Errno::INTR)));
+}
+
+/// Rings taken back at once. A peer that has left more makes the descriptor readable again.
+const RINGS_MAX: usize = 16;
+
+/// A new doorbell: the end to listen to, and the end to ring at, for the peer.
+///
+/// It is no eventfd, whose mode belongs to everybody who has it: a peer that clears `O_NONBLOCK`
+/// would have us block on it. Of these two ends each process has one, and its calls say themselves
+/// that they do not wait.
+pub(crate) fn new_doorbell() -> Result<(OwnedFd, OwnedFd), VerbsError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    // Datagrams, so that whatever becomes of the peer's end does not make ours readable for ever.
+    let (own, peers) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
+        .map_err(|e| descriptor::failed("opening a doorbell", e))?;
+    Ok((fd::hide(own), fd::hide(peers)))
+}
+
+/// Whether a descriptor of a peer's is a doorbell: writing to anything else could do harm.
+///
+/// # Errors
+/// [`VerbsError::Protocol`].
+pub(crate) fn check_doorbell(bell: BorrowedFd<'_>) -> Result<(), VerbsError> {
+    let broken = |rule: &str| VerbsError::Protocol {
+        what: "doorbell of the peer",
+        rule: rule.to_owned(),
+    };
+    let kind = sockopt::socket_domain(bell).and_then(|domain| {
+        let kind = sockopt::socket_type(bell)?;
+        Ok((domain, kind))
+    });
+    if !matches!(kind, Ok((AddressFamily::UNIX, SocketType::DGRAM))) {
+        return Err(broken("it is not a Unix datagram socket"));
+    }
+    // A socket with a name is somebody else's: what we say there would be taken for our own word.
+    let nameless = getpeername(bell)
+        .ok()
+        .flatten()
+        .is_none_or(|addr| addr.addr_len() as usize == size_of::<libc::sa_family_t>());
+    if !nameless {
+        return Err(broken("it is connected to a socket with a name"));
+    }
+    Ok(())
+}
+
+/// Rings a peer's doorbell. Never blocks. A full one is readable already; nobody hears one whose
+/// owner is gone.
+pub(crate) fn ring_doorbell(bell: BorrowedFd<'_>) {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    while let Err(error) = send(bell, &[1], flags) {
+        match error {
+            Errno::INTR => {}
+            Errno::AGAIN | Errno::CONNREFUSED | Errno::CONNRESET | Errno::NOTCONN | Errno::PIPE => {
+                break;
+            }
+            error => {
+                tracing::warn!(%error, "host link: its doorbell cannot be rung");
+                break;
+            }
+        }
+    }
+}
+
+/// Makes our own doorbell not readable, if the peer does not go on ringing. Never blocks.
+pub(crate) fn silence_doorbell(bell: BorrowedFd<'_>) {
+    for _ in 0..RINGS_MAX {
+        let mut ring = [0_u8; 1];
+        match recv(bell, &mut ring, RecvFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::INTR) => {}
+            // Empty, or an error of the peer's end, which has been told of by this.
+            Err(_) => return,
+        }
+    }
 }

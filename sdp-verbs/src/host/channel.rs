@@ -66,8 +66,8 @@ impl HostChannel {
         .map_err(|e| VerbsError::os("epoll_ctl", e))
     }
 
-    /// Stops listening. Must be done before our descriptor is closed: the peer holds another of
-    /// the same open file, which would keep the registration alive.
+    /// Stops listening. Must be done before our descriptor is closed: a forked child holds another
+    /// of the same open file, which would keep the registration alive.
     pub(crate) fn forget(&self, doorbell: BorrowedFd<'_>) {
         // It was never heard if this channel is younger than the link's end.
         let forgotten = epoll::delete(&self.epoll, doorbell);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 
 use super::bell;
+use super::cells::CHECKED;
 use super::channel::HostChannel;
 use super::cq::HostCq;
 use super::fd;
@@ -102,7 +103,7 @@ impl PeerLink {
             what: "base chunk of the peer",
             rule: format!("{} bytes are too few", facts.base_len),
         })?;
-        check_eventfd(&hello.doorbell)?;
+        bell::check_doorbell(hello.doorbell.as_fd())?;
         let keys = match &hello.key_table {
             None => None,
             Some(fd) => Some(PeerKeys::new(
@@ -373,7 +374,7 @@ impl PeerLink {
         if self.peer_base.swap(BASE_PENDING, 1, Ordering::SeqCst) == 0 {
             let bells = self.bells.read().expect("nothing panics under this lock");
             if let Some(bells) = &*bells {
-                bell::ring(bells.peer.as_fd());
+                bell::ring_doorbell(bells.peer.as_fd());
             }
         }
     }
@@ -383,7 +384,7 @@ impl PeerLink {
         {
             let bells = self.bells.read().expect("nothing panics under this lock");
             let Some(bells) = &*bells else { return };
-            bell::silence(bells.own.as_fd());
+            bell::silence_doorbell(bells.own.as_fd());
         }
         self.base.swap(BASE_PENDING, 0, Ordering::SeqCst);
         fence(Ordering::SeqCst);
@@ -428,6 +429,14 @@ impl PeerLink {
     /// The peer's keys, if it shows them to us.
     pub(crate) fn peer_keys(&self) -> Option<&PeerKeys> {
         self.memory.keys.as_ref()
+    }
+
+    /// Whether the process image that showed us its memory is there no more. What we have mapped of
+    /// it stays readable, and its keys look alive: nobody has killed them.
+    pub(crate) fn is_deserted(&self) -> bool {
+        // Who is in our own process is there as long as we are.
+        let own = rustix::process::getpid().as_raw_pid() == self.peer.pid;
+        CHECKED && !own && (self.is_dead() || self.out.is_deserted())
     }
 
     /// The peer's process, if the kernel reads its memory for us. The first call tries, and tells
@@ -532,24 +541,4 @@ fn map_chunk(fd: &OwnedFd, len: u64) -> Result<Arc<Mapping>, VerbsError> {
     shm::verify(fd.as_fd(), what, len, SEALS_SHARED, true)?;
     let len = map_len(what, len)?;
     Ok(Arc::new(Mapping::read_write(fd.as_fd(), len)?))
-}
-
-/// An eventfd is the only thing the peer may give us to ring: writing to anything else could
-/// block or harm.
-fn check_eventfd(fd: &OwnedFd) -> Result<(), VerbsError> {
-    let broken = |rule: &str| VerbsError::Protocol {
-        what: "doorbell of the peer",
-        rule: rule.to_owned(),
-    };
-    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd));
-    let name = rustix::fs::readlink(link, Vec::new())
-        .map_err(|e| VerbsError::os("readlink of a descriptor in /proc", e))?;
-    if name.as_bytes() != b"anon_inode:[eventfd]" {
-        return Err(broken("it is not an eventfd"));
-    }
-    let flags = rustix::fs::fcntl_getfl(fd).map_err(|e| VerbsError::os("fcntl", e))?;
-    if !flags.contains(rustix::fs::OFlags::NONBLOCK) {
-        return Err(broken("it is in blocking mode"));
-    }
-    Ok(())
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
-use super::bell::new_bell;
+use super::bell::new_doorbell;
 use super::channel::HostChannel;
 use super::keys::{KeyTable, TABLE_LEN};
 use super::link::PeerLink;
@@ -42,7 +42,7 @@ pub(crate) struct PeerIdentity {
 pub(crate) struct PeerHello {
     /// Its numbers.
     pub(crate) facts: HelloFacts,
-    /// An eventfd that wakes the peer's channels.
+    /// A doorbell that wakes the peer's channels.
     pub(crate) doorbell: OwnedFd,
     /// The peer's base chunk.
     pub(crate) base: OwnedFd,
@@ -69,6 +69,10 @@ pub(crate) trait ControlOut: fmt::Debug + Send + Sync {
     /// # Errors
     /// The link is broken or its socket full.
     fn send(&self, msg: PlaneMsg, fds: &[BorrowedFd<'_>]) -> Result<(), VerbsError>;
+
+    /// Whether the peer has ended or become another program, as the kernel knows it now: events
+    /// of that may still wait to be taken.
+    fn is_deserted(&self) -> bool;
 }
 
 /// What links and channels need of each other.
@@ -140,11 +144,12 @@ impl Plane {
     /// # Errors
     /// [`VerbsError::Limit`] when out of descriptors or memory.
     pub(crate) fn open_side(self: &Arc<Self>) -> Result<LocalSide, VerbsError> {
-        let doorbell = new_bell()?;
+        let (doorbell, peers_end) = new_doorbell()?;
         let (pool, base) = LocalPool::new()?;
         Ok(LocalSide {
             plane: Arc::clone(self),
             doorbell,
+            peers_end,
             base,
             pool: Arc::new(pool),
         })
@@ -219,6 +224,8 @@ impl Plane {
 pub(crate) struct LocalSide {
     plane: Arc<Plane>,
     doorbell: OwnedFd,
+    /// The end of the doorbell that is the peer's.
+    peers_end: OwnedFd,
     base: OwnedFd,
     pool: Arc<LocalPool>,
 }
@@ -236,7 +243,7 @@ impl LocalSide {
 
     /// To be passed to the peer.
     pub(crate) fn doorbell(&self) -> BorrowedFd<'_> {
-        self.doorbell.as_fd()
+        self.peers_end.as_fd()
     }
 
     /// To be passed to the peer.

@@ -317,7 +317,7 @@ impl State {
         packet: Packet,
         greeted: (Partner, LocalSide),
     ) -> Result<(), VerbsError> {
-        let (partner, side) = greeted;
+        let (mut partner, side) = greeted;
         let Some(dial) = self.dials.get_mut(&dst) else {
             return Ok(());
         };
@@ -325,9 +325,10 @@ impl State {
         let Some(call) = dial.call.take() else {
             return Ok(());
         };
-        let out = Outbox::new(call.socket, &env.epoll, call.watch);
+        let process = partner.pidfd.take();
+        let out = Outbox::new(call.socket, process, &env.epoll, call.watch);
         let link = handshake::build(side, &partner, setup, packet.fds, Outbox::for_plane(&out))
-            .and_then(|plane| self.add_link(env, plane, Arc::clone(&out), partner));
+            .and_then(|plane| self.add_link(env, plane, Arc::clone(&out), &partner));
         match link {
             Ok(link) => {
                 let name = call.name;

@@ -168,7 +168,7 @@ impl State {
         packet: Packet,
         greeted: (Partner, LocalSide),
     ) -> Result<(), VerbsError> {
-        let (partner, side) = greeted;
+        let (mut partner, side) = greeted;
         // The pidfd was opened before this message was sent, by the same process id: if the
         // process it names is alive even now, it is the sender.
         if let Some(pidfd) = &partner.pidfd
@@ -180,9 +180,10 @@ impl State {
             return Ok(());
         };
         self.timers.clear(Due::Guest(token));
-        let out = Outbox::new(guest.socket, &env.epoll, guest.watch);
+        let process = partner.pidfd.take();
+        let out = Outbox::new(guest.socket, process, &env.epoll, guest.watch);
         let link = handshake::build(side, &partner, setup, packet.fds, Outbox::for_plane(&out))
-            .and_then(|plane| self.add_link(env, plane, std::sync::Arc::clone(&out), partner));
+            .and_then(|plane| self.add_link(env, plane, std::sync::Arc::clone(&out), &partner));
         match link {
             // What the peer sent behind its set-up stays readable, and is taken in that way.
             Ok(_) => Ok(()),

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::Shutdown;
+use smallvec::SmallVec;
 
 use super::Env;
 use super::state::{PeerName, Phase, Source, State};
@@ -51,8 +52,8 @@ pub(super) struct Link {
     pub(super) by_remote: HashMap<u64, u64>,
     /// We have told the peer that we have no use for it: nothing new begins here.
     pub(super) closing: bool,
-    /// The peer's process, and its epoll registration.
-    process: Option<(OwnedFd, u64)>,
+    /// Epoll registration of the peer's process.
+    process: Option<u64>,
     idle_wait: Duration,
 }
 
@@ -61,6 +62,8 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Outbox {
     socket: OwnedFd,
+    /// Readable when the peer has ended; none if it lives in another pid namespace.
+    process: Option<OwnedFd>,
     epoll: Arc<OwnedFd>,
     /// Epoll registration of the socket.
     token: u64,
@@ -68,10 +71,16 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes over a socket registered in `epoll` under `token`.
-    pub(super) fn new(socket: OwnedFd, epoll: &Arc<OwnedFd>, token: u64) -> Arc<Self> {
+    /// Takes over a socket registered in `epoll` under `token`, and the pidfd of the peer.
+    pub(super) fn new(
+        socket: OwnedFd,
+        process: Option<OwnedFd>,
+        epoll: &Arc<OwnedFd>,
+        token: u64,
+    ) -> Arc<Self> {
         Arc::new(Self {
             socket,
+            process,
             epoll: Arc::clone(epoll),
             token,
             waiting: Mutex::default(),
@@ -180,6 +189,23 @@ impl ControlOut for Outbox {
         };
         self.submit(&message, fds)
     }
+
+    fn is_deserted(&self) -> bool {
+        // A program that takes a process over closes our socket in it.
+        let mut fds: SmallVec<[PollFd<'_>; 2]> = SmallVec::new();
+        fds.push(PollFd::new(&self.socket, PollFlags::RDHUP));
+        if let Some(process) = &self.process {
+            fds.push(PollFd::new(process, PollFlags::IN));
+        }
+        loop {
+            match poll(&mut fds, Some(&Timespec::default())) {
+                Ok(ended) => return ended != 0,
+                Err(Errno::INTR) => {}
+                // For lack of kernel memory: nobody knows, so nothing is proven.
+                Err(_) => return true,
+            }
+        }
+    }
 }
 
 impl State {
@@ -192,18 +218,18 @@ impl State {
         env: &Env,
         plane: Arc<PeerLink>,
         out: Arc<Outbox>,
-        partner: Partner,
+        partner: &Partner,
     ) -> Result<u64, VerbsError> {
         let token = self.number();
         let mut process = None;
-        if let Some(pidfd) = partner.pidfd {
+        if let Some(pidfd) = &out.process {
             let watch = self.watch(Source::Process(token));
             let data = epoll::EventData::new_u64(watch);
-            if let Err(e) = epoll::add(&*env.epoll, &pidfd, data, epoll::EventFlags::IN) {
+            if let Err(e) = epoll::add(&*env.epoll, pidfd, data, epoll::EventFlags::IN) {
                 self.unwatch(watch);
                 return Err(VerbsError::os("epoll_ctl of a pidfd", e));
             }
-            process = Some((pidfd, watch));
+            process = Some(watch);
         }
         self.rewatch(out.token, Source::Link(token));
         // With two links to one peer, made when both called at once, the first stays preferred.
@@ -429,8 +455,10 @@ impl State {
         self.forget_routes(token);
         self.unwatch(link.out.token);
         link.out.abandon();
-        if let Some((pidfd, watch)) = &link.process {
-            self.unwatch(*watch);
+        if let Some(watch) = link.process {
+            self.unwatch(watch);
+        }
+        if let Some(pidfd) = &link.out.process {
             // Taking a descriptor out of the set fails only if it is not in it.
             let _ = epoll::delete(&*env.epoll, pidfd);
         }

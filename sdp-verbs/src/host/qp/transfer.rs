@@ -97,7 +97,7 @@ pub(super) unsafe fn fetch(
             unsafe { xmem::direct_copy(target.ptr, from, target.len) };
             from = from.wrapping_add(target.len);
         }
-        return if keys.still(&key) {
+        return if keys.still(&key) && !link.is_deserted() {
             Outcome::Done
         } else {
             Outcome::Access

@@ -3,10 +3,14 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::rig::*;
 use crate::error::VerbsError;
 use crate::host::layout::{Block, HEADER_LEN, Inbound, PostedSlot, QpPlace, WriteRequest};
+use crate::host::link::PeerLink;
 use crate::host::plane::Plane;
 use crate::host::pool::CHUNKS_MAX;
 use crate::host::qp::{HostQp, QpDescriptor};
@@ -344,8 +348,33 @@ fn a_doorbell_that_is_none_is_refused() {
     let mut hello = hello(&theirs);
     hello.doorbell = pipe;
     let out = Arc::new(Wire::default());
-    let link = crate::host::link::PeerLink::new(ours, me(), hello, out);
+    let link = PeerLink::new(ours, me(), hello, out);
     assert!(matches!(link, Err(VerbsError::Protocol { .. })));
+}
+
+/// The peer has its ends of both doorbells in blocking mode and full: nobody waits for it.
+#[test]
+fn a_doorbell_cannot_be_made_to_block() {
+    let [ours, theirs] =
+        [Plane::new().unwrap(), Plane::new().unwrap()].map(|p| p.open_side().unwrap());
+    let (given_to_us, given_to_them) = (hello(&theirs), hello(&ours));
+    let both = [&given_to_us, &given_to_them].map(|hello| hello.doorbell.try_clone().unwrap());
+    let link = PeerLink::new(ours, me(), given_to_us, Arc::new(Wire::default())).unwrap();
+    for bell in &both {
+        let flags = fcntl_getfl(bell).unwrap() - OFlags::NONBLOCK;
+        fcntl_setfl(bell, flags).unwrap();
+        while send(bell, &[1], SendFlags::DONTWAIT).is_ok() {}
+    }
+    link.ring_peer(0);
+    // More than is taken back at once, and then nothing.
+    for _ in 0..1000 {
+        link.answer_doorbell();
+    }
+    assert_eq!(
+        recv(&both[1], &mut [0; 1], RecvFlags::DONTWAIT),
+        Err(Errno::AGAIN)
+    );
+    drop(theirs);
 }
 
 /// Every word of the header, the block and the wait word scribbled, again and again, while both

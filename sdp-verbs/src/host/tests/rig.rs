@@ -71,6 +71,10 @@ impl ControlOut for Wire {
         }
         self.deliver(msg, fd)
     }
+
+    fn is_deserted(&self) -> bool {
+        false
+    }
 }
 
 /// One end: an instance, its link, a channel, a completion queue and a queue pair.
