@@ -1,6 +1,7 @@
 //! One provider, opened, with its event channels, its connections and its progress loop.
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::fmt::{self, Write};
 use std::os::fd::BorrowedFd;
@@ -13,6 +14,7 @@ use sdp_verbs::{
     CmEvent, CmEventKind, CmId, CmToken, CompChannel, CompletionQueue, CqToken, EventChannel,
     MemoryRegion, Provider, VerbsError,
 };
+use smallvec::SmallVec;
 
 use crate::budget::Budget;
 use crate::connecting::Connecting;
@@ -292,10 +294,13 @@ impl Context {
             self.manage(event);
             busy |= round + 1 == ROUND_MAX;
         }
-        for round in 0..ROUND_MAX {
-            let Some(token) = self.comp.poll() else { break };
+        // All are taken before the first is visited: one that has an event again by its own visit
+        // waits for the next round.
+        let events = std::iter::from_fn(|| self.comp.poll());
+        let tokens: SmallVec<[CqToken; 8]> = events.take(ROUND_MAX).collect();
+        busy |= tokens.len() == ROUND_MAX;
+        for token in tokens {
             self.visit(token);
-            busy |= round + 1 == ROUND_MAX;
         }
         busy |= self.run_timers();
         let next = if busy {
@@ -323,23 +328,32 @@ impl Context {
         }
     }
 
-    /// True if there are more that are due.
+    /// Visits those whose time has come. One that asks to be visited again at once waits for the
+    /// next round, in which the channels come first. True if there are more that are due.
     fn run_timers(&self) -> bool {
-        for _ in 0..ROUND_MAX {
-            let now = self.now();
-            let due = {
-                let mut timers = lock(&self.timers);
-                match timers.peek() {
-                    Some(Reverse((at, _))) if *at <= now => timers.pop().map(|Reverse(t)| t),
-                    _ => return false,
-                }
-            };
-            let Some((at, token)) = due else { continue };
-            if self.conn(token).is_some_and(|conn| conn.take_timer(at)) {
-                self.visit(token);
+        let now = self.now();
+        let mut due: SmallVec<[(Instant, CqToken); 8]> = SmallVec::new();
+        {
+            let mut timers = lock(&self.timers);
+            while due.len() < ROUND_MAX
+                && let Some(next) = timers.peek_mut()
+                && next.0.0 <= now
+            {
+                due.push(PeekMut::pop(next).0);
             }
         }
-        true
+        // Every timer is taken before the first visit, which sets the next one.
+        let mut tokens: SmallVec<[CqToken; 8]> = SmallVec::new();
+        for (at, token) in &due {
+            let taken = self.conn(*token).is_some_and(|conn| conn.take_timer(*at));
+            if taken && !tokens.contains(token) {
+                tokens.push(*token);
+            }
+        }
+        for token in tokens {
+            self.visit(token);
+        }
+        due.len() == ROUND_MAX
     }
 
     fn visit(&self, token: CqToken) {

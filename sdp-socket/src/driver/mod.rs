@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sdp_core::{BufferId, Connection, Instant, WorkId};
-use sdp_verbs::{CmToken, CompletionQueue, CqToken, QueuePair, WrId};
+use sdp_verbs::{CmToken, CompletionQueue, CqToken, QueuePair, WcOpcode, WorkCompletion, WrId};
 use smallvec::SmallVec;
 
 use buffers::{Grants, PrivateSend, ReadAhead, RecvBuffers};
@@ -57,8 +57,39 @@ pub(crate) const COPY_LOCKED_MAX: usize = 4 << 10;
 /// Completions taken from the queue at once.
 const POLL_BATCH: usize = 16;
 
-/// Rounds of polling in one go, so that one busy connection cannot hold a thread for ever.
-const PUMP_ROUNDS_MAX: usize = 64;
+/// What is done on one connection in one go, so that none, however busy, holds a thread for ever:
+/// completions, and bytes that were fetched from the peer's memory for them. A thread looks at what
+/// is left before it takes more, so the last of them may go beyond.
+#[derive(Debug)]
+struct Portion {
+    steps: usize,
+    bytes: usize,
+}
+
+impl Portion {
+    /// For the progress loop, on which every connection of the process waits.
+    const VISIT: Self = Self {
+        steps: 64,
+        bytes: 256 << 10,
+    };
+    /// For a thread in a call: the bytes are those it waits for.
+    const CALL: Self = Self {
+        steps: 1024,
+        bytes: usize::MAX,
+    };
+
+    fn is_used_up(&self) -> bool {
+        self.steps == 0 || self.bytes == 0
+    }
+
+    fn take(&mut self, wcs: &[WorkCompletion]) {
+        let fetched = wcs.iter().filter(|wc| wc.opcode == WcOpcode::Read);
+        let bytes = fetched.map(|wc| wc.byte_len).sum();
+        self.bytes = self.bytes.saturating_sub(bytes);
+        // A look that finds nothing to report may have moved bytes for the peer.
+        self.steps = self.steps.saturating_sub(wcs.len().max(1));
+    }
+}
 
 /// One connection.
 pub(crate) struct Conn {

@@ -8,7 +8,7 @@ use sdp_core::connection::Phase;
 use sdp_core::{BufferId, Completion, Event, Instant, WorkId};
 use sdp_verbs::{ArmFor, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
 
-use super::{Conn, Inner, POLL_BATCH, PUMP_ROUNDS_MAX, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK};
+use super::{Conn, Inner, POLL_BATCH, Portion, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK};
 use crate::park::{NEVER, WaitWord};
 use crate::ready::Level;
 
@@ -40,29 +40,46 @@ impl Conn {
             return false;
         }
         loop {
-            self.pump_held();
+            self.pump_held(&mut { Portion::CALL });
             if self.turn.leave() {
                 return true;
             }
         }
     }
 
+    /// As [`pump`](Self::pump), but no more than is left of a portion. If there may be more, the
+    /// progress loop comes back; until then a thread in a call may take the turn.
+    fn pump_portion(&self, portion: &mut Portion) {
+        if !self.turn.try_enter() {
+            return;
+        }
+        loop {
+            self.pump_held(portion);
+            if self.turn.leave() {
+                break;
+            }
+        }
+        if portion.is_used_up() {
+            self.context.schedule(Instant::from_nanos(0), self.token);
+        }
+    }
+
     /// As [`pump`](Self::pump), but leaves no note with whoever has the turn: for spinning.
     pub(super) fn pump_if_free(&self) {
         if self.turn.try_enter_quietly() {
-            self.pump_held();
+            self.pump_held(&mut { Portion::CALL });
             while !self.turn.leave() {
-                self.pump_held();
+                self.pump_held(&mut { Portion::CALL });
             }
         }
     }
 
-    /// Polls until the queue is empty. The caller has the turn. Returns how many completions;
-    /// [`PUMP_ROUNDS_MAX`] or more: there may be some left.
-    fn pump_held(&self) -> usize {
+    /// Polls until the queue is empty or the portion is used up. The caller has the turn. Returns
+    /// how many completions.
+    fn pump_held(&self, portion: &mut Portion) -> usize {
         let mut total = 0;
-        for _ in 0..PUMP_ROUNDS_MAX {
-            let n = self.pump_once();
+        while !portion.is_used_up() {
+            let n = self.pump_once(portion);
             total += n;
             if n == 0 {
                 break;
@@ -71,9 +88,11 @@ impl Conn {
         total
     }
 
-    fn pump_once(&self) -> usize {
+    fn pump_once(&self, portion: &mut Portion) -> usize {
         let mut wcs = [EMPTY_WC; POLL_BATCH];
-        let n = self.cq.poll(&mut wcs);
+        let room = portion.steps.min(POLL_BATCH);
+        let n = self.cq.poll(&mut wcs[..room]);
+        portion.take(&wcs[..n]);
         let down = self.transport_down.load(Ordering::Acquire);
         if n == 0 && !down && !self.is_timeout_due() {
             return 0;
@@ -293,11 +312,17 @@ impl Conn {
 
     /// Looks after the connection: the progress loop's visit, for its events or its timers.
     pub(crate) fn service(self: &Arc<Self>) {
-        self.tick();
+        if self.is_timeout_due() {
+            let mut inner = self.lock();
+            let now = self.context.now();
+            fire_timeout(&mut inner, now);
+            // Whatever it has posted is polled for below, a portion of it.
+            self.finish(inner, now);
+        }
         if self.callers.load(Ordering::SeqCst) == 0 {
             self.settle();
         } else {
-            self.pump();
+            self.pump_portion(&mut { Portion::VISIT });
             self.schedule_timeout();
         }
         self.forget_if_over();
@@ -315,17 +340,18 @@ impl Conn {
     /// the next call, look once more, and leave the engine's time-out with the progress loop.
     pub(crate) fn settle(&self) {
         self.arm_channel();
+        let mut portion = Portion::VISIT;
         while self.turn.try_enter() {
-            let mut n = self.pump_held();
+            let mut n = self.pump_held(&mut portion);
             while !self.turn.leave() {
-                n += self.pump_held();
+                n += self.pump_held(&mut portion);
             }
-            if n == 0 {
-                break;
-            }
-            if n >= PUMP_ROUNDS_MAX {
+            if portion.is_used_up() {
                 // Others want their turn too: come back.
                 self.context.schedule(Instant::from_nanos(0), self.token);
+                break;
+            }
+            if n == 0 {
                 break;
             }
             self.arm_channel();
