@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -62,6 +63,8 @@ pub(super) struct Judged {
     hung: Vec<String>,
     /// What this process held before the rounds that are judged, and after.
     pub(super) held: Option<(Census, Census)>,
+    /// The longest time that a thread of this process was kept waiting for a processor.
+    pub(super) stalled: Duration,
 }
 
 impl Judged {
@@ -75,6 +78,7 @@ impl Judged {
             failed: Vec::new(),
             hung: Vec::new(),
             held: None,
+            stalled: Duration::ZERO,
         }
     }
 
@@ -171,7 +175,7 @@ impl Judged {
             max,
             limit,
             "ms",
-            "",
+            format!("a sleeping thread woke up to {:.1?} late", self.stalled),
         ));
         if !stopped {
             let least = f64::from(self.rounds / PHASE_SHARE);

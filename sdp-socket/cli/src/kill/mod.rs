@@ -8,6 +8,7 @@ mod counter;
 mod judge;
 mod round;
 mod script;
+mod stalls;
 mod stop;
 mod victim;
 
@@ -26,6 +27,7 @@ use crate::lab::{Census, Rng, fresh_seed, keep_what_goes_on};
 use crate::report::Started;
 use judge::{Judged, Outcome};
 use script::{Phase, Role};
+use stalls::Stalls;
 
 /// A round that takes longer hangs.
 const ROUND_MAX: Duration = Duration::from_secs(60);
@@ -46,6 +48,7 @@ pub(crate) fn run(args: &KillArgs) -> anyhow::Result<bool> {
         bar.set_style(style);
     }
     let mut judged = Judged::new(seed, rounds);
+    let stalls = Stalls::watch().context("cannot start a thread")?;
     let listener = Arc::new(
         Builder::new()
             .bind((args.address, 0))
@@ -62,6 +65,7 @@ pub(crate) fn run(args: &KillArgs) -> anyhow::Result<bool> {
         survivor.kills(rounds, &bar, &mut judged)?;
     }
     bar.finish_and_clear();
+    judged.stalled = stalls.longest();
     let provider = env::var("SDP_PROVIDER").unwrap_or_else(|_| "host".to_owned());
     let mut report = started.report("kill", Some(provider))?;
     judged.write(args.stop, &mut report);
