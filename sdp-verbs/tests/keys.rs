@@ -308,20 +308,20 @@ fn after_the_memory_was_freed_and_used_again() {
 /// Another program in the same process, with something else at the same address.
 #[test]
 fn after_the_owner_became_another_program() {
-    became_another_program("heap owner");
+    became_another_program("heap owner", WcStatus::RemoteAccess);
 }
 
 /// As above; what was registered stays mapped at the reader, with a key that nobody has killed.
 #[test]
 fn after_the_owner_of_registered_memory_became_another_program() {
-    became_another_program("registered owner");
+    became_another_program("registered owner", WcStatus::RetryExceeded);
 }
 
-fn became_another_program(role: &str) {
+fn became_another_program(role: &str, expected: WcStatus) {
     let mut reader = Reader::of(role);
     reader.owner.tell("exec");
     assert_eq!(reader.owner.hear(), SUCCESSOR);
-    reader.is_locked_out(false);
+    assert_eq!(reader.read(false).0, expected);
     reader.owner.finish();
 }
 
@@ -349,7 +349,7 @@ fn after_the_owner_of_registered_memory_died() {
     reader.owner.kill();
     // Where no number can be chosen, nobody has it.
     let _successor = Successor::with_number(pid);
-    reader.is_locked_out(false);
+    assert_eq!(reader.read(false).0, WcStatus::RetryExceeded);
 }
 
 /// A process that has the secret where owners have their memory, and waits to be killed.

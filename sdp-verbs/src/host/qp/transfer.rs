@@ -97,10 +97,12 @@ pub(super) unsafe fn fetch(
             unsafe { xmem::direct_copy(target.ptr, from, target.len) };
             from = from.wrapping_add(target.len);
         }
-        return if keys.still(&key) && !link.is_deserted() {
-            Outcome::Done
-        } else {
+        return if !keys.still(&key) {
             Outcome::Access
+        } else if link.is_deserted() {
+            Outcome::Gone
+        } else {
+            Outcome::Done
         };
     }
     let Some(pid) = link.readable_pid() else {
