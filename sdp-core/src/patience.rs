@@ -4,17 +4,24 @@
 //! two processors with sixteen threads, milliseconds. Where none comes, every wait is lost. So the
 //! wait halves each time nobody came, down to its minimum, and is the whole maximum again as soon
 //! as somebody did. At the minimum one send in [`EXPLORE`] waits the maximum, to notice a change.
+//!
+//! The maximum is for a reader to come. On a slow device a reader that came at once may still be at
+//! it then: where that shows, the wait may become up to [`STRETCH_MAX`] times as long.
 
 use core::time::Duration;
 
 /// One send in this many waits as long as it may.
 const EXPLORE: u32 = 16;
+/// How often the maximum may double.
+const STRETCH_MAX: u32 = 5;
 
 #[derive(Debug)]
 pub(crate) struct Patience {
     wait: Duration,
     min: Duration,
     max: Duration,
+    /// How often the maximum is doubled.
+    stretch: u32,
     sends: u32,
 }
 
@@ -25,6 +32,7 @@ impl Patience {
             wait: max,
             min: min.min(max),
             max,
+            stretch: 0,
             sends: 0,
         }
     }
@@ -33,7 +41,7 @@ impl Patience {
     pub(crate) fn next(&mut self) -> Duration {
         self.sends = self.sends.wrapping_add(1);
         if self.sends.is_multiple_of(EXPLORE) {
-            self.max
+            self.longest()
         } else {
             self.wait
         }
@@ -44,14 +52,28 @@ impl Patience {
         self.wait
     }
 
+    fn longest(&self) -> Duration {
+        self.max.saturating_mul(1 << self.stretch)
+    }
+
     /// A reader came.
     pub(crate) fn was_read(&mut self) {
-        self.wait = self.max;
+        self.wait = self.longest();
     }
 
     /// Nobody came.
     pub(crate) fn was_not_read(&mut self) {
+        self.stretch = self.stretch.saturating_sub(1);
         self.wait = (self.wait / 2).max(self.min);
+    }
+
+    /// Somebody had come: what [`was_not_read`](Self::was_not_read) was told of had been read by
+    /// the time the peer could answer.
+    pub(crate) fn was_being_read(&mut self) {
+        if self.min < self.max {
+            self.stretch = (self.stretch + 2).min(STRETCH_MAX);
+        }
+        self.was_read();
     }
 }
 
@@ -79,12 +101,35 @@ mod tests {
         assert_eq!(patience.next(), MAX);
     }
 
+    /// A reader that takes longer than the maximum is waited for from the second or third time on,
+    /// and no longer than before once nobody comes.
+    #[test]
+    fn a_slow_reader_stretches_it() {
+        let mut patience = Patience::new(MIN, MAX);
+        for _ in 0..3 {
+            patience.was_not_read();
+            patience.was_being_read();
+        }
+        assert_eq!(patience.next(), 16 * MAX);
+        for _ in 0..20 {
+            patience.was_not_read();
+            patience.was_being_read();
+        }
+        assert_eq!(patience.next(), 32 * MAX);
+        for _ in 0..5 {
+            patience.was_not_read();
+        }
+        patience.was_read();
+        assert_eq!(patience.next(), MAX);
+    }
+
     /// Equal bounds fix it, zero and for ever included.
     #[test]
     fn fixed() {
         for fixed in [Duration::ZERO, MAX, Duration::MAX] {
             let mut patience = Patience::new(fixed, fixed);
             patience.was_not_read();
+            patience.was_being_read();
             assert_eq!((patience.wait(), patience.next()), (fixed, fixed));
         }
     }

@@ -273,6 +273,8 @@ impl Tx {
         if !self.pipeline.judged {
             // Not what the peer was asked to read ahead.
             sh.patience.was_read();
+        } else if finished && matches!(self.pipeline.cancel, Cancel::Sent(_)) {
+            sh.patience.was_being_read();
         }
         self.pipeline.judged = false;
         sh.control.nudge = false;
