@@ -29,6 +29,6 @@ macro_rules! mount {
 }
 
 mount! {
-    after_send_returned, after_recv_returned, after_recv_returned_what_was_written,
+    after_send_returned, after_recv_returned, during_a_read, after_recv_returned_what_was_written,
     after_a_time_out, unanswered_cancel, after_the_buffer_was_freed_and_used_again,
 }

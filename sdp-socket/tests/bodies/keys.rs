@@ -18,6 +18,8 @@ use crate::common::watch::{actor, doing, on_threads};
 
 /// Bytes of a send.
 const LEN: usize = 64 << 10;
+/// What every path carries in one packet.
+const PACKET: usize = 256;
 const PATTERN: Pattern = Pattern(90);
 /// What is put where a send's bytes were, and nobody may see.
 const SECRET: u8 = 0xee;
@@ -164,11 +166,13 @@ pub(crate) fn after_send_returned(ground: &Ground) {
 }
 
 /// The reader's receive ended first, and it comes back before the send has returned: its key may
-/// serve until then, and shows the bytes sent, nothing else.
-pub(crate) fn after_recv_returned(ground: &Ground) {
+/// serve until then, and shows the bytes sent, nothing else. `piece` bytes at a time; what it saw of
+/// the request that failed.
+fn come_back(ground: &Ground, piece: usize) -> (RawSide, WcStatus, Vec<u8>, Given, usize) {
     let (stream, side, mut end) = ground.connected(Duration::from_secs(1));
     let mut buf = ground.buffer(LEN);
     PATTERN.fill(0, &mut buf);
+    let mut failed = None;
     on_threads(vec![
         actor("writer", || {
             doing("a large send");
@@ -177,16 +181,45 @@ pub(crate) fn after_recv_returned(ground: &Ground) {
         }),
         actor("raw peer", || {
             let given = take(&side, &mut end, 0, LEN);
-            loop {
-                let (status, bytes) = end.read(&side, given.key, given.len);
+            let (rkey, RemoteAddr(addr)) = given.key;
+            for round in 0.. {
+                let piece = piece.min(given.len);
+                let at = (round * piece) % (given.len - piece + 1);
+                let key = (rkey, RemoteAddr(addr + at as u64));
+                let (status, bytes) = end.read(&side, key, piece);
+                let place = LEN - given.len + at;
                 if status != WcStatus::Success {
-                    assert_refused(&side, status);
+                    failed = Some((status, bytes, given, place));
                     break;
                 }
-                PATTERN.check((LEN - given.len) as u64, &bytes);
+                PATTERN.check(place as u64, &bytes);
             }
         }),
     ]);
+    let (status, bytes, given, place) = failed.expect("a request failed");
+    (side, status, bytes, given, place)
+}
+
+/// A request of one packet is granted or refused as a whole, so its end tells all.
+pub(crate) fn after_recv_returned(ground: &Ground) {
+    let (side, status, ..) = come_back(ground, PACKET);
+    assert_refused(&side, status);
+}
+
+/// The key dies while a read by it goes on: what came before was sent, nothing comes after. How the
+/// request ends is up to the adapters: Soft-RoCE does not listen to a refusal in the middle of an
+/// answer, and learns of it from the end of the connection. So the key is tried once more, on a
+/// connection that nothing has happened to.
+pub(crate) fn during_a_read(ground: &Ground) {
+    let (side, _, bytes, given, place) = come_back(ground, LEN);
+    if !side.provider.caps().contains(Caps::SAME_HOST) {
+        let sent = PATTERN.bytes(place as u64, bytes.len());
+        let strange = |(came, sent): (&u8, &u8)| *came != 0 && came != sent;
+        let at = bytes.iter().zip(&sent).position(strange);
+        assert_eq!(at, None, "a byte that was not sent");
+    }
+    let (_stream, other_side, other) = ground.connected(Duration::from_secs(1));
+    locked_out(&other_side, &other, given);
 }
 
 /// A send ran out of time, and its peer answered the cancel.

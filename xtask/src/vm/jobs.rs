@@ -112,7 +112,7 @@ pub(super) const JOBS: &[Job] = &[
     job("conformance-nobody", LOOP, BOTH, CONFORMANCE_NOBODY).test(CONFORMANCE),
     job("stream", LOOP, BOTH, STREAM).test(STREAM_RDMA).short(),
     job("stream-nobody", LOOP, BOTH, STREAM_NOBODY).test(STREAM_RDMA),
-    job("keys", LOOP, BOTH, KEYS).test("keys_rdma"),
+    job("keys", LOOP, BOTH, KEYS).test("keys_rdma").short(),
     job("soak", LOOP, BOTH, SOAK).sdp(),
     job("kill", LOOP, BOTH, KILL).sdp(),
     job("hw-test-alone", LOOP, RXE, HW_TEST_ALONE).sdp(),
