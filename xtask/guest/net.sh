@@ -99,6 +99,17 @@ kind_up() {
 device_add() {
     rdma link add "$1" type "$2" netdev "$3" || fail "cannot add $1 on $3"
     within 10 grep -q ACTIVE "/sys/class/infiniband/$1/ports/1/state" || fail "$1 is not active"
+    within 10 has_address "$1" || fail "$1 has no address"
+}
+
+# has_address NAME: the kernel fills the table of a device some time after it is there. On RoCE a peer
+# is reached by the entry that is made of the interface's address.
+has_address() {
+    local table=/sys/class/infiniband/$1/ports/1/gids
+    case $1 in
+    rxe*) grep -qs '^0000:0000:0000:0000:0000:ffff:' "$table"/* ;;
+    *) grep -qsv '^[0:]*$' "$table/0" ;;
+    esac
 }
 
 # within SECONDS COMMAND...: repeats the command until it succeeds.
