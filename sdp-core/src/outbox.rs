@@ -83,7 +83,8 @@ pub(crate) enum HoldEnd {
     /// It answers a SrcAvailCancel, and confirms it.
     Before,
     /// It is a SendSm that nobody asked for, and must not be taken for the answer to a cancel that
-    /// came after it was queued; or a SrcAvail, which must not seem to know of a refusal that did.
+    /// came after it was queued; or a SrcAvail, which must not seem to know of a refusal that did; or a
+    /// ChRcvBuf or SuspComm, which must not seem to know of one of the peer's that did.
     After,
 }
 

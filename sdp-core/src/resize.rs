@@ -11,7 +11,7 @@ use sdp_wire::{BSDH_LEN, Body};
 use crate::connection::Shared;
 use crate::credits::distance;
 use crate::error::ConnectionError;
-use crate::outbox::Outgoing;
+use crate::outbox::{HoldEnd, Outgoing};
 use crate::time::Instant;
 use crate::timer::Timer;
 
@@ -340,7 +340,12 @@ impl Shared {
     }
 
     fn ask(&mut self, size: u32, before: u32) {
-        let (mseq, _) = self.send(Outgoing::control(Body::ChRcvBuf { size }));
+        // It must not seem to know of one of the peer's that comes before it leaves.
+        self.credits.hold_refusal();
+        let (mseq, _) = self.send(Outgoing {
+            hold: HoldEnd::After,
+            ..Outgoing::control(Body::ChRcvBuf { size })
+        });
         self.resize.ask = Some(Ask { mseq, size, before });
     }
 

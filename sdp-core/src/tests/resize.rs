@@ -239,6 +239,22 @@ fn a_request_that_crosses_ours_is_disregarded_by_the_accepting_side() {
     assert_eq!(lens(&mut lone).last(), Some(&5_000));
 }
 
+/// The peer, which made the connection, would take ours for one asked for in knowledge of its own,
+/// and wait for an answer to that: but it is disregarded.
+#[test]
+fn a_request_does_not_confirm_what_came_after_it_was_queued() {
+    let mut lone = asked();
+    lone.peer(Body::ChRcvBufAck { size: 32_000 }, 0);
+    lone.see_all();
+    let seen = lone.mseq - 1;
+    // Both are handed in before the first action is carried out.
+    lone.now += 10_000_000;
+    lone.conn.handle_timeout(lone.instant());
+    lone.peer(Body::ChRcvBuf { size: LARGE }, 0);
+    assert_eq!(lone.find(Mid::ChRcvBuf).mseq_ack, seen);
+    assert!(!lone.mids().contains(&Mid::ChRcvBufAck));
+}
+
 /// Both sides send much, then rest: buffers grow, whoever asked first, and shrink again.
 #[test]
 fn buffers_grow_both_ways_and_shrink_when_idle() {
