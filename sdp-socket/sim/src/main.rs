@@ -12,6 +12,8 @@ mod judge;
 mod minimise;
 mod mutants;
 mod oracle;
+#[cfg(test)]
+mod overlap;
 mod peer;
 mod plan;
 mod program;

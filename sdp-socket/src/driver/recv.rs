@@ -54,7 +54,7 @@ impl Conn {
         self.pump_if_free();
         let mut inner = self.lock();
         let id = inner.engine.recv_start(self.context.now(), request);
-        inner.calls.add_recv(id, memory.clone());
+        inner.calls.add_recv(id, memory.alias());
         loop {
             let now = self.context.now();
             match inner.engine.recv_poll(now, id) {

@@ -19,22 +19,43 @@ use super::buffers::Few;
 use crate::budget::Held;
 use crate::context::Context;
 
+/// Bytes of a call's memory that are registered at once: a large call's first bytes move while the
+/// memory behind them is being registered.
+const REGISTERED_AT_ONCE: usize = 1 << 20;
+
 /// One contiguous piece of a call's memory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Piece {
     ptr: NonNull<u8>,
     start: usize,
     end: usize,
-    region: Option<Arc<dyn MemoryRegion>>,
+}
+
+/// A registered part of a call's memory.
+#[derive(Debug)]
+struct Registered {
+    start: usize,
+    end: usize,
+    region: Arc<dyn MemoryRegion>,
+}
+
+impl Piece {
+    /// Where `at` is.
+    fn ptr_at(&self, at: usize) -> NonNull<u8> {
+        assert!(self.start <= at && at <= self.end, "outside of the piece");
+        // SAFETY: within the piece, as was just checked.
+        unsafe { self.ptr.add(at - self.start) }
+    }
 }
 
 /// The memory of one call, as raw pointers.
 ///
 /// Invariant, kept by the loops in `send.rs` and `recv.rs`: while a value of this
 /// type exists, the caller's borrow from which it was made is alive and unused.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct CallMemory {
     pieces: SmallVec<[Piece; 1]>,
+    regions: Vec<Registered>,
 }
 
 // SAFETY: the pointers are names; the invariant above keeps them valid until the value is gone,
@@ -72,8 +93,15 @@ impl CallMemory {
             ptr,
             start,
             end: start + len,
-            region: None,
         });
+    }
+
+    /// The same memory, of which nothing is registered yet.
+    pub(crate) fn alias(&self) -> Self {
+        Self {
+            pieces: SmallVec::from_slice(&self.pieces),
+            regions: Vec::new(),
+        }
     }
 
     /// Bytes.
@@ -83,7 +111,11 @@ impl CallMemory {
 
     /// Where the contiguous pieces end.
     pub(crate) fn segment_ends(&self) -> SmallVec<[usize; 2]> {
-        self.pieces.iter().map(|p| p.end).collect()
+        let mut ends = SmallVec::new();
+        for piece in &self.pieces {
+            ends.push(piece.end);
+        }
+        ends
     }
 
     /// Address ranges of the pieces.
@@ -102,9 +134,7 @@ impl CallMemory {
             .filter(move |p| p.start < end && at < p.end)
             .map(move |p| {
                 let from = at.max(p.start);
-                // SAFETY: `from` lies within this piece.
-                let ptr = unsafe { p.ptr.add(from - p.start) };
-                (ptr, end.min(p.end) - from)
+                (p.ptr_at(from), end.min(p.end) - from)
             })
     }
 
@@ -137,7 +167,7 @@ impl CallMemory {
         }
     }
 
-    /// The one piece that holds `at..at + len`, registered with `access` if it is not yet.
+    /// Memory that holds `at..at + len`, registered with `access` if it is not yet.
     ///
     /// # Errors
     /// The provider's.
@@ -148,41 +178,52 @@ impl CallMemory {
         access: Access,
         context: &Context,
     ) -> Result<(Arc<dyn MemoryRegion>, NonNull<u8>), VerbsError> {
-        let piece = self
-            .pieces
-            .iter_mut()
-            .find(|p| p.start <= at && at + len <= p.end)
-            .expect("the engine respects segment ends");
-        // SAFETY: `at` lies within this piece.
-        let ptr = unsafe { piece.ptr.add(at - piece.start) };
-        if let Some(region) = &piece.region {
+        if let Some((region, ptr)) = self.registered(at, len) {
             return Ok((Arc::clone(region), ptr));
         }
+        let piece = self
+            .piece_of(at, len)
+            .expect("the engine respects segment ends");
+        let ptr = piece.ptr_at(at);
         let whole = piece.end - piece.start;
         let registered = context
             .registered(piece.ptr.as_ptr() as usize, whole)
             .filter(|region| region.access().contains(access));
-        let region = match registered {
-            Some(region) => region,
-            // SAFETY: the invariant of this type keeps the memory valid and unreferenced; the
-            // region goes with this value, and the call does not end before its requests and keys.
-            None => unsafe { context.provider().register(piece.ptr, whole, access) }?,
+        let part = match registered {
+            Some(region) => Registered {
+                start: piece.start,
+                end: piece.end,
+                region,
+            },
+            None => {
+                let end = (at + len.max(REGISTERED_AT_ONCE)).min(piece.end);
+                // SAFETY: the invariant of this type keeps the memory valid and unreferenced; the
+                // region goes with this value, and the call does not end before its requests and
+                // keys.
+                let region = unsafe { context.provider().register(ptr, end - at, access) }?;
+                let start = at;
+                Registered { start, end, region }
+            }
         };
-        piece.region = Some(Arc::clone(&region));
+        let region = Arc::clone(&part.region);
+        self.regions.push(part);
         Ok((region, ptr))
     }
 
-    /// The one piece that holds `at..at + len`, if it is registered.
+    /// Memory that holds `at..at + len`, if it is registered.
     pub(crate) fn registered(
         &self,
         at: usize,
         len: usize,
     ) -> Option<(&Arc<dyn MemoryRegion>, NonNull<u8>)> {
+        let holds = |part: &&Registered| part.start <= at && at + len <= part.end;
+        let part = self.regions.iter().find(holds)?;
+        Some((&part.region, self.piece_of(at, len)?.ptr_at(at)))
+    }
+
+    fn piece_of(&self, at: usize, len: usize) -> Option<Piece> {
         let holds = |p: &&Piece| p.start <= at && at + len <= p.end;
-        let piece = self.pieces.iter().find(holds)?;
-        // SAFETY: `at` lies within this piece.
-        let ptr = unsafe { piece.ptr.add(at - piece.start) };
-        piece.region.as_ref().map(|region| (region, ptr))
+        self.pieces.iter().find(holds).copied()
     }
 }
 

@@ -68,7 +68,7 @@ impl Conn {
         }
         let mut inner = self.lock();
         let id = inner.engine.send_start(self.context.now(), request);
-        inner.calls.add_send(id, memory.clone());
+        inner.calls.add_send(id, memory.alias());
         loop {
             let now = self.context.now();
             let step = inner.engine.send_poll(now, id);
