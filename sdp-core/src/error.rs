@@ -35,6 +35,11 @@ pub enum ConnectionError {
     LocallyAborted,
 }
 
+impl ConnectionError {
+    /// What was sent has been left unanswered for too long.
+    pub(crate) const SILENT: Self = Self::TimedOut("the peer does not answer");
+}
+
 /// Why a call failed with nothing accepted or delivered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

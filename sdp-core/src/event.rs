@@ -60,6 +60,8 @@ pub enum Completion {
     NoMemory,
     /// The queue pair was in error before.
     Flushed,
+    /// The peer has left what was sent unanswered for too long: it is dead or out of reach.
+    Unanswered,
     /// The transport gave up.
     TransportFailed(&'static str),
 }

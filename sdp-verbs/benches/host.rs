@@ -43,6 +43,7 @@ fn end(provider: HostProvider, id: Arc<dyn CmId>) -> End {
         send_wr_max: 64,
         recv_wr_max: 64,
         rnr_retry: 7,
+        silence_max: None,
     };
     let qp = id.create_qp(&attr).expect("a queue pair");
     let bufs: Vec<_> = (0..DEPTH)

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cq::CompletionQueue;
 use crate::error::{PostError, VerbsError};
@@ -23,6 +24,9 @@ pub struct QpAttr {
     /// Times a SEND that meets no receive is tried again; 7 means without end, as in the
     /// InfiniBand specification.
     pub rnr_retry: u8,
+    /// How long a peer that does not even acknowledge what is sent is believed to be there, where
+    /// the adapter can be told; `None`: as long as the provider finds right.
+    pub silence_max: Option<Duration>,
 }
 
 /// A reliable connected queue pair. Requests start in the order posted, and complete in it.
@@ -82,6 +86,13 @@ pub trait QueuePair: Any + Debug + Send + Sync {
     /// # Errors
     /// The reason why not, in words for an operator.
     fn heap_reachable(&self) -> Result<(), String>;
+
+    /// Whether the device has refused a request of the peer's and put the queue pair into error for
+    /// it: the request named memory that it may not reach, or no longer. As far as the device lets it
+    /// be known.
+    fn has_refused_peer(&self) -> bool {
+        false
+    }
 
     /// Bytes of messages posted that have not gone out, as far as this side knows: they wait for a
     /// request in front of them, or for a receive of the peer's. An adapter keeps its queue to

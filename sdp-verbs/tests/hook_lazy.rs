@@ -67,6 +67,7 @@ impl End {
             send_wr_max: 8,
             recv_wr_max: 8,
             rnr_retry: 7,
+            silence_max: None,
         });
         self.qp = Some(qp.unwrap());
     }

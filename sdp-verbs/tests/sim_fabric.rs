@@ -57,6 +57,7 @@ fn end(node: &SimProvider, id: Arc<dyn CmId>, events: Arc<dyn EventChannel>, ret
         send_wr_max: 16,
         recv_wr_max: 16,
         rnr_retry: retries,
+        silence_max: None,
     };
     let qp = id.create_qp(&attr).unwrap();
     let mut bufs = Vec::new();

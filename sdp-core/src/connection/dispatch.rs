@@ -220,6 +220,7 @@ impl Connection {
         }
         match result {
             Completion::Success => {}
+            Completion::Unanswered => self.on_transport_end(ConnectionError::SILENT),
             Completion::TransportFailed(why) => {
                 self.on_transport_end(ConnectionError::Transport(why));
             }

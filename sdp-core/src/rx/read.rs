@@ -273,6 +273,7 @@ impl Rx {
                 "§4.4 row 2: the advertised memory is out of reach",
             )),
             Completion::Flushed => Some(ConnectionError::Reset),
+            Completion::Unanswered => Some(ConnectionError::SILENT),
             Completion::TransportFailed(why) => Some(ConnectionError::Transport(why)),
         }
     }

@@ -380,6 +380,20 @@ fn first_receives_without_memory_end_the_handshake() {
 
 #[test]
 fn a_transport_that_fails_says_why() {
+    let why = "the adapter failed";
+    let error = ConnectionError::Transport(why);
+    assert_eq!(ends_by(Completion::TransportFailed(why)), error);
+}
+
+/// As TCP says it when nobody confirms what is sent.
+#[test]
+fn a_peer_that_does_not_answer_has_timed_out() {
+    let error = ends_by(Completion::Unanswered);
+    assert!(matches!(error, ConnectionError::TimedOut(_)), "{error:?}");
+}
+
+/// Why the connection is over when its last message ended like that.
+fn ends_by(result: Completion) -> ConnectionError {
     let mut lone = lone();
     let (id, step) = lone.send(10);
     let SendStep::Copy { len, to, .. } = step else {
@@ -391,9 +405,8 @@ fn a_transport_that_fails_says_why() {
     lone.drain();
     assert_eq!(lone.see_all(), [Mid::Data, Mid::DisConn]);
     let work = lone.last_work.unwrap();
-    lone.complete(work, Completion::TransportFailed("retries ran out"));
-    let error = ConnectionError::Transport("retries ran out");
-    assert_eq!(lone.closed(), Some(Some(error)));
+    lone.complete(work, result);
+    lone.closed().flatten().expect("an error")
 }
 
 #[test]

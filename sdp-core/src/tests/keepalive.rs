@@ -110,7 +110,7 @@ fn a_probe_that_fails_says_that_the_peer_is_gone() {
     let mut lone = Lone::new(config());
     lone.pass(60 * SECOND);
     let work = probes(&mut lone)[0];
-    lone.complete(work, Completion::TransportFailed("retries ran out"));
+    lone.complete(work, Completion::Unanswered);
     assert!(timed_out(&mut lone));
 }
 

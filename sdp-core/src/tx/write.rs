@@ -270,6 +270,7 @@ impl Tx {
             Completion::RemoteAccess => {
                 Shared::misbehaved("§4.5 row 6: the advertised memory is out of reach")
             }
+            Completion::Unanswered => Err(ConnectionError::SILENT),
             Completion::TransportFailed(why) => Err(ConnectionError::Transport(why)),
             Completion::RemoteFault | Completion::LocalFault | Completion::NoMemory => {
                 Err(ConnectionError::Transport("a write failed"))

@@ -68,6 +68,7 @@ impl Side {
             send_wr_max: 64,
             recv_wr_max: 64,
             rnr_retry: 7,
+            silence_max: None,
         };
         let qp = id.create_qp(&attr)?;
         let mut recvs = Vec::new();

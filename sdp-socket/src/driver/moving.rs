@@ -318,6 +318,7 @@ impl Conn {
             send_wr_max: SEND_WR_MAX,
             recv_wr_max: u32::from(recv_buffers_max),
             rnr_retry: 7,
+            silence_max: self.options.liveness().user_timeout(),
         }
     }
 

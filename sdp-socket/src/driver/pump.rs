@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sdp_core::connection::Phase;
 use sdp_core::{BufferId, Completion, Event, Instant, WorkId};
-use sdp_verbs::{ArmFor, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
+use sdp_verbs::{ArmFor, Caps, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
 
 use super::{Conn, Inner, POLL_BATCH, Portion, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK};
 use crate::park::{NEVER, WaitWord};
@@ -150,12 +150,37 @@ impl Conn {
                 inner
                     .calls
                     .finish_invalidate(work, wc.status == WcStatus::Success);
-                inner
-                    .engine
-                    .handle_completion(now, work, completion_of(wc.status));
+                let result = self.completion_of(wc.status);
+                inner.engine.handle_completion(now, work, result);
             }
             _ => self.note_failure(wc),
         }
+    }
+
+    /// What has become of a request. Between processes of one machine no peer is silent: one that does
+    /// not answer has ended, as a reset says.
+    fn completion_of(&self, status: WcStatus) -> Completion {
+        match status {
+            WcStatus::Success => Completion::Success,
+            WcStatus::RemoteAccess => Completion::RemoteAccess,
+            WcStatus::SourceUnreadable => Completion::RemoteFault,
+            WcStatus::LocalProtection | WcStatus::LocalLength => Completion::LocalFault,
+            WcStatus::Flushed => Completion::Flushed,
+            WcStatus::RnrRetryExceeded => {
+                Completion::TransportFailed("receiver not ready for too long")
+            }
+            WcStatus::RetryExceeded if self.is_on_same_host() => {
+                Completion::TransportFailed("the peer's process has ended")
+            }
+            WcStatus::RetryExceeded => Completion::Unanswered,
+            WcStatus::RemoteOperation => Completion::TransportFailed("the peer's adapter failed"),
+            _ => Completion::TransportFailed("unknown completion status"),
+        }
+    }
+
+    fn is_on_same_host(&self) -> bool {
+        let caps = self.context.provider().caps();
+        caps.contains(Caps::SAME_HOST)
     }
 
     /// A failure of a request that the engine did not name: the transport is broken.
@@ -397,21 +422,5 @@ fn fire_timeout(inner: &mut Inner, now: Instant) {
     let due = [engine.poll_timeout(), engine.poll_housekeeping()];
     if due.into_iter().flatten().any(|t| t <= now) {
         inner.engine.handle_timeout(now);
-    }
-}
-
-fn completion_of(status: WcStatus) -> Completion {
-    match status {
-        WcStatus::Success => Completion::Success,
-        WcStatus::RemoteAccess => Completion::RemoteAccess,
-        WcStatus::SourceUnreadable => Completion::RemoteFault,
-        WcStatus::LocalProtection | WcStatus::LocalLength => Completion::LocalFault,
-        WcStatus::Flushed => Completion::Flushed,
-        WcStatus::RnrRetryExceeded => {
-            Completion::TransportFailed("receiver not ready for too long")
-        }
-        WcStatus::RetryExceeded => Completion::TransportFailed("the peer does not answer"),
-        WcStatus::RemoteOperation => Completion::TransportFailed("the peer's adapter failed"),
-        _ => Completion::TransportFailed("unknown completion status"),
     }
 }

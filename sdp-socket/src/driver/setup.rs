@@ -40,6 +40,7 @@ impl Conn {
             send_wr_max: SEND_WR_MAX,
             recv_wr_max: u32::from(config.recv_buffers_max),
             rnr_retry: 7,
+            silence_max: options.liveness().user_timeout(),
         };
         let qp = id.create_qp(&attr)?;
         let names = (id.local_addr(), id.peer_addr());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sdp_socket::{Builder, Context, SdpBuffer, SdpStream, ZcopyThreshold};
+use sdp_verbs::hook::trace::Trace;
 use sdp_verbs::{Caps, Provider, RemoteAddr, Rkey, WcStatus};
 use sdp_wire::{Body, HEAD_LEN_MAX, Head, ModeChange, SrcAvail};
 
@@ -30,6 +31,8 @@ pub(crate) struct Ground {
     context: Arc<Context>,
     address: IpAddr,
     raw: Arc<dyn Provider>,
+    /// Counts below the one that shows its memory, where its device may refuse requests of a peer.
+    trace: Option<Arc<Trace>>,
 }
 
 impl Ground {
@@ -39,6 +42,7 @@ impl Ground {
             context: threaded(host()),
             address: Ipv4Addr::LOCALHOST.into(),
             raw: host(),
+            trace: None,
         }
     }
 
@@ -46,10 +50,14 @@ impl Ground {
     #[cfg(target_pointer_width = "64")]
     pub(crate) fn rdma() -> Self {
         let victim = rdma(1);
+        let address = rdma_address(&victim);
+        let tells = victim.caps().contains(Caps::REMOTE_STATUS);
+        let trace = Arc::new(Trace::new(victim));
         Self {
-            address: rdma_address(&victim),
-            context: threaded(victim),
+            address,
+            context: threaded(Arc::<Trace>::clone(&trace)),
             raw: rdma(0),
+            trace: tells.then_some(trace),
         }
     }
 
@@ -143,6 +151,16 @@ fn locked_out(side: &RawSide, end: &RawEnd, given: Given) {
     }
 }
 
+/// The side whose device has refused a request knows it, and counts the connection as such.
+fn noticed(ground: &Ground, before: u64) {
+    let Some(trace) = &ground.trace else { return };
+    doing("the refusal to be noticed by the side that was asked");
+    while trace.counters().refused_peer_count == before {
+        std::thread::yield_now();
+    }
+    assert_eq!(trace.counters().refused_peer_count, before + 1);
+}
+
 /// One large send from `buf` that a raw peer takes; afterwards the memory is the caller's.
 fn send_and_try_again(ground: &Ground, buf: &mut [u8]) {
     let (stream, side, mut end) = ground.connected(Duration::from_secs(1));
@@ -156,7 +174,10 @@ fn send_and_try_again(ground: &Ground, buf: &mut [u8]) {
         actor("raw peer", || given = Some(take(&side, &mut end, 0, LEN))),
     ]);
     buf.fill(SECRET);
+    let count = |trace: &Arc<Trace>| trace.counters().refused_peer_count;
+    let before = ground.trace.as_ref().map_or(0, count);
     locked_out(&side, &end, given.expect("an advert"));
+    noticed(ground, before);
 }
 
 /// Both calls are over: the send has returned because the reader has what it wanted.

@@ -128,6 +128,7 @@ impl RawSide {
                 send_wr_max: 64,
                 recv_wr_max: 64,
                 rnr_retry: 7,
+                silence_max: None,
             })
             .expect("a queue pair");
         let mut recvs = Vec::new();

@@ -125,6 +125,7 @@ fn parts(rig: &Rig<'_>) -> Verdict<(End, Vec<Box<dyn std::any::Any>>)> {
         send_wr_max: 16,
         recv_wr_max: 16,
         rnr_retry: 7,
+        silence_max: None,
     })?;
     let buf = qp.alloc_recv(64)?;
     qp.post_recv(crate::types::WrId(1), &buf)?;

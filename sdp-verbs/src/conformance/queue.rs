@@ -241,6 +241,7 @@ pub(super) fn attributes_beyond_the_limits_are_refused(rig: &Rig<'_>) -> Verdict
         send_wr_max: limits.send_wr_max,
         recv_wr_max: limits.recv_wr_max,
         rnr_retry: 7,
+        silence_max: None,
     };
     let refused = |attr: &crate::qp::QpAttr| match id.create_qp(attr) {
         Err(VerbsError::Limit { .. } | VerbsError::Argument { .. }) => Ok(()),

@@ -50,6 +50,7 @@ impl Shared {
                 send_wr_max: 16,
                 recv_wr_max: 16,
                 rnr_retry: 7,
+                silence_max: None,
             })?;
             let mut bufs = Vec::new();
             for number in 0..RECVS {

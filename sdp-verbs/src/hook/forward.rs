@@ -66,6 +66,7 @@ macro_rules! forward {
     };
     (@QueuePair queued_len) => { forward!(# queued_len() -> usize); };
     (@QueuePair heap_reachable) => { forward!(# heap_reachable() -> Result<(), String>); };
+    (@QueuePair has_refused_peer) => { forward!(# has_refused_peer() -> bool); };
     (@QueuePair set_error) => { forward!(# set_error()); };
 
     (@CompletionQueue arm) => { forward!(# arm(who: crate::ArmFor) -> crate::ArmToken); };

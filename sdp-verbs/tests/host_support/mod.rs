@@ -68,6 +68,7 @@ impl Side {
             send_wr_max: 16,
             recv_wr_max: 16,
             rnr_retry: 7,
+            silence_max: None,
         }
     }
 

@@ -63,6 +63,9 @@ pub(super) fn run(workload: Workload, size: usize, args: &TestArgs) -> anyhow::R
     if trace && args.mode == Mode::Zcopy {
         report.checks.extend(zcopy_checks(&outcome));
     }
+    if trace && args.verify {
+        report.checks.push(released_keys_check(&outcome));
+    }
     report.write(args.json.as_deref())?;
     Ok(report.passed())
 }
@@ -160,16 +163,34 @@ fn first_wrong(outcome: &Outcome) -> Option<String> {
         .next()
 }
 
+/// What both ends have counted together.
+fn total(ends: [&Option<Counters>; 2], counter: &str) -> u64 {
+    let each = ends.into_iter().flatten();
+    each.filter_map(|counters| counters.get(counter)).sum()
+}
+
+/// Both ends keep to the protocol, so a request that an adapter refused came with a key that had been
+/// given back: a repetition that was late.
+fn released_keys_check(outcome: &Outcome) -> Check {
+    let ended = total(
+        [&outcome.verbs, &outcome.server.verbs],
+        "refused_peer_count",
+    );
+    Check::at_most(
+        "remote_access_after_release",
+        ended as f64,
+        0.0,
+        "connections",
+        "ended by an adapter that refused a request",
+    )
+}
+
 /// What zero copy promises, judged by what the verbs below the engine did.
 fn zcopy_checks(outcome: &Outcome) -> Vec<Check> {
     let ends = [&outcome.verbs, &outcome.server.verbs];
     let [Some(_), Some(_)] = ends else {
         let missing = "the verbs were not counted at both ends";
         return vec![Check::plain("verbs.rdma_bytes", false, missing)];
-    };
-    let total = |all: [&Option<Counters>; 2], counter: &str| -> u64 {
-        let each = all.into_iter().flatten();
-        each.filter_map(|counters| counters.get(counter)).sum()
     };
     let bytes = outcome.bytes as f64;
     let moved = total(ends, "read_bytes") + total(ends, "write_bytes");

@@ -88,6 +88,7 @@ fn named(counters: &VerbsCounters) -> Counters {
         ("local_inv_count", counters.local_inv_count),
         ("refused_count", counters.refused_count),
         ("flushed_count", counters.flushed_count),
+        ("refused_peer_count", counters.refused_peer_count),
         ("register_count", counters.register_count),
         ("register_bytes", counters.register_bytes),
     ];

@@ -141,6 +141,7 @@ impl Link {
             send_wr_max: SEND_WR_MAX,
             recv_wr_max: u32::from(RECVS),
             rnr_retry: 7,
+            silence_max: None,
         };
         let qp = id.create_qp(&attr).map_err(text)?;
         let mut recvs = Vec::new();

@@ -90,6 +90,7 @@ impl End {
             send_wr_max: options.send_wr_max,
             recv_wr_max: options.recv_wr_max,
             rnr_retry: options.rnr_retry,
+            silence_max: None,
         })?;
         let inbox = Inbox::default();
         let thread = match lab.poller() {

@@ -242,6 +242,10 @@ impl QueuePair for LazyQp {
         self.core.inner.heap_reachable()
     }
 
+    fn has_refused_peer(&self) -> bool {
+        self.core.inner.has_refused_peer()
+    }
+
     fn queued_len(&self) -> usize {
         self.core.inner.queued_len() + self.core.lock().send.held_len()
     }

@@ -72,7 +72,7 @@ impl CmId for TraceId {
             ..attr.clone()
         };
         let inner = self.inner.create_qp(&inner_attr)?;
-        let ledger = Arc::new(Ledger::new(inner.num()));
+        let ledger = Arc::new(Ledger::new(inner.num(), Arc::downgrade(&inner)));
         cq.ledgers().insert(ledger.qp(), &ledger);
         Ok(Arc::new(TraceQp::new(inner, ledger, &self.counts)))
     }

@@ -88,6 +88,9 @@ counters! {
     rnr_retry_exceeded_count = RnrRetryExceeded,
     /// Completions with [`WcStatus::RetryExceeded`].
     retry_exceeded_count = RetryExceeded,
+    /// Queue pairs that are in error because the device refused a request of the peer's
+    /// ([`has_refused_peer`](crate::QueuePair::has_refused_peer)).
+    refused_peer_count = RefusedPeer,
     /// Calls of [`arm`](crate::CompletionQueue::arm).
     arm_count = ArmCount,
     /// Calls of [`wait`](crate::CompletionQueue::wait).

@@ -42,6 +42,11 @@ impl TraceCq {
         if let Some(counter) = failure_counter(wc.status) {
             self.counts.add(counter, 1);
         }
+        if wc.status == WcStatus::Flushed
+            && let Some(ledger) = self.ledgers.find(wc.qp)
+        {
+            ledger.on_flushed(&self.counts);
+        }
         if wc.opcode == WcOpcode::Recv {
             if wc.status == WcStatus::Success {
                 self.counts.add(Counter::RecvCount, 1);

@@ -6,10 +6,11 @@
 //! else needs no note, and the common SEND costs at most one addition here.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, Weak};
 
 use super::counters::{Counter, Counts};
+use crate::qp::QueuePair;
 use crate::types::{QpNum, WrId};
 use crate::wr::{WcOpcode, WcStatus, WorkCompletion};
 
@@ -30,6 +31,10 @@ struct Note {
 #[derive(Debug)]
 pub(super) struct Ledger {
     qp: QpNum,
+    /// What it is kept for.
+    of: Weak<dyn QueuePair>,
+    /// Counted as one that has refused a request of the peer's.
+    has_refused: AtomicBool,
     /// Signalled requests posted.
     posted: AtomicU64,
     /// Signalled requests completed.
@@ -40,9 +45,11 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    pub(super) fn new(qp: QpNum) -> Self {
+    pub(super) fn new(qp: QpNum, of: Weak<dyn QueuePair>) -> Self {
         Self {
             qp,
+            of,
+            has_refused: AtomicBool::new(false),
             posted: AtomicU64::new(0),
             completed: AtomicU64::new(0),
             noted: AtomicUsize::new(0),
@@ -81,6 +88,14 @@ impl Ledger {
             ledger: self,
             signaled,
             noted: noted.then_some((wr_id, due)),
+        }
+    }
+
+    /// Something has been flushed: counts the queue pair if the peer has given the reason.
+    pub(super) fn on_flushed(&self, counts: &Counts) {
+        let refused = self.of.upgrade().is_some_and(|qp| qp.has_refused_peer());
+        if refused && !self.has_refused.swap(true, Ordering::Relaxed) {
+            counts.add(Counter::RefusedPeer, 1);
         }
     }
 
@@ -160,6 +175,7 @@ impl Posting<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::qp::TraceQp;
     use super::*;
 
     fn wc(wr_id: u64, opcode: WcOpcode, status: WcStatus) -> WorkCompletion {
@@ -177,9 +193,13 @@ mod tests {
         let _kept = ledger.before_post(WrId(wr_id), opcode, bytes, signaled);
     }
 
+    fn ledger() -> Ledger {
+        Ledger::new(QpNum(1), Weak::<TraceQp>::new())
+    }
+
     #[test]
     fn a_write_counts_when_a_signalled_request_behind_it_completes() {
-        let (ledger, counts) = (Ledger::new(QpNum(1)), Counts::new());
+        let (ledger, counts) = (ledger(), Counts::new());
         post(&ledger, 1, WcOpcode::Send, 9, true);
         post(&ledger, 2, WcOpcode::Write, 100, false);
         post(&ledger, 3, WcOpcode::Read, 10, false);
@@ -196,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_failure_counts_what_came_before_it_and_nothing_behind() {
-        let (ledger, counts) = (Ledger::new(QpNum(1)), Counts::new());
+        let (ledger, counts) = (ledger(), Counts::new());
         post(&ledger, 1, WcOpcode::Write, 1, false);
         post(&ledger, 2, WcOpcode::Write, 2, false);
         post(&ledger, 3, WcOpcode::Write, 4, true);
@@ -207,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_refused_request_leaves_no_note() {
-        let (ledger, counts) = (Ledger::new(QpNum(1)), Counts::new());
+        let (ledger, counts) = (ledger(), Counts::new());
         ledger
             .before_post(WrId(1), WcOpcode::Write, 50, true)
             .refused();

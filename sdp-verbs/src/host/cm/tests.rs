@@ -54,6 +54,7 @@ impl Side {
             send_wr_max: 4,
             recv_wr_max: 4,
             rnr_retry: 7,
+            silence_max: None,
         };
         let _qp = id.create_qp(&attr).unwrap();
         End { id, _qp }

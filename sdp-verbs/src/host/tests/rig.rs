@@ -293,6 +293,7 @@ pub(super) fn create_qp(link: &Arc<PeerLink>, cq: &Arc<HostCq>, sizes: Sizes) ->
         send_wr_max: sizes.send,
         recv_wr_max: sizes.recv,
         rnr_retry: sizes.rnr_retry,
+        silence_max: None,
     };
     link.create_qp(&attr).unwrap()
 }

@@ -139,7 +139,8 @@ fn a_dead_peer_delivers_first() {
             cq: std::sync::Arc::clone(&b.cq) as _,
             send_wr_max: 1,
             recv_wr_max: 1,
-            rnr_retry: 7
+            rnr_retry: 7,
+            silence_max: None,
         }),
         Err(VerbsError::State { .. })
     ));
@@ -271,6 +272,7 @@ fn queue_pairs_have_sizes_and_a_queue_of_their_instance() {
         send_wr_max: send,
         recv_wr_max: recv,
         rnr_retry: 7,
+        silence_max: None,
     };
     for bad in [
         attr(&a, 0, 1),

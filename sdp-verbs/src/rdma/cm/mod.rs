@@ -3,6 +3,7 @@
 mod address;
 mod id;
 mod raw;
+mod silence;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

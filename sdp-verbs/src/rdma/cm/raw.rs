@@ -214,17 +214,26 @@ impl RawId {
 
     /// An IPv6 wildcard takes no IPv4.
     pub(super) fn set_only_v6(&self) -> Result<(), VerbsError> {
-        let mut on: libc::c_int = 1;
-        let option = libc::c_int::try_from(sys::RDMA_OPTION_ID_AFONLY).expect("a small number");
+        let on: libc::c_int = 1;
+        self.set_option(sys::RDMA_OPTION_ID_AFONLY, on)
+    }
+
+    /// The code of the time after which a packet that nobody confirms is sent again.
+    pub(super) fn set_ack_timeout(&self, code: u8) -> Result<(), VerbsError> {
+        self.set_option(sys::RDMA_OPTION_ID_ACK_TIMEOUT, code)
+    }
+
+    fn set_option<T>(&self, option: u32, mut value: T) -> Result<(), VerbsError> {
+        let option = libc::c_int::try_from(option).expect("a small number");
         let level = libc::c_int::try_from(sys::RDMA_OPTION_ID).expect("a small number");
-        // SAFETY: a living id; the option's value is an int.
+        // SAFETY: a living id; the value has the length that is given.
         let returned = unsafe {
             self.lib.rdma_set_option(
                 self.id.as_ptr(),
                 level,
                 option,
-                ptr::from_mut(&mut on).cast(),
-                size_of::<libc::c_int>(),
+                ptr::from_mut(&mut value).cast(),
+                size_of::<T>(),
             )
         };
         check("rdma_set_option", returned)

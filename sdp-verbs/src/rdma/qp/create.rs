@@ -1,7 +1,7 @@
 //! Making queue pairs, and what the device says about them only then.
 
 use std::ptr::{self, NonNull};
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex};
 
 use super::recv::RecvQueue;
@@ -126,6 +126,7 @@ impl RdmaQp {
             id: Arc::clone(id),
             rnr_retry: attr.rnr_retry,
             state: AtomicU8::new(IDLE),
+            refused_peer: AtomicBool::new(false),
             send: Mutex::new(SendQueue::new(attr.send_wr_max)),
             recv: Mutex::new(RecvQueue::new(attr.recv_wr_max)),
             bound: Mutex::default(),

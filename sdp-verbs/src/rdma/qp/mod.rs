@@ -7,14 +7,14 @@ mod wr;
 
 use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub(super) use create::inline_max;
 
 use super::cm::IdCore;
 use super::cq::RdmaCq;
-use super::device::{Device, check};
+use super::device::{Device, Transport, check};
 use super::region::RdmaRegion;
 use super::slab::SlabPool;
 use super::sys;
@@ -49,6 +49,8 @@ pub(super) struct RdmaQp {
     id: Arc<IdCore>,
     rnr_retry: u8,
     state: AtomicU8,
+    /// See [`QueuePair::has_refused_peer`].
+    refused_peer: AtomicBool,
     send: Mutex<SendQueue>,
     recv: Mutex<RecvQueue>,
     /// Keys that are good on it, and their windows.
@@ -121,8 +123,6 @@ impl RdmaQp {
             sys::IBV_QPS_RTS => {
                 attr.rnr_retry = self.rnr_retry;
                 set(sys::IBV_QP_RNR_RETRY);
-                attr.timeout = ACK_TIMEOUT;
-                set(sys::IBV_QP_TIMEOUT);
                 attr.retry_cnt = RETRY_COUNT;
                 set(sys::IBV_QP_RETRY_CNT);
             }
@@ -246,7 +246,8 @@ impl RdmaQp {
         let is_recv = wc.wr_id & RECV != 0;
         let status = status_of(wc.status, is_recv);
         if status != WcStatus::Success {
-            self.state.store(ERROR, Ordering::Release);
+            let before = self.state.swap(ERROR, Ordering::AcqRel);
+            self.note_error(before, status);
         }
         if is_recv {
             out.extend(self.complete_recv(wc, status));
@@ -254,6 +255,17 @@ impl RdmaQp {
             self.take_ended(out);
         } else {
             tracing::error!(qp = %format_args!("{:#x}", self.number), "a request completed twice");
+        }
+    }
+
+    /// Flushed is what follows an error. If neither this side nor a request of its own has caused
+    /// it, the peer has; TCP's end is another reason on iWARP.
+    fn note_error(&self, before: u8, status: WcStatus) {
+        if before == READY && status == WcStatus::Flushed && self.device.transport == Transport::Ib
+        {
+            self.refused_peer.store(true, Ordering::Release);
+            let number = format_args!("{:#x}", self.number);
+            tracing::warn!(qp = %number, "the device has refused a request of the peer's");
         }
     }
 
@@ -378,12 +390,8 @@ impl RdmaQp {
 /// How long a peer whose message met no receive waits before it tries again: code 12 is 0.64 ms.
 const RNR_TIMER: u8 = 12;
 
-/// How long an acknowledgement may take before a packet is sent again: code 18 is 1.07 s. The
-/// connection manager's own choice on RoCE is four times that.
-const ACK_TIMEOUT: u8 = 18;
-
-/// Times a packet is sent again before a silent peer is given up, which takes some 7 s. Not 7:
-/// rxe takes that for "without end".
+/// Times a packet is sent again before a silent peer is given up. Not 7: rxe takes that for
+/// "without end".
 pub(super) const RETRY_COUNT: u8 = 6;
 
 impl QueuePair for RdmaQp {
@@ -503,6 +511,10 @@ impl QueuePair for RdmaQp {
 
     fn heap_reachable(&self) -> Result<(), String> {
         Ok(())
+    }
+
+    fn has_refused_peer(&self) -> bool {
+        self.refused_peer.load(Ordering::Acquire)
     }
 
     fn set_error(&self) {

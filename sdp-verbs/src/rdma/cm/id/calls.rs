@@ -10,6 +10,7 @@ use crate::error::VerbsError;
 use crate::own::own;
 use crate::qp::{QpAttr, QueuePair};
 use crate::rdma::NAME;
+use crate::rdma::cm::silence::ack_timeout;
 use crate::rdma::cm::{BY_CONSUMER, rejection};
 use crate::rdma::cq::RdmaCq;
 use crate::rdma::device::{ACCEPT_DATA_MAX, CONNECT_DATA_MAX, REJECT_DATA_LEN, Transport};
@@ -130,6 +131,9 @@ impl CmId for RdmaId {
         )?;
         check_depth("receives", attr.recv_wr_max, core.device.limits.recv_wr_max)?;
         let qp = RdmaQp::new(&core.device, &core.slabs, core, &cq, attr)?;
+        if core.device.transport == Transport::Ib {
+            core.raw.set_ack_timeout(ack_timeout(attr.silence_max))?;
+        }
         // Receives may be posted from here on.
         if let Err(error) = core.advance(&qp, &[sys::IBV_QPS_INIT]) {
             // Its drop looks at this id.
