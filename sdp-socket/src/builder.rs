@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use sdp_verbs::BindRequest;
 
-use crate::bound::SdpBound;
+use crate::bound::{Hold, SdpBound};
 use crate::connecting::{self, SdpConnecting};
 use crate::context::Context;
 use crate::error;
 use crate::listener::{BACKLOG, SdpListener};
 use crate::options::{Options, ZcopyThreshold};
 use crate::park::SpinPolicy;
-use crate::provider::{ProviderKind, asked_for, by_route, shared};
+use crate::provider::{ProviderKind, asked_for, by_route, everywhere, shared};
 use crate::stream::SdpStream;
 
 /// Makes [`SdpStream`]s and [`SdpListener`]s. Options of a listener are those its accepted
@@ -49,7 +49,8 @@ impl Builder {
     }
 
     /// Chooses the provider; otherwise `SDP_PROVIDER` does, otherwise the address does: `host` for
-    /// addresses of this machine, `rdma` for others. Without either, listeners are on `host`.
+    /// addresses of this machine, `rdma` for others. Without either, a listener is on `host` and on
+    /// `rdma` at once, where its address belongs to an adapter.
     #[must_use]
     pub fn provider(mut self, kind: ProviderKind) -> Self {
         self.provider = Some(kind);
@@ -149,10 +150,12 @@ impl Builder {
         self.options.buffer_sizes()
     }
 
-    fn open_context(&self) -> io::Result<Arc<Context>> {
-        match &self.context {
-            Some(context) => Ok(Arc::clone(context)),
-            None => shared(asked_for(self.provider)?.unwrap_or(ProviderKind::Host)),
+    /// Those that a local address is taken on.
+    fn local_contexts(&self) -> io::Result<Vec<Arc<Context>>> {
+        match (&self.context, asked_for(self.provider)?) {
+            (Some(context), _) => Ok(vec![Arc::clone(context)]),
+            (None, Some(kind)) => Ok(vec![shared(kind)?]),
+            (None, None) => everywhere(),
         }
     }
 
@@ -204,9 +207,9 @@ impl Builder {
     /// # Errors
     /// As `bind(2)` and `listen(2)`.
     pub fn bind(&self, addr: impl ToSocketAddrs) -> io::Result<SdpListener> {
-        let context = self.open_context()?;
+        let contexts = self.local_contexts()?;
         each(addr, |addr| {
-            let bound = SdpBound::reserve(&context, self.bind_request(addr))?;
+            let bound = SdpBound::reserve(&contexts, self.bind_request(addr))?;
             SdpListener::open(bound, BACKLOG, self.options.inherited())
         })
     }
@@ -224,7 +227,7 @@ impl Builder {
     /// # Errors
     /// As `bind(2)`.
     pub fn reserve(&self, addr: SocketAddr) -> io::Result<SdpBound> {
-        SdpBound::reserve(&self.open_context()?, self.bind_request(addr))
+        SdpBound::reserve(&self.local_contexts()?, self.bind_request(addr))
     }
 
     /// Listens on an address taken before; `backlog` connections may wait to be accepted.
@@ -245,10 +248,13 @@ impl Builder {
         addr: SocketAddr,
         bound: Option<SdpBound>,
     ) -> io::Result<SdpConnecting> {
+        let context = self.context_to(addr)?;
         let (context, id) = match bound {
-            Some(bound) => bound.into_parts()?,
+            Some(bound) => {
+                let Hold { context, id } = bound.into_hold(&context)?;
+                (context, id)
+            }
             None => {
-                let context = self.context_to(addr)?;
                 context.start_progress()?;
                 let id = context.create_id().map_err(error::verbs_error)?;
                 (context, id)

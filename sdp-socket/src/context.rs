@@ -380,7 +380,7 @@ impl Context {
         {
             let listening = lock(&self.peers).listening.get(&id).and_then(Weak::upgrade);
             match (listening, self.conn_of(id)) {
-                (Some(listening), _) => listening.request(child, private_data),
+                (Some(listening), _) => listening.request(self, child, private_data),
                 (None, Some(conn)) => {
                     conn.called(child, private_data);
                     self.visit(conn.token);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sdp_core::{Connection, Instant};
 use sdp_verbs::{CmId, Wake};
 
-use crate::bound::SdpBound;
+use crate::bound::{Hold, Holds, SdpBound};
 use crate::builder::Builder;
 use crate::context::Context;
 use crate::driver::{Conn, config};
@@ -29,15 +29,15 @@ pub(crate) const BACKLOG: u32 = 128;
 /// half-open connections.
 const UNANSWERED_MIN: u32 = 1024;
 
-/// A peer's request to connect, and its private data.
-type Request = (Arc<dyn CmId>, Vec<u8>);
+/// A peer's request to connect, where it came, and its private data.
+type Request = (Arc<Context>, Arc<dyn CmId>, Vec<u8>);
 
-/// A listening endpoint and its accept queue. Handshakes are completed by the progress loop, so a
-/// connect succeeds without an accept, as with TCP.
+/// A listening endpoint, on one provider or several, and its accept queue. Handshakes are completed
+/// by the progress loops, so a connect succeeds without an accept, as with TCP.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    context: Arc<Context>,
-    id: Arc<dyn CmId>,
+    /// The first one is that by which threads wait here.
+    ends: Holds,
     options: Options,
     only_v6: bool,
     backlog: AtomicU32,
@@ -58,12 +58,11 @@ pub(crate) struct Listening {
 impl Listening {
     fn open(bound: SdpBound, backlog: u32, options: Options) -> io::Result<Arc<Self>> {
         let only_v6 = bound.only_v6();
-        let (context, id) = bound.into_parts()?;
+        let ends = bound.into_holds()?;
         // As listen(2): a backlog of zero still takes one.
         let backlog = backlog.max(1);
         let listening = Arc::new_cyclic(|me| Self {
-            context: Arc::clone(&context),
-            id: Arc::clone(&id),
+            ends,
             options,
             only_v6,
             backlog: AtomicU32::new(backlog),
@@ -76,10 +75,34 @@ impl Listening {
             shut: AtomicBool::new(false),
             me: Weak::clone(me),
         });
-        context.add_listening(id.token(), &listening);
-        id.listen(unanswered_max(backlog))
-            .map_err(error::verbs_error)?;
+        // Before it listens: a request may come at once.
+        for Hold { context, id } in &listening.ends {
+            context.add_listening(id.token(), &listening);
+        }
+        listening.listen()?;
         Ok(listening)
+    }
+
+    /// Listens at every end, or tells them of another backlog.
+    fn listen(&self) -> io::Result<()> {
+        let unanswered_max = unanswered_max(self.backlog.load(Ordering::Relaxed));
+        for (number, Hold { context, id }) in self.ends.iter().enumerate() {
+            match id.listen(unanswered_max).map_err(error::verbs_error) {
+                Ok(()) => {}
+                Err(error) if number == 0 => return Err(error),
+                // Among others: the ports of iWARP are TCP's, where the first one has taken it.
+                Err(error) => {
+                    let name = context.provider().name();
+                    tracing::warn!("no listener on {name}: {error}; SDP_PROVIDER={name} is one");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The end by whose clock and threads others wait.
+    fn context(&self) -> &Arc<Context> {
+        &self.ends[0].context
     }
 
     fn backlog(&self) -> usize {
@@ -87,17 +110,20 @@ impl Listening {
     }
 
     /// A peer asks to connect.
-    pub(crate) fn request(&self, id: Arc<dyn CmId>, private_data: Vec<u8>) {
-        lock(&self.waiting).push_back((id, private_data));
+    pub(crate) fn request(&self, at: &Context, id: Arc<dyn CmId>, private_data: Vec<u8>) {
+        let is_here = |end: &&Hold| std::ptr::eq(&*end.context, at);
+        let end = self.ends.iter().find(is_here).expect("an end of this one");
+        let context = Arc::clone(&end.context);
+        lock(&self.waiting).push_back((context, id, private_data));
         self.admit();
     }
 
     /// Answers requests while the backlog has room.
     fn admit(&self) {
-        while let Some((id, private_data)) = self.next_request() {
+        while let Some((context, id, private_data)) = self.next_request() {
             if self.shut.load(Ordering::Acquire) {
                 turn_down(&*id, "the listener has been shut down", &[]);
-            } else if self.take(id, &private_data) {
+            } else if self.take(&context, id, &private_data) {
                 continue;
             }
             self.pending.fetch_sub(1, Ordering::Relaxed);
@@ -115,10 +141,10 @@ impl Listening {
     }
 
     /// Takes a request in. False: it has been turned down.
-    fn take(&self, id: Arc<dyn CmId>, private_data: &[u8]) -> bool {
+    fn take(&self, context: &Arc<Context>, id: Arc<dyn CmId>, private_data: &[u8]) -> bool {
         let options = self.options.inherited();
-        let config = config(&self.context, &options);
-        let engine = match Connection::accept(self.context.now(), config.clone(), private_data) {
+        let config = config(context, &options);
+        let engine = match Connection::accept(context.now(), config.clone(), private_data) {
             Ok(engine) => engine,
             Err(refusal) => {
                 turn_down(&*id, &refusal.error.to_string(), &refusal.private_data);
@@ -131,7 +157,7 @@ impl Listening {
             None => conn.with_engine(|engine, now| engine.abort(now)),
         };
         let opened = Conn::open(
-            &self.context,
+            context,
             Arc::clone(&id),
             options,
             engine,
@@ -208,12 +234,12 @@ impl Listening {
             if let Some(conn) = self.pop() {
                 return Ok(conn);
             }
-            let late = deadline.is_some_and(|at| at <= self.context.now());
+            let late = deadline.is_some_and(|at| at <= self.context().now());
             if late || self.nonblocking.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
             let wake = self
-                .context
+                .context()
                 .runtime()
                 .wait_word(&self.word, seen, deadline)?;
             if wake == Wake::Interrupted {
@@ -237,7 +263,9 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.shut.store(true, Ordering::Release);
-        self.context.remove_listening(self.id.token());
+        for Hold { context, id } in &self.ends {
+            context.remove_listening(id.token());
+        }
         self.reset_queue();
     }
 }
@@ -294,12 +322,10 @@ impl SdpListener {
     /// # Errors
     /// None on a listener.
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
-        let backlog = backlog.max(1);
-        self.listening()?.backlog.store(backlog, Ordering::Relaxed);
-        let id = &self.listening()?.id;
-        id.listen(unanswered_max(backlog))
-            .map_err(error::verbs_error)?;
-        self.listening()?.admit();
+        let listening = self.listening()?;
+        listening.backlog.store(backlog.max(1), Ordering::Relaxed);
+        listening.listen()?;
+        listening.admit();
         Ok(())
     }
 
@@ -327,7 +353,7 @@ impl SdpListener {
     /// # Errors
     /// As [`accept`](Self::accept); `WouldBlock` when the time has passed.
     pub fn accept_timeout(&self, time: Duration) -> io::Result<(SdpStream, SocketAddr)> {
-        self.accept_until(Some(self.listening()?.context.now() + time))
+        self.accept_until(Some(self.listening()?.context().now() + time))
     }
 
     fn accept_until(&self, deadline: Option<Instant>) -> io::Result<(SdpStream, SocketAddr)> {
@@ -348,7 +374,7 @@ impl SdpListener {
     /// # Errors
     /// None on a listener that was bound.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listening()?
+        self.listening()?.ends[0]
             .id
             .local_addr()
             .ok_or_else(|| io::ErrorKind::NotConnected.into())

@@ -192,6 +192,17 @@ pub(crate) fn by_route(dst: SocketAddr) -> io::Result<Arc<Context>> {
     })
 }
 
+/// Where a listener is that nobody has asked a provider for: on `host`, and on adapters if there are
+/// any.
+pub(crate) fn everywhere() -> io::Result<Vec<Arc<Context>>> {
+    let mut contexts = vec![shared(ProviderKind::Host)?];
+    match shared(ProviderKind::Rdma) {
+        Ok(context) => contexts.push(context),
+        Err(error) => tracing::debug!("no adapters to listen on: {error}"),
+    }
+    Ok(contexts)
+}
+
 /// Whether an address is one of this machine's.
 fn is_local(ip: IpAddr) -> bool {
     // Nothing is sent: the system says whether it would take the address as its own.
