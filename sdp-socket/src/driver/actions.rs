@@ -217,9 +217,10 @@ impl Conn {
     fn post_recv(&self, inner: &mut Inner, now: Instant, buf: BufferId, len: usize) -> Outcome {
         let qp = qp_of(&inner.pair)?;
         let fits = |memory: &&Arc<RecvBuf>| memory.mem().len() == len;
+        let first = inner.first_recvs.pop();
         let memory = match inner.recv_bufs.find(buf).filter(fits) {
             Some(memory) => memory,
-            None => match self.recv_buffer(inner, &**qp, len) {
+            None => match self.recv_buffer(inner, &**qp, len, first) {
                 Ok((memory, held)) => inner.recv_bufs.insert(buf, memory, held),
                 Err(error) => {
                     tracing::warn!(token = ?self.token, "no receive buffer: {error}");
@@ -239,6 +240,7 @@ impl Conn {
         inner: &Inner,
         qp: &dyn QueuePair,
         len: usize,
+        first: Option<RecvBuf>,
     ) -> Result<(RecvBuf, Held), VerbsError> {
         let needed = inner.receives < usize::from(inner.engine.config().recv_buffers_initial);
         let held = if needed {
@@ -246,7 +248,11 @@ impl Conn {
         } else {
             self.memory.reserve(len)?
         };
-        Ok((qp.alloc_recv(len)?, held))
+        let memory = match first.filter(|first| first.mem().len() == len) {
+            Some(first) => first,
+            None => qp.alloc_recv(len)?,
+        };
+        Ok((memory, held))
     }
 
     /// Memory to receive into ahead of the reader.

@@ -29,7 +29,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sdp_core::{BufferId, Connection, Instant, WorkId};
-use sdp_verbs::{CmToken, CompletionQueue, CqToken, QueuePair, WcOpcode, WorkCompletion, WrId};
+use sdp_verbs::{
+    CmToken, CompletionQueue, CqToken, QueuePair, RecvBuf, WcOpcode, WorkCompletion, WrId,
+};
 use smallvec::SmallVec;
 
 use buffers::{Grants, PrivateSend, ReadAhead, RecvBuffers};
@@ -144,6 +146,8 @@ pub(crate) struct Inner {
     /// None while the connection is between two queue pairs.
     pair: Option<Pair>,
     pub(crate) moving: Moving,
+    /// Made with the connection, for the receives that its handshake needs.
+    first_recvs: Vec<RecvBuf>,
     recv_bufs: RecvBuffers,
     grants: Grants,
     private: PrivateSend,

@@ -45,6 +45,13 @@ impl Conn {
         let qp = id.create_qp(&attr)?;
         let names = (id.local_addr(), id.peer_addr());
         let cm_token = id.token();
+        // Where memory may not be had or locked, that is said now, and not by a handshake that waits
+        // for it.
+        let wanted = engine.config();
+        let first = |_| qp.alloc_recv(wanted.recv_buffer_len_initial as usize);
+        let first_recvs = (0..wanted.recv_buffers_initial)
+            .map(first)
+            .collect::<Result<_, _>>()?;
         let conn = Arc::new(Self {
             context: Arc::clone(context),
             token,
@@ -57,6 +64,7 @@ impl Conn {
                 engine,
                 pair: Some(Pair { id, qp }),
                 moving: Moving::default(),
+                first_recvs,
                 recv_bufs: RecvBuffers::default(),
                 grants: Grants::default(),
                 private: PrivateSend::default(),

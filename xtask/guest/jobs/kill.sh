@@ -1,4 +1,8 @@
-# Peers that die in every phase of a connection. As root: a peer may hold more than 8 MiB.
+# Peers that die in every phase of a connection: as a user without any right who may lock 8 MiB, and as
+# root.
+kill=(kill --address "$SDP_VM_ADDR" --rounds 20)
+export SDP_PROVIDER=rdma
 rdma resource show >/mnt/share/before.txt
-SDP_PROVIDER=rdma "$SDP" kill --address "$SDP_VM_ADDR" --rounds 20
+as_nobody "$SDP" "${kill[@]}"
+"$SDP" "${kill[@]}"
 nothing_is_left

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::DerefMut;
 
+use rustix::process::{Resource, geteuid, getrlimit};
 use sdp_socket::{SdpBuffer, SdpStream};
 
 use super::script::Moves;
@@ -20,6 +21,15 @@ pub(super) fn memory(moves: Moves, len: usize) -> io::Result<Bytes> {
         Moves::Registered => Box::new(SdpBuffer::new(len)?),
         Moves::Copied | Moves::Heap => Box::new(vec![0; len]),
     })
+}
+
+/// The longest call, of at most `len` bytes, whose memory an adapter is sure to show to the peer: a
+/// quarter of what this process may lock.
+pub(super) fn shown_max(len: usize) -> usize {
+    let limit = getrlimit(Resource::Memlock).current;
+    let limit = limit.filter(|_| !geteuid().is_root());
+    let quarter = limit.and_then(|bytes| usize::try_from(bytes / 4).ok());
+    quarter.unwrap_or(len).min(len)
 }
 
 /// Bytes of one way, as far as they have come.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sdp_socket::{Builder, SdpListener, SdpStream};
 
-use super::bytes::{Flow, memory};
+use super::bytes::{Flow, memory, shown_max};
 use super::counter::Counter;
 use super::script::{Moves, Part, Phase, Role, Script, Word};
 use crate::lab::{Process, Rng};
@@ -75,11 +75,11 @@ impl Round<'_> {
             (Phase::AdvertOpen, Role::Receiver) => self.peer_ignores_an_advert(),
             (Phase::ReadRunning, Role::Sender) => {
                 let moves = self.uncopied();
-                self.peer_streams(moves, CALL_MAX)
+                self.peer_streams(moves, shown_max(CALL_MAX))
             }
             (Phase::ReadRunning, Role::Receiver) => {
                 let moves = self.uncopied();
-                self.peer_receives(moves, CALL_MAX)
+                self.peer_receives(moves, shown_max(CALL_MAX))
             }
             (Phase::Closing, Role::Sender) => self.peer_closes(),
             (Phase::Closing, Role::Receiver) => self.peer_is_closed_to(),
@@ -135,7 +135,7 @@ impl Round<'_> {
             stream,
         } = self.doom(&script)?;
         let mut flow = self.flow_in();
-        let mut bytes = memory(moves, CALL_MAX)?;
+        let mut bytes = memory(moves, shown_max(CALL_MAX))?;
         // Some kills find it while the receiver's memory still grows, some when it has.
         if moves == Moves::Copied && self.rng.one_in(2) {
             let full = stream.recv_buffer_size()?;
@@ -217,7 +217,7 @@ impl Round<'_> {
     /// The peer is in a large send, and nobody reads.
     fn peer_advertises(&mut self) -> anyhow::Result<Seen> {
         let moves = self.uncopied();
-        let len = self.rng.between(64 << 10, CALL_MAX);
+        let len = self.rng.between(64 << 10, shown_max(CALL_MAX));
         let script = self.script(Part::Advertise, moves, len)?;
         let Doomed {
             mut process,
@@ -242,7 +242,7 @@ impl Round<'_> {
     /// We are in a large send, and the peer does not read.
     fn peer_ignores_an_advert(&mut self) -> anyhow::Result<Seen> {
         let moves = self.uncopied();
-        let len = self.rng.between(64 << 10, CALL_MAX);
+        let len = self.rng.between(64 << 10, shown_max(CALL_MAX));
         // Who waits without end for a reader must be the one that connects.
         let script = self.script(Part::Listen, moves, len)?;
         let mut process = start(&script)?;
