@@ -4,24 +4,32 @@ use serde_json::{Map, Value};
 
 /// What the comparison looks at.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
+    /// All its bytes, in hex.
+    pub(crate) raw: String,
+    /// The address it comes from.
+    pub(crate) source: String,
+    /// The queue pair it goes to, in hex.
+    pub(crate) queue_pair: String,
+    /// Its number there, in hex.
+    pub(crate) number: String,
     /// Opcode of the transport header.
-    pub(super) opcode: u64,
+    pub(crate) opcode: u64,
     /// Attribute of a management datagram.
-    pub(super) attribute: Option<String>,
+    pub(crate) attribute: Option<String>,
     /// The SDP layer, if there is one.
-    pub(super) sdp: Option<Sdp>,
+    pub(crate) sdp: Option<Sdp>,
     /// Address, key and length of an RDMA request, in hex.
-    pub(super) reth: Option<[String; 3]>,
+    pub(crate) reth: Option<[String; 3]>,
     /// tshark calls it malformed.
-    pub(super) malformed: bool,
+    pub(crate) malformed: bool,
 }
 
 /// The SDP layer.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sdp {
+pub(crate) struct Sdp {
     /// Its bytes in hex, padding included.
-    pub(super) raw: String,
+    pub(crate) raw: String,
     /// Fields by name, with the layer's prefix taken off: as shown.
     shown: Map<String, Value>,
 }
@@ -31,7 +39,7 @@ const PREFIX: &str = "infiniband_sdp.";
 
 impl Sdp {
     /// The bytes behind a field, in hex.
-    pub(super) fn bytes(&self, name: &str) -> Option<&str> {
+    pub(crate) fn bytes(&self, name: &str) -> Option<&str> {
         let field = self.shown.get(&format!("{name}_raw"))?;
         field.get(0)?.as_str()
     }
@@ -53,7 +61,13 @@ impl Frame {
         let infiniband = &layers["infiniband"];
         let opcode = infiniband["infiniband.bth_tree"]["infiniband.bth.opcode"].as_str();
         let attribute = &infiniband["infiniband.mad_tree"]["infiniband.mad.attributeid"];
+        let header = &infiniband["infiniband.bth_tree"];
+        let bytes = |layer: &Value, name: &str| text(&layer[format!("{name}_raw")][0]);
         Self {
+            raw: text(&layers["frame_raw"][0]),
+            source: text(&layers["ip"]["ip.src"]),
+            queue_pair: bytes(header, "infiniband.bth.destqp"),
+            number: bytes(header, "infiniband.bth.psn"),
             opcode: opcode
                 .and_then(|text| text.parse().ok())
                 .unwrap_or(u64::MAX),

@@ -17,8 +17,9 @@ use anyhow::{Context, bail};
 use serde_json::json;
 
 use self::compare::Verdict;
-use self::frame::Frame;
+pub(crate) use self::frame::{Frame, Sdp};
 use self::log::Log;
+pub(crate) use self::tshark::read;
 use crate::report::{Check, Started};
 use crate::run::Run;
 use crate::ui::Ui;
@@ -47,8 +48,8 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, json: Option<&PathBuf>) -> any
     let folder = workspace.target.join("capture-check");
     talk(workspace, ui, &folder)?;
     let log = Log::read(&folder.join("log.json"))?;
-    let read = |name: &str| tshark::read(&folder.join(name));
-    let (roce, infiniband) = (read(ROCE)?, read(INFINIBAND)?);
+    let read_in = |name: &str| read(&folder.join(name));
+    let (roce, infiniband) = (read_in(ROCE)?, read_in(INFINIBAND)?);
     let verdict = compare::compare(&log, &roce, &infiniband);
     let flips = flip::run(&log, &folder, (&roce, &infiniband))?;
     let plain = tshark::read_plainly(&folder.join(ROCE))?;

@@ -80,7 +80,7 @@ fn version() -> Option<String> {
 ///
 /// # Errors
 /// When tshark fails or cannot be understood.
-pub(super) fn read(path: &Path) -> anyhow::Result<Vec<Frame>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<Frame>> {
     frames(path, &OPTIONS)
 }
 

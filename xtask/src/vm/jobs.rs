@@ -38,6 +38,8 @@ pub(super) enum Reading {
 pub(super) enum Evidence {
     /// What went over the wire between two guests, for a dissector.
     Capture,
+    /// The same, and what both guests have written down themselves.
+    Conversation,
     /// The report of `hw-test` and its page, in the folder of the first guest.
     HwTest,
 }
@@ -57,6 +59,8 @@ pub(super) struct Job {
     pub(super) test: Option<&'static str>,
     /// Whether the script uses the `sdp` program, as `$SDP`.
     pub(super) with_sdp: bool,
+    /// Whether one guest reaches the other by ssh.
+    pub(super) with_ssh: bool,
     /// How its outcome is read.
     pub(super) reading: Reading,
     /// What else is judged once it has succeeded.
@@ -71,14 +75,18 @@ const RPING: &str = include_str!("../../guest/jobs/rping.sh");
 const RPING_LINK: &str = include_str!("../../guest/jobs/rping_link.sh");
 const NETEM: &str = include_str!("../../guest/jobs/netem.sh");
 const HW_TEST: &str = include_str!("../../guest/jobs/hw_test.sh");
+const HW_TEST_SSH: &str = include_str!("../../guest/jobs/hw_test_ssh.sh");
 const HW_TEST_NO_DEVICE: &str = include_str!("../../guest/jobs/hw_test_no_device.sh");
 const HW_TEST_ALONE: &str = include_str!("../../guest/jobs/hw_test_alone.sh");
 /// All tests of a program; few at once, the guest is slow.
 const TEST: &str = "\"$TEST\" --include-ignored --test-threads=2\n";
 const CONFORMANCE: &str = "conformance_rdma";
+const PROVIDERS: &str = include_str!("../../guest/jobs/providers.sh");
+const MEMLOCK: &str = include_str!("../../guest/jobs/memlock.sh");
 const STREAM_NOBODY: &str = include_str!("../../guest/jobs/stream_nobody.sh");
 const KILL: &str = include_str!("../../guest/jobs/kill.sh");
 const SOAK: &str = include_str!("../../guest/jobs/soak.sh");
+const CAPTURE: &str = include_str!("../../guest/jobs/capture.sh");
 const LOSS: &str = include_str!("../../guest/jobs/loss.sh");
 const PEER_GONE: &str = include_str!("../../guest/jobs/peer_gone.sh");
 const KEYS: &str = include_str!("../../guest/jobs/keys.sh");
@@ -112,6 +120,8 @@ pub(super) const JOBS: &[Job] = &[
     job("conformance-nobody", LOOP, BOTH, CONFORMANCE_NOBODY).test(CONFORMANCE),
     job("stream", LOOP, BOTH, STREAM).test(STREAM_RDMA).short(),
     job("stream-nobody", LOOP, BOTH, STREAM_NOBODY).test(STREAM_RDMA),
+    job("providers", LOOP, BOTH, PROVIDERS).test("providers_rdma"),
+    job("memlock", LOOP, BOTH, MEMLOCK).test("memlock_rdma"),
     job("keys", LOOP, BOTH, KEYS).test("keys_rdma").short(),
     job("soak", LOOP, BOTH, SOAK).sdp(),
     job("kill", LOOP, BOTH, KILL).sdp(),
@@ -123,11 +133,19 @@ pub(super) const JOBS: &[Job] = &[
     job("rping", TWO_GUESTS, BOTH, RPING_LINK)
         .judged(Evidence::Capture)
         .short(),
+    job("capture", TWO_GUESTS, RXE, CAPTURE)
+        .sdp()
+        .judged(Evidence::Conversation),
     job("loss", TWO_GUESTS, BOTH, LOSS).sdp(),
     job("peer-gone", TWO_GUESTS, BOTH, PEER_GONE).test("peer_gone"),
-    job("hw-test", TWO_GUESTS, RXE, HW_TEST)
+    job("hw-test", TWO_GUESTS, BOTH, HW_TEST)
         .sdp()
         .given(CONFORMANCE)
+        .judged(Evidence::HwTest),
+    job("hw-test-ssh", TWO_GUESTS, RXE, HW_TEST_SSH)
+        .sdp()
+        .given(CONFORMANCE)
+        .ssh()
         .judged(Evidence::HwTest),
 ];
 
@@ -144,6 +162,7 @@ const fn job(
         script,
         test: None,
         with_sdp: false,
+        with_ssh: false,
         reading: Reading::Status,
         evidence: None,
         short: false,
@@ -165,6 +184,11 @@ impl Job {
 
     const fn sdp(mut self) -> Self {
         self.with_sdp = true;
+        self
+    }
+
+    const fn ssh(mut self) -> Self {
+        self.with_ssh = true;
         self
     }
 

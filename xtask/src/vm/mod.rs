@@ -12,6 +12,7 @@ mod jobs;
 mod packages;
 mod siw;
 mod vmlinux;
+mod wire;
 
 use std::env;
 use std::fs;
@@ -147,7 +148,10 @@ impl Case {
     }
 
     fn is_captured(&self) -> bool {
-        self.job.evidence == Some(Evidence::Capture)
+        matches!(
+            self.job.evidence,
+            Some(Evidence::Capture | Evidence::Conversation)
+        )
     }
 }
 
@@ -163,6 +167,9 @@ impl Lab {
         needs.extend(packages::DEVICES);
         if cases.iter().any(|case| case.is_captured()) {
             needs.extend(packages::CAPTURE);
+        }
+        if cases.iter().any(|case| case.job.with_ssh) {
+            needs.extend(packages::SSH);
         }
         packages::install(ui, &needs)?;
         let mut tests: Vec<&str> = cases.iter().filter_map(|case| case.job.test).collect();
@@ -225,6 +232,7 @@ impl Lab {
             (Some(Evidence::Capture), Some(device)) => {
                 capture::check(&folder.join("wire.pcap"), device)?
             }
+            (Some(Evidence::Conversation), _) => wire::judge(&folder)?,
             (Some(Evidence::HwTest), _) => hw_report::judge(&folder.join("0")),
             _ => Tally::default(),
         };

@@ -43,6 +43,12 @@ pub(crate) const DEVICES: &[Need] = &[
 ];
 /// What reading a capture needs.
 pub(crate) const CAPTURE: &[Need] = &[need("tshark", "tshark")];
+/// What ssh from one guest to the other needs; none of these starts a server on this machine.
+pub(crate) const SSH: &[Need] = &[
+    need("ssh", "openssh-client"),
+    need("dropbear", "dropbear-bin"),
+    need("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
+];
 /// What building a kernel module needs.
 pub(crate) const MODULE: &[Need] = &[need("gcc-12", "gcc-12"), need("make", "make")];
 
