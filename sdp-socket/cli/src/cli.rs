@@ -83,6 +83,14 @@ pub(crate) struct KillArgs {
     /// Stop the peer for 3 s in place of killing it.
     #[arg(long)]
     pub(crate) stop: bool,
+    /// How soon after the kill the survivor must be told: for slow machines.
+    #[arg(
+        long,
+        value_name = "MS",
+        default_value_t = 1000,
+        conflicts_with = "stop"
+    )]
+    pub(crate) told_ms: u32,
     /// Address of this machine that the two meet at: one of an adapter's under SDP_PROVIDER=rdma.
     #[arg(long, value_name = "ADDR", default_value_t = Ipv4Addr::LOCALHOST.into())]
     pub(crate) address: IpAddr,

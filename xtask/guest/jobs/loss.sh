@@ -9,7 +9,7 @@ within 20 grep -q : /mnt/share/server.txt || fail "the server does not listen"
 trap 'tell sent' EXIT
 tell serving
 await serving
-"$SDP" perf bw --connect "$SDP_VM_PEER_ADDR:7471" --provider rdma --conns 16 --seconds 60 --verify \
+"$SDP" perf bw --connect "$SDP_VM_PEER_ADDR:7471" --provider rdma --conns 16 --size 256K --seconds 60 --verify \
     --json /mnt/share/report.json
 grep -q '"remote_access_after_release"' /mnt/share/report.json ||
     fail "nothing was counted below the engine"

@@ -8,11 +8,10 @@ use serde::Serialize;
 
 use super::script::{Phase, Role};
 use super::{round, stop};
+use crate::cli::KillArgs;
 use crate::lab::Census;
 use crate::report::{Check, Figure, Report, Results};
 
-/// From the kill to the survivor's error, at most, ms.
-const ERROR_MS_MAX: f64 = 1000.0;
 /// A call with a time-out of 500 ms whose peer stands still is back by then, ms.
 const CALL_MS_MAX: f64 = 1600.0;
 /// Each phase occurs in one of so many rounds at least.
@@ -146,11 +145,12 @@ impl Judged {
     }
 
     /// Writes results and checks.
-    pub(super) fn write(self, stopped: bool, report: &mut Report<Killed>) {
+    pub(super) fn write(self, args: &KillArgs, report: &mut Report<Killed>) {
+        let stopped = args.stop;
         let (prefix, limit) = if stopped {
             ("stop", CALL_MS_MAX)
         } else {
-            ("kill", ERROR_MS_MAX)
+            ("kill", f64::from(args.told_ms))
         };
         let checks = &mut report.checks;
         let seed = format!("seed {}", self.seed);

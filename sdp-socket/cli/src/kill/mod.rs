@@ -68,7 +68,7 @@ pub(crate) fn run(args: &KillArgs) -> anyhow::Result<bool> {
     judged.stalled = stalls.longest();
     let provider = env::var("SDP_PROVIDER").unwrap_or_else(|_| "host".to_owned());
     let mut report = started.report("kill", Some(provider))?;
-    judged.write(args.stop, &mut report);
+    judged.write(args, &mut report);
     report.write(args.json.as_deref())?;
     Ok(report.passed())
 }

@@ -18,11 +18,12 @@ use super::{Workload, bw, lat};
 use crate::transport::{Buffer, Conn, Counters, verbs_counters, write_all};
 
 /// How long to wait for an answer of the server.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+const ANSWER_MAX: Duration = Duration::from_secs(90);
 /// How long to wait for the server's own account of a failure.
 const ACCOUNT_MAX: Duration = Duration::from_secs(2);
-/// A run without a message for so long hangs.
-const STALL_MAX: Duration = Duration::from_secs(20);
+/// A run without a message for so long hangs. An adapter that repeats what is lost takes seconds for
+/// each time.
+const STALL_MAX: Duration = Duration::from_secs(60);
 /// How often progress is looked at.
 const TICK: Duration = Duration::from_millis(100);
 

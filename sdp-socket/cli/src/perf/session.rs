@@ -14,10 +14,10 @@ use super::{Workload, bw, lat};
 use crate::transport::{Conn, Counters, verbs_counters};
 
 /// How long connections may take to arrive.
-const ARRIVAL_MAX: Duration = Duration::from_secs(15);
+const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// How long the last bytes of a run may take to arrive.
-const DRAIN_MAX: Duration = Duration::from_secs(20);
+const DRAIN_MAX: Duration = Duration::from_secs(60);
 
 /// A test.
 #[derive(Debug)]
