@@ -92,6 +92,11 @@ impl Suspend {
         matches!(self.step, Step::Answered(_) | Step::Answering(_))
     }
 
+    /// The peer is to answer, for which it needs a credit.
+    pub(crate) const fn is_asking(&self) -> bool {
+        matches!(self.step, Step::Asked { .. })
+    }
+
     /// A move of this side's is under way, or is to come.
     pub(crate) const fn is_wanted(&self) -> bool {
         self.postponed.is_some()

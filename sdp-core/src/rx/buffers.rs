@@ -78,8 +78,8 @@ impl Buffers {
         if sh.scarce { self.initial } else { self.target }
     }
 
-    /// Posts what may be posted.
-    pub(super) fn post(&mut self, sh: &mut Shared, held: usize) {
+    /// Posts what may be posted. `full`: as few as can be.
+    pub(super) fn post(&mut self, sh: &mut Shared, full: bool) {
         // Messages that may not be confirmed yet cost the peer credits. When it runs out of them,
         // buffers make up for that, or two sides that hold a cancel each could not answer it.
         let poor = sh.credits.known() < POOR_BELOW;
@@ -87,7 +87,7 @@ impl Buffers {
         let target = self.wanted(sh) + more;
         while sh.credits.posted() < target {
             let enough = sh.credits.posted() >= POSTED_FLOOR + more;
-            if held >= sh.recv_buffer_total() && enough {
+            if full && enough {
                 break;
             }
             let fresh = || (!self.starved).then(|| self.fresh.pop()).flatten();

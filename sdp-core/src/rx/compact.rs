@@ -53,12 +53,16 @@ impl Rx {
         if !poor && !self.compaction.active {
             return;
         }
-        let full = self.held() >= sh.recv_buffer_total();
-        if full || self.paused || (self.has_reader() && !self.waits_at_mark()) {
+        if self.is_full(sh) || self.paused || (self.has_reader() && !self.waits_at_mark()) {
             return;
         }
         self.compaction.active = true;
         self.start_moves(sh);
+    }
+
+    /// Enough is unread. But a peer that is asked to move needs a credit to answer with.
+    pub(super) fn is_full(&self, sh: &Shared) -> bool {
+        self.held() >= sh.recv_buffer_total() && !sh.suspend.is_asking()
     }
 
     /// Every buffer is emptied, whoever waits, but for the one that a caller copies from.

@@ -2,8 +2,9 @@
 //! next one.
 
 use core::time::Duration;
+use std::vec::Vec;
 
-use sdp_wire::{Body, HELLO_LEN, Mid, RemoteAddr, Rkey, ServiceId, SinkAvail};
+use sdp_wire::{Body, Flags, HELLO_LEN, Mid, RemoteAddr, Rkey, ServiceId, SinkAvail};
 
 use super::util::app::Op;
 use super::util::lone::{Lone, hello};
@@ -96,6 +97,37 @@ fn a_connection_is_called_back_only_where_it_was_left() {
     lone.conn.handle_path(now, 1, None, None);
     lone.drain();
     assert!(lone.actions.is_empty(), "{:?}", lone.actions);
+}
+
+/// A message behind SuspComm may never reach the peer, so it announces nothing (§4.11).
+#[test]
+fn an_urgent_byte_is_announced_where_it_is_sent() {
+    let mut lone = asking();
+    assert_eq!(lone.conn.send_urgent(lone.instant(), 1), Ok(true));
+    lone.drain();
+    assert_eq!(lone.mids(), []);
+    lone.peer(Body::SuspCommAck, 0);
+    resume(&mut lone);
+    let flags = lone.find(Mid::Data).flags;
+    assert_eq!(flags, Flags::OOB_PEND | Flags::OOB_PRES);
+}
+
+/// Nobody reads, SO_RCVBUF is full, and the peer's last credit is no good for SuspCommAck (§3.2).
+#[test]
+fn a_peer_that_is_asked_has_a_credit_to_answer_with() {
+    let mut lone = Lone::new(Config {
+        recv_buffer_total: 4_096,
+        ..Config::default()
+    });
+    lone.peer(Body::Data, 4_096);
+    lone.peer(Body::Data, 4_096);
+    lone.conn.suspend(lone.instant(), id()).unwrap();
+    lone.drain();
+    lone.see_all();
+    lone.bufs = 2;
+    lone.peer(Body::Data, 0);
+    let told: Vec<_> = lone.sent.iter().map(|(head, _)| head.bufs).collect();
+    assert!(told.last().is_some_and(|bufs| *bufs > 1), "{told:?}");
 }
 
 #[test]

@@ -175,11 +175,12 @@ impl Tx {
         self.urgent.announced -= 1;
     }
 
-    /// The next urgent byte is announced by the next message if that is near enough.
+    /// The next urgent byte is announced by the next message if that is near enough. During a move
+    /// to another queue pair it waits for that one: the peer may have left the old one.
     pub(super) fn announce(&mut self, sh: &mut Shared) {
         self.count_announced(sh);
         let ahead = self.ahead_of(self.urgent.announced);
-        sh.pend.due = ahead.is_some_and(|ahead| ahead <= PEND_REACH);
+        sh.pend.due = !sh.suspend.is_on() && ahead.is_some_and(|ahead| ahead <= PEND_REACH);
     }
 
     /// Bytes that may still be sent ahead of urgent byte `index`, if there is one.
