@@ -99,8 +99,9 @@ impl Connection {
 
     /// The peer has everything, SuspCommAck included. Says whether `work` was that.
     pub(super) fn on_move_completion(&mut self, work: WorkId, good: bool) -> bool {
+        let open = self.sh.life.stage == Stage::Open;
         match self.sh.suspend.step() {
-            Step::Acked { id, work: ack } if ack == work && good => {
+            Step::Acked { id, work: ack } if ack == work && good && open => {
                 self.leave(Role::Caller(id));
                 true
             }

@@ -356,3 +356,16 @@ fn suspcomm_does_not_confirm_what_came_after_it_was_queued() {
     lone.peer(Body::SuspCommAck, 0);
     assert_eq!(lone.conn.phase(), Phase::Moving);
 }
+
+/// The answer's completion came after the end, and the connection went on to its next queue pair.
+#[test]
+fn what_has_ended_does_not_move() {
+    let mut lone = lone();
+    lone.peer(Body::SuspComm { service_id: id() }, 0);
+    assert_eq!(lone.see_all(), [Mid::SuspCommAck]);
+    let answer = lone.last_work.unwrap();
+    lone.peer(Body::SuspComm { service_id: id() }, 0);
+    assert!(lone.broken_rule().starts_with("§2.8: a second SuspComm"));
+    lone.complete(answer, Completion::Success);
+    assert_eq!(lone.conn.phase(), Phase::Closed);
+}
