@@ -293,9 +293,16 @@ pub(crate) fn unanswered_cancel(ground: &Ground) {
     locked_out(&other_side, &other, given);
 }
 
-/// The buffer has gone back to the system, and another one serves the next send, with the place
-/// of the old key in the table.
+/// The buffer serves another send, or has gone back to the system and another one serves the next
+/// send, with the place of the old key in the table. Only memory that is surely still there shows
+/// what a key without its proof would open, so that comes first.
 pub(crate) fn after_the_buffer_was_freed_and_used_again(ground: &Ground) {
+    for is_freed in [false, true] {
+        used_again(ground, is_freed);
+    }
+}
+
+fn used_again(ground: &Ground, is_freed: bool) {
     let (stream, side, mut end) = ground.connected(Duration::from_secs(1));
     let mut buf = ground.buffer(LEN);
     PATTERN.fill(0, &mut buf);
@@ -304,8 +311,12 @@ pub(crate) fn after_the_buffer_was_freed_and_used_again(ground: &Ground) {
         actor("writer", || stream.put(&buf)),
         actor("raw peer", || old = Some(take(&side, &mut end, 0, LEN))),
     ]);
-    drop(buf);
-    let mut next = ground.buffer(LEN);
+    let mut next = if is_freed {
+        drop(buf);
+        ground.buffer(LEN)
+    } else {
+        buf
+    };
     PATTERN.fill(LEN as u64, &mut next);
     on_threads(vec![
         actor("writer", || {
