@@ -218,6 +218,12 @@ pub(crate) struct ConnArgs {
     /// Descriptors each process may have open (`ulimit -n`).
     #[arg(long, value_name = "N", default_value_t = 1024)]
     pub(crate) descriptors: u64,
+    /// Verbs provider under SDP; SDP_PROVIDER does not count here.
+    #[arg(long, value_enum, default_value_t = Provider::Host)]
+    pub(crate) provider: Provider,
+    /// Address of this machine that the two meet at: one of an adapter's over `rdma`.
+    #[arg(long, value_name = "ADDR", default_value_t = Ipv4Addr::LOCALHOST.into())]
+    pub(crate) address: IpAddr,
     /// Write the report as JSON to FILE (`-`: standard output) in place of text.
     #[arg(long, value_name = "FILE", value_parser = parse_report)]
     pub(crate) json: Option<PathBuf>,
@@ -229,6 +235,12 @@ pub(crate) struct ConnEndArgs {
     /// Descriptors it may have open.
     #[arg(long)]
     pub(crate) descriptors: u64,
+    /// Verbs provider under SDP.
+    #[arg(long, value_enum)]
+    pub(crate) provider: Provider,
+    /// The address that it takes.
+    #[arg(long)]
+    pub(crate) address: IpAddr,
 }
 
 /// Arguments of `sdp perf server`.

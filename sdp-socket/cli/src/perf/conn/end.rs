@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use anyhow::{Context, bail};
-use sdp_socket::SdpListener;
+use sdp_socket::Builder;
 
 use super::{ANSWER_MAX, Listener, Order, Stream, Word, limit_descriptors};
 use crate::cli::ConnEndArgs;
@@ -16,8 +16,10 @@ use crate::transport::Kind;
 /// When it cannot listen, or a connection fails.
 pub(in crate::perf) fn run(args: &ConnEndArgs) -> anyhow::Result<()> {
     limit_descriptors(args.descriptors)?;
-    let sdp = SdpListener::bind("127.0.0.1:0").context("cannot listen")?;
-    let tcp = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
+    let near = (args.address, 0);
+    let builder = Builder::new().provider(args.provider.kind());
+    let sdp = builder.bind(near).context("cannot listen")?;
+    let tcp = TcpListener::bind(near).context("cannot listen")?;
     say(&Word::Listening {
         sdp: sdp.local_addr()?,
         tcp: tcp.local_addr()?,

@@ -85,7 +85,7 @@ impl Tally {
             report.results.push(Connections {
                 workload: "conn",
                 peer: name(kind),
-                provider: ours.then(|| "host".to_owned()),
+                provider: ours.then(|| name(args.provider)),
                 parallel: args.parallel,
                 us_p50: Figure::of(&rounds.p50),
                 us_p99: Figure::of(&rounds.p99),
@@ -180,6 +180,7 @@ impl Results for Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Provider;
 
     fn args() -> ConnArgs {
         ConnArgs {
@@ -187,6 +188,8 @@ mod tests {
             cycles: 20,
             parallel: 4,
             descriptors: 1024,
+            provider: Provider::Host,
+            address: std::net::Ipv4Addr::LOCALHOST.into(),
             json: None,
         }
     }

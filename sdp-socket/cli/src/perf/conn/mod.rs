@@ -15,14 +15,14 @@ use std::{fmt, thread};
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use sdp_socket::{SdpListener, SdpStream};
+use sdp_socket::{Builder, SdpListener, SdpStream};
 use serde::{Deserialize, Serialize};
 
 use self::judge::Tally;
 use crate::cli::ConnArgs;
 use crate::lab::{Census, Process};
 use crate::report::Started;
-use crate::transport::Kind;
+use crate::transport::{Kind, Provider, name};
 
 pub(super) use self::end::run as run_end;
 
@@ -88,14 +88,23 @@ fn limit_descriptors(limit: u64) -> anyhow::Result<()> {
 pub(super) fn run(args: &ConnArgs) -> anyhow::Result<bool> {
     limit_descriptors(args.descriptors)?;
     let started = Started::now();
-    let other = ["perf", "conn-end", "--descriptors"].map(str::to_owned);
-    let mut other = Process::start(&[&other[..], &[args.descriptors.to_string()]].concat())?;
+    let other = [
+        ["perf".to_owned(), "conn-end".to_owned()],
+        ["--descriptors".to_owned(), args.descriptors.to_string()],
+        ["--provider".to_owned(), name(args.provider)],
+        ["--address".to_owned(), args.address.to_string()],
+    ];
+    let mut other = Process::start(&other.concat())?;
     let Some(Word::Listening { sdp, tcp }) = other.hear(ANSWER_MAX)? else {
         bail!("the other process does not say where it listens");
     };
     let mut run = Run {
         other,
-        addresses: Addresses { sdp, tcp },
+        addresses: Addresses {
+            sdp,
+            tcp,
+            provider: args.provider,
+        },
         tally: Tally::default(),
     };
     let bar = ProgressBar::new(3);
@@ -107,7 +116,7 @@ pub(super) fn run(args: &ConnArgs) -> anyhow::Result<bool> {
     bar.finish_and_clear();
     let Run { other, tally, .. } = run;
     other.finish(END_MAX)?;
-    let mut report = started.report("perf", Some("host".to_owned()))?;
+    let mut report = started.report("perf", Some(name(args.provider)))?;
     tally.write(args, &mut report);
     report.write(args.json.as_deref())?;
     Ok(report.passed())
@@ -124,12 +133,19 @@ struct Run {
 struct Addresses {
     sdp: SocketAddr,
     tcp: SocketAddr,
+    provider: Provider,
 }
 
 impl Addresses {
+    fn connect_sdp(&self) -> io::Result<SdpStream> {
+        Builder::new()
+            .provider(self.provider.kind())
+            .connect(self.sdp)
+    }
+
     fn connect(&self, kind: Kind) -> io::Result<Box<dyn Stream>> {
         Ok(match kind {
-            Kind::Sdp => Box::new(SdpStream::connect(self.sdp)?),
+            Kind::Sdp => Box::new(self.connect_sdp()?),
             _ => Box::new(TcpStream::connect(self.tcp)?),
         })
     }
@@ -236,8 +252,10 @@ impl Run {
         let begin = Instant::now();
         let mut streams = Vec::new();
         for n in 0..count {
-            let mut stream =
-                SdpStream::connect(self.addresses.sdp).with_context(|| format!("number {n}"))?;
+            let mut stream = self
+                .addresses
+                .connect_sdp()
+                .with_context(|| format!("number {n}"))?;
             stream.write_all(&n.to_le_bytes()).context("write")?;
             streams.push(stream);
         }
