@@ -140,7 +140,10 @@ impl Config {
             .recv_buffers_initial
             .clamp(RECV_BUFFERS_MIN, self.recv_buffers_max);
         let recv_len_min = u32::try_from(sdp_wire::RECV_LEN_MIN).unwrap_or(u32::MAX);
-        self.recv_buffer_len = self.recv_buffer_len.max(recv_len_min);
+        // Four messages fit SO_RCVBUF: two promised, while as many are unread.
+        let share = self.recv_buffer_total / 4 + sdp_wire::BSDH_LEN;
+        let share = u32::try_from(share).unwrap_or(u32::MAX).max(recv_len_min);
+        self.recv_buffer_len = self.recv_buffer_len.clamp(recv_len_min, share);
         self.recv_buffer_len_initial = self
             .recv_buffer_len_initial
             .clamp(recv_len_min, self.recv_buffer_len);

@@ -57,6 +57,11 @@ macro_rules! mount {
             }
 
             #[test]
+            fn nonblocking_takes_what_fits() {
+                watched(|| promise::nonblocking_takes_what_fits(&$net));
+            }
+
+            #[test]
             fn a_late_reader_is_not_waited_for() {
                 watched(|| promise::a_late_reader_is_not_waited_for(&$net));
             }

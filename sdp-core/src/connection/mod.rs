@@ -62,8 +62,9 @@ pub use state::{PeerParams, Phase};
 /// 7. Bytes leave in the order of the calls, and no payload goes while a source advert is open.
 ///    Asserted at every Data. What a call advertises is one run of its memory, in order.
 /// 8. A receive buffer is posted, holds unread bytes, or is free, and is never two of these.
-/// 9. Unread bytes held never exceed [`Config::recv_buffer_total`] by more than the messages that
-///    were posted for, and reading ahead never exceeds it.
+/// 9. Unread bytes held and the payload that the peer has credits for fit
+///    [`Config::recv_buffer_total`], to less than two messages, when a receive is posted; reading
+///    ahead never exceeds it.
 /// 10. Every queue is bounded: messages by credits and slots, reads by [`Config::read_depth`],
 ///     answers owed are facts that merge, received runs by buffers,
 ///     adverts of either kind by MaxAdverts.

@@ -22,11 +22,10 @@ impl Shared {
 impl Rx {
     /// Reads one piece ahead, as far as memory goes. Says whether it did.
     pub(super) fn read_ahead(&mut self, sh: &mut Shared, reason: CopyReason) -> bool {
-        let room = sh.recv_buffer_total().saturating_sub(self.held());
         let room = if mutant!(ReadAheadUnbounded) {
             usize::MAX
         } else {
-            room
+            self.buffers.ahead_room(sh, self.held())
         };
         let len = sh.config.read_ahead_len.max(1).min(room);
         let len = u32::try_from(len).unwrap_or(u32::MAX);

@@ -2,6 +2,8 @@
 
 use alloc::vec::Vec;
 
+use sdp_wire::BSDH_LEN;
+
 use crate::action::Action;
 use crate::connection::Shared;
 use crate::ids::BufferId;
@@ -9,8 +11,12 @@ use crate::time::Instant;
 use crate::timer::Timer;
 
 /// Receives that stay posted however full the private memory is: the peer can always send
-/// control messages.
+/// control messages. It spends them on nothing else, so they promise no payload.
 const POSTED_FLOOR: u32 = 2;
+
+/// Messages with payload that are promised while there is any room: with fewer, one message each
+/// way can leave both sides without the credits that payload needs.
+const PROMISED_MIN: usize = 2;
 
 /// Credits of the peer's below which it cannot send all it may have to.
 const POOR_BELOW: u32 = 3;
@@ -73,23 +79,45 @@ impl Buffers {
         self.trimming = true;
     }
 
-    /// Receives wanted now.
-    const fn wanted(&self, sh: &Shared) -> u32 {
-        if sh.scarce { self.initial } else { self.target }
+    /// Receives wanted now. What they promise fits beside the `held` bytes, to less than
+    /// [`PROMISED_MIN`] messages, and leaves half of the memory for reading ahead.
+    fn wanted(&self, sh: &Shared, held: usize) -> u32 {
+        let wanted = if sh.scarce { self.initial } else { self.target };
+        if sh.suspend.is_asking() {
+            // A peer that is asked to move needs a credit to answer with.
+            return wanted;
+        }
+        let total = sh.recv_buffer_total();
+        let room = total.saturating_sub(held);
+        let messages = match room {
+            0 => 0,
+            _ => room
+                .min(total / 2)
+                .div_ceil(payload_len(sh))
+                .max(PROMISED_MIN),
+        };
+        let messages = u32::try_from(messages).unwrap_or(u32::MAX);
+        wanted.min(POSTED_FLOOR.saturating_add(messages))
     }
 
-    /// Posts what may be posted. `full`: as few as can be.
-    pub(super) fn post(&mut self, sh: &mut Shared, full: bool) {
+    /// Bytes that may be read ahead while `held` are held. The source counts on the credits that it
+    /// knows of: what it was not told of yet it learns with the report of the read.
+    pub(super) fn ahead_room(&self, sh: &Shared, held: usize) -> usize {
+        let total = sh.recv_buffer_total();
+        let messages = sh.credits.known().saturating_sub(POSTED_FLOOR);
+        let promised = usize::try_from(messages).map_or(usize::MAX, |n| n * payload_len(sh));
+        let share = total.saturating_sub(promised).max(total.div_ceil(2));
+        share.saturating_sub(held)
+    }
+
+    /// Posts what may be posted while `held` bytes are held.
+    pub(super) fn post(&mut self, sh: &mut Shared, held: usize) {
         // Messages that may not be confirmed yet cost the peer credits. When it runs out of them,
         // buffers make up for that, or two sides that hold a cancel each could not answer it.
         let poor = sh.credits.known() < POOR_BELOW;
         let more = if poor { sh.credits.held_back() } else { 0 };
-        let target = self.wanted(sh) + more;
+        let target = self.wanted(sh, held) + more;
         while sh.credits.posted() < target {
-            let enough = sh.credits.posted() >= POSTED_FLOOR + more;
-            if full && enough {
-                break;
-            }
             let fresh = || (!self.starved).then(|| self.fresh.pop()).flatten();
             let Some(buf) = self.free.pop().or_else(fresh) else {
                 break;
@@ -126,7 +154,13 @@ impl Buffers {
     }
 
     /// As many receives are posted as are wanted.
-    pub(super) fn is_full(&self, sh: &Shared) -> bool {
-        sh.credits.posted() >= self.wanted(sh)
+    pub(super) fn is_full(&self, sh: &Shared, held: usize) -> bool {
+        sh.credits.posted() >= self.wanted(sh, held)
     }
+}
+
+/// Payload of one receive posted from now on.
+fn payload_len(sh: &Shared) -> usize {
+    let len = usize::try_from(sh.resize.own_len()).unwrap_or(usize::MAX);
+    len.saturating_sub(BSDH_LEN).max(1)
 }

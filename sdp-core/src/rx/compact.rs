@@ -45,7 +45,7 @@ impl Rx {
         if sh.suspend.empties_buffers() {
             return self.empty_buffers(sh);
         }
-        if self.queue.buffers() == 0 || self.buffers.is_full(sh) {
+        if self.queue.buffers() == 0 || self.buffers.is_full(sh, self.held()) {
             self.compaction.active = false;
             return;
         }

@@ -302,7 +302,7 @@ impl Rx {
         }
         self.compact(sh);
         if !sh.suspend.is_silent() {
-            self.buffers.post(sh, self.is_full(sh));
+            self.buffers.post(sh, self.held());
         }
         self.set_ahead_timer(sh, now);
     }

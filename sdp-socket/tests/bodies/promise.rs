@@ -109,6 +109,31 @@ pub(crate) fn one_more_waits_for_a_read<N: Net>(net: &N) {
     ]);
 }
 
+/// A non-blocking socket takes all that fits, sooner or later, and no more before somebody reads.
+pub(crate) fn nonblocking_takes_what_fits<N: Net>(net: &N) {
+    for chunk in [1 << 20, 4 * KIB, 700] {
+        let (client, server) = net.sized(BUFFER).pair();
+        let (pattern, fits) = (Pattern(45), N::fits(BUFFER));
+        client.set_nonblocking(true).expect("set_nonblocking");
+        let mut taken = 0;
+        let mut write = || {
+            let wrote = client.write(&pattern.bytes(taken as u64, chunk));
+            if would_block(&wrote) {
+                return false;
+            }
+            taken += wrote.expect("write");
+            assert!(taken <= *fits.end(), "{taken} bytes taken");
+            fits.start() <= &taken
+        };
+        net.until("all that fits", || write().then_some(()));
+        // The rest of what TCP takes by its own measure.
+        while write() {}
+        doing("reading what fitted");
+        server.get_pattern(pattern, 0, taken, 10_000);
+        net.until("room", || client.write(&[0]).ok());
+    }
+}
+
 /// A send that fits returns although the reader comes later, and soon.
 pub(crate) fn a_late_reader_is_not_waited_for(net: &impl Net) {
     const LEN: usize = 1 << 20;
