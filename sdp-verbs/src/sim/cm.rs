@@ -62,6 +62,8 @@ pub(in crate::sim) enum CmTimer {
     Connect,
     /// No confirmation of the accept.
     Accept,
+    /// The news that a message confirmed it.
+    Confirm,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +108,7 @@ pub(in crate::sim) struct Id {
     local: Option<SocketAddr>,
     peer_addr: Option<SocketAddr>,
     bind: Option<BindRequest>,
-    qp: Option<QpNum>,
+    pub(super) qp: Option<QpNum>,
     /// The peer's id, once known.
     peer: Option<IdKey>,
     peer_qp: Option<QpNum>,

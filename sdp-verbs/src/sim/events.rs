@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::channel::{Channel, ChannelKey, SimChannel, Told};
 use super::cm::{IdKey, SimId};
+use super::watch::Passing;
 use super::world::World;
 use crate::cm::{CmEvent, CmEventKind, CmToken, EventChannel, RejectReason};
 use crate::error::VerbsError;
@@ -75,6 +76,13 @@ impl EventChannel for SimEventChannel {
 
     fn poll(&self) -> Option<CmEvent> {
         let (id, news) = self.pop()?;
+        if matches!(news, News::Response { .. } | News::Established) {
+            let show = |world: &mut World| {
+                let qp = world.ids.get(&id).and_then(|id| id.qp);
+                world.show(self.node, qp, Passing::Confirmed);
+            };
+            self.fabric.with(show);
+        }
         let kind = match news {
             News::Resolved => CmEventKind::Resolved,
             News::Failed(error) => CmEventKind::Failed(error),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::faults::{FaultCounts, Faults};
+use super::faults::{Fault, FaultCounts, Faults};
 use super::options::{SimOptions, Timing, nanos};
 use super::provider::SimProvider;
 use super::watch::Watcher;
@@ -143,6 +143,11 @@ impl Fabric {
     /// Changes what goes wrong from here on.
     pub fn set_faults(&self, faults: Faults) {
         self.lock().dice.set(faults);
+    }
+
+    /// Counts what a program did: the dice know nothing of it.
+    pub fn happened(&self, fault: Fault) {
+        self.lock().dice.happened(fault);
     }
 
     /// How often each fault has happened.

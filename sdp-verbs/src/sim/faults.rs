@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::rng::Rng;
 
-/// What can go wrong on the fabric.
+/// What can go wrong, on the fabric or in the programs on it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
 pub enum Fault {
@@ -30,13 +30,25 @@ pub enum Fault {
     RegisterFails,
     /// There is no memory for a receive.
     NoRecvMemory,
+    /// More memory was to be registered than a machine has room for.
+    RegisteredExhausted,
     /// Everything stands still for a while.
     ClockJump,
+    /// A program lets what it is sent wait.
+    ReaderSlow,
+    /// A program reads nothing for longer than any patience of the other side.
+    ReaderAbsent,
+    /// A program closes, a half of the connection or all of it, while others still use it.
+    ProgramCloses,
+    /// A program resets the connection.
+    ProgramAborts,
+    /// A program's time-out ends a call, or an attempt to connect.
+    ProgramTimesOut,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::Rnr,
         Self::RetryExceeded,
         Self::QpBreak,
@@ -48,7 +60,13 @@ impl Fault {
         Self::CmDuplicate,
         Self::RegisterFails,
         Self::NoRecvMemory,
+        Self::RegisteredExhausted,
         Self::ClockJump,
+        Self::ReaderSlow,
+        Self::ReaderAbsent,
+        Self::ProgramCloses,
+        Self::ProgramAborts,
+        Self::ProgramTimesOut,
     ];
 
     /// Its name in reports.
@@ -66,7 +84,13 @@ impl Fault {
             Self::CmDuplicate => "cm_duplicate",
             Self::RegisterFails => "register_fails",
             Self::NoRecvMemory => "no_recv_memory",
+            Self::RegisteredExhausted => "registered_exhausted",
             Self::ClockJump => "clock_jump",
+            Self::ReaderSlow => "reader_slow",
+            Self::ReaderAbsent => "reader_absent",
+            Self::ProgramCloses => "program_closes",
+            Self::ProgramAborts => "program_aborts",
+            Self::ProgramTimesOut => "program_times_out",
         }
     }
 }
@@ -158,8 +182,13 @@ impl Dice {
         if self.faults.spared.contains(&number) {
             return false;
         }
-        self.counts.0[fault as usize] += 1;
+        self.happened(fault);
         true
+    }
+
+    /// A fault that no dice decided has happened.
+    pub(super) fn happened(&mut self, fault: Fault) {
+        self.counts.0[fault as usize] += 1;
     }
 
     /// How late something is.

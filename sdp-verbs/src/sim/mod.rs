@@ -37,6 +37,7 @@ mod options;
 mod provider;
 mod qp;
 mod region;
+mod request;
 mod trace;
 mod watch;
 mod world;

@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use smallvec::SmallVec;
-
 use super::adapter::Packet;
 use super::clock::Nanos;
 use super::cm::IdKey;
@@ -14,6 +12,7 @@ use super::fabric::Fabric;
 use super::faults::Fault;
 use super::options::SimOptions;
 use super::region::SimWindow;
+use super::request::{Data, Op, Request, Sges, Stage};
 use super::watch::Passing;
 use super::world::{Event, NodeKey, World};
 use crate::caps::Caps;
@@ -21,78 +20,8 @@ use crate::error::{PostError, VerbsError};
 use crate::memory::{Block, RecvBuf, SendBuf};
 use crate::mr::{Binding, MemoryWindow};
 use crate::qp::{QpAttr, QueuePair};
-use crate::types::{Lkey, QpNum, RemoteAddr, Rkey, Sge, WrId};
-use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcOpcode, WcStatus};
-
-/// Elements of a request.
-pub(super) type Sges = SmallVec<[Sge; 2]>;
-
-/// What a request does.
-#[derive(Debug)]
-pub(super) enum Op {
-    Send {
-        data: Data,
-        invalidate: Option<Rkey>,
-    },
-    Read {
-        local: Sges,
-        remote: RemoteAddr,
-        rkey: Rkey,
-    },
-    Write {
-        local: Sges,
-        remote: RemoteAddr,
-        rkey: Rkey,
-    },
-    Bind(Rkey),
-    LocalInv(Rkey),
-}
-
-/// The bytes of a SEND.
-#[derive(Debug)]
-pub(super) enum Data {
-    Taken(Vec<u8>),
-    Gather(Sges),
-}
-
-impl Op {
-    pub(super) fn opcode(&self) -> WcOpcode {
-        match self {
-            Self::Send { .. } => WcOpcode::Send,
-            Self::Read { .. } => WcOpcode::Read,
-            Self::Write { .. } => WcOpcode::Write,
-            Self::Bind(_) => WcOpcode::Bind,
-            Self::LocalInv(_) => WcOpcode::LocalInv,
-        }
-    }
-
-    fn sges(&self) -> &[Sge] {
-        match self {
-            Self::Send {
-                data: Data::Gather(sges),
-                ..
-            } => sges,
-            Self::Read { local, .. } | Self::Write { local, .. } => local,
-            _ => &[],
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Stage {
-    Queued,
-    Started,
-    Done { status: WcStatus, byte_len: usize },
-}
-
-/// A send request.
-#[derive(Debug)]
-pub(super) struct Request {
-    pub(super) wr_id: WrId,
-    pub(super) flags: SendFlags,
-    pub(super) op: Op,
-    pub(super) stage: Stage,
-}
+use crate::types::{Lkey, QpNum, Rkey, Sge, WrId};
+use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcStatus};
 
 /// A posted receive.
 #[derive(Debug)]

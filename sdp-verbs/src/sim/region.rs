@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::fabric::Fabric;
+use super::faults::Fault;
 use super::options::wide;
 use super::world::{NodeKey, World};
 use crate::error::{PostError, VerbsError};
@@ -147,8 +148,11 @@ impl World {
         let (each, page) = self.timing.register;
         let pages = wide(mem.len().div_ceil(4096));
         self.charge(node, each + page * pages);
-        let failed = self.dice.fires(super::faults::Fault::RegisterFails);
+        let failed = self.dice.fires(Fault::RegisterFails);
         let total = self.nodes[node].registered.saturating_add(mem.len());
+        if total > limit {
+            self.dice.happened(Fault::RegisteredExhausted);
+        }
         if failed || total > limit {
             return Err(VerbsError::Limit {
                 what: "registering memory",

@@ -55,6 +55,8 @@ pub enum Passing<'a> {
         /// How.
         status: WcStatus,
     },
+    /// The program is told that the other side has answered, or confirmed the answer.
+    Confirmed,
     /// The queue pair is in error.
     Down,
 }

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::sim::qp::{Stage, State};
+use crate::sim::qp::State;
+use crate::sim::request::Stage;
 use crate::sim::watch::Passing;
 use crate::sim::world::{Event, World};
 use crate::types::QpNum;

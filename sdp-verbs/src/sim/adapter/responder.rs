@@ -35,7 +35,7 @@ impl World {
         let id = qp.id;
         if qp.state == State::ReadyToReceive {
             // The first message says that the connector has confirmed.
-            self.cm_message_came(id);
+            self.first_message_came(id);
         }
         match self.qps.get_mut(&packet.to) {
             Some(qp) if !qp.stalled.is_empty() => qp.stalled.push_back(packet),

@@ -7,7 +7,7 @@ use crate::cm::RejectReason;
 use crate::sim::events::News;
 use crate::sim::faults::Fault;
 use crate::sim::qp::State as QpState;
-use crate::sim::world::World;
+use crate::sim::world::{Event, World};
 use crate::types::QpNum;
 
 impl World {
@@ -27,7 +27,11 @@ impl World {
                 qp,
                 private_data,
             } => self.reply_arrives(to, (from, qp), private_data),
-            Message::Ready { to } => self.cm_message_came(to),
+            Message::Ready { to } => {
+                if self.is_confirmed(to) {
+                    self.tell_established(to);
+                }
+            }
             Message::Reject {
                 to,
                 reason,
@@ -44,6 +48,7 @@ impl World {
         };
         match (timer, phase) {
             (CmTimer::Resolve, Phase::Resolving) => self.resolved(key),
+            (CmTimer::Confirm, Phase::Connected) => self.tell_established(key),
             (CmTimer::Connect, Phase::Connecting) => {
                 self.end(key);
                 let error = os("connecting", libc::ETIMEDOUT);
@@ -161,15 +166,27 @@ impl World {
         self.tell(to, News::Response { private_data });
     }
 
-    /// The connector's confirmation, or its first message, has come.
-    pub(in crate::sim) fn cm_message_came(&mut self, key: IdKey) {
+    /// The connector's first message is as good as its confirmation. The program may see it before
+    /// the news, which go through the kernel.
+    pub(in crate::sim) fn first_message_came(&mut self, key: IdKey) {
+        if self.is_confirmed(key) {
+            self.after(self.cm_delay(), Event::CmTimer(key, CmTimer::Confirm));
+        }
+    }
+
+    /// The acceptor may send. False: it could before.
+    fn is_confirmed(&mut self, key: IdKey) -> bool {
         let id = self.ids.get_mut(&key);
         let Some(id) = id.filter(|id| id.phase == Phase::Accepted) else {
-            return;
+            return false;
         };
         id.phase = Phase::Connected;
         let qp = id.qp;
         self.ready_to_send(qp);
+        true
+    }
+
+    fn tell_established(&mut self, key: IdKey) {
         self.tell(key, News::Established);
         if self.dice.fires(Fault::CmDuplicate) {
             self.tell(key, News::Established);
