@@ -76,6 +76,8 @@ mod planted {
         ReadvertSkipsBytes = "readvert-skips-bytes",
         /// An open SrcAvail is forgotten when Pipelined mode is left.
         AdvertLostOnLeaving = "advert-lost-on-leaving",
+        /// An urgent send that is long enough is advertised, urgent byte and all.
+        UrgentByRdma = "urgent-by-rdma",
         /// ChRcvBufAck goes one receive too early.
         ResizeInForceEarly = "resize-in-force-early",
         /// A send returns while a key of its memory is alive.

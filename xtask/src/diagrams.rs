@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 
 /// The page, from the root.
 pub(crate) const PAGE: &str = "docs/state-tables.md";
-/// Where the snapshots are, and the test that has the names of the states.
+/// Where the snapshots are.
 const TESTS: &str = "sdp-core/src/tests";
 
 const HEAD: &str = "# States
@@ -64,7 +64,6 @@ pub(crate) fn page(root: &Path) -> anyhow::Result<String> {
         let path = root.join(TESTS).join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let states = states(&read("table.rs")?)?;
     Ok([
         HEAD,
         PHASES,
@@ -72,23 +71,9 @@ pub(crate) fn page(root: &Path) -> anyhow::Result<String> {
         MODES,
         &diagram(&read("modes.txt")?)?,
         TABLE,
-        &table(&states, &read("table.txt")?)?,
+        &read("table.md")?,
     ]
     .concat())
-}
-
-/// The names of the states, in the order of the columns.
-fn states(source: &str) -> anyhow::Result<Vec<String>> {
-    let list = source
-        .split_once("const STATES")
-        .and_then(|(_, rest)| rest.split_once("];"));
-    let (list, _) = list.context("table.rs has no list of states")?;
-    Ok(list
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect())
 }
 
 /// Lines `from --input--> to` as a diagram. What ends the connection by a broken rule is left out
@@ -116,31 +101,6 @@ fn diagram(lines: &str) -> anyhow::Result<String> {
     Ok(out)
 }
 
-/// Width of a row's name in the snapshot.
-const NAME_LEN: usize = 15;
-
-/// The table as the page's own.
-fn table(states: &[String], rows: &str) -> anyhow::Result<String> {
-    let rule = "---|".repeat(states.len());
-    let mut out = format!("| | {} |\n|---|{rule}\n", states.join(" | "));
-    for row in rows.lines() {
-        let (name, verdicts) = row
-            .split_at_checked(NAME_LEN)
-            .with_context(|| format!("a row without verdicts: {row}"))?;
-        let verdicts: Vec<&str> = verdicts.split_whitespace().collect();
-        if verdicts.len() != states.len() {
-            bail!(
-                "{} verdicts for {} states: {row}",
-                verdicts.len(),
-                states.len()
-            );
-        }
-        // A String takes everything.
-        let _ = writeln!(out, "| {} | {} |", name.trim_end(), verdicts.join(" | "));
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,14 +111,5 @@ mod tests {
         let expected = "```mermaid\nstateDiagram-v2\n    A --> B : x, y z\n```\n\n";
         assert_eq!(diagram(lines).unwrap(), expected);
         assert!(diagram("A x B\n").is_err());
-    }
-
-    #[test]
-    fn rows_have_a_verdict_for_each_state() {
-        let states = states("const STATES: [&str; 2] = [\"open\", \"sink advert\"];").unwrap();
-        assert_eq!(states, ["open", "sink advert"]);
-        let found = table(&states, "Data, empty     -      §4.4\n").unwrap();
-        assert!(found.ends_with("| Data, empty | - | §4.4 |\n"), "{found}");
-        assert!(table(&states, "Data            -\n").is_err());
     }
 }

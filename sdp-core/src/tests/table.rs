@@ -1,5 +1,6 @@
 //! The table of states and messages: what each message does in each state. A change of behaviour
-//! is a difference of this text.
+//! is a difference of these texts. `docs/state-tables.md` shows them, and the simulator counts
+//! whether it has been everywhere.
 
 use std::string::String;
 use std::vec::Vec;
@@ -225,20 +226,18 @@ fn verdict(lone: &mut Lone) -> String {
 
 #[test]
 fn every_message_in_every_state() {
-    let mut table = String::new();
+    let mut table = std::format!("| | {} |\n|---|", STATES.join(" | "));
+    table.push_str(&"---|".repeat(STATES.len()));
+    table.push('\n');
     for (name, body, payload_len) in messages() {
-        table.push_str(&std::format!("{name:<15}"));
-        for state in STATES {
+        let verdicts = STATES.map(|state| {
             let mut lone = in_state(state);
             lone.peer(body, payload_len);
-            table.push_str(&std::format!(" {:<6}", verdict(&mut lone)));
-        }
-        while table.ends_with(' ') {
-            table.pop();
-        }
-        table.push('\n');
+            verdict(&mut lone)
+        });
+        table.push_str(&std::format!("| {name} | {} |\n", verdicts.join(" | ")));
     }
-    let expected = include_str!("table.txt");
+    let expected = include_str!("table.md");
     assert!(table == expected, "the table is now\n{table}");
 }
 

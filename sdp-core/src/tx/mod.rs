@@ -115,7 +115,7 @@ impl Tx {
 
     /// Takes a turn for a send.
     pub(crate) fn start(&mut self, mut req: SendRequest) -> SendId {
-        if req.urgent {
+        if req.urgent && !mutant!(UrgentByRdma) {
             // The urgent byte never travels by RDMA (§4.11).
             req.copy_reason = Some(CopyReason::Urgent);
         }

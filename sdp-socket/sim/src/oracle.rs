@@ -34,6 +34,8 @@ pub(crate) struct Urgents {
     /// Sends begun, and those that were accepted.
     pub(crate) begun: u64,
     pub(crate) accepted: u64,
+    /// They are received in the stream, in line with the others.
+    pub(crate) inline: bool,
     /// Received in the stream.
     received: u64,
 }
@@ -65,6 +67,9 @@ impl Urgents {
             ));
         }
         // A second one would have made it an ordinary byte.
+        if self.begun == 1 && count > 0 && !self.inline {
+            return Err("mark: the urgent byte, in the stream and not in line".to_owned());
+        }
         if self.begun == 1 && bytes.iter().skip(1).any(|b| *b == URGENT) {
             return Err("mark: a receive goes beyond it".to_owned());
         }
@@ -297,7 +302,7 @@ impl Book {
             }
             // An error is told once, to whoever asks first, and the end of the stream after it.
             let told = self.ways[1 - side].send_error.is_some();
-            let ended_by = plan.ending.map(|(_, _, ending)| ending);
+            let ended_by = plan.cut.map(|cut| cut.how);
             let cut = told || matches!(ended_by, Some(Ending::Abort | Ending::ShutdownRead));
             if way.ended && !cut && way.received < way.accepted {
                 let (received, accepted) = (way.received, way.accepted);
@@ -309,8 +314,7 @@ impl Book {
             let Urgents {
                 accepted, received, ..
             } = way.urgents;
-            let inline = plan.sides[1 - side].oob_inline;
-            if way.ended && !cut && inline && received < accepted {
+            if way.ended && !cut && way.urgents.inline && received < accepted {
                 self.violation(format!(
                     "mark: {received} of {accepted} urgent bytes of side {side} came"
                 ));

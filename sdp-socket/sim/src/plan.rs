@@ -2,13 +2,14 @@
 
 use sdp_verbs::Rng;
 use sdp_verbs::sim::{Fault, Faults, SimOptions, Timing};
+use sdp_wire::Mid;
 
 use crate::cli::Peer;
 
 /// How rough a run is, and so what may be asked of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Weather {
-    /// Nothing goes wrong.
+    /// The fabric does nothing wrong.
     Calm,
     /// Only what an adapter may do without breaking anything: every byte arrives.
     Rough,
@@ -35,8 +36,8 @@ pub(crate) enum How {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Op {
     Send(usize, How),
-    /// An urgent byte.
-    Urgent,
+    /// So many bytes, the last of them urgent.
+    Urgent(usize),
     /// To another queue pair.
     Move,
     Recv(usize, How),
@@ -52,6 +53,48 @@ pub(crate) enum Ending {
     Abort,
     ShutdownWrite,
     ShutdownRead,
+}
+
+/// When that happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moment {
+    /// So many nanoseconds after the connection was made.
+    After(u64),
+    /// As soon as a side has sent a message of this kind for the nth time, or after so many
+    /// nanoseconds.
+    Said {
+        side: usize,
+        message: &'static str,
+        nth: u64,
+        latest: u64,
+    },
+}
+
+impl Moment {
+    /// Nanoseconds after which it has come in any case.
+    pub(crate) const fn latest(self) -> u64 {
+        match self {
+            Self::After(time) | Self::Said { latest: time, .. } => time,
+        }
+    }
+}
+
+/// A conversation is cut short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Cut {
+    /// By which side.
+    pub(crate) side: usize,
+    pub(crate) when: Moment,
+    pub(crate) how: Ending,
+}
+
+/// A connection that is not wanted any more before it is there. Times are in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum GivenUp {
+    /// The connecting side waits no longer than this.
+    Connect(u64),
+    /// The listener is there no longer than this, and nobody accepts.
+    Listen(u64),
 }
 
 /// One side's program.
@@ -86,7 +129,8 @@ pub(crate) struct Plan {
     pub(crate) timing: Timing,
     pub(crate) faults: Faults,
     pub(crate) sides: [Side; 2],
-    pub(crate) ending: Option<(usize, u64, Ending)>,
+    pub(crate) cut: Option<Cut>,
+    pub(crate) given_up: Option<GivenUp>,
     /// The side that is not our stack, and what it is instead.
     pub(crate) stranger: Option<(usize, Peer)>,
 }
@@ -96,6 +140,11 @@ pub(crate) const CANCEL_WAIT: u64 = 1_000_000_000;
 
 /// How late things may be in rough weather: far below every time-out.
 const LATE_MAX: u64 = 2_000_000;
+
+/// Nanoseconds without a receive that make a reader an absent one: longer than any call waits for
+/// the peer, and shorter than a close without progress may take.
+pub(crate) const ABSENT_MIN: u64 = 2 * CANCEL_WAIT;
+const ABSENT_MAX: u64 = 20 * CANCEL_WAIT;
 
 fn len(rng: &mut Rng) -> usize {
     let max = *rng.pick(&[1, 64, 64, 5_000, 5_000, 60_000, 60_000, 400_000, 900_000]);
@@ -123,10 +172,19 @@ fn sends(rng: &mut Rng) -> Vec<Op> {
     (0..count).map(|_| op(rng)).collect()
 }
 
+/// From this length on an urgent send takes its turn behind others.
+const URGENT_LONG: usize = 4 << 10;
+
 /// In one of three runs, some at any time.
 fn urgents(rng: &mut Rng) -> Vec<Op> {
     let count = *rng.pick(&[0, 0, 0, 0, 1, 6]);
-    let op = |rng: &mut Rng| [Op::Sleep(limit(rng)), Op::Urgent];
+    let op = |rng: &mut Rng| {
+        let len = match rng.below(4) {
+            0 => URGENT_LONG + len(rng),
+            _ => 1,
+        };
+        [Op::Sleep(limit(rng)), Op::Urgent(len)]
+    };
     (0..count).flat_map(|_| op(rng)).collect()
 }
 
@@ -135,6 +193,16 @@ fn moves(rng: &mut Rng) -> Vec<Op> {
     let count = *rng.pick(&[0, 0, 0, 0, 1, 3]);
     let op = |rng: &mut Rng| [Op::Sleep(limit(rng)), Op::Move];
     (0..count).flat_map(|_| op(rng)).collect()
+}
+
+/// As a message of some kind is on its way.
+fn said(rng: &mut Rng) -> Moment {
+    Moment::Said {
+        side: usize::from(rng.coin()),
+        message: rng.pick(&Mid::ALL).name(),
+        nth: *rng.pick(&[1, 1, 2, 4]),
+        latest: *rng.pick(&[50_000_000, 1_000_000_000]),
+    }
 }
 
 fn recvs(rng: &mut Rng) -> Vec<Op> {
@@ -251,15 +319,16 @@ impl Plan {
             Weather::Stormy,
             Weather::Stormy,
         ]);
-        let ending = (weather == Weather::Stormy && rng.coin()).then(|| {
+        let cut = (weather == Weather::Stormy && rng.coin()).then(|| {
             let side = usize::from(rng.coin());
-            let ending = *rng.pick(&[
+            let how = *rng.pick(&[
                 Ending::Close,
                 Ending::Abort,
                 Ending::ShutdownWrite,
                 Ending::ShutdownRead,
             ]);
-            (side, limit(&mut rng) * 2, ending)
+            let when = Moment::After(limit(&mut rng) * 2);
+            Cut { side, when, how }
         });
         let (timing, faults) = (timing(&mut rng), faults(&mut rng, weather));
         let mut sides = [side(&mut rng, weather), side(&mut rng, weather)];
@@ -295,14 +364,40 @@ impl Plan {
                 side.moves = moves(&mut rng);
             }
         }
-        Self {
+        let mut plan = Self {
             seed,
             weather,
             timing,
             faults,
             sides,
-            ending,
+            cut,
+            given_up: None,
             stranger,
+        };
+        plan.disturb(Rng::new(seed, 0x95));
+        plan
+    }
+
+    /// Programs that do not wait for each other as they should.
+    fn disturb(&mut self, mut rng: Rng) {
+        if let Some(cut) = self.cut.as_mut().filter(|_| rng.coin()) {
+            cut.when = said(&mut rng);
+        }
+        let given_up = self.weather == Weather::Stormy && rng.below(8) == 0;
+        self.given_up = given_up.then(|| {
+            let limit = limit(&mut rng);
+            match rng.coin() {
+                true => GivenUp::Connect(limit),
+                false => GivenUp::Listen(limit),
+            }
+        });
+        for side in &mut self.sides {
+            if self.weather != Weather::Calm && rng.below(16) == 0 {
+                let place = rng.below(side.recvs.len() as u64 + 1);
+                let place = usize::try_from(place).unwrap_or(0);
+                let time = rng.between(ABSENT_MIN, ABSENT_MAX);
+                side.recvs.insert(place, Op::Sleep(time));
+            }
         }
     }
 

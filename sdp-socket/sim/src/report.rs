@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::campaign::Totals;
 use crate::cli::Options;
-use crate::judge::{Legal, Pair, STATES};
+use crate::judge::{Case, LEGAL};
 
 /// When a campaign began.
 #[derive(Debug)]
@@ -77,17 +77,21 @@ fn checks(options: &Options, totals: &Totals) -> Vec<Value> {
             );
             checks.push(at_least(&name, count, LONG_FAULTS, "faults", ""));
         }
-        let (legal, missed) = (Legal::new(), totals.coverage.missed());
-        let reached = (legal.pairs().len() - missed.len()) as u64;
-        let names: Vec<_> = missed.iter().map(name_of).collect();
-        let limit = legal.reachable() as u64;
-        checks.push(at_least(
-            "sim.pairs_reached",
-            reached,
-            limit,
-            "pairs",
-            &names.join("; "),
-        ));
+        for (name, messages) in KINDS {
+            let missed = totals.coverage.missed(messages);
+            let names: Vec<_> = missed.iter().map(Case::to_string).collect();
+            let (legal, unreachable) = (legal(messages), unreachable(messages));
+            let check = format!("sim.{name}_reached");
+            let reached = legal - missed.len() as u64;
+            let detail = names.join("; ");
+            checks.push(at_least(
+                &check,
+                reached,
+                legal - unreachable,
+                name,
+                &detail,
+            ));
+        }
     }
     checks
 }
@@ -102,6 +106,7 @@ fn skipped(options: &Options) -> Vec<Value> {
         "sim.repeated",
         "sim.fault",
         "sim.pairs_reached",
+        "sim.steps_reached",
     ];
     names
         .iter()
@@ -109,22 +114,32 @@ fn skipped(options: &Options) -> Vec<Value> {
         .collect()
 }
 
-/// A message in a state, for people.
-fn name_of((state, message): &Pair) -> String {
-    format!("{message} in \"{}\"", STATES[*state])
+/// Messages in states, and changes of phase and mode.
+const KINDS: [(&str, bool); 2] = [("pairs", true), ("steps", false)];
+
+fn legal(messages: bool) -> u64 {
+    LEGAL.of_kind(messages).count() as u64
 }
 
-fn pairs(totals: &Totals) -> Vec<Value> {
-    let legal = Legal::new();
-    let pair = |pair: &Pair| {
-        let count = totals.coverage.of(pair);
+fn unreachable(messages: bool) -> u64 {
+    let cases = LEGAL.of_kind(messages);
+    cases.filter(|c| c.why_unreachable().is_some()).count() as u64
+}
+
+fn cases(totals: &Totals, messages: bool) -> Vec<Value> {
+    let case = |case: &Case| {
+        let count = totals.coverage.of(case);
         let faults: Vec<_> = count.faults().map(Fault::name).collect();
-        json!({
-            "state": STATES[pair.0], "message": pair.1, "times": count.times, "faults": faults,
-            "unreachable": Legal::why_unreachable(pair),
-        })
+        let mut value = match case {
+            Case::Message { message, state } => json!({ "message": message, "state": state }),
+            Case::Step { from, input, to } => json!({ "from": from, "input": input, "to": to }),
+        };
+        value["times"] = json!(count.times);
+        value["faults"] = json!(faults);
+        value["unreachable"] = json!(case.why_unreachable());
+        value
     };
-    legal.pairs().iter().map(pair).collect()
+    LEGAL.of_kind(messages).map(case).collect()
 }
 
 fn results(options: &Options, totals: &Totals, seconds: f64) -> Vec<Value> {
@@ -159,9 +174,14 @@ fn results(options: &Options, totals: &Totals, seconds: f64) -> Vec<Value> {
         "virtual_s": totals.virtual_nanos / 1_000_000_000,
         "trace_hash": format!("{:016x}", totals.hash),
         "faults": faults,
-        "pairs_legal": Legal::new().pairs().len(),
-        "pairs_reached": Legal::new().pairs().len() - totals.coverage.missed().len(),
-        "pairs": pairs(totals),
+        "pairs_legal": legal(true),
+        "pairs_unreachable": unreachable(true),
+        "pairs_reached": legal(true) - totals.coverage.missed(true).len() as u64,
+        "pairs": cases(totals, true),
+        "steps_legal": legal(false),
+        "steps_unreachable": unreachable(false),
+        "steps_reached": legal(false) - totals.coverage.missed(false).len() as u64,
+        "steps": cases(totals, false),
         "failures": failures,
     })]
 }
@@ -194,7 +214,7 @@ fn text(totals: &Totals, seconds: f64) -> anyhow::Result<String> {
     for fault in Fault::ALL {
         writeln!(
             text,
-            "  fault {:16} {:>10}",
+            "  fault {:20} {:>10}",
             fault.name(),
             totals.faults.of(fault)
         )?;
@@ -212,39 +232,48 @@ fn text(totals: &Totals, seconds: f64) -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The table of messages and states: for each legal pair, in how many kinds of fault it came.
+/// What was reached of what is legal: for each case, in how many kinds of fault it came.
 fn coverage_text(totals: &Totals) -> anyhow::Result<String> {
-    let legal = Legal::new();
     let mut text = String::new();
-    let mut message = "";
     writeln!(
         text,
         "messages in states, by the number of kinds of fault they came with:"
     )?;
-    for (number, state) in STATES.iter().enumerate() {
+    for (number, state) in LEGAL.states.iter().enumerate() {
         writeln!(text, "  {number:>2} {state}")?;
     }
-    for pair in legal.pairs() {
-        if pair.1 != message {
-            message = pair.1;
-            write!(text, "\n  {message:<15}")?;
-        }
-        let count = totals.coverage.of(pair);
-        match count.times {
-            0 => write!(text, " {}:none", pair.0)?,
-            _ => write!(text, " {}:{}", pair.0, count.faults().count())?,
+    let mut row = "";
+    for case in &LEGAL.cases {
+        let count = totals.coverage.of(case);
+        let kinds = match count.times {
+            0 => "none".to_owned(),
+            _ => count.faults().count().to_string(),
+        };
+        match case {
+            Case::Message { message, state } => {
+                if *message != row {
+                    row = message;
+                    write!(text, "\n  {message:<15}")?;
+                }
+                let number = LEGAL.states.iter().position(|name| name == state);
+                write!(text, " {}:{kinds}", number.unwrap_or_default())?;
+            }
+            Case::Step { .. } => write!(text, "\n  {case}: {kinds}")?,
         }
     }
-    let missed = totals.coverage.missed();
-    let reached = legal.pairs().len() - missed.len();
-    writeln!(
-        text,
-        "\npairs reached: {reached} of {} legal",
-        legal.pairs().len()
-    )?;
-    for pair in missed {
-        let why = Legal::why_unreachable(&pair).unwrap_or("not reached");
-        writeln!(text, "  {}: {why}", name_of(&pair))?;
+    text.push('\n');
+    for (name, messages) in KINDS {
+        let missed = totals.coverage.missed(messages);
+        let (legal, unreachable) = (legal(messages), unreachable(messages));
+        let reached = legal - missed.len() as u64;
+        writeln!(
+            text,
+            "{name} reached: {reached} of {legal} legal, {unreachable} of them unreachable"
+        )?;
+        for case in missed {
+            let why = case.why_unreachable().unwrap_or("not reached");
+            writeln!(text, "  {case}: {why}")?;
+        }
     }
     Ok(text)
 }

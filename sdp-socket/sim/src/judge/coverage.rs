@@ -1,56 +1,26 @@
-//! Which message came in which state, and what had gone wrong before.
-//!
-//! States and messages are those of the table in `sdp-core/src/tests/table.txt`, which is checked
-//! against the engine; what the table calls legal must be reached.
+//! Which cases came, how often, and what had gone wrong in the same run.
 
 use std::collections::BTreeMap;
 
 use sdp_verbs::sim::{Fault, FaultCounts};
 use sdp_wire::{Body, Head, ModeChange};
 
+use super::legal::{Case, LEGAL};
 use super::{End, Mode};
 
-/// The states, in the order of the table's columns.
-pub(crate) const STATES: [&str; 15] = [
-    "accepted",
-    "open",
-    "source advert",
-    "source adverts",
-    "source cancelling",
-    "sink advert",
-    "sink reading",
-    "sink pipelined",
-    "offering",
-    "offered",
-    "peer has closed",
-    "closed",
-    "asks to move",
-    "is asked to move",
-    "dead",
-];
-
-/// What the engine makes of each message in each state.
-const TABLE: &str = include_str!("../../../../sdp-core/src/tests/table.txt");
-
-/// Width of a message's name in the table.
-const NAME_LEN: usize = 15;
-
-/// A message in a state.
-pub(crate) type Pair = (usize, &'static str);
-
-/// How often each pair came, and with which faults.
+/// How often each case came, and with which faults.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Coverage(BTreeMap<Pair, PairCount>);
+pub(crate) struct Coverage(BTreeMap<Case, Count>);
 
-/// How often a pair was reached.
+/// How often a case was reached.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PairCount {
+pub(crate) struct Count {
     pub(crate) times: u64,
     /// Faults that happened in the same run: a bit for each.
-    faults: u16,
+    faults: u32,
 }
 
-impl PairCount {
+impl Count {
     /// The faults that came together with it.
     pub(crate) fn faults(self) -> impl Iterator<Item = Fault> {
         let bits = self.faults;
@@ -73,7 +43,7 @@ fn message(head: &Head) -> &'static str {
     }
 }
 
-/// The states that a side is in: several, if both halves are busy.
+/// The states that a side is in, by their names in the table: several, if both halves are busy.
 fn states(end: &End) -> Vec<&'static str> {
     if end.down {
         return vec!["dead"];
@@ -112,14 +82,35 @@ fn states(end: &End) -> Vec<&'static str> {
     found
 }
 
+const fn name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Buffered => "Buffered",
+        Mode::Combined => "Combined",
+        Mode::Pipelined => "Pipelined",
+    }
+}
+
 impl Coverage {
     /// A message comes to a side, which has not heard it yet.
     pub(super) fn note(&mut self, end: &End, head: &Head) {
+        let message = message(head);
         for state in states(end) {
-            let index = STATES.iter().position(|name| *name == state).unwrap_or(0);
-            let count = self.0.entry((index, message(head))).or_default();
-            count.times += 1;
+            self.reached(Case::Message { message, state });
         }
+        let from = name(end.sink.mode);
+        let (input, to) = match head.body {
+            Body::ModeChange(ModeChange::RecvBuffered) => ("RecvBuffered", Mode::Buffered),
+            Body::ModeChange(ModeChange::RecvCombined) => ("RecvCombined", Mode::Combined),
+            Body::ModeChange(ModeChange::RecvPipelined) => ("RecvPipelined", Mode::Pipelined),
+            _ => return,
+        };
+        let to = name(to);
+        self.reached(Case::Step { from, input, to });
+    }
+
+    /// Something has happened.
+    pub(super) fn reached(&mut self, case: Case) {
+        self.0.entry(case).or_default().times += 1;
     }
 
     /// The run is over, and these faults happened in it.
@@ -135,75 +126,22 @@ impl Coverage {
 
     /// Adds those of another run.
     pub(crate) fn add(&mut self, other: &Self) {
-        for (pair, more) in &other.0 {
-            let count = self.0.entry(*pair).or_default();
+        for (case, more) in &other.0 {
+            let count = self.0.entry(*case).or_default();
             count.times += more.times;
             count.faults |= more.faults;
         }
     }
 
-    /// Legal pairs that were not reached.
-    pub(crate) fn missed(&self) -> Vec<Pair> {
-        let legal = Legal::new().0.into_iter();
-        legal.filter(|pair| self.of(pair).times == 0).collect()
+    /// Legal cases of a kind that were not reached.
+    pub(crate) fn missed(&self, messages: bool) -> Vec<Case> {
+        let legal = LEGAL.of_kind(messages).copied();
+        legal.filter(|case| self.of(case).times == 0).collect()
     }
 
-    /// How often a pair was reached.
-    pub(crate) fn of(&self, pair: &Pair) -> PairCount {
-        self.0.get(pair).copied().unwrap_or_default()
-    }
-}
-
-/// The pairs that the table calls legal, in its order.
-#[derive(Debug)]
-pub(crate) struct Legal(Vec<(usize, &'static str)>);
-
-impl Legal {
-    /// Reads the table.
-    pub(crate) fn new() -> Self {
-        let mut pairs = Vec::new();
-        for line in TABLE.lines() {
-            let (name, verdicts) = line.split_at(NAME_LEN.min(line.len()));
-            for (state, verdict) in verdicts.split_whitespace().enumerate() {
-                if !verdict.starts_with('§') {
-                    pairs.push((state, name.trim_end()));
-                }
-            }
-        }
-        Self(pairs)
-    }
-
-    /// Why no run can reach a pair, if none can.
-    pub(crate) fn why_unreachable((state, message): &Pair) -> Option<&'static str> {
-        match (STATES[*state], *message) {
-            ("accepted", "SrcAvailCancel") => {
-                Some("a cancel follows an advert, so it is never the first message")
-            }
-            ("peer has closed", "SrcAvailCancel") => {
-                Some("DisConn goes when no advert is open, so there is nothing to cancel")
-            }
-            ("is asked to move", "SrcAvailCancel") => {
-                Some("SuspComm goes when no advert is open, so there is nothing to cancel")
-            }
-            ("asks to move", "ModeChange 00") => {
-                Some("the stacks that enter Buffered mode do not speak SuspComm")
-            }
-            (_, "ModeChange 90") => {
-                Some("our sending half is never Buffered, so nobody can call it back")
-            }
-            _ => None,
-        }
-    }
-
-    /// How many can be reached.
-    pub(crate) fn reachable(&self) -> usize {
-        let reachable = |pair: &&Pair| Self::why_unreachable(pair).is_none();
-        self.0.iter().filter(reachable).count()
-    }
-
-    /// All of them.
-    pub(crate) fn pairs(&self) -> &[Pair] {
-        &self.0
+    /// How often a case was reached.
+    pub(crate) fn of(&self, case: &Case) -> Count {
+        self.0.get(case).copied().unwrap_or_default()
     }
 }
 
@@ -211,14 +149,17 @@ impl Legal {
 mod tests {
     use super::*;
 
+    /// Each state of the table is one that the witness can be in.
     #[test]
-    fn the_table_is_read_whole() {
-        for line in TABLE.lines() {
-            let verdicts = line.split_at(NAME_LEN).1.split_whitespace().count();
-            assert_eq!(verdicts, STATES.len(), "{line}");
-        }
-        let legal = Legal::new();
-        assert!(legal.pairs().contains(&(0, "Data")));
-        assert!(!legal.pairs().contains(&(5, "Data")));
+    fn the_states_are_those_of_the_table() {
+        let named = |end: &End| states(end).into_iter().all(|s| LEGAL.states.contains(&s));
+        let mut end = End {
+            accepts: true,
+            ..End::default()
+        };
+        assert!(named(&end));
+        end.down = true;
+        assert_eq!(states(&end), ["dead"]);
+        assert!(named(&end));
     }
 }

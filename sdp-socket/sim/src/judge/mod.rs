@@ -6,20 +6,28 @@
 //! side is a [`End`]; the halves of an end have files of their own.
 
 mod coverage;
+mod legal;
+mod life;
 mod moving;
 mod sink;
 mod source;
+mod urgent;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sdp_verbs::sim::{Passing, Watcher};
 use sdp_verbs::{QpNum, RemoteAddr, Rkey, WcOpcode, WcStatus};
 use sdp_wire::{Body, Carrier, Head, Hello, HelloAck, ModeChange};
 
-pub(crate) use coverage::{Coverage, Legal, Pair, STATES};
+pub(crate) use coverage::Coverage;
+pub(crate) use legal::{Case, LEGAL};
+use life::Life;
+pub(crate) use life::{ABORT, CLOSE, SHUTDOWN};
 use moving::Move;
 use sink::Sink;
 use source::Source;
+use urgent::Urgent;
 
 /// Sections kept of one run: the first says what went wrong.
 const BROKEN_MAX: usize = 4;
@@ -91,6 +99,7 @@ pub(crate) struct End {
     sink: Sink,
     resize: Resize,
     moves: Move,
+    urgent: Urgent,
 }
 
 /// Both sides, and what they broke.
@@ -100,6 +109,9 @@ pub(crate) struct Judge {
     rounds: Vec<[End; 2]>,
     /// The queue pairs of the conversation, in order.
     qps: [Vec<QpNum>; 2],
+    lives: [Life; 2],
+    /// Messages sent, by kind.
+    said: [BTreeMap<&'static str, u64>; 2],
     /// Whether a side looks at one completion at a time, so that what it knows is known.
     exact: [bool; 2],
     /// Sides whose doings are judged.
@@ -132,6 +144,28 @@ impl Bench {
     pub(crate) fn judge(&self) -> MutexGuard<'_, Judge> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The program of a side does something to its connection.
+    pub(crate) fn while_acting<T>(
+        &self,
+        side: usize,
+        name: &'static str,
+        act: impl FnOnce() -> T,
+    ) -> T {
+        self.judge().lives[side].begins(name);
+        let done = act();
+        let mut judge = self.judge();
+        let step = judge.lives[side].has_done(name);
+        judge.reached(side, step);
+        done
+    }
+
+    /// What has just ended the connection of a side was this.
+    pub(crate) fn was_ended_by(&self, side: usize, name: &'static str) {
+        let mut judge = self.judge();
+        let step = judge.lives[side].blamed(name);
+        judge.reached(side, step);
+    }
 }
 
 impl Watcher for Bench {
@@ -153,6 +187,18 @@ impl Judge {
         let sink = &mut self.rounds[round][side].sink;
         sink.receiving = room as u64;
         sink.received = total;
+    }
+
+    /// Messages of a kind that a side has sent.
+    pub(crate) fn has_said(&self, side: usize, message: &'static str) -> u64 {
+        let said = &self.said[side];
+        said.get(message).copied().unwrap_or_default()
+    }
+
+    fn reached(&mut self, side: usize, step: Option<Case>) {
+        if let Some(case) = step.filter(|_| self.judged[side]) {
+            self.coverage.reached(case);
+        }
     }
 
     fn rule(&mut self, side: usize, verdict: Verdict) {
@@ -202,7 +248,19 @@ impl Judge {
                 opcode: WcOpcode::Read,
                 status,
             } => end.sink.on_read_done(status == WcStatus::Success),
-            Passing::Down => end.down = true,
+            Passing::Confirmed => {
+                // The connecting side has no other way into its conversation.
+                let accepts = end.accepts;
+                let step = self.lives[side].confirmed();
+                self.reached(side, step.filter(|_| accepts));
+            }
+            Passing::Down => {
+                end.down = true;
+                if !end.moves.has_left() {
+                    let step = self.lives[side].falls();
+                    self.reached(side, step);
+                }
+            }
             _ => {}
         }
     }
@@ -270,6 +328,12 @@ impl Judge {
         let (meets, peer_adverts) = (peer.recv_lens.get(place).copied(), peer.adverts_max);
         let verdict = self.rounds[round][side].may_send(&head, meets);
         self.rule(side, verdict);
+        *self.said[side].entry(head.mid().name()).or_default() += 1;
+        match head.body {
+            Body::AbortConn => self.lives[side].aborts(),
+            Body::SuspCommAck => self.lives[side].leaves(),
+            _ => {}
+        }
         let end = &mut self.rounds[round][side];
         end.sent = head.mseq;
         end.own_ack = head.mseq_ack;
@@ -290,6 +354,12 @@ impl Judge {
         end.acked = head.mseq_ack;
         end.granted = end.granted.max(head.mseq_ack + u32::from(head.bufs));
         end.hears(&head);
+        // What comes behind SuspCommAck on the old queue pair changes nothing.
+        let (left, said_fin) = (end.moves.has_answered(), end.said_fin);
+        if !left {
+            let step = self.lives[side].hears(&head, said_fin);
+            self.reached(side, step);
+        }
     }
 }
 
@@ -344,6 +414,7 @@ impl End {
         let taken = self.sink.offers.len();
         let room = usize::from(peer_adverts).saturating_sub(taken);
         self.source.says(head, room)?;
+        self.urgent.says(head)?;
         match head.body {
             Body::DisConn => {
                 must(!self.said_fin, "§2.3: a second DisConn")?;
@@ -382,6 +453,7 @@ impl End {
         self.moves.hears(head, self.accepts);
         self.source.hears(head, self.said_fin);
         self.sink.hears(head);
+        self.urgent.hears(head);
         match head.body {
             Body::DisConn => self.heard_fin = true,
             Body::ChRcvBuf { .. } => {

@@ -33,6 +33,16 @@ impl Move {
         self.heard && !self.said_ack
     }
 
+    /// It has answered.
+    pub(super) const fn has_answered(&self) -> bool {
+        self.said_ack
+    }
+
+    /// The queue pair has been left.
+    pub(super) const fn has_left(&self) -> bool {
+        self.said_ack || self.heard_ack
+    }
+
     /// What a message that was taken changes.
     pub(super) fn hears(&mut self, head: &Head, accepts: bool) {
         match head.body {
@@ -52,10 +62,7 @@ impl End {
     /// Whether a message may be said in view of a move, and what it changes.
     pub(super) fn moves(&mut self, head: &Head) -> Verdict {
         let moves = &mut self.moves;
-        must(
-            !moves.said_ack && !moves.heard_ack,
-            "§2.8: a message after SuspCommAck",
-        )?;
+        must(!moves.has_left(), "§2.8: a message after SuspCommAck")?;
         let begins = head.payload_len > 0
             || matches!(
                 head.body,
@@ -90,12 +97,13 @@ impl End {
     /// This side as it begins on its next queue pair. `None`: it has not left this one.
     pub(super) fn next(&self) -> Option<Self> {
         let moves = &self.moves;
-        (moves.said_ack || moves.heard_ack).then(|| Self {
+        moves.has_left().then(|| Self {
             // Who has asked is called.
             accepts: moves.heard_ack,
             said_fin: self.said_fin,
             heard_fin: self.heard_fin,
             sink: self.sink.next(),
+            urgent: self.urgent.clone(),
             ..Self::default()
         })
     }

@@ -114,9 +114,8 @@ impl Talk {
     }
 
     fn go(mut self) {
-        let ending = self.own.plan.ending;
-        let ending = ending.filter(|(side, ..)| *side == self.own.side);
-        let quits_at = ending.map(|(_, after, how)| (self.now() + after, how));
+        let cut = self.own.plan.cut.filter(|cut| cut.side == self.own.side);
+        let quits_at = cut.map(|cut| (self.now() + cut.when.latest(), cut.how));
         let mut heard_at = self.now();
         loop {
             while let Some(heard) = self.link.poll() {

@@ -350,7 +350,7 @@ impl Talk {
             match self.source.ops.pop_front() {
                 None => return false,
                 Some(Op::Sleep(time)) => self.source.asleep_until = Some(now + time),
-                Some(Op::Recv(..) | Op::Urgent | Op::Move) => {}
+                Some(Op::Recv(..) | Op::Urgent(_) | Op::Move) => {}
                 Some(Op::Send(len, _)) => {
                     let side = self.own.side;
                     let id = self.own.book.borrow_mut().ways[side].begin(len);
