@@ -399,6 +399,40 @@ impl Plan {
                 side.recvs.insert(place, Op::Sleep(time));
             }
         }
+        let ours = self.stranger.is_none() && self.given_up.is_none();
+        if ours && self.weather == Weather::Stormy && rng.below(16) == 0 {
+            self.reset_at_answer(&mut rng);
+        }
+    }
+
+    /// Receives time out while their memory is offered, and the other side resets the connection
+    /// as it says what it has written there, or that it will not: by chance that hardly ever comes
+    /// together.
+    fn reset_at_answer(&mut self, rng: &mut Rng) {
+        let source = usize::from(rng.coin());
+        let send = |rng: &mut Rng| [Op::Send(900_000, How::Plain), Op::Sleep(limit(rng))];
+        self.sides[source].sends = (0..8).flat_map(|_| send(rng)).collect();
+        let recv = |rng: &mut Rng| Op::Recv(900_000, How::Limited(limit(rng)));
+        self.sides[1 - source].recvs = (0..16).map(|_| recv(rng)).collect();
+        for side in &mut self.sides {
+            side.threshold = Some(4 << 10);
+            side.also_sends.clear();
+            side.urgents.clear();
+            side.moves.clear();
+        }
+        self.faults = Faults::none().with(Fault::LateCompletion, 800_000);
+        self.faults.late_max = LATE_MAX;
+        let message = *rng.pick(&[Mid::SinkCancelAck, Mid::RdmaWrCompl]);
+        self.cut = Some(Cut {
+            side: source,
+            when: Moment::Said {
+                side: source,
+                message: message.name(),
+                nth: *rng.pick(&[1, 2]),
+                latest: 1_000_000_000,
+            },
+            how: Ending::Abort,
+        });
     }
 
     /// Operations of both sides, numbered through.

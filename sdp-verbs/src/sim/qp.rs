@@ -21,7 +21,7 @@ use crate::memory::{Block, RecvBuf, SendBuf};
 use crate::mr::{Binding, MemoryWindow};
 use crate::qp::{QpAttr, QueuePair};
 use crate::types::{Lkey, QpNum, Rkey, Sge, WrId};
-use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcStatus};
+use crate::wr::{SendData, SendFlags, SendOp, SendWr};
 
 /// A posted receive.
 #[derive(Debug)]
