@@ -61,6 +61,7 @@ impl Move {
 impl End {
     /// Whether a message may be said in view of a move, and what it changes.
     pub(super) fn moves(&mut self, head: &Head) -> Verdict {
+        let accepts = self.accepts;
         let moves = &mut self.moves;
         must(!moves.has_left(), "§2.8: a message after SuspCommAck")?;
         let begins = head.payload_len > 0
@@ -79,8 +80,14 @@ impl End {
         let own = self.source.open.is_empty() && self.sink.offers.is_empty();
         match head.body {
             Body::SuspComm { service_id } => {
-                let first = moves.said.replace(head.mseq).is_none() && !moves.heard;
-                moves.id = Some(service_id);
+                let first = moves.said.is_none() && !moves.heard;
+                // Who takes several completions at once may have decided on it before it heard of
+                // the peer's: then the two cross, as they do in `hears`.
+                if accepts || !moves.heard {
+                    moves.said = Some(head.mseq);
+                    moves.heard = false;
+                    moves.id = Some(service_id);
+                }
                 must(first, "§2.8: a second SuspComm")?;
                 must(own, "§2.8: SuspComm with something open")
             }
@@ -106,5 +113,53 @@ impl End {
             urgent: self.urgent.clone(),
             ..Self::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sdp_wire::Flags;
+
+    use super::*;
+
+    fn head(body: Body) -> Head {
+        Head {
+            flags: Flags::empty(),
+            bufs: 3,
+            mseq: 1,
+            mseq_ack: 0,
+            body,
+            payload_len: 0,
+        }
+    }
+
+    /// A side that takes several completions at once was told of the peer's SuspComm before it
+    /// posted its own, which it had decided on before: the connecting side's was taken to count.
+    #[test]
+    fn of_two_that_cross_the_accepting_sides_counts() {
+        let (own, peers) = (ServiceId::from_port(1), ServiceId::from_port(2));
+        let susp_comm = |service_id| head(Body::SuspComm { service_id });
+        for (accepts, counts) in [(false, peers), (true, own)] {
+            let mut end = End {
+                accepts,
+                ..End::default()
+            };
+            end.moves.hears(&susp_comm(peers), accepts);
+            let verdict = end.moves(&susp_comm(own));
+            assert_eq!(
+                verdict,
+                Err("§2.8: a second SuspComm"),
+                "but it looked once"
+            );
+            assert_eq!(end.moves.id(), Some(counts));
+            // The other way round nothing is broken, and the same one counts.
+            let mut end = End {
+                accepts,
+                ..End::default()
+            };
+            assert_eq!(end.moves(&susp_comm(own)), Ok(()));
+            end.moves.hears(&susp_comm(peers), accepts);
+            assert_eq!(end.moves.id(), Some(counts));
+        }
     }
 }
