@@ -90,7 +90,7 @@ mod planted {
         DisConnBeforeData = "disconn-before-data",
         /// DisConn takes the last credit and brings none.
         DisConnWithLastCredit = "disconn-with-last-credit",
-        /// A send that ends by its time-out does not wake the one behind it.
+        /// A send that ends by its time-out or a signal does not wake the one behind it.
         TurnNotPassedOn = "turn-not-passed-on",
         /// SinkAvailCancel is obeyed and not answered.
         SinkCancelUnanswered = "sink-cancel-unanswered",

@@ -159,13 +159,13 @@ impl Tx {
         self.turned_away |= result == Err(CallError::WouldBlock);
         let removed = self.calls.remove(id.0);
         assert!(
-            removed.is_none_or(|call| {
+            removed.as_ref().is_none_or(|call| {
                 let keyless = call.keys == 0 || sh.out.error_set() || mutant!(RegionReturnedEarly);
                 call.writing == 0 && keyless
             }),
             "a call ends with a key of its memory alive or a write from it under way"
         );
-        let passed_on = result != Err(CallError::WouldBlock) || !mutant!(TurnNotPassedOn);
+        let passed_on = removed.is_none_or(|call| call.end.is_none() || !mutant!(TurnNotPassedOn));
         if !self.calls.is_empty() && passed_on {
             sh.wake.send = true;
         }
