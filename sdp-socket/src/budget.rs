@@ -28,8 +28,8 @@ pub struct MemoryUse {
     /// Bytes in use at once, at most.
     pub used_max: usize,
     /// The bound: `SDP_MEM_MAX`, or an eighth of the machine's memory. From three quarters of it
-    /// on connections shrink to 16 KiB for each direction and the receive buffers they began with;
-    /// that much is granted beyond the bound.
+    /// on connections shrink to 16 KiB for each direction and to four receive buffers, of the length
+    /// that they have by then; that much is granted beyond the bound.
     pub max: usize,
     /// Times memory was refused.
     pub refused: u64,

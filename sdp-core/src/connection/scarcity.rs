@@ -1,6 +1,6 @@
 //! Memory of the whole process is scarce: every connection goes on as if its socket buffers were
-//! as small as this file says, and with the receive buffers it began with. What it holds beyond
-//! that leaves as the stream moves on.
+//! as small as this file says, and with as few receive buffers as it began with, though their length
+//! stays what the peer was told. What it holds beyond that leaves as the stream moves on.
 
 use core::time::Duration;
 
