@@ -1,47 +1,34 @@
 //! Carrying out the engine's actions.
 
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sdp_core::{
-    Action, BufferId, CallId, CopyJob, CopyReason, CopyWhat, Instant, KeyId, Payload, PostSend,
-    ReadInto, SendId, WorkId,
+    Action, BufferId, CopyReason, Instant, Payload, PostSend, ReadInto, SendId, WorkId,
 };
 use sdp_verbs::{
-    Access, Binding, Caps, PostError, QueuePair, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags,
-    SendOp, SendWr, Sge, VerbsError,
+    Caps, PostError, QueuePair, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr,
+    Sge, VerbsError,
 };
-use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
+use sdp_wire::HEAD_LEN_MAX;
 
-use super::buffers::Chunk;
 use super::moving::Pair;
-use super::regions::{
-    CallMemory, KeyParts, PrivateMemory, copy_foreign, sink_access, source_access,
-};
+use super::regions::{PrivateMemory, sink_access, source_access};
 use super::{Conn, Inner, recv_wr_id, work_wr_id};
 use crate::budget::Held;
 
 /// Inline payload of a SrcAvail at most, so that header and payload fit a stack buffer.
 const INLINE_MAX: usize = 256;
 
-/// The memory of a call, and what the peer may do with it.
-fn memory_of(inner: &mut Inner, call: CallId) -> (&mut CallMemory, Access) {
-    match call {
-        CallId::Send(id) => (inner.calls.send_mut(id), Access::REMOTE_READ),
-        CallId::Recv(id) => (inner.calls.recv_mut(id), Access::REMOTE_WRITE),
-    }
-}
-
 /// The queue pair. There is none to post on only when a connection between two of them has ended.
-fn qp_of(pair: &Option<Pair>) -> Result<&Arc<dyn QueuePair>, PostError> {
+pub(super) fn qp_of(pair: &Option<Pair>) -> Result<&Arc<dyn QueuePair>, PostError> {
     let pair = pair.as_ref().ok_or(PostError::WrongState)?;
     Ok(&pair.qp)
 }
 
 /// Whether a request could be posted. A refusal is our own miscount or a dead queue pair; either
 /// way the connection ends.
-type Outcome = Result<(), PostError>;
+pub(super) type Outcome = Result<(), PostError>;
 
 /// What an action names that the engine expects back.
 #[derive(Clone, Copy)]
@@ -380,12 +367,6 @@ impl Conn {
         Ok(())
     }
 
-    /// Says in the log why bytes are copied instead.
-    fn cannot_show(&self, what: &str, error: &dyn std::fmt::Display) -> CopyReason {
-        tracing::warn!(token = ?self.token, "{what} failed, copying instead: {error}");
-        CopyReason::BindFailed
-    }
-
     fn read_target(
         &self,
         inner: &mut Inner,
@@ -412,102 +393,6 @@ impl Conn {
                 memory.sge(at, len, self.context.provider())
             }
         }
-    }
-
-    fn bind_key(
-        &self,
-        inner: &mut Inner,
-        key: KeyId,
-        call: CallId,
-        at: usize,
-        len: usize,
-    ) -> Result<(sdp_wire::Rkey, sdp_wire::RemoteAddr), CopyReason> {
-        let failed = |error: &dyn std::fmt::Display| self.cannot_show("making a key", error);
-        let caps = self.context.provider().caps();
-        let (parts, addr) = if caps.contains(Caps::MEMORY_WINDOW) {
-            self.bind_window(inner, call, at, len)
-                .map_err(|error| failed(&*error))?
-        } else {
-            let (memory, right) = memory_of(inner, call);
-            let (region, addr) = memory
-                .expose(at, len, right, &self.context)
-                .map_err(|e| failed(&e))?;
-            let rkey = region
-                .rkey()
-                .ok_or_else(|| failed(&"the region has no key for the peer"))?;
-            let window = None;
-            (
-                KeyParts {
-                    rkey,
-                    window,
-                    region,
-                },
-                addr,
-            )
-        };
-        let rkey = parts.rkey;
-        inner.calls.add_key(key, call, parts);
-        Ok((
-            sdp_wire::Rkey(rkey.0),
-            sdp_wire::RemoteAddr(addr.as_ptr() as u64),
-        ))
-    }
-
-    /// A key by a memory window over `at..at + len` of a call's memory.
-    fn bind_window(
-        &self,
-        inner: &mut Inner,
-        call: CallId,
-        at: usize,
-        len: usize,
-    ) -> Result<(KeyParts, NonNull<u8>), Box<dyn std::error::Error>> {
-        let qp = Arc::clone(qp_of(&inner.pair)?);
-        let local = match call {
-            CallId::Send(_) => source_access(self.context.provider()),
-            CallId::Recv(_) => sink_access(self.context.provider()),
-        };
-        let (memory, remote) = memory_of(inner, call);
-        let (region, addr) = memory.register(at, len, local, &self.context)?;
-        let window = match inner.calls.spare_window() {
-            Some(window) => window,
-            None => self.context.provider().alloc_window()?,
-        };
-        let binding = Binding {
-            lkey: region.lkey(),
-            addr,
-            len,
-            access: remote,
-        };
-        let rkey = qp.bind(work_wr_id(None), SendFlags::empty(), &*window, binding)?;
-        let parts = KeyParts {
-            rkey,
-            window: Some(window),
-            region,
-        };
-        Ok((parts, addr))
-    }
-
-    fn invalidate_key(&self, inner: &mut Inner, now: Instant, key: KeyId, work: WorkId) -> Outcome {
-        if inner.calls.deregister(key) {
-            inner
-                .engine
-                .handle_unposted(now, work, sdp_core::Completion::Success);
-            return Ok(());
-        }
-        let Some(rkey) = inner.calls.start_invalidate(key, work) else {
-            // The queue pair is in error: its keys died with it.
-            inner
-                .engine
-                .handle_unposted(now, work, sdp_core::Completion::Flushed);
-            return Ok(());
-        };
-        qp_of(&inner.pair)?.post_send(SendWr {
-            wr_id: work_wr_id(Some(work)),
-            op: SendOp::LocalInv { rkey },
-            flags: SendFlags::SIGNALED,
-        })?;
-        inner.posted_work();
-        Ok(())
     }
 
     /// Asks the peer's adapter for a sign of life, by a request without bytes. On one machine the
@@ -542,89 +427,5 @@ impl Conn {
         })?;
         inner.posted_work();
         Ok(())
-    }
-
-    /// Carries a copy out without the lock. False: it could not be done.
-    pub(super) fn run_job(&self, job: &CopyJob) -> bool {
-        match job.what {
-            CopyWhat::Stage { grant, len } => self.stage(grant, len as usize),
-            CopyWhat::Unstage { grant, len } => {
-                self.unstage(grant, len as usize);
-                true
-            }
-            CopyWhat::Compact {
-                buf,
-                offset,
-                len,
-                mem,
-                at,
-                capacity,
-            } => self.compact(buf, (offset as usize, len as usize), mem, (at, capacity)),
-        }
-    }
-
-    fn stage(&self, grant: sdp_core::GrantId, len: usize) -> bool {
-        let Some(qp) = self.qp() else { return false };
-        let Ok(buf) = qp.reserve_send(BSDH_LEN + len) else {
-            return false;
-        };
-        let taken = self.lock().private.take(len);
-        let mut offset = BSDH_LEN;
-        for piece in &taken {
-            buf.mem().write(offset, &piece.bytes);
-            offset += piece.bytes.len();
-        }
-        self.lock().grants.insert(grant, buf);
-        true
-    }
-
-    fn unstage(&self, grant: sdp_core::GrantId, len: usize) {
-        // It is gone if the connection has ended meanwhile.
-        let Some(buf) = self.lock().grants.remove(&grant) else {
-            return;
-        };
-        let mut bytes = vec![0; len];
-        buf.mem().read(BSDH_LEN, &mut bytes);
-        let chunk = Chunk {
-            bytes: bytes.into(),
-            held: self.memory.take(len),
-        };
-        let mut inner = self.lock();
-        inner.private.push_front(chunk);
-        if let Some(pair) = &inner.pair {
-            pair.qp.unreserve_send(buf);
-        }
-    }
-
-    fn compact(
-        &self,
-        buf: BufferId,
-        (offset, len): (usize, usize),
-        mem: sdp_core::MemId,
-        (at, capacity): (usize, usize),
-    ) -> bool {
-        let (from, to) = {
-            let mut inner = self.lock();
-            if inner.read_ahead.find(&mem).is_none() {
-                // A move waits for it, and the peer with it.
-                let held = if inner.engine.is_moving() {
-                    Ok(self.memory.take(capacity))
-                } else {
-                    self.memory.reserve(capacity)
-                };
-                match held.map(|held| PrivateMemory::new(capacity, held)) {
-                    Ok(memory) => inner.read_ahead.insert(mem, Arc::new(memory)),
-                    Err(error) => {
-                        tracing::warn!("no memory to buffer received bytes: {error}");
-                        return false;
-                    }
-                }
-            }
-            let from = inner.recv_bufs.find(buf).expect("a filled buffer exists");
-            let to = inner.read_ahead.find(&mem).expect("inserted above");
-            (Arc::clone(from), Arc::clone(to))
-        };
-        copy_foreign(from.mem(), offset, to.mem(), at, len);
-        true
     }
 }

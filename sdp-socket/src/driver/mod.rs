@@ -13,7 +13,9 @@
 
 mod actions;
 mod buffers;
+mod copies;
 mod diagnosis;
+mod keys;
 mod moving;
 mod pump;
 mod recv;
