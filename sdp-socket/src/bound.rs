@@ -105,9 +105,14 @@ fn take_all(contexts: &[Arc<Context>], request: BindRequest) -> io::Result<Holds
         match Hold::take(context, BindRequest { addr, ..request }) {
             Ok(hold) => holds.push(hold),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
-            Err(error) => {
+            // No adapter's address: what most addresses of a machine are.
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
                 let name = context.provider().name();
                 tracing::debug!("{addr} is not taken on {name}: {error}");
+            }
+            Err(error) => {
+                let name = context.provider().name();
+                tracing::warn!("nobody will be heard on {addr} over {name}: {error}");
             }
         }
     }
