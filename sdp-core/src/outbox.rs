@@ -208,6 +208,12 @@ impl Outbox {
         self.messages > 0
     }
 
+    /// Urgent bytes are to go to private memory, and have not.
+    pub(crate) fn has_urgent(&self) -> bool {
+        let is_urgent = |item: &Item| matches!(item, Item::Act(Action::SendUrgent { .. }));
+        self.items.iter().any(is_urgent)
+    }
+
     /// There is a slot for control work.
     pub(crate) fn has_slot(&self) -> bool {
         self.slots.free() > 0

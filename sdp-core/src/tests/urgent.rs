@@ -9,7 +9,8 @@ use super::util::app::{LEAD, Op, URGENT};
 use super::util::lone::Lone;
 use super::util::world::World;
 use crate::{
-    Action, CallError, Completion, Config, Payload, RecvStep, SendStep, UrgentRecv, ZcopyThreshold,
+    Action, CallError, Completion, Config, CopyTarget, Event, Payload, RecvStep, SendRequest,
+    SendStep, UrgentRecv, ZcopyThreshold,
 };
 
 const KIB: usize = 1 << 10;
@@ -324,6 +325,46 @@ fn a_refused_advert_is_paid_before_the_urgent_byte() {
     assert_eq!(
         lens.iter().map(|(len, _)| len).sum::<u32>(),
         10_000 - 64 + 1
+    );
+}
+
+/// A driver did several small copies before it polled the next action: the send's next bytes
+/// went to private memory ahead of the urgent one, and the mark stood at one of them.
+#[test]
+fn a_send_does_not_overtake_the_urgent_byte_on_its_way_to_private_memory() {
+    let mut lone = Lone::new(advertising());
+    let now = lone.instant();
+    // The first piece of memory is advertised; the second is too short for that.
+    let request = SendRequest {
+        len: 12_000,
+        segment_ends: [10_000, 12_000].into_iter().collect(),
+        nonblocking: false,
+        urgent: false,
+        registered: false,
+        copy_reason: None,
+    };
+    let id = lone.conn.send_start(now, request);
+    assert_eq!(lone.poll_send(id), SendStep::Wait);
+    lone.see_all();
+    assert_eq!(lone.conn.send_urgent(now, 1), Ok(true));
+    lone.drain();
+    lone.peer(Body::SendSm, 0);
+    lone.kill_keys();
+    while lone.conn.poll_event().is_some() {}
+    // The refused advert is paid, and the urgent byte is next.
+    let (at, len, to) = (64, 10_000 - 64, CopyTarget::Private);
+    let owed = SendStep::Copy { at, len, to };
+    assert_eq!(lone.conn.send_poll(now, id), owed);
+    lone.conn.send_copied(now, id, len, to);
+    assert_eq!(lone.conn.send_poll(now, id), SendStep::Wait);
+    assert_eq!(lone.conn.poll_event(), Some(Event::SendReady));
+    lone.drain();
+    let urgent = Action::SendUrgent { len: 1 };
+    assert!(lone.actions.contains(&urgent));
+    let next = lone.poll_send(id);
+    assert!(
+        matches!(next, SendStep::Copy { at: 10_000, .. }),
+        "{next:?}"
     );
 }
 

@@ -160,6 +160,12 @@ impl Tx {
             patient && !stalled && call.rest() >= data_max && !call.grant_failed
         };
         if free > 0 && !wait && !call.private_failed {
+            if sh.out.has_urgent() {
+                // Those bytes go to private memory first. A driver may do several copies before it
+                // polls the next action.
+                sh.wake.send = true;
+                return SendStep::Wait;
+            }
             if advert_blocked {
                 call.copy_reason = Some(CopyReason::NoReader);
             }

@@ -71,16 +71,7 @@ impl Conn {
         inner.calls.add_send(id, memory.alias());
         loop {
             let now = self.context.now();
-            let step = inner.engine.send_poll(now, id);
-            if let SendStep::Copy {
-                to: CopyTarget::Private,
-                ..
-            } = step
-            {
-                // Urgent bytes that the engine put before these go to private memory first.
-                self.drain(&mut inner, now);
-            }
-            match step {
+            match inner.engine.send_poll(now, id) {
                 SendStep::Copy { at, len, to } if len <= COPY_LOCKED_MAX => {
                     self.copy_locked(&mut inner, now, id, memory, (at, len), to);
                     continue;
