@@ -16,7 +16,12 @@ mod bodies;
 mod common;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
+
+use sdp_socket::ZcopyThreshold;
+use sdp_verbs::Caps;
+use sdp_verbs::hook::Lazy;
 
 use common::net::{Net, Stream};
 use common::sdp::{Sdp, host, lazy, scripted};
@@ -63,6 +68,30 @@ fn real_runtime_between_contexts() {
 #[test]
 fn real_runtime_lazy() {
     watched(|| listen_connect_write_accept_read(&Sdp::lazy(7)));
+}
+
+/// On an adapter nothing is armed between two calls that follow each other soon. After the last one
+/// somebody looks all the same: a large write comes to its end, which takes an answer.
+#[test]
+fn after_a_conversation_the_peer_has_attention() {
+    watched(|| {
+        let provider = || Arc::new(Lazy::new(host()).without(Caps::SAME_HOST));
+        let contexts = [(), ()].map(|()| common::sdp::threaded(provider()));
+        let net = Sdp::between(&contexts[0], &contexts[1])
+            .with(|builder| builder.zcopy_threshold(ZcopyThreshold::Bytes(16 << 10)));
+        let (client, server) = net.pair();
+        for _ in 0..20 {
+            server.put(b"x");
+            client.get(&mut [0]);
+            client.put(b"x");
+            server.get(&mut [0]);
+        }
+        let large = vec![7; 64 << 10];
+        server.put(&large);
+        let mut got = vec![0; large.len()];
+        client.get(&mut got);
+        assert_eq!(got, large);
+    });
 }
 
 /// Runs a body with every seed: on even ones over the host provider, on odd ones over one that

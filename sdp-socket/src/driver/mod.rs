@@ -112,6 +112,8 @@ pub(crate) struct Conn {
     /// Moves on at every event that a receiver may wait for.
     pub(crate) rx: WaitWord,
     callers: AtomicU32,
+    /// When the last thread left its call: nanoseconds.
+    left: AtomicU64,
     followers: AtomicU32,
     /// A thread sleeps on the completion queue, or is about to.
     leading: AtomicBool,

@@ -12,6 +12,10 @@ use super::{Conn, Inner, POLL_BATCH, Portion, WR_KIND, WR_RECV, WR_UNNAMED, WR_W
 use crate::park::{NEVER, WaitWord};
 use crate::ready::Level;
 
+/// Calls that follow each other within this time are taken for a conversation: between two of them
+/// the completion queue is not armed. So long a peer that is stuck may have to wait for attention.
+const PAUSE_MAX: Duration = Duration::from_millis(1);
+
 /// A transport that is gone flushes its receives; if it has not after this time, it is made to.
 pub(super) const FLUSH_WAIT: Duration = Duration::from_secs(1);
 
@@ -361,6 +365,27 @@ impl Conn {
         taken || at.as_nanos() == 0
     }
 
+    /// The last thread has left its call. In the middle of a conversation, the progress loop looks a
+    /// little later whether it goes on; arming for every pause would be a system call or two for
+    /// every call.
+    pub(super) fn rest(&self) {
+        if self.context.provider().caps().contains(Caps::SAME_HOST) {
+            // There it costs next to nothing.
+            return self.settle();
+        }
+        let now = self.context.now();
+        let left = self.left.swap(now.as_nanos(), Ordering::Relaxed);
+        let converses = now.since(Instant::from_nanos(left)) < PAUSE_MAX;
+        if !converses || self.is_unfinished(&self.lock()) {
+            return self.settle();
+        }
+        let look = (now + PAUSE_MAX).as_nanos();
+        let at = look.min(self.next_timeout(Ordering::SeqCst));
+        if self.alarm.bring_forward(at) {
+            self.context.schedule(Instant::from_nanos(at), self.token);
+        }
+    }
+
     /// Before nobody watches the completion queue: arm the channel for what must not wait until
     /// the next call, look once more, and leave the engine's time-out with the progress loop.
     pub(crate) fn settle(&self) {
@@ -384,10 +409,9 @@ impl Conn {
         self.schedule_timeout();
     }
 
-    /// All events while something is unfinished; else only those that the peer marks as urgent.
-    fn arm_channel(&self) {
-        let inner = self.lock();
-        let unfinished = match inner.engine.phase() {
+    /// Something goes on that needs no call.
+    fn is_unfinished(&self, inner: &Inner) -> bool {
+        match inner.engine.phase() {
             Phase::Open => {
                 let engine = &inner.engine;
                 inner.ready.is_some()
@@ -399,9 +423,14 @@ impl Conn {
             }
             Phase::Closed => inner.receives != 0,
             _ => true,
-        };
+        }
+    }
+
+    /// All events while something is unfinished; else only those that the peer marks as urgent.
+    fn arm_channel(&self) {
+        let inner = self.lock();
         // Under the lock, so that an older wish cannot follow a newer one.
-        self.cq.arm(if unfinished {
+        self.cq.arm(if self.is_unfinished(&inner) {
             ArmFor::Channel
         } else {
             ArmFor::ChannelSolicited

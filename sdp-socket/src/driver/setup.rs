@@ -85,6 +85,7 @@ impl Conn {
             tx: WaitWord::default(),
             rx: WaitWord::default(),
             callers: AtomicU32::new(0),
+            left: AtomicU64::new(0),
             followers: AtomicU32::new(0),
             leading: AtomicBool::new(false),
             timeout: AtomicU64::new(NEVER),

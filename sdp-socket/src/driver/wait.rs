@@ -44,7 +44,7 @@ impl Drop for Caller<'_> {
             // One of them must lead now.
             conn.notify_all();
         } else if last {
-            conn.settle();
+            conn.rest();
             conn.forget_if_over();
         }
     }
