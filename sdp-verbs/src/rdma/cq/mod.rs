@@ -3,11 +3,12 @@
 mod channel;
 mod signal;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,11 @@ const BATCH: usize = 16;
 
 /// Places beyond what was asked for: each queue pair uses one when its connection ends.
 const DEPTH_EXTRA: u32 = 16;
+
+/// What the device has been asked to tell and has not told yet, in rising order.
+const UNARMED: u8 = 0;
+const ARMED_SOLICITED: u8 = 1;
+const ARMED: u8 = 2;
 
 /// What the channel was asked to tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,11 +70,14 @@ pub(super) struct RdmaCq {
     /// Of those, requests of queue pairs that are gone. Their completions may be in the queue, or
     /// never come.
     orphans: AtomicUsize,
-    members: Mutex<HashMap<u32, Weak<RdmaQp>>>,
+    /// One as a rule, so that they are searched for in turn.
+    members: Mutex<Vec<(u32, Weak<RdmaQp>)>>,
     /// Held by the thread inside `poll`: completions that did not fit its caller's room.
     polling: Mutex<VecDeque<WorkCompletion>>,
     /// Queue pairs in error whose requests end when the device has said everything.
     flushing: Mutex<Vec<u32>>,
+    /// What the device was asked for: asking again would be one more system call on some.
+    armed: AtomicU8,
     /// Counts events, and wakes.
     happened: AtomicU32,
     /// Threads in `wait`.
@@ -139,6 +148,7 @@ impl RdmaCq {
             members: Mutex::default(),
             polling: Mutex::default(),
             flushing: Mutex::default(),
+            armed: AtomicU8::new(UNARMED),
             happened: AtomicU32::new(0),
             waiters: AtomicU32::new(0),
             wakes,
@@ -159,18 +169,18 @@ impl RdmaCq {
         self.cq.as_ptr()
     }
 
-    fn members(&self) -> MutexGuard<'_, HashMap<u32, Weak<RdmaQp>>> {
+    fn members(&self) -> MutexGuard<'_, Vec<(u32, Weak<RdmaQp>)>> {
         self.members.lock().expect("nothing panics under this lock")
     }
 
     /// A queue pair completes here from now on.
     pub(super) fn add_qp(&self, number: u32, qp: &Arc<RdmaQp>) {
-        self.members().insert(number, Arc::downgrade(qp));
+        self.members().push((number, Arc::downgrade(qp)));
     }
 
     /// A queue pair is gone; `outstanding` of its requests were not polled for.
     pub(super) fn remove_qp(&self, number: u32, outstanding: usize) {
-        self.members().remove(&number);
+        self.members().retain(|(known, _)| *known != number);
         self.orphans.fetch_add(outstanding, Ordering::AcqRel);
     }
 
@@ -190,10 +200,11 @@ impl RdmaCq {
         debug_assert!(before >= count, "{count} places of {before}");
     }
 
-    fn take_raw(&self, raw: &mut [sys::ibv_wc; BATCH], count: usize) -> usize {
+    fn take_raw(&self, raw: &mut [MaybeUninit<sys::ibv_wc>; BATCH], count: usize) -> usize {
         let count = libc::c_int::try_from(count.min(BATCH)).unwrap_or(0);
+        let place = raw.as_mut_ptr().cast();
         // SAFETY: the driver's own function; `raw` has room for as many.
-        let taken = unsafe { (self.device.ops.poll_cq)(self.raw(), count, raw.as_mut_ptr()) };
+        let taken = unsafe { (self.device.ops.poll_cq)(self.raw(), count, place) };
         usize::try_from(taken).unwrap_or_else(|_| {
             tracing::error!(token = ?self.token, "polling a completion queue gave {taken}");
             0
@@ -201,7 +212,9 @@ impl RdmaCq {
     }
 
     fn member(&self, number: u32) -> Option<Arc<RdmaQp>> {
-        self.members().get(&number).and_then(Weak::upgrade)
+        let members = self.members();
+        let found = members.iter().find(|(known, _)| *known == number);
+        found.and_then(|(_, qp)| qp.upgrade())
     }
 
     /// Hands a completion to its queue pair. One of a queue pair that is gone goes nowhere.
@@ -252,13 +265,22 @@ impl RdmaCq {
         }
     }
 
-    /// Asks the device for an event at the next completion.
+    /// Asks the device for an event at the next completion, unless it will tell of it anyway.
+    ///
+    /// An event that somebody has taken and not told of yet is no such promise, though it may look
+    /// like one here: who sees it so has looked at `happened` before, and finds it changed.
     fn request_event(&self, solicited: bool) {
         let solicited = solicited && self.device.caps.contains(Caps::SOLICITED);
+        let wanted = if solicited { ARMED_SOLICITED } else { ARMED };
+        // Before the request: its event takes this back.
+        if self.armed.fetch_max(wanted, Ordering::SeqCst) >= wanted {
+            return;
+        }
         // SAFETY: the driver's own function for its queue.
         let returned =
             unsafe { (self.device.ops.req_notify_cq)(self.raw(), libc::c_int::from(solicited)) };
         if let Err(error) = check("ibv_req_notify_cq", returned) {
+            self.armed.store(UNARMED, Ordering::SeqCst);
             tracing::error!(token = ?self.token, "{error}");
         }
     }
@@ -270,32 +292,29 @@ impl RdmaCq {
         unsafe { fd::borrow(fd) }
     }
 
-    /// Takes the device's events. True if there was one.
-    fn take_events(&self) -> bool {
-        let mut any = false;
-        loop {
-            let (mut cq, mut context) = (ptr::null_mut(), ptr::null_mut());
-            // SAFETY: our channel; both places are valid for the write.
-            let returned = unsafe {
-                self.device.lib.ibv_get_cq_event(
-                    self.events.as_ptr(),
-                    &raw mut cq,
-                    &raw mut context,
-                )
-            };
-            if returned != 0 {
-                return any;
-            }
-            // SAFETY: the event is of our queue, the only one of its channel.
-            unsafe { self.device.lib.ibv_ack_cq_events(self.raw(), 1) };
-            any = true;
+    /// Takes one event of the device's, if there is one. Where there are more, the descriptor stays
+    /// readable.
+    fn take_event(&self) -> bool {
+        let (mut cq, mut context) = (ptr::null_mut(), ptr::null_mut());
+        // SAFETY: our channel; both places are valid for the write.
+        let returned = unsafe {
+            self.device
+                .lib
+                .ibv_get_cq_event(self.events.as_ptr(), &raw mut cq, &raw mut context)
+        };
+        if returned != 0 {
+            return false;
         }
+        // SAFETY: the event is of our queue, the only one of its channel.
+        unsafe { self.device.lib.ibv_ack_cq_events(self.raw(), 1) };
+        self.armed.store(UNARMED, Ordering::SeqCst);
+        true
     }
 
-    /// Takes the device's events and tells whom they concern. `asking`, 0 or 1, is how many of the
-    /// waiters ask, and need no bell.
-    fn answer_events(&self, asking: u32) {
-        if self.take_events() {
+    /// Takes an event of the device's and tells whom it concerns. `asking`, 0 or 1, is how many of
+    /// the waiters ask, and need no bell.
+    fn answer_event(&self, asking: u32) {
+        if self.take_event() {
             self.tell(asking);
         }
     }
@@ -334,10 +353,15 @@ impl RdmaCq {
         }
     }
 
-    /// The channel found our descriptor readable. If nobody wants to be told by it, it stops
-    /// looking, until it is armed again: otherwise each event for a waiter would wake it as well.
+    /// The channel found our descriptor readable.
     fn seen_by_channel(&self) {
-        self.answer_events(0);
+        self.answer_event(0);
+        self.look_away();
+    }
+
+    /// If nobody wants to be told by the channel, it stops looking, until it is armed again:
+    /// otherwise each event for a waiter would wake it as well.
+    fn look_away(&self) {
         let mut channel = self.channel_arm();
         if channel.arm == Arm::Nothing && channel.watched {
             channel.watched = false;
@@ -361,7 +385,7 @@ impl RdmaCq {
             self.wakes.answer();
         }
         if !fds[0].revents().is_empty() {
-            self.answer_events(1);
+            self.answer_event(1);
         }
         Ok(ready)
     }
@@ -379,8 +403,7 @@ impl CompletionQueue for RdmaCq {
                 .lock()
                 .expect("nothing panics under this lock")
                 .is_empty();
-            // SAFETY: plain numbers, for which zeros are valid.
-            let mut raw: [sys::ibv_wc; BATCH] = unsafe { std::mem::zeroed() };
+            let mut raw = [const { MaybeUninit::uninit() }; BATCH];
             let taken = self.take_raw(&mut raw, out.len() - ready.len());
             if taken == 0 {
                 self.forget_orphans(orphans);
@@ -390,6 +413,8 @@ impl CompletionQueue for RdmaCq {
                 break;
             }
             for wc in &raw[..taken] {
+                // SAFETY: the driver has filled in as many as it says.
+                let wc = unsafe { wc.assume_init_ref() };
                 self.sort(wc, &mut ready);
             }
         }
@@ -403,7 +428,10 @@ impl CompletionQueue for RdmaCq {
     fn arm(&self, who: ArmFor) -> ArmToken {
         let token = ArmToken(self.happened.load(Ordering::SeqCst));
         match who {
-            ArmFor::Waiter => self.request_event(false),
+            ArmFor::Waiter => {
+                self.look_away();
+                self.request_event(false);
+            }
             ArmFor::Channel => {
                 self.arm_channel(Arm::Anything);
                 self.request_event(false);
@@ -449,7 +477,6 @@ impl CompletionQueue for RdmaCq {
 impl Drop for RdmaCq {
     fn drop(&mut self) {
         self.channel.remove(self.key, self.events_fd());
-        self.take_events();
         // SAFETY: queue pairs hold their queue, so none is left; every event was acknowledged.
         let returned = unsafe { self.device.lib.ibv_destroy_cq(self.raw()) };
         if let Err(error) = check("ibv_destroy_cq", returned) {

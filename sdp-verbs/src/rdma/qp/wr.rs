@@ -248,6 +248,10 @@ fn reserved(
     if len > 0 {
         let mem = reserved.mem().slice(0, len).ok_or(PostError::TooLarge)?;
         wr.add(element(&mem, reserved.lkey()));
+        if len <= qp.device.inline_max {
+            // It need not be fetched from memory, where that costs the device a round trip.
+            wr.wr.0.send_flags |= sys::IBV_SEND_INLINE;
+        }
     }
     Ok(keep)
 }
