@@ -198,6 +198,11 @@ impl Suspend {
 }
 
 impl Shared {
+    /// SuspComm is to go by the last credit, and only can if it brings the peer one (§3.2).
+    pub(crate) const fn asks_by_last_credit(&self) -> bool {
+        matches!(self.suspend.step, Step::Wanted(_)) && self.credits.available() == 1
+    }
+
     /// Sends SuspComm or SuspCommAck, for which this side is ready.
     pub(crate) fn flush_suspend(&mut self) {
         match self.suspend.step {

@@ -97,7 +97,13 @@ impl Buffers {
                 .max(PROMISED_MIN),
         };
         let messages = u32::try_from(messages).unwrap_or(u32::MAX);
-        wanted.min(POSTED_FLOOR.saturating_add(messages))
+        let bounded = POSTED_FLOOR.saturating_add(messages);
+        let brought = if sh.asks_by_last_credit() {
+            sh.credits.known() + 1
+        } else {
+            0
+        };
+        wanted.min(bounded.max(brought))
     }
 
     /// Bytes that may be read ahead while `held` are held. The source counts on the credits that it

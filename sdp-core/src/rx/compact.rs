@@ -60,9 +60,11 @@ impl Rx {
         self.start_moves(sh);
     }
 
-    /// Enough is unread. But a peer that is asked to move needs a credit to answer with.
+    /// Enough is unread. But a peer that is asked to move needs a credit to answer with, and it may
+    /// take one to ask.
     pub(super) fn is_full(&self, sh: &Shared) -> bool {
-        self.held() >= sh.recv_buffer_total() && !sh.suspend.is_asking()
+        let moves = sh.suspend.is_asking() || sh.asks_by_last_credit();
+        self.held() >= sh.recv_buffer_total() && !moves
     }
 
     /// Every buffer is emptied, whoever waits, but for the one that a caller copies from.

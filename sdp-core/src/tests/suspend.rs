@@ -130,6 +130,31 @@ fn a_peer_that_is_asked_has_a_credit_to_answer_with() {
     assert!(told.last().is_some_and(|bufs| *bufs > 1), "{told:?}");
 }
 
+/// Nobody reads on either side: SuspComm could not go, for the last credit is for a message that
+/// brings some (§3.2), and SO_RCVBUF was full. The move timed out.
+#[test]
+fn a_move_is_asked_for_by_the_last_credit() {
+    let mut lone = Lone::new(Config {
+        recv_buffer_total: 4_096,
+        recv_buffers_max: 4,
+        nodelay: true,
+        ..Config::default()
+    });
+    lone.bufs = 4;
+    lone.peer(Body::Data, 4_096);
+    lone.peer(Body::Data, 4_096);
+    lone.send_all(10);
+    lone.send_all(10);
+    // There is no credit for the urgent byte itself.
+    assert_eq!(lone.conn.send_urgent(lone.instant(), 1), Ok(true));
+    lone.drain();
+    assert_eq!(lone.mids(), [Mid::Data; 3]);
+    let told = lone.find(Mid::Data).bufs;
+    lone.conn.suspend(lone.instant(), id()).unwrap();
+    lone.drain();
+    assert_eq!(lone.find(Mid::SuspComm).bufs, told + 1);
+}
+
 #[test]
 fn the_answer_is_the_last_message() {
     let mut lone = lone();
