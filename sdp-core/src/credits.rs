@@ -157,7 +157,19 @@ impl Credits {
     pub(crate) const fn control_allowed(&self) -> bool {
         let first = self.next_mseq == self.sent_mseq.wrapping_add(1);
         let certain = self.gain() > self.unsure;
-        self.available >= CONTROL_MIN || (self.available == 1 && first && certain)
+        // A cancel is answered by a report and a SendSm.
+        let kept = if self.hold.is_some() { 1 } else { 0 };
+        self.available >= CONTROL_MIN + kept || (self.available == 1 && first && certain)
+    }
+
+    /// A report that a cancel waits for may go, or its answer: the `last`. That ends the hold on
+    /// MSeqAck, and so it brings the peer what no message before it can: the last credit is for it.
+    pub(crate) fn answer_allowed(&self, last: bool) -> bool {
+        let first = self.next_mseq == self.sent_mseq.wrapping_add(1);
+        let brought = distance(self.released().wrapping_add(self.posted), self.told);
+        let certain = brought > self.unsure.cast_signed();
+        let brings = last && (!first || certain);
+        self.available >= CONTROL_MIN || (self.available == 1 && brings)
     }
 
     /// Spends a credit and numbers the message.
@@ -191,6 +203,16 @@ impl Credits {
             seen
         } else {
             held
+        }
+    }
+
+    /// MSeqAck when the cancel is answered.
+    const fn released(&self) -> u32 {
+        let (count, seen) = self.refusals;
+        match self.hold {
+            Some(cancel) if count > 0 && distance(cancel, seen) > 0 => cancel,
+            _ if count > 0 => seen,
+            _ => self.recv_mseq,
         }
     }
 
@@ -244,7 +266,8 @@ impl Credits {
     /// Whether a message that had to wait for receives to be posted may go now.
     pub(crate) fn has_settled(&mut self) -> bool {
         let settled = core::mem::take(&mut self.settled);
-        settled && self.available == 1 && self.control_allowed()
+        let answers = self.hold.is_some() && self.answer_allowed(true);
+        settled && self.available == 1 && (self.control_allowed() || answers)
     }
 
     /// A receive could not be posted after all.
@@ -437,6 +460,29 @@ mod tests {
         c.release_refusal();
         c.release_ack();
         assert_eq!(c.stamp(answer).1, 2);
+    }
+
+    /// The peer had spent all its credits, and the last one of this side's was not taken for the
+    /// answer that brings it new ones: both sides waited.
+    #[test]
+    fn the_last_credit_answers_a_cancel() {
+        let mut c = Credits::new(4);
+        c.start(1);
+        for mseq in 1..=4 {
+            c.on_receive(&head(mseq, 0, 1, 0), false).unwrap();
+            c.hold_ack();
+            c.on_posted();
+        }
+        // There may be no memory for them.
+        assert!(!c.control_allowed() && !c.answer_allowed(true));
+        for _ in 0..4 {
+            c.on_receive_handed_out();
+        }
+        assert!(c.has_settled());
+        assert!(!c.control_allowed() && c.answer_allowed(true));
+        let answer = c.take();
+        c.release_ack();
+        assert_eq!(c.stamp(answer), (4, 4));
     }
 
     /// The answer was taken for a refusal that had crossed the cancel: both sides waited.

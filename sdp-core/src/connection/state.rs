@@ -287,6 +287,11 @@ impl Shared {
         self.credits.control_allowed() && self.out.has_slot() && !self.suspend.is_silent()
     }
 
+    /// A report that a cancel of the peer's waits for may be queued now, or its answer: the `last`.
+    pub(crate) fn can_answer(&self, last: bool) -> bool {
+        self.credits.answer_allowed(last) && self.out.has_slot() && !self.suspend.is_silent()
+    }
+
     /// A message with payload may be queued now.
     pub(crate) fn can_payload(&self) -> bool {
         self.credits.payload_allowed() && self.out.has_payload_slot() && !self.suspend.is_on()

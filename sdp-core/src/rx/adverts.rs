@@ -252,13 +252,23 @@ impl Adverts {
             let complete = advert.done == advert.len;
             let unreported = advert.done - advert.reported;
             let give_back = quiet && !complete && (self.cancelled || advert.refused);
-            if (unreported == 0 && !give_back) || !sh.can_control() {
+            if unreported == 0 && !give_back {
+                return;
+            }
+            // When all reads are over a cancel is answered, once for all adverts (§4.8 step 3): by
+            // the report that ends the last of them, or behind the reports.
+            let last = unreported == 0 || (complete && self.list.len() == 1);
+            let may = if self.cancelled && quiet {
+                sh.can_answer(last)
+            } else {
+                sh.can_control()
+            };
+            if !may {
                 return;
             }
             if unreported > 0 {
                 self.report(sh, unreported, complete, flags);
             } else if self.cancelled {
-                // One answer for all of them (§4.8 step 3).
                 self.list.clear();
                 self.cancelled = false;
                 if mutant!(CancelAnsweredTwice) {

@@ -588,3 +588,27 @@ fn a_cancel_not_yet_answered_leaves_the_peer_its_credits_though_memory_is_full()
     }
     assert!(lone.is_alive());
 }
+
+/// The last but one credit went for an update, or for the report of the first of two reads, and the
+/// last one was not for the report of the second. The peer, whose cancel and all that came behind it
+/// were not confirmed, had none to send more.
+#[test]
+fn the_last_credits_are_kept_for_the_answer_to_a_cancel() {
+    let mut lone = Lone::new(Config {
+        advert_len_max: 20_000,
+        read_depth: 2,
+        ..config()
+    });
+    let (id, _) = lone.recv(100_000);
+    lone.peer_advertises(100_000, 10);
+    assert_eq!(lone.copy_in(id), RecvStep::Wait);
+    lone.see_all();
+    let reads = lone.take_reads();
+    assert_eq!(reads.len(), 2);
+    lone.bufs = 2;
+    lone.peer(Body::SrcAvailCancel, 0);
+    for (work, ..) in reads {
+        lone.complete(work, Completion::Success);
+    }
+    assert_eq!(lone.mids(), [Mid::RdmaRdCompl, Mid::SendSm]);
+}
