@@ -3,6 +3,8 @@
 //! A message's `Bufs` and `MSeqAck` together name the last MSeq that its sender can take, so what
 //! the peer may send is one number, the *limit*, and nothing is lost when a message is skipped.
 
+use sdp_wire::Body;
+
 /// Credits needed before a message with payload may go.
 const PAYLOAD_MIN: u32 = 3;
 /// Credits needed before a message without payload may go, unless it brings the peer new ones.
@@ -109,6 +111,12 @@ impl Credits {
         }
         if distance(head.mseq_ack, self.sent_mseq) > 0 {
             return Err("§3.1: MSeqAck of a message not sent");
+        }
+        let (count, seen) = self.refusals;
+        if count > 0 && seen == self.recv_mseq && head.body == Body::Data {
+            // Data is nothing that the queued message must not seem to know of, and it would bring
+            // the peer less if it did not confirm it.
+            self.refusals.1 = head.mseq;
         }
         self.recv_mseq = head.mseq;
         self.acked_mseq = head.mseq_ack;
@@ -323,7 +331,7 @@ impl Credits {
 
 #[cfg(test)]
 mod tests {
-    use sdp_wire::{Body, Flags, Head};
+    use sdp_wire::{Flags, Head};
 
     use super::*;
 
@@ -503,6 +511,22 @@ mod tests {
         c.release_ack();
         assert_eq!(c.stamp(answer).1, 2);
         assert_eq!(c.stamp(behind).1, 2);
+    }
+
+    /// SuspComm was queued by the last credit; then Data came that it did not confirm, and it brought
+    /// the peer nothing.
+    #[test]
+    fn what_waits_to_leave_does_not_lose_the_credit_it_brings() {
+        let mut c = Credits::new(4);
+        c.start(1);
+        c.on_posted();
+        c.on_receive_handed_out();
+        assert!(c.control_allowed());
+        let mseq = c.take();
+        c.hold_refusal();
+        c.on_receive(&head(1, 0, 2, 10), false).unwrap();
+        c.on_receive(&head(2, 0, 2, 10), false).unwrap();
+        assert_eq!(c.stamp(mseq), (3, 2));
     }
 
     #[test]

@@ -511,29 +511,18 @@ fn credits_that_a_refusal_held_back_go_once_it_is_out() {
     assert_eq!(lone.poll_recv(id), RecvStep::Wait);
     let work = lone.take_reads()[0].0;
     lone.see_all();
-    // A nudge and the cancel come in the same breath, before the refusal can leave.
+    // The cancel and a nudge come in the same breath, before the refusal can leave.
     let now = lone.instant();
     lone.conn
         .handle_completion(now, work, Completion::RemoteFault);
-    for body in [Body::Data, Body::SrcAvailCancel] {
-        let head = lone.next_head(body, 0);
-        lone.mseq += 1;
-        let mut bytes = [0; sdp_wire::HEAD_LEN_MAX];
-        head.encode(&mut bytes);
-        let message = crate::Received {
-            head: &bytes,
-            len: head.len() as usize,
-            invalidated: None,
-        };
-        let buf = lone.posted.remove(0);
-        lone.conn.handle_recv(now, buf, message);
-    }
+    lone.peer_queued(Body::SrcAvailCancel, 0);
+    lone.peer_queued(Body::Data, 0);
     lone.drain();
-    let (cancel, refusal) = (lone.mseq - 1, lone.find(Mid::SendSm));
+    let (cancel, refusal) = (lone.mseq - 2, lone.find(Mid::SendSm));
     assert!(refusal.mseq_ack < cancel);
     let update = lone.find(Mid::Data);
     assert!(update.mseq > refusal.mseq);
-    assert_eq!((update.mseq_ack, update.bufs), (cancel, 4));
+    assert_eq!((update.mseq_ack, update.bufs), (cancel + 1, 4));
 }
 
 #[test]
@@ -557,9 +546,11 @@ fn an_advert_does_not_confirm_what_came_after_it_was_queued() {
     };
     let found = (rkey(key), sdp_wire::RemoteAddr(0x1000));
     lone.conn.handle_bound(now, key, Ok(found));
-    // SrcAvail is queued. A refusal that came now would not be known to it.
-    lone.peer(Body::Data, 5);
-    assert_eq!(lone.find(Mid::SrcAvail).mseq_ack, 0);
+    // SrcAvail is queued. What comes now is not known to it, and a refusal would not be; Data
+    // ahead of that does no harm.
+    lone.peer_queued(Body::Data, 5);
+    lone.peer(Body::ChRcvBuf { size: 4_096 }, 0);
+    assert_eq!(lone.find(Mid::SrcAvail).mseq_ack, 1);
 }
 
 /// As above, where private memory is full and only the least number of buffers is posted.

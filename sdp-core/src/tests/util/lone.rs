@@ -219,12 +219,26 @@ impl Lone {
         self.peer_bytes(&bytes, head.len() as usize, invalidated);
     }
 
+    /// As [`Self::peer`], and no action is carried out yet.
+    pub(in crate::tests) fn peer_queued(&mut self, body: Body, payload_len: u32) {
+        let head = self.next_head(body, payload_len);
+        self.mseq += 1;
+        let mut bytes = [0; HEAD_LEN_MAX];
+        head.encode(&mut bytes);
+        self.take(&bytes, head.len() as usize, None);
+    }
+
     pub(in crate::tests) fn peer_bytes(
         &mut self,
         bytes: &[u8],
         len: usize,
         invalidated: Option<Rkey>,
     ) {
+        self.take(bytes, len, invalidated);
+        self.drain();
+    }
+
+    fn take(&mut self, bytes: &[u8], len: usize, invalidated: Option<Rkey>) {
         let buf = self.posted.remove(0);
         let message = Received {
             head: bytes,
@@ -232,7 +246,6 @@ impl Lone {
             invalidated,
         };
         self.conn.handle_recv(self.instant(), buf, message);
-        self.drain();
     }
 
     /// The peer advertises.
