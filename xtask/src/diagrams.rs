@@ -43,6 +43,16 @@ const TABLE: &str = "## Every message in every state
 
 ";
 
+const UNREACHABLE: &str = "
+## What no run of the simulator reaches
+
+Everything else that is legal above must come in `cargo xtask sim --minutes 10`, and none of this
+in any run.
+
+";
+/// Where the reasons for that are, from the root.
+const REASONS: &str = "sdp-socket/sim/src/judge/unreachable.md";
+
 /// Writes the page.
 ///
 /// # Errors
@@ -60,10 +70,11 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui) -> anyhow::Result<bool> {
 /// # Errors
 /// When a snapshot cannot be read or understood.
 pub(crate) fn page(root: &Path) -> anyhow::Result<String> {
-    let read = |name: &str| {
-        let path = root.join(TESTS).join(name);
+    let read_file = |name: &Path| {
+        let path = root.join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
+    let read = |name: &str| read_file(&Path::new(TESTS).join(name));
     Ok([
         HEAD,
         PHASES,
@@ -72,6 +83,8 @@ pub(crate) fn page(root: &Path) -> anyhow::Result<String> {
         &diagram(&read("modes.txt")?)?,
         TABLE,
         &read("table.md")?,
+        UNREACHABLE,
+        &read_file(Path::new(REASONS))?,
     ]
     .concat())
 }

@@ -133,10 +133,18 @@ impl Coverage {
         }
     }
 
-    /// Legal cases of a kind that were not reached.
+    /// Cases of a kind that can be reached, and were not.
     pub(crate) fn missed(&self, messages: bool) -> Vec<Case> {
-        let legal = LEGAL.of_kind(messages).copied();
+        let legal = LEGAL.to_reach(messages).copied();
         legal.filter(|case| self.of(case).times == 0).collect()
+    }
+
+    /// Cases that were reached although a reason is given why that cannot be.
+    pub(crate) fn refuted(&self) -> Vec<Case> {
+        let cases = LEGAL.cases.iter().copied();
+        cases
+            .filter(|case| self.of(case).times > 0 && case.why_unreachable().is_some())
+            .collect()
     }
 
     /// How often a case was reached.

@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 const MESSAGES: &str = include_str!("../../../../sdp-core/src/tests/table.md");
 const PHASES: &str = include_str!("../../../../sdp-core/src/tests/phases.txt");
 const MODES: &str = include_str!("../../../../sdp-core/src/tests/modes.txt");
+/// `cargo xtask diagrams` puts it on the page of the tables.
+const UNREACHABLE: &str = include_str!("unreachable.md");
 
 /// Something that can happen to a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -40,33 +42,15 @@ impl Case {
 
     /// Why no run can reach it, if none can.
     pub(crate) fn why_unreachable(&self) -> Option<&'static str> {
-        match *self {
-            Self::Message { message, state } => match (message, state) {
-                ("SrcAvailCancel", "accepted") => {
-                    Some("a cancel follows an advert, so it is never the first message")
-                }
-                ("SrcAvailCancel", "peer has closed") => {
-                    Some("DisConn goes when no advert is open, so there is nothing to cancel")
-                }
-                ("SrcAvailCancel", "is asked to move") => {
-                    Some("SuspComm goes when no advert is open, so there is nothing to cancel")
-                }
-                ("ModeChange 00", "asks to move") => {
-                    Some("the stacks that enter Buffered mode do not speak SuspComm")
-                }
-                ("ModeChange 90", _) => {
-                    Some("our sending half is never Buffered, so nobody can call it back")
-                }
-                _ => None,
-            },
-            Self::Step { from, input, .. } => match (from, input) {
-                ("Handshake", "close()") => {
-                    Some("before the handshake is over no program has a stream to close")
-                }
-                _ => None,
-            },
-        }
+        let name = self.to_string();
+        reasons().find_map(|(case, why)| (case == name).then_some(why))
     }
+}
+
+/// What no run can reach, and why.
+fn reasons() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let rows = UNREACHABLE.lines().skip(2).map(cells);
+    rows.filter_map(|mut row| Some((row.next()?, row.next()?)))
 }
 
 /// What the snapshots call legal.
@@ -123,6 +107,12 @@ impl Legal {
         Self { states, cases }
     }
 
+    /// Messages in states, or changes of phase and mode, that a run can reach.
+    pub(crate) fn to_reach(&self, messages: bool) -> impl Iterator<Item = &Case> {
+        let cases = self.of_kind(messages);
+        cases.filter(|case| case.why_unreachable().is_none())
+    }
+
     /// Messages in states, or changes of phase and mode.
     pub(crate) fn of_kind(&self, messages: bool) -> impl Iterator<Item = &Case> {
         let cases = self.cases.iter();
@@ -150,7 +140,10 @@ mod tests {
     /// A reason for something that is not legal any more explains nothing.
     #[test]
     fn what_is_unreachable_is_legal() {
-        let unreachable = LEGAL.cases.iter().filter(|c| c.why_unreachable().is_some());
-        assert_eq!(unreachable.count(), 6);
+        let legal: Vec<_> = LEGAL.cases.iter().map(Case::to_string).collect();
+        for (case, why) in reasons() {
+            assert!(legal.iter().any(|name| name == case), "{case}");
+            assert!(!why.is_empty(), "{case}");
+        }
     }
 }
