@@ -207,6 +207,9 @@ pub(crate) struct VmTestOptions {
     /// Virtual time counts instructions: slower, repeatable.
     #[arg(long)]
     pub(crate) icount: bool,
+    /// What the job `cost` counts becomes what is checked in, xtask/guest/cost.json.
+    #[arg(long)]
+    pub(crate) write_cost: bool,
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
     #[arg(long, value_name = "FILE", value_parser = parse_report)]

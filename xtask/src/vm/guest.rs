@@ -48,6 +48,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) link: Option<Link>,
     /// Whether virtual time counts instructions, on one processor.
     pub(crate) counted: bool,
+    /// A plugin of the emulator and the file that it writes.
+    pub(crate) plugin: Option<(PathBuf, PathBuf)>,
     /// The guest is ended after this long.
     pub(crate) total_max: Duration,
 }
@@ -140,7 +142,14 @@ impl Guest<'_> {
             .args(["-serial", "stdio"])
             .args(["-device", "virtio-rng-pci"]);
         if self.counted {
-            qemu.args(["-icount", "shift=0,sleep=off"]);
+            // Idle time passes as on the wall: while this machine fetches a file for the guest, the
+            // guest's time-outs must not run out.
+            qemu.args(["-icount", "shift=0,sleep=on"]);
+        }
+        if let Some((plugin, out)) = &self.plugin {
+            let mut option = joined("file=", plugin);
+            option.push_str(&joined(",out=", out));
+            qemu.arg("-plugin").arg(option);
         }
         share(&mut qemu, "host", Path::new("/"), ",readonly=on");
         share(&mut qemu, "share", &self.folder, "");

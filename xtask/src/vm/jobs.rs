@@ -42,6 +42,10 @@ pub(super) enum Evidence {
     Conversation,
     /// The report of `hw-test` and its page, in the folder of the first guest.
     HwTest,
+    /// Instructions, counted in each of two boots.
+    Cost,
+    /// What each program has measured, round by round.
+    Performance,
 }
 
 /// Something to run in a guest.
@@ -61,6 +65,8 @@ pub(super) struct Job {
     pub(super) with_sdp: bool,
     /// Whether one guest reaches the other by ssh.
     pub(super) with_ssh: bool,
+    /// Whether it needs the small C programs.
+    pub(super) with_probes: bool,
     /// How its outcome is read.
     pub(super) reading: Reading,
     /// What else is judged once it has succeeded.
@@ -92,6 +98,8 @@ const PEER_GONE: &str = include_str!("../../guest/jobs/peer_gone.sh");
 const KEYS: &str = include_str!("../../guest/jobs/keys.sh");
 /// One at a time: each of these tests has its own threads already.
 const STREAM: &str = "\"$TEST\" --include-ignored --test-threads=1\n";
+const COST: &str = include_str!("../../guest/jobs/cost.sh");
+const PERFORMANCE: &str = include_str!("../../guest/jobs/performance.sh");
 const STREAM_RDMA: &str = "stream_rdma";
 const CONFORMANCE_NOBODY: &str = include_str!("../../guest/jobs/conformance_nobody.sh");
 
@@ -125,6 +133,14 @@ pub(super) const JOBS: &[Job] = &[
     job("keys", LOOP, BOTH, KEYS).test("keys_rdma").short(),
     job("soak", LOOP, BOTH, SOAK).sdp(),
     job("kill", LOOP, BOTH, KILL).sdp(),
+    job("cost", LOOP, RXE, COST)
+        .sdp()
+        .probes()
+        .judged(Evidence::Cost),
+    job("performance", LOOP, RXE, PERFORMANCE)
+        .sdp()
+        .probes()
+        .judged(Evidence::Performance),
     job("hw-test-alone", LOOP, RXE, HW_TEST_ALONE).sdp(),
     job("rping", PAIR, BOTH, RPING).short(),
     job("netem", PAIR, RXE, NETEM),
@@ -163,6 +179,7 @@ const fn job(
         test: None,
         with_sdp: false,
         with_ssh: false,
+        with_probes: false,
         reading: Reading::Status,
         evidence: None,
         short: false,
@@ -189,6 +206,11 @@ impl Job {
 
     const fn ssh(mut self) -> Self {
         self.with_ssh = true;
+        self
+    }
+
+    const fn probes(mut self) -> Self {
+        self.with_probes = true;
         self
     }
 

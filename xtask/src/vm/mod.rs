@@ -4,12 +4,15 @@
 //! read-only and runs the programs that were built there.
 
 mod capture;
+mod cost;
 mod guest;
 mod hw_report;
 mod image;
 mod initrd;
 mod jobs;
 mod packages;
+mod performance;
+mod probes;
 mod siw;
 mod vmlinux;
 mod wire;
@@ -24,6 +27,7 @@ use anyhow::{Context, bail};
 use self::guest::{Guest, Link};
 use self::image::Image;
 use self::jobs::{Device, Evidence, JOBS, Job, Reading, TOTAL_MAX, Topology};
+use self::probes::Probes;
 use crate::binaries::Binaries;
 use crate::cli::{Devices, VmTestOptions};
 use crate::libtest;
@@ -48,9 +52,14 @@ struct Case {
 struct Lab {
     image: Image,
     binaries: Binaries,
+    /// For the jobs that need them.
+    probes: Option<Probes>,
+    /// The workspace.
+    root: PathBuf,
     /// Where guests leave their files.
     folder: PathBuf,
     counted: bool,
+    write_cost: bool,
 }
 
 /// Runs the chosen jobs and reports; `Ok(true)` exactly when none failed.
@@ -65,7 +74,7 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &VmTestOptions) -> an
     if cases.is_empty() {
         bail!("no job matches: leave out --filter to see their names");
     }
-    let lab = Lab::ready(workspace, ui, &cases, options.icount)?;
+    let lab = Lab::ready(workspace, ui, &cases, options)?;
     let mut steps = Steps::new(ui);
     lab.run("", &cases, &mut steps)?;
     steps.finish("vm-test", workspace, options.json.as_ref())
@@ -97,7 +106,7 @@ pub(crate) fn short_steps(
     let cases = chosen(&options);
     let mut lab = None;
     steps.step("vm.ready", |_| {
-        lab = Some(Lab::ready(workspace, ui, &cases, false)?);
+        lab = Some(Lab::ready(workspace, ui, &cases, &options)?);
         Ok(Tally {
             passed: 1,
             ..Tally::default()
@@ -161,7 +170,7 @@ impl Lab {
         workspace: &Workspace,
         ui: &Ui,
         cases: &[Case],
-        counted: bool,
+        options: &VmTestOptions,
     ) -> anyhow::Result<Self> {
         let mut needs = packages::BOOT.to_vec();
         needs.extend(packages::DEVICES);
@@ -177,11 +186,17 @@ impl Lab {
         tests.dedup();
         let with_sdp = cases.iter().any(|case| case.job.with_sdp);
         let with_siw = cases.iter().any(|case| case.device == Some(Device::Siw));
+        let with_probes = cases.iter().any(|case| case.job.with_probes);
+        let probes = with_probes
+            .then(|| Probes::build(ui, &workspace.root, &workspace.target.join("vm-probes")));
         Ok(Self {
             image: Image::ready(ui, with_siw)?,
             binaries: Binaries::build(workspace, ui, &tests, with_sdp)?,
+            probes: probes.transpose()?,
+            root: workspace.root.clone(),
             folder: workspace.target.join("vm-test"),
-            counted,
+            counted: options.icount,
+            write_cost: options.write_cost,
         })
     }
 
@@ -198,11 +213,18 @@ impl Lab {
         let folder = self.folder.join(case.name());
         empty(&folder)?;
         let script = self.script(case)?;
+        if case.job.evidence == Some(Evidence::Cost) {
+            return self.cost(case, &folder, &script, progress);
+        }
         if !case.is_pair_of_guests() {
             let outcome = self
                 .guest(&folder, &script, None)
                 .run(|line| progress.note(line))?;
-            return Ok(read(case.job.reading, &outcome));
+            let tally = read(case.job.reading, &outcome);
+            return match case.job.evidence {
+                Some(Evidence::Performance) if tally.failed == 0 => performance::judge(&folder),
+                _ => Ok(tally),
+            };
         }
         let link = folder.join("link");
         fs::create_dir_all(&link).with_context(|| format!("cannot make {}", link.display()))?;
@@ -239,6 +261,32 @@ impl Lab {
         Ok(sum(guests, judged))
     }
 
+    /// Two boots one after the other, each of which counts.
+    fn cost(
+        &self,
+        case: &Case,
+        folder: &Path,
+        script: &str,
+        progress: &Progress,
+    ) -> anyhow::Result<Tally> {
+        let plugin = self.probes()?.plugin();
+        let boots = ["0", "1"].map(|boot| folder.join(boot));
+        for boot in &boots {
+            let mut guest = self.guest(boot, script, None);
+            guest.counted = true;
+            guest.plugin = Some((plugin.clone(), boot.join("marks.txt")));
+            let tally = read(case.job.reading, &guest.run(|line| progress.note(line))?);
+            if tally.failed > 0 {
+                return Ok(tally);
+            }
+        }
+        cost::judge(&self.root, &boots, &self.image.kernel, self.write_cost)
+    }
+
+    fn probes(&self) -> anyhow::Result<&Probes> {
+        self.probes.as_ref().context("the probes were not built")
+    }
+
     fn guest(&self, folder: &Path, script: &str, link: Option<Link>) -> Guest<'_> {
         Guest {
             image: &self.image,
@@ -246,6 +294,7 @@ impl Lab {
             script: script.to_owned(),
             link,
             counted: self.counted,
+            plugin: None,
             total_max: TOTAL_MAX,
         }
     }
@@ -263,6 +312,10 @@ impl Lab {
         }
         if let Some(name) = case.job.test {
             export("TEST", self.binaries.test(name)?);
+        }
+        if case.job.with_probes {
+            export("MARK", &self.probes()?.mark());
+            export("RSETUP", &self.probes()?.rsetup());
         }
         if let (Some(topology), Some(device)) = (case.job.topology, case.device) {
             script.push_str(&format!("{} {}\n", topology.function(), device.name()));

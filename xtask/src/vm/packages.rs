@@ -49,6 +49,11 @@ pub(crate) const SSH: &[Need] = &[
     need("dropbear", "dropbear-bin"),
     need("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
 ];
+/// What building small C programs needs.
+pub(crate) const PROBES: &[Need] = &[
+    need("cc", "gcc"),
+    need("/usr/include/rdma/rsocket.h", "librdmacm-dev"),
+];
 /// What building a kernel module needs.
 pub(crate) const MODULE: &[Need] = &[need("gcc-12", "gcc-12"), need("make", "make")];
 

@@ -1,0 +1,186 @@
+//! What the job `performance` has measured, beside what is promised.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::step::Tally;
+
+/// Rounds; in each, every program runs once.
+const ROUNDS: usize = 5;
+/// The programs of perftest write MB where they mean MiB.
+const MIB: f64 = 1_048_576.0;
+
+/// Where a figure stands in what a program has said. All are as of speeds: more is better.
+#[derive(Debug, Clone, Copy)]
+enum Figure {
+    /// Our report: throughput.
+    Report,
+    /// Our report: one over the time one way.
+    ReportOneWay,
+    /// Our report: one over the time of a connect.
+    ReportConnect,
+    /// Gb/s of rstream.
+    Rstream,
+    /// One over rstream's time one way.
+    RstreamOneWay,
+    /// Average of perftest.
+    Perftest,
+    /// One over a time that stands alone.
+    Alone,
+}
+
+/// At least so many times as fast as another program.
+#[derive(Debug, Clone, Copy)]
+struct Promise {
+    name: &'static str,
+    ours: (&'static str, Figure),
+    theirs: (&'static str, Figure),
+    at_least: f64,
+}
+
+const PROMISES: [Promise; 6] = [
+    Promise {
+        name: "64 KiB beside rstream",
+        ours: ("sdp.64K", Figure::Report),
+        theirs: ("rstream.64K", Figure::Rstream),
+        at_least: 1.1,
+    },
+    Promise {
+        name: "1 MiB beside rstream",
+        ours: ("sdp.1M", Figure::Report),
+        theirs: ("rstream.1M", Figure::Rstream),
+        at_least: 1.1,
+    },
+    Promise {
+        name: "Read ZCopy beside ib_read_bw",
+        ours: ("sdp.read", Figure::Report),
+        theirs: ("ib_read_bw", Figure::Perftest),
+        at_least: 0.9,
+    },
+    Promise {
+        name: "Write ZCopy beside ib_write_bw",
+        ours: ("sdp.write", Figure::ReportOneWay),
+        theirs: ("ib_write_bw", Figure::Perftest),
+        at_least: 0.9,
+    },
+    Promise {
+        name: "64 B one way beside rstream",
+        ours: ("sdp.64", Figure::ReportOneWay),
+        theirs: ("rstream.64", Figure::RstreamOneWay),
+        at_least: 1.0,
+    },
+    Promise {
+        name: "set-up beside rsockets",
+        ours: ("sdp.conn", Figure::ReportConnect),
+        theirs: ("rsetup", Figure::Alone),
+        at_least: 1.0,
+    },
+];
+
+/// Compares what stands in `folder`, round by round.
+///
+/// # Errors
+/// When a program has left no figure.
+pub(super) fn judge(folder: &Path) -> anyhow::Result<Tally> {
+    let said = folder.join("said");
+    let mut tally = Tally::default();
+    for promise in PROMISES {
+        let speeds = |(name, figure): (&str, Figure)| -> anyhow::Result<Vec<f64>> {
+            let each = (1..=ROUNDS).map(|round| {
+                let path = said.join(format!("{name}.{round}"));
+                let text = fs::read_to_string(&path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                let speed = figure.of(&text).filter(|speed| *speed > 0.0);
+                speed.with_context(|| format!("no figure in {}", path.display()))
+            });
+            each.collect()
+        };
+        let (ours, theirs) = (speeds(promise.ours)?, speeds(promise.theirs)?);
+        let ratio = median(ours.iter().zip(&theirs).map(|(a, b)| a / b).collect());
+        let line = format!(
+            "{}: {ratio:.2} times as fast, promised {}\n",
+            promise.name, promise.at_least
+        );
+        tally.output.push_str(&line);
+        if ratio >= promise.at_least {
+            tally.passed += 1;
+        } else {
+            tally.failed += 1;
+        }
+    }
+    Ok(tally)
+}
+
+impl Figure {
+    /// GB/s, or the inverse of µs.
+    fn of(self, said: &str) -> Option<f64> {
+        match self {
+            Self::Report => report(said)?["gb_per_s"]["median"].as_f64(),
+            Self::ReportOneWay => report(said)?["us_p50"]["median"].as_f64().map(f64::recip),
+            Self::ReportConnect => report(said)?["us_p50"]["median"].as_f64().map(f64::recip),
+            // name bytes xfers iters total time Gb/sec usec/xfer
+            Self::Rstream => Some(last_row(said, 8)?[6] / 8.0),
+            Self::RstreamOneWay => Some(last_row(said, 8)?[7].recip()),
+            // bytes iterations peak average rate
+            Self::Perftest => Some(last_row(said, 5)?[3] * MIB / 1e9),
+            Self::Alone => said.trim().parse::<f64>().ok().map(f64::recip),
+        }
+    }
+}
+
+/// The first result of a report of ours.
+fn report(said: &str) -> Option<Value> {
+    let mut report: Value = serde_json::from_str(said).ok()?;
+    Some(report["results"].get_mut(0)?.take())
+}
+
+/// The last line of `columns` words of which the last one is a number; words that are none are NaN.
+fn last_row(said: &str, columns: usize) -> Option<Vec<f64>> {
+    said.lines().rev().find_map(|line| {
+        let words = line.split_whitespace();
+        let row: Vec<f64> = words.map(|word| word.parse().unwrap_or(f64::NAN)).collect();
+        (row.len() == columns && row.last().is_some_and(|last| !last.is_nan())).then_some(row)
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RSTREAM: &str = "\
+name      bytes   xfers   iters   total       time     Gb/sec    usec/xfer
+custom    64k     300     1       37m         0.48s      0.66     797.63
+";
+    const PERFTEST: &str = "\
+ #bytes     #iterations    BW peak[MB/sec]    BW average[MB/sec]   MsgRate[Mpps]
+ 1048576    50               58.33              58.14  		   0.000058
+---------------------------------------------------------------------------------------
+";
+
+    #[test]
+    fn figures_are_found_in_what_programs_print() {
+        let of = |figure: Figure, text: &str| figure.of(text).unwrap();
+        assert!((of(Figure::Rstream, RSTREAM) - 0.0825).abs() < 1e-9);
+        assert!((of(Figure::RstreamOneWay, RSTREAM) - 1.0 / 797.63).abs() < 1e-9);
+        assert!((of(Figure::Perftest, PERFTEST) - 0.060_964).abs() < 1e-5);
+        assert!((of(Figure::Alone, "250.0\n") - 0.004).abs() < 1e-9);
+        let report = r#"{ "results": [{ "gb_per_s": { "median": 0.5 } }] }"#;
+        assert!((of(Figure::Report, report) - 0.5).abs() < 1e-9);
+        let report = r#"{ "results": [{ "us_p50": { "median": 20.0 } }] }"#;
+        assert!((of(Figure::ReportOneWay, report) - 0.05).abs() < 1e-9);
+        assert_eq!(Figure::Perftest.of("Couldn't connect"), None);
+    }
+
+    #[test]
+    fn the_middle_round_counts() {
+        assert_eq!(median(vec![9.0, 1.0, 5.0]), 5.0);
+    }
+}
