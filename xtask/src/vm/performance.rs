@@ -20,6 +20,8 @@ enum Figure {
     Report,
     /// Our report: one over the time one way.
     ReportOneWay,
+    /// Our report: throughput of single MiBs by the time that each takes one way.
+    ReportMib,
     /// Our report: one over the time of a connect.
     ReportConnect,
     /// Gb/s of rstream.
@@ -62,7 +64,7 @@ const PROMISES: [Promise; 6] = [
     },
     Promise {
         name: "Write ZCopy beside ib_write_bw",
-        ours: ("sdp.write", Figure::ReportOneWay),
+        ours: ("sdp.write", Figure::ReportMib),
         theirs: ("ib_write_bw", Figure::Perftest),
         at_least: 0.9,
     },
@@ -120,6 +122,7 @@ impl Figure {
         match self {
             Self::Report => report(said)?["gb_per_s"]["median"].as_f64(),
             Self::ReportOneWay => report(said)?["us_p50"]["median"].as_f64().map(f64::recip),
+            Self::ReportMib => Some(MIB / 1e3 / report(said)?["us_p50"]["median"].as_f64()?),
             Self::ReportConnect => report(said)?["us_p50"]["median"].as_f64().map(f64::recip),
             // name bytes xfers iters total time Gb/sec usec/xfer
             Self::Rstream => Some(last_row(said, 8)?[6] / 8.0),
@@ -176,6 +179,8 @@ custom    64k     300     1       37m         0.48s      0.66     797.63
         assert!((of(Figure::Report, report) - 0.5).abs() < 1e-9);
         let report = r#"{ "results": [{ "us_p50": { "median": 20.0 } }] }"#;
         assert!((of(Figure::ReportOneWay, report) - 0.05).abs() < 1e-9);
+        // In the unit of what it is compared with.
+        assert!((of(Figure::ReportMib, report) - 52.4288).abs() < 1e-9);
         assert_eq!(Figure::Perftest.of("Couldn't connect"), None);
     }
 
