@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::budget::Budget;
 use crate::connecting::Connecting;
 use crate::driver::{Conn, Diagnosis};
+use crate::lent::Lent;
 use crate::listener::Listening;
 use crate::park::{Runtime, ThreadRuntime};
 use crate::sync::lock;
@@ -34,6 +35,7 @@ pub struct Context {
     cm: Arc<dyn EventChannel>,
     comp: Arc<dyn CompChannel>,
     pub(crate) budget: Arc<Budget>,
+    lent: Arc<Lent>,
     tokens: AtomicU64,
     peers: Mutex<Peers>,
     timers: Mutex<BinaryHeap<Reverse<(Instant, CqToken)>>>,
@@ -90,12 +92,14 @@ impl Context {
     ) -> Result<Arc<Self>, VerbsError> {
         let cm = provider.create_event_channel()?;
         let comp = provider.create_comp_channel()?;
+        let lent = Lent::within(provider.limits().registered_max);
         Ok(Arc::new(Self {
             provider,
             runtime,
             cm,
             comp,
             budget,
+            lent,
             tokens: AtomicU64::new(1),
             peers: Mutex::default(),
             timers: Mutex::default(),
@@ -426,6 +430,11 @@ impl Context {
         let (start, region) = registered.range(..=at).next_back()?;
         let region = region.upgrade()?;
         (at + len <= start + region.len()).then_some(region)
+    }
+
+    /// The bound on what calls have registered.
+    pub(crate) fn lent(&self) -> &Arc<Lent> {
+        &self.lent
     }
 
     pub(crate) fn is_registered(&self, at: usize, len: usize) -> bool {

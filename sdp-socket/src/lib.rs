@@ -45,6 +45,7 @@ mod connecting;
 mod context;
 mod driver;
 mod error;
+mod lent;
 mod listener;
 mod liveness;
 mod options;

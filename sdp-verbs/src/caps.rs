@@ -60,4 +60,7 @@ pub struct Limits {
     pub accept_data_max: usize,
     /// Private data bytes in a reject.
     pub reject_data_max: usize,
+    /// Bytes of memory that this process may have registered at once, message buffers included,
+    /// where a limit is known beforehand; otherwise `usize::MAX`.
+    pub registered_max: usize,
 }

@@ -1,5 +1,5 @@
-//! What several adverts at once gain: one large send, in virtual time, so that the figures are
-//! exact.
+//! One large send, in virtual time, so that the figures are exact: what several adverts at once
+//! gain, and how it gets on where little memory may be registered.
 
 use std::cell::Cell;
 use std::io::{IoSliceMut, Write};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use sdp_socket::{Builder, Context, RecvFlags, Stats, ZcopyThreshold};
 use sdp_verbs::Provider;
-use sdp_verbs::sim::{Drive, Fabric, Faults, SimOptions, SimProvider, Timing};
+use sdp_verbs::sim::{Drive, Fabric, Fault, FaultCounts, Faults, SimOptions, SimProvider, Timing};
 
 use crate::actor::{Actor, wait};
 use crate::program::ADDRESS;
@@ -30,11 +30,11 @@ fn timing() -> Timing {
 }
 
 /// Sends [`LEN`] bytes in one call to a reader that asks for as many, with room for `send_buffer`
-/// bytes of open adverts. How long it took, and what the sender's engine says.
-fn send_once(send_buffer: usize) -> (Duration, Stats) {
+/// bytes of open adverts. How long it took, what the sender's engine says, and what happened.
+fn send_once(send_buffer: usize, options: &SimOptions) -> (Duration, Stats, FaultCounts) {
     let fabric = Fabric::new(1, Drive::Stepped, timing(), Faults::default());
     let machines = [0, 1].map(|_| {
-        let node = fabric.node(SimOptions::default());
+        let node = fabric.node(*options);
         let seat = Seat::new(Arc::clone(&node), 0);
         let context = Context::new(
             Arc::clone(&node) as Arc<dyn Provider>,
@@ -69,7 +69,8 @@ fn send_once(send_buffer: usize) -> (Duration, Stats) {
     ];
     stage.wings().borrow_mut().extend(actors);
     stage.run().expect("both programs end");
-    result.take().expect("the sender has ended")
+    let (time, stats) = result.take().expect("the sender has ended");
+    (time, stats, fabric.fault_counts())
 }
 
 fn read_all(builder: &Builder, listening: &Cell<bool>, connected: &Cell<bool>) {
@@ -117,10 +118,11 @@ fn write_all(
 #[test]
 fn several_adverts_are_faster_than_one() {
     let rate = |time: Duration| LEN as f64 / time.as_secs_f64() / 1e9;
-    let (one, stats) = send_once(MIB);
+    let options = SimOptions::default();
+    let (one, stats, _) = send_once(MIB, &options);
     assert_eq!(stats.tx_adverts_open_max, 1, "{stats:?}");
     assert_eq!(stats.tx_bytes_written, 0, "{stats:?}");
-    let (several, stats) = send_once(4 * MIB);
+    let (several, stats, _) = send_once(4 * MIB, &options);
     assert!(stats.tx_adverts_open_max >= 2, "{stats:?}");
     let gain = rate(several) / rate(one);
     println!(
@@ -130,4 +132,20 @@ fn several_adverts_are_faster_than_one() {
         rate(several),
     );
     assert!(gain >= 1.15, "{gain}");
+}
+
+/// A call may lend the adapter half of what may be registered, and is copied where it would need
+/// more: its own message buffers, and the peer's, would be refused otherwise, again and again.
+#[test]
+fn a_large_call_leaves_memory_for_message_buffers() {
+    let max = 3 * MIB;
+    let mut options = SimOptions {
+        registered_max: max,
+        ..SimOptions::default()
+    };
+    options.limits.registered_max = max;
+    let (time, stats, faults) = send_once(4 * MIB, &options);
+    println!("{time:?}");
+    assert_eq!(faults.of(Fault::RegisteredExhausted), 0);
+    assert!(stats.tx_bytes_zcopy >= MIB as u64 / 2, "{stats:?}");
 }

@@ -390,7 +390,7 @@ impl Conn {
                     inner.read_ahead.insert(mem, Arc::new(memory));
                 }
                 let memory = inner.read_ahead.find(&mem).expect("inserted above");
-                memory.sge(at, len, self.context.provider())
+                memory.sge(at, len, &self.context)
             }
         }
     }

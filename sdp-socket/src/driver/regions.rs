@@ -197,12 +197,16 @@ impl CallMemory {
             },
             None => {
                 let end = (at + len.max(REGISTERED_AT_ONCE)).min(piece.end);
+                let share = context.lent().take(end - at)?;
                 // SAFETY: the invariant of this type keeps the memory valid and unreferenced; the
                 // region goes with this value, and the call does not end before its requests and
                 // keys.
                 let region = unsafe { context.provider().register(ptr, end - at, access) }?;
-                let start = at;
-                Registered { start, end, region }
+                Registered {
+                    start: at,
+                    end,
+                    region: share.with(region),
+                }
             }
         };
         let region = Arc::clone(&part.region);
@@ -246,10 +250,11 @@ impl CallMemory {
             Access::REMOTE_WRITE => right | Access::LOCAL_WRITE,
             _ => right,
         };
+        let share = context.lent().take(len)?;
         // SAFETY: the invariant of this type keeps the memory valid and unreferenced, and the call
         // does not end before the key of this region is dead, which is when it is deregistered.
         let region = unsafe { context.provider().register(ptr, len, access) }?;
-        Ok((region, ptr))
+        Ok((share.with(region), ptr))
     }
 }
 
@@ -455,12 +460,7 @@ impl PrivateMemory {
     ///
     /// # Errors
     /// The provider's.
-    pub(crate) fn sge(
-        &self,
-        at: usize,
-        len: usize,
-        provider: &dyn Provider,
-    ) -> Result<Sge, VerbsError> {
+    pub(crate) fn sge(&self, at: usize, len: usize, context: &Context) -> Result<Sge, VerbsError> {
         let part = self
             .mem
             .slice(at, len)
@@ -470,10 +470,12 @@ impl PrivateMemory {
             None => {
                 let addr = NonNull::new(self.mem.as_ptr()).expect("made from one that is not null");
                 let whole = self.mem.len();
+                let provider = context.provider();
+                let share = context.lent().take(whole)?;
                 // SAFETY: the vector lives as long as the region, which is dropped before it, and
                 // is never touched through a reference.
                 let made = unsafe { provider.register(addr, whole, sink_access(provider)) }?;
-                self.region.get_or_init(|| made)
+                self.region.get_or_init(|| share.with(made))
             }
         };
         Ok(Sge {

@@ -127,7 +127,7 @@ pub(super) fn into_several_elements(rig: &Rig<'_>) -> Verdict {
 }
 
 pub(super) fn large_and_unaligned(rig: &Rig<'_>) -> Verdict {
-    let len = rig.limits().rdma_len_max.min(3 << 20) - 100;
+    let len = rig.large() - 100;
     let setup = Setup::new(rig, len + 100, 13, len)?;
     ensure_eq!(
         setup.read(&[setup.target.sge(7, len)], setup.shown.addr)?,

@@ -112,7 +112,7 @@ pub(super) fn from_several_elements(rig: &Rig<'_>) -> Verdict {
 }
 
 pub(super) fn large_and_unaligned(rig: &Rig<'_>) -> Verdict {
-    let len = rig.limits().rdma_len_max.min(3 << 20) - 100;
+    let len = rig.large() - 100;
     let setup = Setup::new(rig, len + 100, 13, len)?;
     setup.write(&[setup.source.sge(7, len)], setup.shown.addr)?;
     ensure!(

@@ -30,6 +30,7 @@ pub(crate) const LIMITS: Limits = Limits {
     connect_data_max: PRIVATE_DATA_MAX,
     accept_data_max: PRIVATE_DATA_MAX,
     reject_data_max: PRIVATE_DATA_MAX,
+    registered_max: usize::MAX,
 };
 
 /// Verbs between processes of one machine. One instance is one end point; several may live in one

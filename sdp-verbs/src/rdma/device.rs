@@ -6,6 +6,9 @@ use std::path::Path;
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, Mutex, Weak};
 
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+
 use super::options::RdmaOptions;
 use super::region::RdmaRegion;
 use super::sys::{self, Library};
@@ -404,7 +407,19 @@ fn limits(transport: Transport, attr: &sys::ibv_device_attr, port: &sys::ibv_por
         connect_data_max: CONNECT_DATA_MAX,
         accept_data_max: ACCEPT_DATA_MAX,
         reject_data_max: REJECT_DATA_LEN - 1,
+        registered_max: lockable(),
     }
+}
+
+/// Bytes that the kernel lets this process lock: RLIMIT_MEMLOCK, which does not bind who has
+/// CAP_IPC_LOCK.
+fn lockable() -> usize {
+    let free =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    let limit = getrlimit(Resource::Memlock).current;
+    limit.filter(|_| !free).map_or(usize::MAX, |bytes| {
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    })
 }
 
 fn caps(transport: Transport, attr: &sys::ibv_device_attr, windows: bool) -> Caps {

@@ -31,6 +31,7 @@ impl Default for SimOptions {
                 connect_data_max: 92,
                 accept_data_max: 196,
                 reject_data_max: 148,
+                registered_max: usize::MAX,
             },
             registered_max: 1 << 40,
             poll_max: usize::MAX,

@@ -54,8 +54,19 @@ impl<'a> Rig<'a> {
             rdma_len_max: one.rdma_len_max.min(other.rdma_len_max),
             sge_max: one.sge_max.min(other.sge_max),
             read_depth_max: one.read_depth_max.min(other.read_depth_max),
+            registered_max: one.registered_max.min(other.registered_max),
             ..one
         }
+    }
+
+    /// Bytes of a large request. Both sides may be of one process, which has the memory registered
+    /// three times then, and message buffers.
+    pub(super) fn large(&self) -> usize {
+        let limits = self.limits();
+        limits
+            .rdma_len_max
+            .min(limits.registered_max / 6)
+            .min(3 << 20)
     }
 
     /// Skips the case unless both sides have a capability.
