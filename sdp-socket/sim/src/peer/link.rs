@@ -89,6 +89,8 @@ pub(super) struct Link {
     id: Arc<dyn CmId>,
     _listener: Option<Arc<dyn CmId>>,
     recvs: Vec<RecvBuf>,
+    /// Of these, those whose completion has not been polled.
+    posted: u16,
     /// Keys that are dying, and their memory, by the request that kills them.
     dying: BTreeMap<u64, Shown>,
     next_work: u64,
@@ -105,7 +107,7 @@ pub(super) struct Link {
     pub(super) peer_recv_len: usize,
     pub(super) peer_adverts: usize,
     pub(super) may_send: bool,
-    /// Receives have come back in error: nothing more will come.
+    /// Receives have come back in error, or none is left to come back: nothing more will come.
     pub(super) down: bool,
 }
 
@@ -160,6 +162,7 @@ impl Link {
             id,
             _listener: None,
             recvs,
+            posted: RECVS,
             dying: BTreeMap::new(),
             next_work: OTHER,
             next: 1,
@@ -482,6 +485,8 @@ impl Link {
         if self.qp.post_recv(wc.wr_id, buf).is_err() {
             // It is over; what came before is heard all the same.
             self.may_send = false;
+            self.posted -= 1;
+            self.down |= self.posted == 0;
         }
         let head = Head::decode(&bytes, bytes.len()).ok()?;
         self.seen = head.mseq;
@@ -515,5 +520,75 @@ impl Link {
         self.qp.set_error();
         self.id.disconnect();
         self.down = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use sdp_verbs::Rng;
+    use sdp_verbs::sim::{Drive, Fabric, Faults, SimOptions, Timing};
+
+    use super::*;
+    use crate::actor::Actor;
+    use crate::cli::Peer;
+    use crate::program::ADDRESS;
+
+    /// Two ends of a connection: who called, and who was called.
+    fn connected() -> [Link; 2] {
+        let fabric = Fabric::new(1, Drive::Eager, Timing::default(), Faults::none());
+        let habits = Habits::of(Peer::BcopyOnly, &mut Rng::new(1, 1));
+        let ends = Rc::new(RefCell::new([None, None]));
+        let nodes = [(); 2].map(|()| fabric.node(SimOptions::default()));
+        let mut actors: Vec<_> = nodes
+            .into_iter()
+            .enumerate()
+            .map(|(side, node)| {
+                let ends = Rc::clone(&ends);
+                Actor::new(format!("peer {side}"), side, move || {
+                    let to = ADDRESS.into();
+                    let link = match side {
+                        0 => Link::connect(&node, to, &habits),
+                        _ => Link::accept(&node, to, &habits, || {}),
+                    };
+                    ends.borrow_mut()[side] = Some(link.expect("a connection"));
+                })
+            })
+            .collect();
+        // The listener is there before it is called.
+        for side in [1, 0, 1, 0] {
+            actors[side].resume();
+        }
+        ends.take().map(|end| end.expect("an end"))
+    }
+
+    /// All receives had been used up when the connection went down, so none came back in error:
+    /// the peer waited for one for ever.
+    #[test]
+    fn a_connection_is_down_though_no_receive_was_left_to_be_flushed() {
+        let [mut caller, mut called] = connected();
+        assert!(called.poll().is_none());
+        let update = |link: &mut Link| link.say(Body::Data, Flags::empty(), &[]);
+        for _ in 1..RECVS {
+            assert!(update(&mut caller));
+        }
+        // The last credit is for a message that brings one.
+        assert!(update(&mut called));
+        assert!(caller.poll().is_some());
+        assert!(update(&mut caller));
+        caller.abort();
+        let heard = Rc::new(RefCell::new(0));
+        let count = Rc::clone(&heard);
+        let mut end = Actor::new("end".to_owned(), 1, move || {
+            while called.poll().is_some() {
+                *count.borrow_mut() += 1;
+            }
+            called.disconnect();
+        });
+        end.resume();
+        assert_eq!(*heard.borrow(), RECVS);
+        assert!(end.is_done());
     }
 }
