@@ -38,6 +38,8 @@ pub(crate) struct Credits {
     posted: u32,
     /// Of these, those that the driver has not seen: it may have no memory for them.
     unsure: u32,
+    /// The peer has a cancel to answer, and confirms nothing until then (§4.8): no credit comes back.
+    awaits_answer: bool,
     /// The driver has posted some of them since this was last asked.
     settled: bool,
     /// The limit named by the last message handed to the driver.
@@ -71,6 +73,7 @@ impl Credits {
             recv_mseq: 0,
             posted,
             unsure: 0,
+            awaits_answer: false,
             settled: false,
             told: posted,
             told_max: posted,
@@ -245,18 +248,25 @@ impl Credits {
     /// An update spends a credit of the peer's, which then owes one itself. Two sides that can
     /// offer only two buffers each would answer each other's updates for ever; so an update is
     /// answered only if it brings more than the one credit it cost, or this side is rich enough
-    /// for the exchange to end.
+    /// for the exchange to end. While the peer has a cancel to answer, the last updates are kept for
+    /// the moment at which it cannot.
     pub(crate) fn update_due(&self) -> bool {
         let gain = self.gain();
         if gain == 0 || !self.control_allowed() {
             return false;
         }
         let half = self.posted / 2;
-        if gain >= CONTROL_MIN && gain >= half {
+        let kept = if self.awaits_answer { CONTROL_MIN } else { 0 };
+        if gain >= CONTROL_MIN && gain >= half && self.available >= CONTROL_MIN + kept {
             return true;
         }
         let poor = self.known() < CONTROL_MIN;
         poor && (gain >= CONTROL_MIN || !self.last_was_update || self.payload_allowed())
+    }
+
+    /// Whether the peer has a cancel to answer.
+    pub(crate) const fn set_awaits_answer(&mut self, awaits: bool) {
+        self.awaits_answer = awaits;
     }
 
     /// A receive is to be posted.
@@ -542,5 +552,38 @@ mod tests {
         c.on_receive(&head(1, 0, 2, 0), false).unwrap();
         c.on_posted();
         assert!(c.update_due());
+    }
+
+    /// All credits went with updates while the peer, which confirmed nothing, wrote on; when it had
+    /// one left it could not answer the cancel.
+    #[test]
+    fn a_peer_that_has_a_cancel_to_answer_is_never_without_a_credit() {
+        let mut c = Credits::new(4);
+        c.start(8);
+        c.set_awaits_answer(true);
+        let (mut mseq, mut limit) = (0, 4);
+        let mut message = |c: &mut Credits, len| {
+            mseq += 1;
+            assert!(mseq <= limit, "no credit for message {mseq}");
+            c.on_receive(&head(mseq, 0, 8, len), false).unwrap();
+            c.on_posted();
+            c.on_receive_handed_out();
+            if c.update_due() {
+                let update = c.take();
+                let (bufs, ack) = c.stamp(update);
+                limit = ack + u32::from(bufs);
+            }
+            limit - mseq
+        };
+        let mut left = 4;
+        for _something_else in 0..2 {
+            while left >= PAYLOAD_MIN {
+                left = message(&mut c, 10);
+            }
+            left = message(&mut c, 0);
+        }
+        for _report_and_answer in 0..2 {
+            message(&mut c, 0);
+        }
     }
 }

@@ -29,7 +29,7 @@ use crate::time::Instant;
 use crate::timer::Timer;
 use crate::turns::Turns;
 
-use pipeline::Pipeline;
+use pipeline::{Cancel, Pipeline};
 use private::Private;
 use urgent::Urgent;
 use write::Writes;
@@ -376,6 +376,8 @@ impl Tx {
         self.flush_pend(sh);
         self.post_adverts(sh, now);
         self.flush_cancel(sh);
+        let awaits = matches!(self.pipeline.cancel, Cancel::Sent(_));
+        sh.credits.set_awaits_answer(awaits);
         sh.flush_kills();
         let settled = self.pipeline.is_empty() || mutant!(AdvertLostOnLeaving);
         let idle = settled && !self.writes.is_offered() && !sh.suspend.is_on();
