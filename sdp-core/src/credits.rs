@@ -281,6 +281,11 @@ impl Credits {
         self.settled = true;
     }
 
+    /// The driver has seen to all receives.
+    pub(crate) const fn all_posted(&self) -> bool {
+        self.unsure == 0
+    }
+
     /// Whether a message that had to wait for receives to be posted may go now.
     pub(crate) fn has_settled(&mut self) -> bool {
         let settled = core::mem::take(&mut self.settled);

@@ -62,6 +62,8 @@ pub(crate) struct Resize {
     own_len: u32,
     own_min: u32,
     own_max: u32,
+    /// The length before the one that the answer owed will name.
+    own_before: u32,
     owed: Owed,
     ask: Option<Ask>,
     /// The peer has said no; it is never asked again in this direction.
@@ -86,6 +88,7 @@ impl Resize {
             own_len: len,
             own_min: len,
             own_max: max,
+            own_before: len,
             owed: Owed::Nothing,
             ask: None,
             refused_larger: false,
@@ -127,6 +130,17 @@ impl Resize {
         }
     }
 
+    /// There is no memory for a receive of the length that the peer has asked for. It does not rely
+    /// on it before the answer, so the length stays what it was. Says whether there was a change.
+    pub(crate) fn give_growth_up(&mut self) -> bool {
+        let grows = matches!(self.owed, Owed::After(_));
+        if grows {
+            self.own_len = self.own_before;
+            self.owed = Owed::Now;
+        }
+        grows
+    }
+
     /// The peer asks for `size`, having seen our messages up to `mseq_ack`. `posted` receives are
     /// posted. Its request is disregarded if it crosses one of ours and it made the connection; it
     /// disregards ours if it accepted it. While memory is `scarce` no longer ones are granted.
@@ -161,6 +175,7 @@ impl Resize {
             }
             self.owed = Owed::After(posted.saturating_sub(u32::from(mutant!(ResizeInForceEarly))));
             let times = len / self.own_len;
+            self.own_before = self.own_len;
             self.own_len = len;
             return Ok(Change::Grown(times));
         }
@@ -304,7 +319,8 @@ impl Shared {
 
     /// Answers the peer, once it may rely on the answer.
     pub(crate) fn flush_resize_ack(&mut self) {
-        if self.resize.ack_due() && self.can_control() {
+        // A larger size is granted when there is memory for it: what is posted decides that.
+        if self.resize.ack_due() && self.credits.all_posted() && self.can_control() {
             self.resize.owed = Owed::Nothing;
             let size = self.resize.own_len;
             self.send(Outgoing::control(Body::ChRcvBufAck { size }));

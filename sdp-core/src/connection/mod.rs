@@ -415,8 +415,9 @@ impl Connection {
         let over_before = self.sh.out.error_set();
         let mut action = self.sh.out.poll(&mut self.sh.credits);
         if action.is_none() && self.sh.life.is_open() {
-            if self.sh.credits.has_settled() {
-                // With the last credit, only what is posted for certain counts.
+            // With the last credit, and for a larger size, only what is posted for certain counts.
+            let granted = self.sh.resize.ack_due() && self.sh.credits.all_posted();
+            if self.sh.credits.has_settled() || granted {
                 self.pump(self.pumped);
             }
             // The last message may have held credits back that are due now that it is out.

@@ -143,6 +143,11 @@ impl Buffers {
     /// The driver could not allocate `buf`.
     pub(super) fn on_unavailable(&mut self, sh: &mut Shared, now: Instant, buf: BufferId) {
         self.on_unposted(sh);
+        if sh.resize.give_growth_up() {
+            // What it had before serves.
+            self.free.push(buf);
+            return;
+        }
         self.fresh.push(buf);
         self.starved = true;
         sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);

@@ -117,12 +117,12 @@ fn a_nonblocking_receive_of_nothing_would_block() {
 #[test]
 fn the_last_credit_goes_for_a_receive_that_is_posted() {
     let mut lone = Lone::new(copying());
-    (lone.bufs, lone.no_memory) = (1, true);
+    (lone.bufs, lone.recv_len_max) = (1, 0);
     lone.peer(Body::Data, 10);
     lone.peer(Body::Data, 10);
     lone.peer(Body::ModeChange(ModeChange::RecvPipelined), 0);
     assert_eq!(lone.sent, []);
-    lone.no_memory = false;
+    lone.recv_len_max = u32::MAX;
     lone.pass(20_000_000);
     let [(head, _)] = lone.sent[..] else {
         panic!("not one update: {:?}", lone.sent);

@@ -59,6 +59,32 @@ fn a_larger_size_is_in_force_when_the_last_receive_of_the_old_one_is_used_up() {
     assert_eq!(lens(&mut lone), [8_000; 3]);
 }
 
+/// The larger size was granted whether or not there was memory: without it nothing was posted any
+/// more, and the connection stood still.
+#[test]
+fn a_size_that_there_is_no_memory_for_is_not_granted() {
+    for after in 0..4 {
+        let mut lone = Lone::new(config());
+        lens(&mut lone);
+        if after == 0 {
+            lone.recv_len_max = SMALL;
+        }
+        lone.peer(Body::ChRcvBuf { size: 8_000 }, 0);
+        for used_up in 1..4 {
+            if used_up == after {
+                assert!(!lone.mids().contains(&Mid::ChRcvBufAck));
+                lone.recv_len_max = SMALL;
+            }
+            lone.peer(Body::Data, 0);
+        }
+        let size = SMALL;
+        assert_eq!(lone.find(Mid::ChRcvBufAck).body, Body::ChRcvBufAck { size });
+        let lens = lens(&mut lone);
+        assert_eq!(lens.len(), 4, "{lens:?}");
+        assert!(lens[after..].iter().all(|len| *len == SMALL), "{lens:?}");
+    }
+}
+
 #[test]
 fn a_smaller_size_is_in_force_at_once_and_memory_is_given_back() {
     let mut lone = Lone::new(config());

@@ -203,16 +203,21 @@ impl Conn {
 
     fn post_recv(&self, inner: &mut Inner, now: Instant, buf: BufferId, len: usize) -> Outcome {
         let qp = qp_of(&inner.pair)?;
-        let fits = |memory: &&Arc<RecvBuf>| memory.mem().len() == len;
         let first = inner.first_recvs.pop();
-        let memory = match inner.recv_bufs.find(buf).filter(fits) {
+        let of_len = |memory: &&Arc<RecvBuf>| memory.mem().len() == len;
+        let memory = match inner.recv_bufs.find(buf).filter(of_len) {
             Some(memory) => memory,
             None => match self.recv_buffer(inner, &**qp, len, first) {
                 Ok((memory, held)) => inner.recv_bufs.insert(buf, memory, held),
                 Err(error) => {
-                    tracing::warn!(token = ?self.token, "no receive buffer: {error}");
-                    inner.engine.buffer_unavailable(now, buf);
-                    return Ok(());
+                    let longer = |memory: &&Arc<RecvBuf>| memory.mem().len() > len;
+                    // Of a length that was not granted in the end.
+                    let Some(memory) = inner.recv_bufs.find(buf).filter(longer) else {
+                        tracing::warn!(token = ?self.token, "no receive buffer: {error}");
+                        inner.engine.buffer_unavailable(now, buf);
+                        return Ok(());
+                    };
+                    memory
                 }
             },
         };

@@ -39,8 +39,8 @@ pub(in crate::tests) struct Lone {
     pub(in crate::tests) bufs: u16,
     /// Keys are made when the test says so, not at once.
     pub(in crate::tests) late_keys: bool,
-    /// There is no memory for receives.
-    pub(in crate::tests) no_memory: bool,
+    /// There is memory for receives of this length at most.
+    pub(in crate::tests) recv_len_max: u32,
 }
 
 /// A Hello such as any peer sends.
@@ -98,7 +98,7 @@ impl Lone {
             seen: 0,
             bufs: 8,
             late_keys: false,
-            no_memory: false,
+            recv_len_max: u32::MAX,
         };
         lone.drain();
         lone
@@ -141,7 +141,7 @@ impl Lone {
                     self.works.extend(send.work);
                     self.sent.push((head, send.invalidate));
                 }
-                Action::PostRecv { buf, .. } if self.no_memory => {
+                Action::PostRecv { buf, len } if len > self.recv_len_max => {
                     self.conn.buffer_unavailable(self.instant(), buf);
                 }
                 Action::PostRecv { buf, len } => {
