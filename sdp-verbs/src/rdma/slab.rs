@@ -1,6 +1,6 @@
 //! Private memory of messages: many buffers in one registered region.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::device::Device;
@@ -13,15 +13,28 @@ use crate::types::Access;
 /// Buffers begin at multiples of this, so that none shares a cache line with another.
 const ALIGN: usize = 64;
 
+/// Of buffers without this room there are powers of two: what a message has beside its payload.
+const HEAD_ROOM: usize = 64;
+
+/// Bytes of the shortest buffers, without that room.
+const SLOT_LEN_MIN: usize = 256;
+
 /// Bytes of a slab at least, and buffers in it.
 const SLAB_LEN_MIN: usize = 64 << 10;
 const SLAB_SLOTS_MIN: usize = 8;
+
+/// Length of the buffers that one of `len` bytes is taken from. There are few lengths: a slab of each
+/// is kept, and registered memory may be short.
+fn slot_len(len: usize) -> usize {
+    let payload = len.saturating_sub(HEAD_ROOM).max(SLOT_LEN_MIN);
+    (payload.next_power_of_two() + HEAD_ROOM).next_multiple_of(ALIGN)
+}
 
 /// All slabs of an instance, by the length of their buffers.
 #[derive(Debug)]
 pub(super) struct SlabPool {
     device: Arc<Device>,
-    classes: Mutex<HashMap<usize, Vec<Arc<Slab>>>>,
+    classes: Mutex<BTreeMap<usize, Vec<Arc<Slab>>>>,
 }
 
 /// One registered region, cut into buffers of one length.
@@ -49,22 +62,32 @@ impl SlabPool {
         })
     }
 
-    /// A buffer of at least `len` bytes.
+    /// A buffer of at least `len` bytes. Where no more memory may be registered a longer one serves.
+    ///
+    /// # Errors
+    /// No memory may be registered.
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Result<Slot, VerbsError> {
-        let slot_len = len.max(1).next_multiple_of(ALIGN);
+        let slot_len = slot_len(len);
         let mut classes = self.classes.lock().expect("nothing panics under this lock");
-        let slabs = classes.entry(slot_len).or_default();
-        let found = slabs
-            .iter()
-            .find_map(|slab| Some((Arc::clone(slab), slab.pop()?)));
-        let (slab, index) = match found {
+        let free = |slabs: &Vec<Arc<Slab>>| {
+            let found = |slab: &Arc<Slab>| Some((Arc::clone(slab), slab.pop()?));
+            slabs.iter().find_map(found)
+        };
+        let (slab, index) = match classes.get(&slot_len).and_then(free) {
             Some(found) => found,
-            None => {
-                let slab = Arc::new(Slab::new(&self.device, slot_len)?);
-                let index = slab.pop().expect("a new slab has free buffers");
-                slabs.push(Arc::clone(&slab));
-                (slab, index)
-            }
+            None => match Slab::new(&self.device, slot_len) {
+                Ok(slab) => {
+                    let slab = Arc::new(slab);
+                    let index = slab.pop().expect("a new slab has free buffers");
+                    let slabs = classes.entry(slot_len).or_default();
+                    slabs.push(Arc::clone(&slab));
+                    (slab, index)
+                }
+                Err(error) => {
+                    let mut longer = classes.range(slot_len..);
+                    longer.find_map(|(_, slabs)| free(slabs)).ok_or(error)?
+                }
+            },
         };
         Ok(Slot {
             pool: Arc::downgrade(self),
@@ -152,5 +175,20 @@ impl Drop for Slot {
         {
             pool.trim(self.slab.slot_len);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Messages of all lengths share few lengths of buffers, which hold them, and of which those of
+    /// receives are two.
+    #[test]
+    fn few_lengths() {
+        let lens: std::collections::BTreeSet<usize> = (1..=32_832).map(slot_len).collect();
+        assert_eq!(lens.len(), 8, "{lens:?}");
+        assert!((1..=1 << 20).all(|len| slot_len(len) >= len));
+        assert_eq!([4_160, 32_832].map(slot_len), [4_160, 32_832]);
     }
 }
