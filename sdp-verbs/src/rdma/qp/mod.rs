@@ -202,7 +202,11 @@ impl RdmaQp {
         wr: &mut Prepared<'_>,
         entry: Entry,
     ) -> Result<(), PostError> {
-        let signaled = entry.signaled || queue.wants_signal();
+        // On iWARP a request has ended when TCP has its bytes, and Soft-iWARP (siw_qp_tx.c) hands TCP
+        // the pages themselves of one that asks for no completion: they were sent as they are later,
+        // when the buffer serves another message.
+        let in_place = self.device.transport == Transport::Iwarp;
+        let signaled = entry.signaled || in_place || queue.wants_signal();
         let raw = wr.finish(queue.next_number(), signaled);
         let mut bad = ptr::null_mut();
         // SAFETY: the driver's own function; the request and its elements live until it returns,
