@@ -123,7 +123,8 @@ impl EphemeralPorts {
         }
     }
 
-    /// A port for a connection to `dst`.
+    /// A port for a connection to `dst`, other than its own: as with TCP, no connection comes from the
+    /// address that it goes to.
     ///
     /// # Errors
     /// [`VerbsError::Os`] with EADDRNOTAVAIL when every port is in use towards `dst`.
@@ -131,7 +132,7 @@ impl EphemeralPorts {
         for _ in 0..self.count {
             let port = self.first + self.next;
             self.next = (self.next + 1) % self.count;
-            if self.used.insert((port, dst)) {
+            if port != dst.port() && self.used.insert((port, dst)) {
                 return Ok(port);
             }
         }
@@ -255,5 +256,20 @@ mod tests {
         assert_eq!(parse_range("5 1"), None);
         assert_eq!(parse_range("0 10"), None);
         assert_eq!(parse_range("x"), None);
+    }
+
+    /// A client came from its own listener's port, once in so many connects as there are ports.
+    #[test]
+    fn no_connection_comes_from_the_port_that_it_goes_to() {
+        let mut ports = EphemeralPorts {
+            first: 100,
+            count: 3,
+            next: 0,
+            used: HashSet::new(),
+        };
+        let dst = "127.0.0.1:101".parse().unwrap();
+        let taken = [ports.take(dst).unwrap(), ports.take(dst).unwrap()];
+        assert_eq!(taken, [100, 102]);
+        assert_eq!(ports.take(dst).unwrap_err().errno(), libc::EADDRNOTAVAIL);
     }
 }
