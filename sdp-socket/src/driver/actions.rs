@@ -211,7 +211,7 @@ impl Conn {
                 Ok((memory, held)) => inner.recv_bufs.insert(buf, memory, held),
                 Err(error) => {
                     let longer = |memory: &&Arc<RecvBuf>| memory.mem().len() > len;
-                    // Of a length that was not granted in the end.
+                    // Of a length that was not granted in the end, or is not wanted any more.
                     let Some(memory) = inner.recv_bufs.find(buf).filter(longer) else {
                         tracing::warn!(token = ?self.token, "no receive buffer: {error}");
                         inner.engine.buffer_unavailable(now, buf);

@@ -18,16 +18,14 @@ const MIB: f64 = 1_048_576.0;
 enum Figure {
     /// Our report: throughput.
     Report,
-    /// Our report: one over the time one way.
-    ReportOneWay,
+    /// Our report: one over the time one way, or of a connect.
+    ReportTime,
     /// Our report: throughput of single MiBs by the time that each takes one way.
     ReportMib,
-    /// Our report: one over the time of a connect.
-    ReportConnect,
     /// Gb/s of rstream.
     Rstream,
     /// One over rstream's time one way.
-    RstreamOneWay,
+    RstreamTime,
     /// Average of perftest.
     Perftest,
     /// One over a time that stands alone.
@@ -43,44 +41,49 @@ struct Promise {
     at_least: f64,
 }
 
-const PROMISES: [Promise; 6] = [
-    Promise {
-        name: "64 KiB beside rstream",
-        ours: ("sdp.64K", Figure::Report),
-        theirs: ("rstream.64K", Figure::Rstream),
-        at_least: 1.1,
-    },
-    Promise {
-        name: "1 MiB beside rstream",
-        ours: ("sdp.1M", Figure::Report),
-        theirs: ("rstream.1M", Figure::Rstream),
-        at_least: 1.1,
-    },
-    Promise {
-        name: "Read ZCopy beside ib_read_bw",
-        ours: ("sdp.read", Figure::Report),
-        theirs: ("ib_read_bw", Figure::Perftest),
-        at_least: 0.9,
-    },
-    Promise {
-        name: "Write ZCopy beside ib_write_bw",
-        ours: ("sdp.write", Figure::ReportMib),
-        theirs: ("ib_write_bw", Figure::Perftest),
-        at_least: 0.9,
-    },
-    Promise {
-        name: "64 B one way beside rstream",
-        ours: ("sdp.64", Figure::ReportOneWay),
-        theirs: ("rstream.64", Figure::RstreamOneWay),
-        at_least: 1.0,
-    },
-    Promise {
-        name: "set-up beside rsockets",
-        ours: ("sdp.conn", Figure::ReportConnect),
-        theirs: ("rsetup", Figure::Alone),
-        at_least: 1.0,
-    },
-];
+impl Promise {
+    const fn new(
+        name: &'static str,
+        at_least: f64,
+        ours: (&'static str, Figure),
+        theirs: (&'static str, Figure),
+    ) -> Self {
+        Self {
+            name,
+            ours,
+            theirs,
+            at_least,
+        }
+    }
+}
+
+const PROMISES: [Promise; 6] = {
+    use Figure::{Alone, Perftest, Report, ReportMib, ReportTime, Rstream, RstreamTime};
+    let (bulk, large) = ("64 KiB beside rstream", "1 MiB beside rstream");
+    let (read, write) = (
+        "Read ZCopy beside ib_read_bw",
+        "Write ZCopy beside ib_write_bw",
+    );
+    let (small, conn) = ("64 B one way beside rstream", "set-up beside rsockets");
+    [
+        Promise::new(bulk, 1.1, ("sdp.64K", Report), ("rstream.64K", Rstream)),
+        Promise::new(large, 1.1, ("sdp.1M", Report), ("rstream.1M", Rstream)),
+        Promise::new(read, 0.9, ("sdp.read", Report), ("ib_read_bw", Perftest)),
+        Promise::new(
+            write,
+            0.9,
+            ("sdp.write", ReportMib),
+            ("ib_write_bw", Perftest),
+        ),
+        Promise::new(
+            small,
+            1.0,
+            ("sdp.64", ReportTime),
+            ("rstream.64", RstreamTime),
+        ),
+        Promise::new(conn, 1.0, ("sdp.conn", ReportTime), ("rsetup", Alone)),
+    ]
+};
 
 /// Compares what stands in `folder`, round by round.
 ///
@@ -121,12 +124,11 @@ impl Figure {
     fn of(self, said: &str) -> Option<f64> {
         match self {
             Self::Report => report(said)?["gb_per_s"]["median"].as_f64(),
-            Self::ReportOneWay => report(said)?["us_p50"]["median"].as_f64().map(f64::recip),
+            Self::ReportTime => report(said)?["us_p50"]["median"].as_f64().map(f64::recip),
             Self::ReportMib => Some(MIB / 1e3 / report(said)?["us_p50"]["median"].as_f64()?),
-            Self::ReportConnect => report(said)?["us_p50"]["median"].as_f64().map(f64::recip),
             // name bytes xfers iters total time Gb/sec usec/xfer
             Self::Rstream => Some(last_row(said, 8)?[6] / 8.0),
-            Self::RstreamOneWay => Some(last_row(said, 8)?[7].recip()),
+            Self::RstreamTime => Some(last_row(said, 8)?[7].recip()),
             // bytes iterations peak average rate
             Self::Perftest => Some(last_row(said, 5)?[3] * MIB / 1e9),
             Self::Alone => said.trim().parse::<f64>().ok().map(f64::recip),
@@ -172,13 +174,13 @@ custom    64k     300     1       37m         0.48s      0.66     797.63
     fn figures_are_found_in_what_programs_print() {
         let of = |figure: Figure, text: &str| figure.of(text).unwrap();
         assert!((of(Figure::Rstream, RSTREAM) - 0.0825).abs() < 1e-9);
-        assert!((of(Figure::RstreamOneWay, RSTREAM) - 1.0 / 797.63).abs() < 1e-9);
+        assert!((of(Figure::RstreamTime, RSTREAM) - 1.0 / 797.63).abs() < 1e-9);
         assert!((of(Figure::Perftest, PERFTEST) - 0.060_964).abs() < 1e-5);
         assert!((of(Figure::Alone, "250.0\n") - 0.004).abs() < 1e-9);
         let report = r#"{ "results": [{ "gb_per_s": { "median": 0.5 } }] }"#;
         assert!((of(Figure::Report, report) - 0.5).abs() < 1e-9);
         let report = r#"{ "results": [{ "us_p50": { "median": 20.0 } }] }"#;
-        assert!((of(Figure::ReportOneWay, report) - 0.05).abs() < 1e-9);
+        assert!((of(Figure::ReportTime, report) - 0.05).abs() < 1e-9);
         // In the unit of what it is compared with.
         assert!((of(Figure::ReportMib, report) - 52.4288).abs() < 1e-9);
         assert_eq!(Figure::Perftest.of("Couldn't connect"), None);

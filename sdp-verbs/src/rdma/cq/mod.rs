@@ -8,7 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -33,9 +33,12 @@ const BATCH: usize = 16;
 const DEPTH_EXTRA: u32 = 16;
 
 /// What the device has been asked to tell and has not told yet, in rising order.
-const UNARMED: u8 = 0;
-const ARMED_SOLICITED: u8 = 1;
-const ARMED: u8 = 2;
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Asked {
+    Nothing,
+    Solicited,
+    Anything,
+}
 
 /// What the channel was asked to tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,8 +79,9 @@ pub(super) struct RdmaCq {
     polling: Mutex<VecDeque<WorkCompletion>>,
     /// Queue pairs in error whose requests end when the device has said everything.
     flushing: Mutex<Vec<u32>>,
-    /// What the device was asked for: asking again would be one more system call on some.
-    armed: AtomicU8,
+    /// What the device was asked for: asking again would be one more system call on some. Held while
+    /// it is asked, so that who finds it asked may rely on that.
+    asked: Mutex<Asked>,
     /// Counts events, and wakes.
     happened: AtomicU32,
     /// Threads in `wait`.
@@ -148,7 +152,7 @@ impl RdmaCq {
             members: Mutex::default(),
             polling: Mutex::default(),
             flushing: Mutex::default(),
-            armed: AtomicU8::new(UNARMED),
+            asked: Mutex::new(Asked::Nothing),
             happened: AtomicU32::new(0),
             waiters: AtomicU32::new(0),
             wakes,
@@ -271,18 +275,26 @@ impl RdmaCq {
     /// like one here: who sees it so has looked at `happened` before, and finds it changed.
     fn request_event(&self, solicited: bool) {
         let solicited = solicited && self.device.caps.contains(Caps::SOLICITED);
-        let wanted = if solicited { ARMED_SOLICITED } else { ARMED };
-        // Before the request: its event takes this back.
-        if self.armed.fetch_max(wanted, Ordering::SeqCst) >= wanted {
+        let wanted = if solicited {
+            Asked::Solicited
+        } else {
+            Asked::Anything
+        };
+        let mut asked = self.asked();
+        if *asked >= wanted {
             return;
         }
         // SAFETY: the driver's own function for its queue.
         let returned =
             unsafe { (self.device.ops.req_notify_cq)(self.raw(), libc::c_int::from(solicited)) };
-        if let Err(error) = check("ibv_req_notify_cq", returned) {
-            self.armed.store(UNARMED, Ordering::SeqCst);
-            tracing::error!(token = ?self.token, "{error}");
+        match check("ibv_req_notify_cq", returned) {
+            Ok(()) => *asked = wanted,
+            Err(error) => tracing::error!(token = ?self.token, "{error}"),
         }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().expect("nothing panics under this lock")
     }
 
     fn events_fd(&self) -> BorrowedFd<'_> {
@@ -307,7 +319,7 @@ impl RdmaCq {
         }
         // SAFETY: the event is of our queue, the only one of its channel.
         unsafe { self.device.lib.ibv_ack_cq_events(self.raw(), 1) };
-        self.armed.store(UNARMED, Ordering::SeqCst);
+        *self.asked() = Asked::Nothing;
         true
     }
 
