@@ -256,8 +256,8 @@ impl Credits {
             return false;
         }
         let half = self.posted / 2;
-        let kept = if self.awaits_answer { CONTROL_MIN } else { 0 };
-        if gain >= CONTROL_MIN && gain >= half && self.available >= CONTROL_MIN + kept {
+        let rich = !self.awaits_answer || self.available >= 2 * CONTROL_MIN;
+        if gain >= CONTROL_MIN && gain >= half && rich {
             return true;
         }
         let poor = self.known() < CONTROL_MIN;
@@ -556,6 +556,23 @@ mod tests {
         c.start(2);
         c.on_receive(&head(1, 0, 2, 0), false).unwrap();
         c.on_posted();
+        assert!(c.update_due());
+    }
+
+    /// The peer had two credits and could send no payload, and the only one of this side's was kept
+    /// though nobody had a cancel to answer: both sides waited.
+    #[test]
+    fn the_last_credit_goes_for_an_update_that_brings_many() {
+        let mut c = Credits::new(4);
+        c.start(1);
+        for mseq in 1..=2 {
+            c.on_receive(&head(mseq, 0, 1, 0), true).unwrap();
+        }
+        for _ in 0..5 {
+            c.on_posted();
+            c.on_receive_handed_out();
+        }
+        assert_eq!((c.available(), c.known(), c.gain()), (1, 2, 5));
         assert!(c.update_due());
     }
 
