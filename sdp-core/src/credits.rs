@@ -38,8 +38,9 @@ pub(crate) struct Credits {
     posted: u32,
     /// Of these, those that the driver has not seen: it may have no memory for them.
     unsure: u32,
-    /// The peer has a cancel to answer, and confirms nothing until then (§4.8): no credit comes back.
-    awaits_answer: bool,
+    /// Adverts of which the peer has to answer the cancel. It confirms nothing until then (§4.8), so
+    /// no credit comes back.
+    awaited: u32,
     /// The driver has posted some of them since this was last asked.
     settled: bool,
     /// The limit named by the last message handed to the driver.
@@ -73,7 +74,7 @@ impl Credits {
             recv_mseq: 0,
             posted,
             unsure: 0,
-            awaits_answer: false,
+            awaited: 0,
             settled: false,
             told: posted,
             told_max: posted,
@@ -163,13 +164,21 @@ impl Credits {
         self.available <= PAYLOAD_MIN
     }
 
-    /// A message without payload may go. With the last credit it must bring the peer some for
-    /// certain, and what it would bring is brought by a message that is queued before it.
+    /// A message without payload may go. While the peer answers a cancel, the report of each advert
+    /// but the first may leave it without a credit for the next one, until an update brings one.
     pub(crate) const fn control_allowed(&self) -> bool {
+        self.is_allowed(self.awaited.saturating_sub(1))
+    }
+
+    /// A message without payload that leaves `kept` credits may go, beside the one that is always
+    /// left. With the last credit it must bring the peer some for certain, and what it would bring is
+    /// brought by a message that is queued before it.
+    const fn is_allowed(&self, kept: u32) -> bool {
         let first = self.next_mseq == self.sent_mseq.wrapping_add(1);
         let certain = self.gain() > self.unsure;
         // A cancel is answered by a report and a SendSm.
-        let kept = if self.hold.is_some() { 1 } else { 0 };
+        let answer = if self.hold.is_some() { 1 } else { 0 };
+        let kept = if kept > answer { kept } else { answer };
         self.available >= CONTROL_MIN + kept || (self.available == 1 && first && certain)
     }
 
@@ -252,11 +261,11 @@ impl Credits {
     /// the moment at which it cannot.
     pub(crate) fn update_due(&self) -> bool {
         let gain = self.gain();
-        if gain == 0 || !self.control_allowed() {
+        if gain == 0 || !self.is_allowed(0) {
             return false;
         }
         let half = self.posted / 2;
-        let rich = !self.awaits_answer || self.available >= 2 * CONTROL_MIN;
+        let rich = self.awaited == 0 || self.available > CONTROL_MIN + self.awaited;
         if gain >= CONTROL_MIN && gain >= half && rich {
             return true;
         }
@@ -264,9 +273,9 @@ impl Credits {
         poor && (gain >= CONTROL_MIN || !self.last_was_update || self.payload_allowed())
     }
 
-    /// Whether the peer has a cancel to answer.
-    pub(crate) const fn set_awaits_answer(&mut self, awaits: bool) {
-        self.awaits_answer = awaits;
+    /// The peer has the cancel of `adverts` to answer.
+    pub(crate) const fn set_awaited(&mut self, adverts: u32) {
+        self.awaited = adverts;
     }
 
     /// A receive is to be posted.
@@ -582,7 +591,7 @@ mod tests {
     fn a_peer_that_has_a_cancel_to_answer_is_never_without_a_credit() {
         let mut c = Credits::new(4);
         c.start(8);
-        c.set_awaits_answer(true);
+        c.set_awaited(1);
         let (mut mseq, mut limit) = (0, 4);
         let mut message = |c: &mut Credits, len| {
             mseq += 1;

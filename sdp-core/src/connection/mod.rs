@@ -460,6 +460,7 @@ impl Connection {
         if !self.sh.life.is_open() {
             return;
         }
+        self.sh.credits.set_awaited(self.tx.awaited());
         self.rx.pump(&mut self.sh, now);
         self.sh.flush_control();
         self.tx.pump(&mut self.sh, now);

@@ -67,6 +67,8 @@ pub(super) struct Adverts {
     /// The peer takes all of them back (§4.8).
     cancelled: bool,
     owed: Option<Owed>,
+    /// Adverts that may be read from before the oldest of them is reported; one in any case.
+    pub(super) begun_max: usize,
     /// Nobody receives: read ahead as far as memory goes.
     pub(super) eager: bool,
     /// Arrival of the first, or last movement.
@@ -151,7 +153,8 @@ impl Adverts {
             return 0;
         }
         let rest = |advert: &PeerAdvert| widen(advert.len - advert.next);
-        self.list.iter().map(rest).sum()
+        let may_begin = self.list.iter().take(self.begun_max.max(1));
+        may_begin.map(rest).sum()
     }
 
     /// The next bytes to be read, at most `len_max` of them; they count as posted for.
@@ -162,6 +165,7 @@ impl Adverts {
         let advert = self
             .list
             .iter_mut()
+            .take(self.begun_max.max(1))
             .find(|advert| advert.next < advert.len)?;
         let len = (advert.len - advert.next).min(len_max);
         if len == 0 {

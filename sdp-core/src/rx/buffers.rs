@@ -116,6 +116,17 @@ impl Buffers {
         share.saturating_sub(held)
     }
 
+    /// Adverts that may be read from at once. If they are cancelled each takes a report, for which
+    /// the peer may have to bring a credit by an update, and no update is confirmed before the
+    /// answer (§4.8 step 4). So there is a receive for each, posted or to be had, and one more for
+    /// what else the peer sends.
+    pub(super) fn begun_max(&self, sh: &Shared) -> usize {
+        let certain = !self.starved && !sh.scarce;
+        let fresh = if certain { self.fresh.len() } else { 0 };
+        let posted = usize::try_from(sh.credits.posted()).unwrap_or(usize::MAX);
+        (posted + self.free.len() + fresh) / 2
+    }
+
     /// Posts what may be posted while `held` bytes are held.
     pub(super) fn post(&mut self, sh: &mut Shared, held: usize) {
         // Messages that may not be confirmed yet cost the peer credits. When it runs out of them,

@@ -430,3 +430,123 @@ fn a_large_send_is_read_with_several_adverts_open() {
     assert_eq!(stats.tx_adverts_open_max, 4);
     assert_eq!(world.nics[1].conn.stats().rx_bytes_read_ahead, 0);
 }
+
+/// The peer's side of a cancel that several reports answer: the last message that it may send, by
+/// what it was told. It posts two buffers, so that what it gets costs it all but one credit.
+struct Asking {
+    cancel: u32,
+    limit: u32,
+}
+
+impl Asking {
+    /// It has seen what was sent, and brings a credit for the next message.
+    fn answer(&mut self, lone: &mut Lone) {
+        assert!(!lone.sent.is_empty(), "stands still");
+        for (head, _) in &lone.sent {
+            self.limit = self.limit.max(head.mseq_ack + u32::from(head.bufs));
+        }
+        lone.see_all();
+        assert!(lone.mseq <= self.limit, "no credit for an update");
+        lone.peer(Body::Data, 0);
+    }
+
+    fn is_answered(&self, lone: &Lone) -> bool {
+        lone.sent
+            .last()
+            .is_some_and(|(head, _)| head.mseq_ack >= self.cancel)
+    }
+}
+
+/// Reports of adverts that were read in full took more credits than the peer could bring by updates,
+/// none of which is confirmed before the answer: both sides waited.
+#[test]
+fn the_cancel_of_adverts_being_read_is_answered_though_buffers_are_few() {
+    for buffers in [4, 8, 32] {
+        let few = Config {
+            recv_buffers_initial: 4,
+            recv_buffers_max: buffers,
+            read_depth: 16,
+            ..config()
+        };
+        let mut lone = offered(few, &[5_000; 16]);
+        let (_, step) = lone.recv(100_000);
+        assert_eq!(step, RecvStep::Wait);
+        let reads = lone.take_reads();
+        let begun = usize::from(buffers) / 2;
+        assert_eq!(reads.len(), begun, "{buffers} buffers");
+        lone.see_all();
+        let (cancel, limit) = (lone.mseq, lone.mseq + 3);
+        let mut asking = Asking { cancel, limit };
+        lone.bufs = 2;
+        lone.peer(Body::SrcAvailCancel, 0);
+        for (work, ..) in reads {
+            lone.complete(work, Completion::Success);
+        }
+        while !asking.is_answered(&lone) {
+            asking.answer(&mut lone);
+        }
+        let reports = lone.conn.stats().sent[mid_index(Mid::RdmaRdCompl)];
+        assert_eq!(reports, begun as u64);
+    }
+}
+
+/// In the place of an advert that was read in full another one is begun, also where nobody receives.
+#[test]
+fn few_buffers_put_adverts_off_until_others_are_reported() {
+    let few = Config {
+        recv_buffers_max: 4,
+        read_depth: 16,
+        ..config()
+    };
+    let mut lone = offered(few, &[5_000; 5]);
+    lone.peer(Body::Data, 0);
+    let mut reads = lone.take_reads();
+    assert_eq!(lens(&reads), [5_000, 5_000], "nudged, it reads ahead");
+    for _ in 2..5 {
+        lone.complete(reads.remove(0).0, Completion::Success);
+        let more = lone.take_reads();
+        assert_eq!(lens(&more), [5_000]);
+        reads.extend(more);
+    }
+}
+
+/// Credits went for reports of what this side read until none was left for updates, while the peer
+/// had several adverts of a cancel to report and was not brought the credits for that.
+#[test]
+fn reports_leave_credits_for_the_answer_to_a_cancel_of_several() {
+    let pieces = Config {
+        read_depth: 1,
+        recv_buffers_max: 4,
+        ..config()
+    };
+    let (mut lone, id) = sending(pieces, 8, 8);
+    lone.see_all();
+    let (reader, step) = lone.recv(100 * CHUNK);
+    assert_eq!(step, RecvStep::Wait);
+    // It takes twelve messages before it confirms the cancel.
+    lone.bufs = 12;
+    let len = u32::try_from(20 * CHUNK).unwrap();
+    lone.peer_advertises(len, 10);
+    lone.see_all();
+    lone.conn.send_end(lone.instant(), id, EndCall::Interrupted);
+    lone.drain();
+    assert_eq!(lone.mids(), [Mid::SrcAvailCancel]);
+    for _ in 0..15 {
+        assert_eq!(lone.copy_in(reader), RecvStep::Wait);
+        let work = lone.take_reads()[0].0;
+        lone.complete(work, Completion::Success);
+    }
+    let mut limit = 0;
+    for left in (0..8).rev() {
+        for (head, _) in lone.sent.drain(..) {
+            limit = limit.max(head.mseq_ack + u32::from(head.bufs));
+        }
+        // The report of the last advert confirms the cancel, so it may take the last credit.
+        let kept = u32::from(left > 0);
+        assert!(lone.mseq + kept <= limit, "no credit: {left} more reports");
+        let len = if left == 7 { CHUNK - 64 } else { CHUNK };
+        read_compl(&mut lone, len);
+    }
+    lone.kill_keys();
+    assert_eq!(lone.poll_send(id), SendStep::Done(Ok(8 * CHUNK)));
+}

@@ -251,6 +251,20 @@ fn rdma_case() -> impl Strategy<Value = Case> {
         .prop_map(|(configs, laws, programs)| (configs, laws, programs))
 }
 
+/// As [`rdma_case`], of sides that read many adverts at once and have few buffers to be told so.
+fn few_buffers_case() -> impl Strategy<Value = Case> {
+    rdma_case().prop_map(|(configs, laws, programs)| {
+        let few = |config| Config {
+            recv_buffers_max: 4,
+            adverts_max: 16,
+            read_depth: 16,
+            advert_len_max: 300,
+            ..config
+        };
+        (configs.map(few), laws, programs)
+    })
+}
+
 /// Both sides send and receive at random, say goodbye, and read to the end.
 fn run((configs, laws, programs): Case) -> World {
     let mut world = World::new(configs, laws);
@@ -335,6 +349,11 @@ proptest! {
 
     #[test]
     fn random_programs_without_copies_lose_no_byte(case in rdma_case()) {
+        run(case);
+    }
+
+    #[test]
+    fn random_programs_with_few_buffers_lose_no_byte(case in few_buffers_case()) {
         run(case);
     }
 

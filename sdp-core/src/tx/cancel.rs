@@ -114,6 +114,7 @@ impl Tx {
             sh.reached(Mark::CancelOfSeveral);
         }
         self.pipeline.cancel = Cancel::Sent(mseq);
+        sh.credits.set_awaited(self.pipeline.awaited());
     }
 
     /// The peer gives adverts back (§4.4 rows 9 and 10, §4.8 step 5).

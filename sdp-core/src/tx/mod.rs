@@ -29,7 +29,7 @@ use crate::time::Instant;
 use crate::timer::Timer;
 use crate::turns::Turns;
 
-use pipeline::{Cancel, Pipeline};
+use pipeline::Pipeline;
 use private::Private;
 use urgent::Urgent;
 use write::Writes;
@@ -367,6 +367,11 @@ impl Tx {
         }
     }
 
+    /// Adverts whose cancel the peer has to answer.
+    pub(crate) fn awaited(&self) -> u32 {
+        self.pipeline.awaited()
+    }
+
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
         self.unstage(sh);
@@ -376,8 +381,6 @@ impl Tx {
         self.flush_pend(sh);
         self.post_adverts(sh, now);
         self.flush_cancel(sh);
-        let awaits = matches!(self.pipeline.cancel, Cancel::Sent(_));
-        sh.credits.set_awaits_answer(awaits);
         sh.flush_kills();
         let settled = self.pipeline.is_empty() || mutant!(AdvertLostOnLeaving);
         let idle = settled && !self.writes.is_offered() && !sh.suspend.is_on();

@@ -119,6 +119,14 @@ impl Pipeline {
         self.list.len()
     }
 
+    /// Adverts that the peer has been told are taken back, and has not answered for.
+    pub(super) fn awaited(&self) -> u32 {
+        match self.cancel {
+            Cancel::Sent(_) => u32::try_from(self.len()).unwrap_or(u32::MAX),
+            Cancel::No | Cancel::Wanted => 0,
+        }
+    }
+
     /// The oldest advert, if the peer has heard of it.
     pub(super) fn open_front(&mut self) -> Option<&mut SrcAdvert> {
         self.list.front_mut().filter(|advert| advert.is_posted())
