@@ -8,26 +8,27 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use sdp_core::{
-    Action, Adaptive, BufferId, CallId, CmInput, Completion, Config, Connection, CopyReason,
-    CopyTarget, EndCall, Event, Instant, Keepalive, Payload, Received, RecvId, RecvRequest,
-    RecvStep, SendId, SendRequest, SendStep, WorkId, ZcopyThreshold,
+    Action, Adaptive, BufferId, CallId, CmInput, Completion, Config, Connection, CopyReason, Event,
+    Instant, Keepalive, Payload, RecvId, SendId, WorkId, ZcopyThreshold,
 };
 use sdp_wire::{
-    Body, Carrier, Flags, HEAD_LEN_MAX, HELLO_ACK_LEN, HELLO_LEN, Head, Hello, HelloAck, HelloForm,
-    ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail, Version,
+    Carrier, HELLO_ACK_LEN, HELLO_LEN, Head, Hello, HelloAck, HelloForm, RemoteAddr, Rkey,
+    ServiceId, Version,
 };
 
+#[path = "sequence/calls.rs"]
+mod calls;
 #[path = "input.rs"]
 mod input;
 #[path = "sequence/moving.rs"]
 mod moving;
+#[path = "sequence/peer.rs"]
+mod peer;
 
 use input::Bytes;
 
 /// Actions that follow from one input. More means that they never end.
 const ACTIONS_MAX: usize = 10_000;
-/// Calls of each kind in progress at once.
-const CALLS_MAX: usize = 6;
 /// Steps of one execution.
 const STEPS_MAX: usize = 400;
 /// Receive buffers that this peer says it has, in its Hello.
@@ -325,80 +326,6 @@ impl World {
         assert!(len > 0 && at + len <= *whole, "beyond the caller's memory");
     }
 
-    /// A message that may be in order or not.
-    fn peer(&mut self, input: &mut Bytes<'_>) {
-        let Some(buf) = self.posted.pop_front() else {
-            return;
-        };
-        let (kind, manner) = (input.u8(), input.u8());
-        let body = body(kind, input);
-        let mut payload_len = match body {
-            Body::Data | Body::SrcAvail(_) | Body::SinkAvail(_) => input.len() % 8_000,
-            _ => 0,
-        };
-        if manner & 0xe0 == 0xe0 {
-            payload_len = input.len();
-        }
-        if manner & 1 == 0 {
-            self.seen = self.sent;
-        }
-        let bufs = match manner >> 1 & 3 {
-            0 => 3,
-            1 | 2 => BUFS,
-            _ => input.u16() % 100,
-        };
-        let head = Head {
-            flags: if manner & 8 == 0 {
-                Flags::empty()
-            } else {
-                Flags::from_bits_truncate(input.u8())
-            },
-            bufs,
-            mseq: if manner & 0xf0 == 0x90 {
-                input.u32()
-            } else {
-                self.mseq
-            },
-            mseq_ack: if manner & 0xf0 == 0xa0 {
-                input.u32()
-            } else {
-                self.seen
-            },
-            body,
-            payload_len: payload_len & 0x7fff_ffff,
-        };
-        let mut bytes = [0; HEAD_LEN_MAX];
-        head.encode(&mut bytes);
-        let invalidated = (manner & 0xf0 == 0xb0).then(|| Rkey(0x700 + u32::from(input.u8() & 3)));
-        self.receive(buf, &bytes, head.len() as usize, invalidated);
-    }
-
-    fn garbage(&mut self, input: &mut Bytes<'_>) {
-        let Some(buf) = self.posted.pop_front() else {
-            return;
-        };
-        let mut bytes = [0; HEAD_LEN_MAX];
-        let len = usize::from(input.u8()) % 48;
-        for byte in bytes.iter_mut().take(len) {
-            *byte = input.u8();
-        }
-        self.receive(buf, &bytes, len, None);
-    }
-
-    fn receive(&mut self, buf: BufferId, bytes: &[u8], len: usize, invalidated: Option<Rkey>) {
-        // Only what the engine takes gives credits; what it refuses ends the connection.
-        if let Ok(head) = Head::decode(bytes, len) {
-            self.mseq = self.mseq.wrapping_add(1);
-            self.limit = head.mseq_ack.wrapping_add(u32::from(head.bufs));
-        }
-        let message = Received {
-            head: bytes,
-            len,
-            invalidated,
-        };
-        self.conn.handle_recv(self.instant(), buf, message);
-    }
-
     fn complete(&mut self, input: &mut Bytes<'_>) {
         let Some(work) = self.works.pop_front() else {
             return;
@@ -414,122 +341,10 @@ impl World {
         self.conn.handle_completion(self.instant(), work, result);
     }
 
-    fn start_send(&mut self, input: &mut Bytes<'_>) {
-        if self.sends.len() >= CALLS_MAX {
-            return;
-        }
-        let len = input.len() as usize % 40_000;
-        let request = SendRequest {
-            len,
-            segment_ends: [len / 3, len].into_iter().collect(),
-            nonblocking: input.flag(),
-            urgent: len % 7 == 3,
-            registered: len & 1 == 1,
-            copy_reason: (len & 15 == 15).then_some(CopyReason::MemoryUnreachable),
-        };
-        let id = self.conn.send_start(self.instant(), request);
-        self.sends.push(id);
-        self.lens.push((CallId::Send(id), len));
-        self.poll_send(id, 0xff);
-    }
-
-    fn start_recv(&mut self, input: &mut Bytes<'_>) {
-        if self.recvs.len() >= CALLS_MAX {
-            return;
-        }
-        let (len, manner) = (input.len() as usize % 60_000, input.u8());
-        let request = RecvRequest {
-            len,
-            segment_ends: [len / 2, len].into_iter().collect(),
-            nonblocking: manner & 1 != 0,
-            peek: manner & 6 == 6,
-            wait_all: manner & 24 == 24,
-            copy_reason: (manner & 0xe0 == 0xe0).then_some(CopyReason::MemoryUnreachable),
-        };
-        let id = self.conn.recv_start(self.instant(), request);
-        self.recvs.push(id);
-        self.lens.push((CallId::Recv(id), len));
-        self.poll_recv(id, 0xff);
-    }
-
-    fn poll_calls(&mut self, input: &mut Bytes<'_>) {
-        let manner = input.u8();
-        for id in self.sends.clone() {
-            self.poll_send(id, manner);
-        }
-        for id in self.recvs.clone() {
-            self.poll_recv(id, manner);
-        }
-    }
-
-    /// Carries a send on until it waits or ends.
-    fn poll_send(&mut self, id: SendId, manner: u8) {
-        for _ in 0..1_000 {
-            let step = self.conn.send_poll(self.instant(), id);
-            self.drain();
-            match step {
-                SendStep::Copy { len, to, .. } => self.copied(id, len, to, manner),
-                SendStep::Wait => return,
-                SendStep::Done(_) => {
-                    self.sends.retain(|other| *other != id);
-                    self.lens.retain(|(other, _)| *other != CallId::Send(id));
-                    return;
-                }
-            }
-            self.drain();
-        }
-        panic!("a send copies for ever");
-    }
-
-    fn copied(&mut self, id: SendId, len: usize, to: CopyTarget, manner: u8) {
-        let now = self.instant();
-        match manner {
-            0 => self.conn.send_copy_failed(now, id, to),
-            1 => self.conn.send_copied(now, id, len / 2, to),
-            _ => self.conn.send_copied(now, id, len, to),
-        }
-    }
-
-    fn poll_recv(&mut self, id: RecvId, manner: u8) {
-        for _ in 0..1_000 {
-            let step = self.conn.recv_poll(self.instant(), id);
-            self.drain();
-            match step {
-                RecvStep::Copy { len, .. } => {
-                    let len = if manner == 2 { len / 2 } else { len };
-                    self.conn.recv_copied(self.instant(), id, len);
-                }
-                RecvStep::Wait => return,
-                RecvStep::Done(_) => {
-                    self.recvs.retain(|other| *other != id);
-                    self.lens.retain(|(other, _)| *other != CallId::Recv(id));
-                    return;
-                }
-            }
-            self.drain();
-        }
-        panic!("a receive copies for ever");
-    }
-
     fn pass(&mut self, nanos: u64) {
         self.now = self.now.saturating_add(nanos);
         self.conn.handle_timeout(self.instant());
         self.drain();
-    }
-
-    fn end_call(&mut self, input: &mut Bytes<'_>) {
-        let (at, now) = (usize::from(input.u8()), self.instant());
-        let why = if at & 8 == 0 {
-            EndCall::TimedOut
-        } else {
-            EndCall::Interrupted
-        };
-        if let Some(id) = self.sends.get(at & 3) {
-            self.conn.send_end(now, *id, why);
-        }
-        if let Some(id) = self.recvs.get(at >> 2 & 1) {
-            self.conn.recv_end(now, *id, why);
-        }
     }
 
     fn manage(&mut self, input: &mut Bytes<'_>) {
@@ -636,45 +451,4 @@ impl World {
 
 fn take(flag: &mut bool) -> bool {
     std::mem::take(flag)
-}
-
-fn body(kind: u8, input: &mut Bytes<'_>) -> Body {
-    let advert = |input: &mut Bytes<'_>| SrcAvail {
-        len: input.len() % 100_000 + 1,
-        rkey: Rkey(input.u32()),
-        addr: RemoteAddr(u64::from(input.u16()) << 12),
-    };
-    match kind % 24 {
-        0 => Body::DisConn,
-        1 => Body::AbortConn,
-        2 => Body::SendSm,
-        3 => Body::RdmaWrCompl { len: input.len() },
-        4..=6 => Body::RdmaRdCompl { len: input.len() },
-        7 => Body::ModeChange(ModeChange::ALL[usize::from(input.u8()) % 4]),
-        8 | 9 => Body::SrcAvailCancel,
-        10 => Body::SinkAvailCancel,
-        11 => Body::SinkCancelAck,
-        12 => Body::ChRcvBuf { size: input.len() },
-        13 => Body::ChRcvBufAck { size: input.len() },
-        14 => Body::SuspComm {
-            service_id: ServiceId::from_raw(u64::from(input.u32())),
-        },
-        15 => Body::SuspCommAck,
-        16 => {
-            let SrcAvail { len, rkey, addr } = advert(input);
-            // Mostly the number that makes the offer a good one.
-            let non_discards = match input.u8() {
-                0..=199 => 0,
-                _ => input.len(),
-            };
-            Body::SinkAvail(SinkAvail {
-                len,
-                rkey,
-                addr,
-                non_discards,
-            })
-        }
-        17..=19 => Body::SrcAvail(advert(input)),
-        _ => Body::Data,
-    }
 }

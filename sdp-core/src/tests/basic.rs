@@ -2,8 +2,8 @@
 
 use sdp_wire::{Body, ModeChange};
 
-use super::util::app::Op;
 use super::util::lone::Lone;
+use super::util::op::Op;
 use super::util::world::{Laws, World};
 use crate::{CallError, Config, Event, Phase, ZcopyThreshold};
 

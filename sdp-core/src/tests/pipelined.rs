@@ -3,8 +3,8 @@
 use sdp_wire::{Body, Hello, Mid, ModeChange, RemoteAddr, Rkey, SrcAvail, Version};
 use std::vec::Vec;
 
-use super::util::app::Op;
 use super::util::lone::{Lone, hello, rkey};
+use super::util::op::Op;
 use super::util::world::World;
 use crate::stats::mid_index;
 use crate::{

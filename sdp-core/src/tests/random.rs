@@ -12,7 +12,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 
 use super::urgent::assert_announced;
-use super::util::app::Op;
+use super::util::op::Op;
 use super::util::world::{Laws, World};
 use crate::mark::Mark;
 use crate::{Adaptive, Config, ZcopyThreshold};

@@ -5,8 +5,8 @@ use std::vec::Vec;
 
 use sdp_wire::{Body, Mid};
 
-use super::util::app::Op;
 use super::util::lone::Lone;
+use super::util::op::Op;
 use super::util::world::{Laws, World};
 use crate::{Action, Config, ConnectionError, ZcopyThreshold};
 

@@ -1,6 +1,6 @@
 //! Memory of the process is scarce: connections make do with little, and go on.
 
-use super::util::app::Op;
+use super::util::op::Op;
 use super::util::world::World;
 use crate::{Config, ZcopyThreshold};
 

@@ -6,8 +6,8 @@ use std::vec::Vec;
 
 use sdp_wire::{Body, Flags, HELLO_LEN, Mid, RemoteAddr, Rkey, ServiceId, SinkAvail};
 
-use super::util::app::Op;
 use super::util::lone::{Lone, hello};
+use super::util::op::Op;
 use super::util::world::World;
 use crate::{
     Action, CallError, CmInput, Completion, Config, ConnectionError, Phase, SendStep,

@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use sdp_wire::{Body, Mid};
 
-use super::util::app::Op;
 use super::util::lone::Lone;
+use super::util::op::Op;
 use super::util::world::{Laws, World};
 use crate::stats::mid_index;
 use crate::{Adaptive, CallError, Config, CopyReason, ReadInto, SendStep, ZcopyThreshold};

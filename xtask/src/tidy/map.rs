@@ -47,8 +47,8 @@ fn missing(files: &[File], package: &str, name: &str) -> Option<String> {
     if !is_name(name) {
         return None;
     }
-    let endings = [format!("/{file_name}.rs"), format!("/{file_name}/mod.rs")]
-        .map(|ending| ending.replace("::", "/"));
+    let folder = file_name.replace("::", "/");
+    let endings = [".rs", "/mod.rs", "/tests.rs"].map(|rest| format!("/{folder}{rest}"));
     let within = format!("{package}/");
     let mut candidates = files.iter().filter(|file| {
         let path = &file.path;
@@ -74,6 +74,7 @@ mod tests {
             File::planted(MAP, &map),
             File::planted("core/src/a.rs", "fn helper() {}"),
             File::planted("core/src/tests/b.rs", "#[test]\nfn holds() {}\n"),
+            File::planted("core/src/e/tests.rs", "fn stands_apart() {}"),
             File::planted("core/tests/deep/c.rs", "fn is_macro_made(net: &Net) {}"),
             File::planted("other/tests/d.rs", "fn elsewhere() {}"),
         ];
@@ -84,7 +85,7 @@ mod tests {
     #[test]
     fn what_is_there_passes() {
         for row in [
-            "`src/a.rs`, `b::holds`, `b::*`",
+            "`src/a.rs`, `b::holds`, `b::*`, `e::stands_apart`",
             "`c::is_macro_made`, `deep::c::is_macro_made`",
             "`other d::elsewhere`, `other tests/d.rs`",
             "`CA4-7` is `Head::check` of `HH`",

@@ -9,6 +9,7 @@ use std::vec::Vec;
 pub(super) mod app;
 pub(super) mod lone;
 pub(super) mod nic;
+pub(super) mod op;
 pub(super) mod world;
 
 /// Bytes before the pattern repeats: a prime, so that no buffer length hides a shift.
