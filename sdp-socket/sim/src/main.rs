@@ -11,6 +11,8 @@ mod cli;
 mod judge;
 mod minimise;
 mod mutants;
+#[cfg(test)]
+mod one_send;
 mod oracle;
 #[cfg(test)]
 mod overlap;
