@@ -71,7 +71,8 @@ link_up() {
     export SDP_VM_PEER_DEVICE=${kind}0 SDP_VM_PEER_ADDR=10.9.0.$peer
     known_to_programs
     tell up
-    await up
+    # It may have to be started again.
+    await up 300
 }
 
 # What the project's own programs read. In one guest both devices are named, between two guests

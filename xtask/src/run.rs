@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -25,6 +26,8 @@ pub(crate) struct Run {
     stderr: Stderr,
     silence_max: Duration,
     total_max: Option<Duration>,
+    /// What it makes when it begins, and by when.
+    begins: Option<(PathBuf, Duration)>,
 }
 
 /// What becomes of standard error.
@@ -54,6 +57,7 @@ impl Run {
             stderr,
             silence_max,
             total_max: None,
+            begins: None,
         }
     }
 
@@ -66,6 +70,12 @@ impl Run {
     /// Ends the child after `total_max`, talking or not.
     pub(crate) fn total_max(mut self, total_max: Duration) -> Self {
         self.total_max = Some(total_max);
+        self
+    }
+
+    /// Ends the child if it has not made `file` within `limit`.
+    pub(crate) fn begins_with(mut self, file: PathBuf, limit: Duration) -> Self {
+        self.begins = Some((file, limit));
         self
     }
 
@@ -88,6 +98,7 @@ impl Run {
             .with_context(|| format!("cannot run {name}"))?;
         // The command keeps our write ends; without dropping it the pipe would never close.
         let (silence_max, total_max) = (self.silence_max, self.total_max);
+        let mut begins = self.begins.take();
         drop(self);
 
         let lines = read_lines(reader);
@@ -114,6 +125,10 @@ impl Run {
                     .context("cannot wait")?
                     .map(|s| (Instant::now(), s));
             }
+            if begins.as_ref().is_some_and(|(file, _)| file.exists()) {
+                begins = None;
+            }
+            let unbegun = begins.as_ref().map(|(_, limit)| *limit);
             let late = match ended {
                 Some((at, _)) if at.elapsed() > DRAIN => {
                     outcome.failure = Some("left a process behind that holds its output".into());
@@ -121,6 +136,9 @@ impl Run {
                 }
                 Some(_) => None,
                 None if heard.elapsed() > silence_max => Some(("wrote nothing for", silence_max)),
+                None if unbegun.is_some_and(|limit| began.elapsed() > limit) => {
+                    unbegun.map(|limit| ("did not begin within", limit))
+                }
                 None => total_max
                     .filter(|max| began.elapsed() > *max)
                     .map(|m| ("ran over", m)),
@@ -216,6 +234,25 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         Run::new(command)
+    }
+
+    /// A child that has not begun in time is ended; one that has goes on.
+    #[test]
+    fn a_child_must_begin() {
+        let folder = tempfile::tempdir().unwrap();
+        let sign = folder.path().join("begun");
+        let outcome = shell("exec sleep 60")
+            .begins_with(sign.clone(), Duration::ZERO)
+            .run(|_| {})
+            .unwrap();
+        let failure = outcome.failure.unwrap();
+        assert!(failure.starts_with("did not begin"), "{failure}");
+        fs::write(&sign, "").unwrap();
+        let outcome = shell("true")
+            .begins_with(sign, Duration::ZERO)
+            .run(|_| {})
+            .unwrap();
+        assert_eq!(outcome.failure, None);
     }
 
     #[test]

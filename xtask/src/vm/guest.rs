@@ -22,8 +22,11 @@ const PROCESSOR: &str = "max,la57=off,-erms,-fsrm,-pclmulqdq";
 /// Arguments of the kernel: a fixed clock source and layout, no mitigations, the end on a panic.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable \
                                 no_timer_check random.trust_cpu=on";
-/// How often a guest that measured its clock wrongly is started again.
+/// How often a guest is started that measures its clock wrongly, or does not get through its boot.
 const STARTS_MAX: usize = 5;
+/// How long a boot may take: seconds alone, and some more where virtual time counts instructions or
+/// the machine does much else. It was seen to hang, once in some hundreds.
+const BOOT_MAX: Duration = Duration::from_secs(120);
 /// What the kernel never writes into its log unless it is broken.
 const COMPLAINTS: [&str; 5] = [
     "BUG:",
@@ -73,18 +76,21 @@ impl Guest<'_> {
     /// When the folder cannot be written or the emulator not started.
     pub(crate) fn run(&self, mut on_line: impl FnMut(&str)) -> anyhow::Result<Outcome> {
         self.prepare()?;
-        let again = self.folder.join("clock-is-wrong");
+        let [again, begun] = ["clock-is-wrong", "begun"].map(|name| self.folder.join(name));
         let mut starts = 0;
         let mut outcome = loop {
             let outcome = Run::new(self.emulator())
                 .total_max(self.total_max)
+                .begins_with(begun.clone(), BOOT_MAX)
                 .run(&mut on_line)?;
             starts += 1;
-            if !again.exists() || starts == STARTS_MAX {
+            if begun.exists() && !again.exists() || starts == STARTS_MAX {
                 break outcome;
             }
-            fs::remove_file(&again)
-                .with_context(|| format!("cannot remove {}", again.display()))?;
+            for file in [&again, &begun].into_iter().filter(|file| file.exists()) {
+                fs::remove_file(file)
+                    .with_context(|| format!("cannot remove {}", file.display()))?;
+            }
         };
         if outcome.failure.is_none() {
             outcome.failure = self.verdict();
