@@ -60,6 +60,8 @@ pub(super) struct Device {
     pub(super) limits: Limits,
     /// Bytes of a message that the device copies while it is posted.
     pub(super) inline_max: usize,
+    /// It was asked for by name: connections leave by it, whatever way the system would choose.
+    pub(super) named: bool,
     /// The flag of a receive that invalidated a key.
     pub(super) invalidated_flag: libc::c_uint,
     /// A queue pair in error flushes before the call that put it there returns, but not always
@@ -261,6 +263,7 @@ impl Device {
             limits: limits(transport, &attr, &port),
             inline_max: 0,
             forgets_to_flush: attr.vendor_id == SIW_VENDOR,
+            named: options.wanted().is_some(),
             invalidated_flag: match attr.vendor_id {
                 RXE_VENDOR => RXE_INVALIDATED,
                 _ => sys::IBV_WC_WITH_INV,

@@ -7,7 +7,9 @@ const DEVICE: &str = "SDP_RDMA_DEVICE";
 #[derive(Clone, Debug, Default)]
 pub struct RdmaOptions {
     /// Name of the device, as `ibv_devices` lists it. Without one: what `SDP_RDMA_DEVICE` says,
-    /// else the first that has an active port.
+    /// else the first that has an active port. Connections that are bound to no address leave by a
+    /// device that was named, from its address nearest to the peer's; otherwise the system's route
+    /// decides, and must lead through the device.
     pub device: Option<String>,
     /// Do without memory windows, as on a device that has none: keys are then regions.
     pub without_windows: bool,

@@ -1,7 +1,7 @@
 //! Several connections at once.
 
 use crate::cm::CmEventKind;
-use crate::conformance::report::{Verdict, ensure, ensure_eq};
+use crate::conformance::report::{Stop, Verdict, ensure, ensure_eq};
 use crate::conformance::rig::{BOUND, End, Options, Rig, Side};
 
 pub(in super::super) fn many_connections(rig: &Rig<'_>) -> Verdict {
@@ -50,15 +50,18 @@ pub(in super::super) fn many_connections(rig: &Rig<'_>) -> Verdict {
 pub(in super::super) fn both_sides_connect_at_once(rig: &Rig<'_>) -> Verdict {
     let lab = rig.lab()?;
     let options = Options::default();
-    let any = std::net::SocketAddr::new(rig.address(), 0);
-    let (there, there_addr) = lab.listen_at(Side::Passive, any, 4)?;
-    let (here, here_addr) = lab.listen_at(Side::Active, any, 4)?;
-    let out = lab.station(Side::Active).new_id()?;
-    let back = lab.station(Side::Passive).new_id()?;
-    out.resolve(there_addr, BOUND)?;
-    back.resolve(here_addr, BOUND)?;
     let resolved = |event| matches!(event, CmEventKind::Resolved);
+    let (there, there_addr) = lab.listen(4)?;
+    let out = lab.station(Side::Active).new_id()?;
+    out.resolve(there_addr, BOUND)?;
     ensure!(resolved(lab.event(Side::Active, &*out)?), "resolving");
+    let Some(mut here_addr) = out.local_addr() else {
+        return Err(Stop::failed("a resolved id has no local address"));
+    };
+    here_addr.set_port(0);
+    let (here, here_addr) = lab.listen_at(Side::Active, here_addr, 4)?;
+    let back = lab.station(Side::Passive).new_id()?;
+    back.resolve(here_addr, BOUND)?;
     ensure!(resolved(lab.event(Side::Passive, &*back)?), "resolving");
     let out = End::new(&lab, Side::Active, out, &options)?;
     let back = End::new(&lab, Side::Passive, back, &options)?;

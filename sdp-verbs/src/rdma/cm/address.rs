@@ -125,21 +125,59 @@ fn is_general(ip: IpAddr) -> bool {
     }
 }
 
+/// Whether an address of this machine is behind a device: one that is not is refused, with ENODEV or
+/// another reason, or goes to another device.
+fn is_behind(device: &Device, channel: &RawChannel, addr: SocketAddr) -> Result<bool, VerbsError> {
+    let id = RawId::new(device.lib, channel, 0, device.transport)?;
+    Ok(id.bind(addr).is_ok() && id.context() == device.context())
+}
+
 /// The addresses of this machine that are behind a device, found by binding to each of them.
 pub(in crate::rdma) fn addresses(device: &Device) -> Result<Vec<SocketAddr>, VerbsError> {
     let channel = RawChannel::new(device.lib)?;
     let mut found = Vec::new();
     for addr in interface_addresses()? {
-        if !is_general(addr.ip()) {
-            continue;
-        }
-        let id = RawId::new(device.lib, &channel, 0, device.transport)?;
-        // An address without a device is refused, with ENODEV or another reason.
-        if id.bind(addr).is_ok() && id.context() == device.context() {
+        if is_general(addr.ip()) && is_behind(device, &channel, addr)? {
             found.push(addr);
         }
     }
     Ok(found)
+}
+
+/// The address behind a device that a connection to `dst` comes from, if the device has one that
+/// could: of those it is the one that has most in common with `dst`.
+pub(super) fn source(device: &Device, dst: SocketAddr) -> Result<Option<SocketAddr>, VerbsError> {
+    let channel = RawChannel::new(device.lib)?;
+    let mut all = interface_addresses()?;
+    all.retain(|addr| reaches(*addr, dst));
+    all.sort_by_key(|addr| std::cmp::Reverse(bits_in_common(addr.ip(), dst.ip())));
+    for addr in all {
+        if is_behind(device, &channel, addr)? {
+            return Ok(Some(addr));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether what comes from `addr` could go to `dst`, by what kinds of addresses they are.
+fn reaches(addr: SocketAddr, dst: SocketAddr) -> bool {
+    match (addr, dst) {
+        (SocketAddr::V4(_), SocketAddr::V4(_)) => is_general(addr.ip()) && is_general(dst.ip()),
+        (SocketAddr::V6(a), SocketAddr::V6(d)) if d.ip().is_unicast_link_local() => {
+            a.ip().is_unicast_link_local() && a.scope_id() == d.scope_id()
+        }
+        (SocketAddr::V6(_), SocketAddr::V6(_)) => is_general(addr.ip()) && is_general(dst.ip()),
+        _ => false,
+    }
+}
+
+/// How many leading bits two addresses of one family share.
+fn bits_in_common(a: IpAddr, b: IpAddr) -> u32 {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
@@ -162,6 +200,24 @@ mod tests {
             let back = unsafe { RawAddr::read(raw.as_mut_ptr().cast()) };
             assert_eq!(back, Some(addr));
         }
+    }
+
+    /// A connection comes from an address of its destination's kind, the nearest first.
+    #[test]
+    fn sources() {
+        let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let reaches = |a, b| reaches(addr(a), addr(b));
+        assert!(reaches("10.1.0.1:0", "192.0.2.1:9"));
+        assert!(!reaches("10.1.0.1:0", "127.0.0.1:9"));
+        assert!(!reaches("10.1.0.1:0", "[2001:db8::7]:9"));
+        assert!(reaches("[2001:db8::1]:0", "[2001:db8::7]:9"));
+        assert!(!reaches("[fe80::1%3]:0", "[2001:db8::7]:9"));
+        assert!(reaches("[fe80::1%3]:0", "[fe80::2%3]:9"));
+        assert!(!reaches("[fe80::1%2]:0", "[fe80::2%3]:9"));
+        let common = |a: &str, b: &str| bits_in_common(a.parse().unwrap(), b.parse().unwrap());
+        assert_eq!(common("10.1.0.1", "10.1.1.2"), 23);
+        assert_eq!(common("10.1.0.1", "10.1.0.1"), 32);
+        assert_eq!(common("2001:db8::", "2001:db9::"), 31);
     }
 
     /// This machine has a loopback interface, which no device is behind.

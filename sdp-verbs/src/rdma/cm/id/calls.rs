@@ -11,7 +11,7 @@ use crate::own::own;
 use crate::qp::{QpAttr, QueuePair};
 use crate::rdma::NAME;
 use crate::rdma::cm::silence::ack_timeout;
-use crate::rdma::cm::{BY_CONSUMER, rejection};
+use crate::rdma::cm::{BY_CONSUMER, address, rejection};
 use crate::rdma::cq::RdmaCq;
 use crate::rdma::device::{ACCEPT_DATA_MAX, CONNECT_DATA_MAX, REJECT_DATA_LEN, Transport};
 use crate::rdma::qp::RdmaQp;
@@ -105,6 +105,13 @@ impl CmId for RdmaId {
         let mut state = core.state();
         if !matches!(state.phase, Phase::Idle | Phase::Bound) {
             return wrong_state("resolve", state.phase);
+        }
+        // Where the system would take another way, the device that was named decides.
+        if state.phase == Phase::Idle
+            && core.device.named
+            && let Some(source) = address::source(&core.device, dst)?
+        {
+            core.raw.bind(source)?;
         }
         core.raw.resolve_addr(dst, timeout)?;
         state.deadline = Instant::now().checked_add(timeout);
