@@ -151,7 +151,8 @@ macro_rules! conformance_list {
             reserve {
                 a_reserved_buffer_is_sent, a_shorter_message_may_use_it,
                 a_returned_buffer_is_not_lost, posted_in_another_order, too_large_is_refused,
-                a_reservation_holds_up_no_earlier_message, a_buffer_of_another_connection_is_refused
+                a_reservation_holds_up_no_earlier_message, a_buffer_of_another_connection_is_refused,
+                what_has_been_sent_is_not_changed
             }
             queue {
                 a_full_send_queue_says_so, a_full_receive_queue_says_so,

@@ -9,11 +9,15 @@ use crate::types::WrId;
 use crate::wr::{SendData, SendFlags, SendOp, WcOpcode};
 
 fn post(end: &End, buf: SendBuf, len: usize) -> Result<WrId, PostError> {
+    post_with(end, buf, len, SendFlags::SIGNALED)
+}
+
+fn post_with(end: &End, buf: SendBuf, len: usize, flags: SendFlags) -> Result<WrId, PostError> {
     let op = SendOp::Send {
         data: SendData::Buf { buf, len },
         invalidate: None,
     };
-    end.post(op, SendFlags::SIGNALED)
+    end.post(op, flags)
 }
 
 pub(super) fn a_reserved_buffer_is_sent(rig: &Rig<'_>) -> Verdict {
@@ -166,6 +170,42 @@ pub(super) fn a_reservation_holds_up_no_earlier_message(rig: &Rig<'_>) -> Verdic
         let id = post(&link.active, buf, 2)?;
         ensure_eq!(link.passive.receive()?, [round, 2], "the reserved message");
         link.active.sent(id, WcOpcode::Send)?;
+    }
+    Ok(())
+}
+
+/// A buffer serves the next message when a later request has completed. Until then, and where TCP
+/// carries the bytes long after, the message before is as it was posted.
+pub(super) fn what_has_been_sent_is_not_changed(rig: &Rig<'_>) -> Verdict {
+    const LEN: usize = 16 << 10;
+    const SILENT: u8 = 7;
+    let link = rig.link(&Options {
+        recvs: 2 * (usize::from(SILENT) + 1),
+        recv_len: LEN,
+        ..Options::default()
+    })?;
+    for _ in 0..40 {
+        // Twice, so that the second time the buffers of the first are there again.
+        for time in 0..2 {
+            let first = time * (SILENT + 1);
+            let message = |number: u8, flags| -> Verdict<WrId> {
+                let buf = link.active.qp().reserve_send(LEN)?;
+                buf.mem().write(0, &pattern(number, LEN));
+                Ok(post_with(&link.active, buf, LEN, flags)?)
+            };
+            for number in first..first + SILENT {
+                message(number, SendFlags::empty())?;
+            }
+            let told = message(first + SILENT, SendFlags::SIGNALED)?;
+            link.active.sent(told, WcOpcode::Send)?;
+        }
+        for number in 0..2 * (SILENT + 1) {
+            let bytes = link.passive.receive_and_repost()?;
+            ensure!(
+                bytes == pattern(number, LEN),
+                "message {number} has changed"
+            );
+        }
     }
     Ok(())
 }
