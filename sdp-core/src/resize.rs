@@ -343,6 +343,7 @@ impl Shared {
         self.flush_drain();
         let peer_len = self.peer.map_or(0, |peer| peer.recv_buffer_len);
         if let Some(size) = self.resize.wants_larger(peer_len)
+            && !self.scarce
             && !self.suspend.is_on()
             && self.can_control()
         {

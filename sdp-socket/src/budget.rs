@@ -3,11 +3,15 @@
 //! Near the bound memory is *scarce*: the engines are told, and ask for no more than each
 //! connection needs to get on, which is never refused. What memory is taken for before an engine
 //! has heard of it is refused at the bound.
+//!
+//! It is scarce for a while too when an adapter gave none for a message: the system's limit of
+//! locked memory is met, and nobody knows it but by meeting it.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use sdp_core::Instant;
 use sdp_verbs::VerbsError;
 
 use crate::size::{parse_size, variable};
@@ -17,6 +21,10 @@ const VARIABLE: &str = "SDP_MEM_MAX";
 
 /// What may be set at least: with less, a few connections would always be short of memory.
 const MAX_MIN: usize = 1 << 20;
+
+/// How long memory is held to be scarce after an adapter gave none, nanoseconds: long enough for
+/// connections to hand back what they hold, and short beside a program that frees some.
+const SHORT_FOR: u64 = 1_000_000_000;
 
 /// Private memory of all connections of this process: what waits to be sent, what has come and was
 /// not yet read, and what is posted for what may come.
@@ -42,6 +50,8 @@ pub(crate) struct Budget {
     used: AtomicUsize,
     used_max: AtomicUsize,
     refused: AtomicU64,
+    /// Until when memory of adapters is held to be scarce: nanoseconds of the runtime's clock.
+    short_until: AtomicU64,
 }
 
 impl Budget {
@@ -51,6 +61,7 @@ impl Budget {
             used: AtomicUsize::new(0),
             used_max: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
+            short_until: AtomicU64::new(0),
         })
     }
 
@@ -72,8 +83,9 @@ impl Budget {
     }
 
     /// Connections should do with as little as they can.
-    fn is_scarce(&self) -> bool {
+    fn is_scarce(&self, now: Instant) -> bool {
         self.used.load(Ordering::Relaxed) >= self.max / 4 * 3
+            || now.as_nanos() < self.short_until.load(Ordering::Relaxed)
     }
 
     /// Takes `len` bytes, whatever there is left.
@@ -163,13 +175,19 @@ impl Allowance {
 
     /// Whether memory is scarce, if that is not what the engine was told last. It is to be told:
     /// from here on it gets all it asks for. Called under the connection's lock.
-    pub(crate) fn news(&self) -> Option<bool> {
-        let scarce = self.budget.is_scarce();
+    pub(crate) fn news(&self, now: Instant) -> Option<bool> {
+        let scarce = self.budget.is_scarce(now);
         let news = self.scarce.load(Ordering::Relaxed) != scarce;
         if news {
             self.scarce.store(scarce, Ordering::Relaxed);
         }
         news.then_some(scarce)
+    }
+
+    /// An adapter had no memory for a message.
+    pub(crate) fn note_short(&self, now: Instant) {
+        let until = now.as_nanos().saturating_add(SHORT_FOR);
+        self.budget.short_until.fetch_max(until, Ordering::Relaxed);
     }
 
     /// Memory that the engine asks for.
@@ -223,6 +241,8 @@ fn machine_memory() -> usize {
 mod tests {
     use super::*;
 
+    const NOW: Instant = Instant::from_nanos(5);
+
     /// Memory goes back with its holder, whole or in parts.
     #[test]
     fn what_is_dropped_is_free() {
@@ -256,11 +276,11 @@ mod tests {
         assert!(error.contains("SDP_MEM_MAX=100"), "{error}");
         assert!(budget.try_take(usize::MAX).is_none());
         assert_eq!((allowance.refused(), budget.account().refused), (1, 2));
-        assert_eq!(allowance.news(), Some(true));
+        assert_eq!(allowance.news(NOW), Some(true));
         let needed = allowance.reserve(7).unwrap();
         assert_eq!(budget.account().used_max, 107);
         drop((all, needed));
-        assert_eq!(allowance.news(), Some(false));
+        assert_eq!(allowance.news(NOW), Some(false));
         assert_eq!(budget.account().used, 0);
     }
 
@@ -270,12 +290,26 @@ mod tests {
         let budget = Budget::new(100);
         let allowance = Allowance::new(&budget);
         let held = allowance.reserve(74).unwrap();
-        assert_eq!(allowance.news(), None);
+        assert_eq!(allowance.news(NOW), None);
         let more = allowance.take(1);
-        assert_eq!(allowance.news(), Some(true));
-        assert_eq!(allowance.news(), None);
+        assert_eq!(allowance.news(NOW), Some(true));
+        assert_eq!(allowance.news(NOW), None);
         drop((held, more));
-        assert_eq!(allowance.news(), Some(false));
+        assert_eq!(allowance.news(NOW), Some(false));
+    }
+
+    /// An adapter without memory makes it scarce for all connections, for a while.
+    #[test]
+    fn scarce_after_an_adapter_had_none() {
+        let budget = Budget::new(100);
+        let [one, other] = [0, 1].map(|_| Allowance::new(&budget));
+        one.note_short(NOW);
+        assert_eq!((one.news(NOW), other.news(NOW)), (Some(true), Some(true)));
+        let late = Instant::from_nanos(NOW.as_nanos() + SHORT_FOR);
+        assert_eq!(
+            (one.news(late), other.news(late)),
+            (Some(false), Some(false))
+        );
     }
 
     /// Threads that take and give back at once leave nothing behind and never exceed the bound.

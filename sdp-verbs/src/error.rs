@@ -133,6 +133,9 @@ pub enum PostError {
     /// The queue has no free entry; wait for completions.
     #[error("queue full")]
     QueueFull,
+    /// No memory for a message may be registered; some may be had later.
+    #[error("no memory for a message")]
+    NoMemory,
     /// The queue pair is not connected or is in error.
     #[error("queue pair is not in a state to post")]
     WrongState,

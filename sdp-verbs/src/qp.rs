@@ -48,13 +48,20 @@ pub trait QueuePair: Any + Debug + Send + Sync {
     /// [`PostError`]; nothing was posted.
     fn post_recv(&self, wr_id: WrId, buf: &RecvBuf) -> Result<(), PostError>;
 
+    /// Keeps memory for one message of up to `len` bytes, so that there is always some for one at a
+    /// time, whatever others take. Replaces what was kept before.
+    ///
+    /// # Errors
+    /// [`VerbsError::Limit`] if no memory can be had.
+    fn keep_send(&self, len: usize) -> Result<(), VerbsError>;
+
     /// A buffer for a message of up to `len` bytes, to be filled by the caller and posted as
     /// [`SendData::Buf`](crate::SendData::Buf). Where the adapter is the CPU this may be the
     /// peer's own posted receive, so that filling it is the only copy on this side.
     ///
     /// # Errors
-    /// [`PostError::QueueFull`] if no buffer is free, [`PostError::WrongState`],
-    /// [`PostError::TooLarge`].
+    /// [`PostError::QueueFull`] if no buffer is free, [`PostError::NoMemory`] if none may be made,
+    /// [`PostError::WrongState`], [`PostError::TooLarge`].
     fn reserve_send(&self, len: usize) -> Result<SendBuf, PostError>;
 
     /// Gives a reserved buffer back unposted.

@@ -306,9 +306,13 @@ impl Shared {
         });
     }
 
-    /// Payload bytes in the largest Data the peer takes.
+    /// Payload bytes in the largest Data: what the peer takes, and while memory is scarce no more than
+    /// a message is sure to be had for.
     pub(crate) fn data_len_max(&self) -> usize {
-        let recv_len = self.peer.map_or(0, |peer| peer.recv_buffer_len);
+        let mut recv_len = self.peer.map_or(0, |peer| peer.recv_buffer_len);
+        if self.scarce {
+            recv_len = recv_len.min(self.config.recv_buffer_len_initial);
+        }
         usize::try_from(recv_len).map_or(0, |len| len.saturating_sub(BSDH_LEN))
     }
 

@@ -156,6 +156,19 @@ fn a_larger_size_is_used_from_the_answer_on() {
     assert_eq!(payloads(&mut lone), [10_000]);
 }
 
+/// Memory of a message of the first length can always be had, of a longer one only when there is some.
+#[test]
+fn a_larger_size_is_not_used_while_memory_is_scarce() {
+    let mut lone = asked();
+    lone.peer(Body::ChRcvBufAck { size: 32_000 }, 0);
+    lone.conn.set_memory_scarce(lone.instant(), true);
+    lone.send_all(10_000);
+    assert_eq!(payloads(&mut lone), [4_184, 4_184, 1_632]);
+    lone.conn.set_memory_scarce(lone.instant(), false);
+    lone.send_all(10_000);
+    assert_eq!(payloads(&mut lone), [10_000]);
+}
+
 #[test]
 fn who_has_refused_is_not_asked_again() {
     let mut lone = asked();

@@ -56,7 +56,7 @@ impl Conn {
     /// Polls and carries out actions until there are none, then tells of events. Copies are
     /// collected in `inner.jobs`.
     pub(super) fn drain(&self, inner: &mut Inner, now: Instant) {
-        if let Some(scarce) = self.memory.news() {
+        if let Some(scarce) = self.memory.news(now) {
             inner.engine.set_memory_scarce(now, scarce);
         }
         loop {

@@ -31,7 +31,7 @@ impl Conn {
 
     fn stage(&self, grant: sdp_core::GrantId, len: usize) -> bool {
         let Some(qp) = self.qp() else { return false };
-        let Ok(buf) = qp.reserve_send(BSDH_LEN + len) else {
+        let Some(buf) = self.message(&*qp, len) else {
             return false;
         };
         let taken = self.lock().private.take(len);

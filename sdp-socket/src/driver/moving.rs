@@ -304,8 +304,9 @@ impl Conn {
 
     /// The new queue pair takes its place.
     fn put_pair(&self, inner: &mut Inner, id: Arc<dyn CmId>) -> Result<(), VerbsError> {
-        let attr = self.qp_attr(inner.engine.config().recv_buffers_max);
-        let qp = id.create_qp(&attr)?;
+        let config = inner.engine.config();
+        let qp = id.create_qp(&self.qp_attr(config.recv_buffers_max))?;
+        qp.keep_send(config.recv_buffer_len_initial as usize)?;
         inner.pair = Some(Pair { id, qp });
         inner.moving.left = None;
         Ok(())

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use sdp_core::{
     CallError, Connection, CopyReason, CopyTarget, Instant, SendId, SendRequest, SendStep,
 };
-use sdp_verbs::{QueuePair, SendBuf, VerbsError};
+use sdp_verbs::{PostError, QueuePair, SendBuf, VerbsError};
 use sdp_wire::BSDH_LEN;
 
 use super::buffers::Chunk;
@@ -118,13 +118,11 @@ impl Conn {
         to: CopyTarget,
     ) {
         let copied = match to {
-            CopyTarget::Message(grant) => match fill_on(inner, memory, at, len) {
-                Some(buf) => {
-                    inner.grants.insert(grant, buf);
-                    true
-                }
-                None => false,
-            },
+            CopyTarget::Message(grant) => {
+                let pair = inner.pair.as_ref();
+                let filled = pair.and_then(|pair| self.fill(&*pair.qp, memory, at, len));
+                filled.map(|buf| inner.grants.insert(grant, buf)).is_some()
+            }
             CopyTarget::Private => {
                 let reserve = |len| self.memory.reserve(len);
                 let appended = inner.private.append(memory, (at, len), reserve);
@@ -142,13 +140,12 @@ impl Conn {
         to: CopyTarget,
     ) {
         let copied = match to {
-            CopyTarget::Message(grant) => match self.fill(memory, at, len) {
-                Some(buf) => {
-                    self.lock().grants.insert(grant, buf);
-                    true
-                }
-                None => false,
-            },
+            CopyTarget::Message(grant) => {
+                let filled = self.qp().and_then(|qp| self.fill(&*qp, memory, at, len));
+                filled
+                    .map(|buf| self.lock().grants.insert(grant, buf))
+                    .is_some()
+            }
             CopyTarget::Private => match self.had_memory(self.memory.reserve(len)) {
                 Some(held) => {
                     let mut chunk = BytesMut::with_capacity(len);
@@ -173,8 +170,25 @@ impl Conn {
     }
 
     /// A new message buffer with `at..at + len` of the call's memory as its payload.
-    fn fill(&self, memory: &CallMemory, at: usize, len: usize) -> Option<SendBuf> {
-        filled(&*self.qp()?, memory, at, len)
+    fn fill(
+        &self,
+        qp: &dyn QueuePair,
+        memory: &CallMemory,
+        at: usize,
+        len: usize,
+    ) -> Option<SendBuf> {
+        let buf = self.message(qp, len)?;
+        memory.copy_out(at, len, buf.mem(), BSDH_LEN);
+        Some(buf)
+    }
+
+    /// Memory of a message with `len` bytes of payload, if there is some.
+    pub(super) fn message(&self, qp: &dyn QueuePair, len: usize) -> Option<SendBuf> {
+        let had = qp.reserve_send(BSDH_LEN + len);
+        if let Err(PostError::NoMemory) = had {
+            self.memory.note_short(self.context.now());
+        }
+        had.ok()
     }
 
     /// Why this memory may not be shown to the peer, if so.
@@ -198,17 +212,6 @@ impl Conn {
     fn exposable(&self, memory: &CallMemory) -> bool {
         self.is_registered(memory) || self.qp().is_some_and(|qp| qp.heap_reachable().is_ok())
     }
-}
-
-fn fill_on(inner: &Inner, memory: &CallMemory, at: usize, len: usize) -> Option<SendBuf> {
-    filled(&*inner.pair.as_ref()?.qp, memory, at, len)
-}
-
-/// A new message buffer with `at..at + len` of the call's memory as its payload.
-fn filled(qp: &dyn QueuePair, memory: &CallMemory, at: usize, len: usize) -> Option<SendBuf> {
-    let buf = qp.reserve_send(BSDH_LEN + len).ok()?;
-    memory.copy_out(at, len, buf.mem(), BSDH_LEN);
-    Some(buf)
 }
 
 fn tell_copied(

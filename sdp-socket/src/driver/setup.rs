@@ -48,7 +48,9 @@ impl Conn {
         // Where memory may not be had or locked, that is said now, and not by a handshake that waits
         // for it.
         let wanted = engine.config();
-        let first = |_| qp.alloc_recv(wanted.recv_buffer_len_initial as usize);
+        let len = wanted.recv_buffer_len_initial as usize;
+        qp.keep_send(len)?;
+        let first = |_| qp.alloc_recv(len);
         let first_recvs = (0..wanted.recv_buffers_initial)
             .map(first)
             .collect::<Result<_, _>>()?;

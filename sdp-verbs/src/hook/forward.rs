@@ -50,6 +50,9 @@ macro_rules! forward {
     (@QueuePair alloc_recv) => {
         forward!(# alloc_recv(len: usize) -> Result<crate::RecvBuf, crate::VerbsError>);
     };
+    (@QueuePair keep_send) => {
+        forward!(# keep_send(len: usize) -> Result<(), crate::VerbsError>);
+    };
     (@QueuePair reserve_send) => {
         forward!(# reserve_send(len: usize) -> Result<crate::SendBuf, crate::PostError>);
     };

@@ -457,6 +457,11 @@ impl QueuePair for SimQp {
         })
     }
 
+    /// Memory of messages is plain memory here.
+    fn keep_send(&self, _: usize) -> Result<(), VerbsError> {
+        Ok(())
+    }
+
     fn reserve_send(&self, len: usize) -> Result<SendBuf, PostError> {
         if len > self.options.limits.recv_len_max {
             return Err(PostError::TooLarge);

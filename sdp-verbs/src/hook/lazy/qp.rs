@@ -178,6 +178,10 @@ impl QueuePair for LazyQp {
         posted
     }
 
+    fn keep_send(&self, len: usize) -> Result<(), VerbsError> {
+        self.core.inner.keep_send(len)
+    }
+
     fn reserve_send(&self, len: usize) -> Result<SendBuf, PostError> {
         if len > self.setup.limits.recv_len_max {
             return Err(PostError::TooLarge);

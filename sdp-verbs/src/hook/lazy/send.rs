@@ -248,7 +248,7 @@ impl SendQueue {
             left -= 1;
         }
         match refusal {
-            None | Some((PostError::QueueFull, _)) => Forwarded::Done,
+            None | Some((PostError::QueueFull | PostError::NoMemory, _)) => Forwarded::Done,
             Some((PostError::WrongState, _)) => {
                 self.fail();
                 Forwarded::Broken

@@ -243,6 +243,11 @@ impl QueuePair for HostQp {
         Ok(())
     }
 
+    /// Memory of messages is plain memory here.
+    fn keep_send(&self, _: usize) -> Result<(), VerbsError> {
+        Ok(())
+    }
+
     fn reserve_send(&self, len: usize) -> Result<SendBuf, PostError> {
         if len > LIMITS.recv_len_max {
             return Err(PostError::TooLarge);

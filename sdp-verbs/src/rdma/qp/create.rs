@@ -4,6 +4,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex};
 
+use super::message::Messages;
 use super::recv::RecvQueue;
 use super::send::SendQueue;
 use super::{IDLE, RdmaQp};
@@ -129,6 +130,7 @@ impl RdmaQp {
             refused_peer: AtomicBool::new(false),
             send: Mutex::new(SendQueue::new(attr.send_wr_max)),
             recv: Mutex::new(RecvQueue::new(attr.recv_wr_max)),
+            messages: Messages::new(number, slabs),
             bound: Mutex::default(),
         });
         cq.add_qp(number, &qp);

@@ -1,6 +1,7 @@
 //! Queue pairs.
 
 mod create;
+mod message;
 mod recv;
 mod send;
 mod wr;
@@ -26,6 +27,7 @@ use crate::qp::QueuePair;
 use crate::types::{Access, QpNum, Rkey, WrId};
 use crate::wr::{SendFlags, SendOp, SendWr, WcOpcode, WcStatus, WorkCompletion};
 
+use message::{Messages, Reserved};
 use recv::RecvQueue;
 use send::{Entry, Kind, SendQueue};
 use wr::{Prepared, status_of};
@@ -53,6 +55,7 @@ pub(super) struct RdmaQp {
     refused_peer: AtomicBool,
     send: Mutex<SendQueue>,
     recv: Mutex<RecvQueue>,
+    messages: Messages,
     /// Keys that are good on it, and their windows.
     bound: Mutex<Vec<(u32, Weak<WindowCore>)>>,
 }
@@ -202,11 +205,13 @@ impl RdmaQp {
         wr: &mut Prepared<'_>,
         entry: Entry,
     ) -> Result<(), PostError> {
-        // On iWARP a request has ended when TCP has its bytes, and Soft-iWARP (siw_qp_tx.c) hands TCP
-        // the pages themselves of one that asks for no completion: they were sent as they are later,
-        // when the buffer serves another message.
+        // On iWARP a request has ended when TCP has its bytes, and of one that asks for no completion
+        // Soft-iWARP (siw_qp_tx.c) hands TCP the pages themselves: where TCP does not copy them (Debian's
+        // 6.1 does), they are sent as they are by then, when the buffer serves another message.
         let in_place = self.device.transport == Transport::Iwarp;
-        let signaled = entry.signaled || in_place || queue.wants_signal();
+        let keep = entry.keep.as_ref().and_then(|keep| keep.downcast_ref());
+        let awaited = keep.is_some_and(Reserved::is_awaited);
+        let signaled = entry.signaled || in_place || awaited || queue.wants_signal();
         let raw = wr.finish(queue.next_number(), signaled);
         let mut bad = ptr::null_mut();
         // SAFETY: the driver's own function; the request and its elements live until it returns,
@@ -450,12 +455,16 @@ impl QueuePair for RdmaQp {
         }
     }
 
+    fn keep_send(&self, len: usize) -> Result<(), VerbsError> {
+        self.messages.keep(len)
+    }
+
     fn reserve_send(&self, len: usize) -> Result<SendBuf, PostError> {
         self.ready()?;
         if len > self.device.limits.recv_len_max {
             return Err(PostError::TooLarge);
         }
-        let reserved = send::Reserved::new(self.number, &self.slabs, len)?;
+        let reserved = self.messages.reserve(len)?;
         let mem = reserved.mem();
         Ok(SendBuf::new(
             mem,

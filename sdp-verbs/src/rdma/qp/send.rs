@@ -1,12 +1,8 @@
-//! The send queue, as we count it, and memory of messages.
+//! The send queue, as we count it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::PostError;
-use crate::memory::{ForeignSlice, Keep};
-use crate::rdma::slab::{SlabPool, Slot};
+use crate::memory::Keep;
 use crate::types::WrId;
 use crate::wr::{WcOpcode, WcStatus};
 
@@ -154,52 +150,6 @@ impl SendQueue {
         };
         self.first += 1;
         self.entries.pop_front().map(|entry| (entry, status))
-    }
-}
-
-/// What keeps the memory of a [`SendBuf`](crate::SendBuf).
-#[derive(Debug)]
-pub(super) struct Reserved {
-    qp: u32,
-    slot: Slot,
-    len: usize,
-    posted: AtomicBool,
-}
-
-impl Reserved {
-    pub(super) fn new(qp: u32, slabs: &Arc<SlabPool>, len: usize) -> Result<Self, PostError> {
-        let slot = slabs.take(len).map_err(|error| {
-            tracing::warn!("no memory for a message: {error}");
-            PostError::QueueFull
-        })?;
-        Ok(Self {
-            qp,
-            slot,
-            len,
-            posted: AtomicBool::new(false),
-        })
-    }
-
-    pub(super) fn mem(&self) -> ForeignSlice {
-        self.slot
-            .mem()
-            .slice(0, self.len)
-            .expect("a slot is long enough")
-    }
-
-    pub(super) fn lkey(&self) -> u32 {
-        self.slot.lkey()
-    }
-
-    /// Takes it for a message of `len` bytes on queue pair `qp`.
-    pub(super) fn take(&self, qp: u32, len: usize) -> Result<(), PostError> {
-        if self.qp != qp || self.posted.swap(true, Ordering::AcqRel) {
-            return Err(PostError::LocalProtection);
-        }
-        if len > self.len {
-            return Err(PostError::TooLarge);
-        }
-        Ok(())
     }
 }
 

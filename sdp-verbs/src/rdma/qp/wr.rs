@@ -7,7 +7,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::RdmaQp;
-use super::send::{Kind, Reserved};
+use super::message::Reserved;
+use super::send::Kind;
 use crate::caps::Caps;
 use crate::error::PostError;
 use crate::memory::{ForeignSlice, Keep, SendBuf};
@@ -228,7 +229,7 @@ fn inline<'a>(
         });
         return Ok(None);
     }
-    let copy = Reserved::new(qp.number, &qp.slabs, bytes.len())?;
+    let copy = qp.messages.reserve(bytes.len())?;
     copy.mem().write(0, bytes);
     wr.add(element(&copy.mem(), copy.lkey()));
     Ok(Some(Arc::new(copy)))
