@@ -16,7 +16,13 @@ pub(crate) fn tally(outcome: &Outcome) -> Tally {
     let mut ignored = 0;
     let mut unfinished = 0usize;
     let (mut itself, mut passed_names) = (Vec::new(), Vec::new());
+    // A test that runs alone has its line begun before it speaks.
+    let mut begun = None;
     for line in &outcome.lines {
+        begun = line
+            .strip_prefix("test ")
+            .and_then(|line| line.strip_suffix(" ... "))
+            .or(begun);
         if let Some(summary) = line.strip_prefix("test result: ") {
             tally.passed += count(summary, "passed");
             tally.failed += count(summary, "failed");
@@ -32,6 +38,8 @@ pub(crate) fn tally(outcome: &Outcome) -> Tally {
             }
         } else if let Some(name) = passed(line) {
             passed_names.push(name);
+        } else if line == "ok" {
+            passed_names.extend(begun.take());
         }
     }
     // The summary is the authority; a test that hides its own line is still listed.
@@ -178,6 +186,14 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!(tally.passed, 1);
         let names: Vec<_> = tally.skipped.iter().map(|s| &*s.name).collect();
         assert_eq!(names, ["b", "part of a"]);
+    }
+
+    #[test]
+    fn so_has_one_that_runs_alone() {
+        let text = "running 2 tests\ntest a ... \nskipped a: no c++ in PATH\nok\ntest b ... ok\n\
+            test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        let tally = tally(&outcome(text, None));
+        assert_eq!((tally.passed, tally.skipped.len()), (1, 1));
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod wait;
 mod write;
 
 use std::fmt::Debug;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -238,6 +239,7 @@ macro_rules! conformance_mount {
             fn $case() {
                 $crate::conformance::mount(
                     &super::$fixture(),
+                    concat!(module_path!(), "::", stringify!($case)),
                     concat!(stringify!($group), "::", stringify!($case)),
                     &$skips,
                 );
@@ -304,12 +306,14 @@ fn run_case(fixture: &dyn Fixture, case: &Case) -> CaseReport {
     }
 }
 
-/// Runs one case as a test. What [`conformance_tests!`](crate::conformance_tests) calls.
+/// Runs one case as a test. What [`conformance_tests!`](crate::conformance_tests) calls. A skip is
+/// told as the line `skipped TEST: REASON`, past the harness, which counts it as passed; `test` is the
+/// path of the test, its crate's name included.
 ///
 /// # Panics
 /// If the case fails, if it is skipped without being listed in `skips`, if it is listed there
 /// without a question mark but runs, and if there is no such case.
-pub fn mount(fixture: &dyn Fixture, name: &str, skips: &[&str]) {
+pub fn mount(fixture: &dyn Fixture, test: &str, name: &str, skips: &[&str]) {
     let case = CASES.iter().find(|case| case.name == name);
     let Some(case) = case else {
         panic!("there is no conformance case {name}");
@@ -327,7 +331,7 @@ pub fn mount(fixture: &dyn Fixture, name: &str, skips: &[&str]) {
         || skips
             .iter()
             .any(|skip| skip.strip_suffix('?') == Some(name));
-    match report.outcome {
+    match &report.outcome {
         Outcome::Failed(_) => panic!("{}: {report}", fixture.name()),
         Outcome::Skipped(_) if !may_skip => {
             panic!("{}: not in the list of skips: {report}", fixture.name());
@@ -338,6 +342,13 @@ pub fn mount(fixture: &dyn Fixture, name: &str, skips: &[&str]) {
                 fixture.name()
             );
         }
-        Outcome::Passed | Outcome::Skipped(_) => {}
+        Outcome::Passed => {}
+        Outcome::Skipped(reason) => {
+            let test = test.split_once("::").map_or(test, |(_, path)| path);
+            let line = format!("\nskipped {test}: {reason}\n");
+            io::stdout()
+                .write_all(line.as_bytes())
+                .expect("standard output can be written");
+        }
     }
 }

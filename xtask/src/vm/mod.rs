@@ -14,6 +14,7 @@ mod packages;
 mod performance;
 mod probes;
 mod siw;
+mod skips;
 mod vmlinux;
 mod wire;
 
@@ -223,6 +224,7 @@ impl Lab {
             let tally = read(case.job.reading, &outcome);
             return match case.job.evidence {
                 Some(Evidence::Performance) if tally.failed == 0 => performance::judge(&folder),
+                Some(Evidence::Skips) => skips::judge(tally, &folder),
                 _ => Ok(tally),
             };
         }
