@@ -297,6 +297,7 @@ fn faults(rng: &mut Rng, weather: Weather) -> Faults {
             (Fault::CmReject, 60_000),
             (Fault::CmTimeout, 60_000),
             (Fault::NoRecvMemory, 100_000),
+            (Fault::NoSendMemory, 20_000),
         ] {
             let often = *rng.pick(&[0, 0, most / 20, most]);
             faults = faults.with(fault, often);

@@ -30,6 +30,8 @@ pub enum Fault {
     RegisterFails,
     /// There is no memory for a receive.
     NoRecvMemory,
+    /// There is no memory for a message.
+    NoSendMemory,
     /// More memory was to be registered than a machine has room for.
     RegisteredExhausted,
     /// Everything stands still for a while.
@@ -48,7 +50,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Rnr,
         Self::RetryExceeded,
         Self::QpBreak,
@@ -60,6 +62,7 @@ impl Fault {
         Self::CmDuplicate,
         Self::RegisterFails,
         Self::NoRecvMemory,
+        Self::NoSendMemory,
         Self::RegisteredExhausted,
         Self::ClockJump,
         Self::ReaderSlow,
@@ -84,6 +87,7 @@ impl Fault {
             Self::CmDuplicate => "cm_duplicate",
             Self::RegisterFails => "register_fails",
             Self::NoRecvMemory => "no_recv_memory",
+            Self::NoSendMemory => "no_send_memory",
             Self::RegisteredExhausted => "registered_exhausted",
             Self::ClockJump => "clock_jump",
             Self::ReaderSlow => "reader_slow",

@@ -457,7 +457,7 @@ impl QueuePair for SimQp {
         })
     }
 
-    /// Memory of messages is plain memory here.
+    /// What is kept may be under way, so there need not be any in spite of it.
     fn keep_send(&self, _: usize) -> Result<(), VerbsError> {
         Ok(())
     }
@@ -471,6 +471,9 @@ impl QueuePair for SimQp {
             qp.may_send()?;
             if qp.reserved >= qp.send_wr_max {
                 return Err(PostError::QueueFull);
+            }
+            if world.dice.fires(Fault::NoSendMemory) {
+                return Err(PostError::NoMemory);
             }
             qp.reserved += 1;
             Ok(())
