@@ -2,7 +2,8 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde::Serialize;
 
@@ -68,7 +69,39 @@ impl Device {
 
 /// All devices; none if the kernel has no RDMA.
 pub(super) fn all() -> Vec<Device> {
-    devices_in(Path::new(DEVICES))
+    let mut devices = devices_in(Path::new(DEVICES));
+    for device in &mut devices {
+        for port in &mut device.ports {
+            if port.interfaces.is_empty() {
+                port.interfaces.extend(interface(&device.name, port.number));
+            }
+        }
+    }
+    devices
+}
+
+/// The interface of a port whose GIDs tell of none (iWARP), as `rdma` says.
+fn interface(device: &str, port: u32) -> Option<String> {
+    let mut command = Command::new(iproute("rdma")?);
+    command.args(["link", "show", &format!("{device}/{port}")]);
+    let output = command.output().ok()?;
+    netdev(&String::from_utf8_lossy(&output.stdout)).map(str::to_owned)
+}
+
+/// `link siw0/1 state ACTIVE physical_state LINK_UP netdev eth0`.
+fn netdev(link: &str) -> Option<&str> {
+    let mut words = link.split_whitespace();
+    words.find(|word| *word == "netdev")?;
+    words.next()
+}
+
+/// A program of the package iproute2, which the paths of users may not have.
+pub(super) fn iproute(name: &str) -> Option<PathBuf> {
+    let folders = ["/sbin", "/usr/sbin", "/bin", "/usr/bin"];
+    let mut all = folders
+        .into_iter()
+        .map(|folder| Path::new(folder).join(name));
+    all.find(|path| path.exists())
 }
 
 fn devices_in(folder: &Path) -> Vec<Device> {
@@ -219,6 +252,16 @@ mod tests {
         assert!(devices[0].serves(address("10.9.9.9"), "eth7"));
         assert!(!devices[0].serves(address("10.0.0.2"), "eth1"));
         assert!(!devices[1].serves(address("10.0.0.2"), "eth1"));
+    }
+
+    #[test]
+    fn the_interface_is_found_in_what_rdma_says() {
+        let link = "link siw0/1 state ACTIVE physical_state LINK_UP netdev eth0 \n";
+        assert_eq!(netdev(link), Some("eth0"));
+        assert_eq!(
+            netdev("link mlx5_0/1 subnet_prefix fe80:: state ACTIVE"),
+            None
+        );
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! What this node must have before anything can be tested.
 
 use std::net::{IpAddr, UdpSocket};
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
@@ -212,18 +211,39 @@ fn source(peer: IpAddr) -> anyhow::Result<IpAddr> {
 
 /// The interface that has an address.
 fn interface(address: IpAddr) -> anyhow::Result<String> {
-    let ip = ["/sbin/ip", "/usr/sbin/ip", "/bin/ip"];
-    let ip = ip.into_iter().find(|path| Path::new(path).exists());
-    let mut command = Command::new(ip.context("no program ip: apt-get install iproute2")?);
-    command.args(["-oneline", "address", "show", "to", &address.to_string()]);
-    let outcome = Run::new(command).run(|_| ())?;
+    let lines = ip_addresses(&["to", &address.to_string()])?;
     // `3: eth0    inet 10.0.0.1/24 …`
-    let name = outcome
-        .lines
+    let name = lines
         .first()
         .and_then(|line| line.split_whitespace().nth(1));
     name.map(str::to_owned)
         .with_context(|| format!("no interface has {address}"))
+}
+
+/// The addresses of an interface that other machines could use, those of IPv4 first.
+///
+/// # Errors
+/// There is no program to ask.
+pub(super) fn addresses(interface: &str) -> anyhow::Result<Vec<IpAddr>> {
+    let lines = ip_addresses(&["dev", interface, "scope", "global"])?;
+    let mut found: Vec<_> = lines.iter().filter_map(|line| address(line)).collect();
+    found.sort_by_key(IpAddr::is_ipv6);
+    Ok(found)
+}
+
+/// The address in a line of `ip`.
+fn address(line: &str) -> Option<IpAddr> {
+    let mut words = line.split_whitespace();
+    words.find(|word| matches!(*word, "inet" | "inet6"))?;
+    words.next()?.split('/').next()?.parse().ok()
+}
+
+/// Lines of `ip -oneline address show`.
+fn ip_addresses(which: &[&str]) -> anyhow::Result<Vec<String>> {
+    let ip = devices::iproute("ip").context("no program ip: apt-get install iproute2")?;
+    let mut command = Command::new(ip);
+    command.args(["-oneline", "address", "show"]).args(which);
+    Ok(Run::new(command).run(|_| ())?.lines)
 }
 
 #[cfg(test)]
@@ -238,6 +258,15 @@ mod tests {
         assert_eq!(memlock(&line("65536")), Some(Some(65_536)));
         assert_eq!(memlock(&line("unlimited")), Some(None));
         assert_eq!(memlock("Max cpu time unlimited"), None);
+    }
+
+    #[test]
+    fn addresses_are_found_in_what_ip_says() {
+        let v4 = "3: eth0    inet 10.9.0.1/24 scope global eth0\\       valid_lft forever";
+        assert_eq!(address(v4), "10.9.0.1".parse().ok());
+        let v6 = "3: eth0    inet6 fd00::1/64 scope global nodad \\       valid_lft forever";
+        assert_eq!(address(v6), "fd00::1".parse().ok());
+        assert_eq!(address("Device \"eth9\" does not exist."), None);
     }
 
     #[test]

@@ -142,16 +142,16 @@ fn sdp(ui: &Ui, options: &HwTestOptions) -> anyhow::Result<PathBuf> {
 
 /// The node that serves.
 fn serve(ui: &Ui, options: &HwTestOptions, device: &devices::Device) -> anyhow::Result<()> {
-    let gids = device.active_port().map_or(&[][..], |port| &port.gids);
-    let address = options
-        .address
-        .or_else(|| server::address(gids))
-        .with_context(|| {
-            format!(
-                "{} has no IP address: set one on its interface, or name it by --address",
-                device.name
-            )
-        })?;
+    let found = match (options.address, device.active_port()) {
+        (None, Some(port)) => server::address(port)?,
+        (named, _) => named,
+    };
+    let address = found.with_context(|| {
+        format!(
+            "{} has no IP address: set one on its interface, or name it by --address",
+            device.name
+        )
+    })?;
     let program = sdp(ui, options)?;
     let at = SocketAddr::new(address, options.port);
     let server = Server::start(None, &program.display().to_string(), at, &device.name)?;

@@ -1,14 +1,15 @@
 //! The side that serves: here, or on a host that ssh reaches.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, bail};
 
-use super::DEVICE;
+use super::devices::Port;
 use super::perftest::TOOLS;
+use super::{DEVICE, local};
 use crate::text::quoted;
 
 /// Port of the server that counts verbs, from that of the other.
@@ -138,12 +139,21 @@ fn script(sdp: &str, address: SocketAddr, device: &str) -> String {
     script
 }
 
-/// An address of a device that others reach it by, from its global addresses.
-pub(super) fn address(gids: &[std::net::Ipv6Addr]) -> Option<IpAddr> {
-    let v4 = gids.iter().find_map(std::net::Ipv6Addr::to_ipv4_mapped);
-    let global = |gid: &&std::net::Ipv6Addr| !gid.is_unicast_link_local();
-    v4.map(IpAddr::V4)
-        .or_else(|| gids.iter().find(global).copied().map(IpAddr::V6))
+/// An address that others reach a port by: on RoCE one of its GIDs is made of it, elsewhere (iWARP, IP
+/// over InfiniBand) its interface has it.
+///
+/// # Errors
+/// There is no program to ask for addresses of interfaces.
+pub(super) fn address(port: &Port) -> anyhow::Result<Option<IpAddr>> {
+    if let Some(v4) = port.gids.iter().find_map(Ipv6Addr::to_ipv4_mapped) {
+        return Ok(Some(IpAddr::V4(v4)));
+    }
+    for interface in &port.interfaces {
+        if let Some(address) = local::addresses(interface)?.first() {
+            return Ok(Some(*address));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -172,12 +182,25 @@ mod tests {
         assert!(error.to_string().contains("does not start"));
     }
 
+    /// The GID of an iWARP device is made of its MAC address, which nobody can connect to.
     #[test]
-    fn ipv4_comes_before_ipv6_and_link_local_addresses_do_not_count() {
-        let gid = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap();
-        let (local, v6, v4) = (gid("fe80::1"), gid("fd00::1"), gid("::ffff:10.0.0.1"));
-        assert_eq!(address(&[local, v6, v4]), Some("10.0.0.1".parse().unwrap()));
-        assert_eq!(address(&[local, v6]), Some("fd00::1".parse().unwrap()));
-        assert_eq!(address(&[local]), None);
+    fn a_gid_that_is_no_address_does_not_count() {
+        let port = |gids: &[&str]| Port {
+            number: 1,
+            state: "4: ACTIVE".to_owned(),
+            rate: String::new(),
+            link_layer: "Ethernet".to_owned(),
+            gids: gids.iter().map(|gid| gid.parse().unwrap()).collect(),
+            interfaces: Vec::new(),
+        };
+        let found = |gids: &[&str]| address(&port(gids)).unwrap();
+        let v4 = "10.0.0.1".parse().ok();
+        assert_eq!(found(&["fe80::1", "fd00::1", "::ffff:10.0.0.1"]), v4);
+        assert_eq!(found(&["5254:0:2::"]), None);
+        let loopback = Port {
+            interfaces: vec!["lo".to_owned()],
+            ..port(&[])
+        };
+        assert_eq!(address(&loopback).unwrap(), None);
     }
 }
