@@ -460,12 +460,7 @@ impl Read for &SdpStream {
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        let conn = self.conn()?;
-        let flags = RecvFlags {
-            nonblocking: conn.options.nonblocking(),
-            ..RecvFlags::default()
-        };
-        conn.recv(bufs, flags)
+        self.conn()?.recv(bufs, self.recv_flags()?)
     }
 }
 
@@ -475,8 +470,7 @@ impl Write for &SdpStream {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        let conn = self.conn()?;
-        conn.send(bufs, conn.options.nonblocking())
+        self.conn()?.send(bufs, self.options()?.nonblocking())
     }
 
     /// Nothing is held back by this library: a flush does nothing, as with TCP.

@@ -109,12 +109,13 @@ impl CallMemory {
         self.pieces.last().map_or(0, |p| p.end)
     }
 
-    /// Where the contiguous pieces end, if there are several.
+    /// Where the contiguous pieces end.
     pub(crate) fn segment_ends(&self) -> SmallVec<[usize; 2]> {
-        match &self.pieces[..] {
-            [_] => SmallVec::new(),
-            pieces => pieces.iter().map(|piece| piece.end).collect(),
+        let mut ends = SmallVec::new();
+        for piece in &self.pieces {
+            ends.push(piece.end);
         }
+        ends
     }
 
     /// Address ranges of the pieces.

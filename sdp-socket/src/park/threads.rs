@@ -136,27 +136,18 @@ impl Poller {
     fn run(self) {
         // Every connection of the process hangs on this thread: a panic here must not go unseen.
         let _guard = AbortOnUnwind::new();
-        let mut woken = true;
         while let Some(context) = self.context.upgrade() {
-            let deadline = if woken {
-                context.progress()
-            } else {
-                context.progress_in_time()
-            };
+            let deadline = context.progress();
             let timeout = deadline.map(|t| t.since(context.now()));
             drop(context);
-            woken = match self.sleep(timeout) {
-                Ok(woken) => woken,
-                Err(e) => {
-                    tracing::error!("the progress thread cannot poll: {e}");
-                    return;
-                }
-            };
+            if let Err(e) = self.sleep(timeout) {
+                tracing::error!("the progress thread cannot poll: {e}");
+                return;
+            }
         }
     }
 
-    /// False: the time has run out, and no descriptor had anything.
-    fn sleep(&self, timeout: Option<Duration>) -> io::Result<bool> {
+    fn sleep(&self, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = timeout.map(|t| rustix::fs::Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(t.subsec_nanos()),
@@ -168,18 +159,17 @@ impl Poller {
             Err(Errno::INVAL) => {
                 let mut events: [MaybeUninit<Event>; SOURCES] =
                     [const { MaybeUninit::uninit() }; SOURCES];
-                epoll::wait(&self.epoll, &mut events, timeout.as_ref()).map(|(some, _)| some.len())
+                epoll::wait(&self.epoll, &mut events, timeout.as_ref()).map(|_| ())
             }
-            other => other,
+            other => other.map(|_| ()),
         };
         match slept {
-            Ok(0) => return Ok(false),
-            Ok(_) | Err(Errno::INTR) => {}
+            Ok(()) | Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
         let mut count = [0; 8];
         match rustix::io::read(&*self.kick, &mut count) {
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(true),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }
     }
