@@ -15,6 +15,7 @@ use super::flow::{Flow, TRAILER, UNKNOWN};
 use super::pattern::{Mismatch, Pattern};
 use super::session::{difference, sum};
 use super::{Workload, bw, lat};
+use crate::lab::keep_what_goes_on;
 use crate::transport::{Buffer, Conn, Counters, verbs_counters, write_all};
 
 /// How long to wait for an answer of the server.
@@ -244,7 +245,8 @@ impl Client {
             if messages != seen {
                 (seen, moved) = (messages, Instant::now());
             } else if moved.elapsed() > STALL_MAX {
-                bail!("no message in {STALL_MAX:?}, after {messages}");
+                let kept = keep_what_goes_on("perf");
+                bail!("no message in {STALL_MAX:?}, after {messages}; {kept}");
             }
         }
         Ok(all.into_iter().flatten().collect())

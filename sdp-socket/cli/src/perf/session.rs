@@ -11,6 +11,7 @@ use super::cpu::process_time;
 use super::flow::UNKNOWN;
 use super::pattern::Pattern;
 use super::{Workload, bw, lat};
+use crate::lab::keep_what_goes_on;
 use crate::transport::{Conn, Counters, verbs_counters};
 
 /// How long connections may take to arrive.
@@ -18,6 +19,9 @@ const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// How long the last bytes of a run may take to arrive.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
+
+/// The same for a client that has given up, and will not wait long for our account of it.
+const GIVEN_UP_MAX: Duration = Duration::from_millis(500);
 
 /// A test.
 #[derive(Debug)]
@@ -145,11 +149,21 @@ impl Session {
 
     /// Waits for the end of the run and says what happened in it.
     pub(super) fn finish(&self) -> Done {
-        let (state, _) = self.wait(DRAIN_MAX, |state| state.done.iter().all(Option::is_some));
+        let given_up = |total: &AtomicU64| total.load(Ordering::Relaxed) == UNKNOWN;
+        let patience = if self.totals.iter().any(given_up) {
+            GIVEN_UP_MAX
+        } else {
+            DRAIN_MAX
+        };
+        let (state, ended) = self.wait(patience, |state| state.done.iter().all(Option::is_some));
+        let kept = (!ended).then(|| keep_what_goes_on("perf-server"));
         let now = state.snapshot();
         let conns = state.done.iter().cloned().map(|done| {
             done.unwrap_or_else(|| ConnDone {
-                error: Some(format!("the last bytes did not arrive in {DRAIN_MAX:?}")),
+                error: Some(format!(
+                    "the last bytes did not arrive in {patience:?}; {}",
+                    kept.as_deref().unwrap_or_default()
+                )),
                 ..ConnDone::default()
             })
         });
