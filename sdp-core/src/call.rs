@@ -12,8 +12,8 @@ use crate::stats::CopyReason;
 pub struct SendRequest {
     /// Bytes.
     pub len: usize,
-    /// End offsets of the contiguous pieces of the caller's memory, the last one being `len`. No
-    /// advert crosses such an end.
+    /// End offsets of the contiguous pieces of the caller's memory, the last one being `len`; none if
+    /// there is one piece. No advert crosses such an end.
     pub segment_ends: SmallVec<[usize; 2]>,
     /// Return at once with what can be taken.
     pub nonblocking: bool,

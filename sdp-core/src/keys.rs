@@ -22,6 +22,11 @@ impl Keys {
         self.doomed.is_empty() && self.dying.is_empty()
     }
 
+    /// Some are to be killed.
+    pub(crate) fn has_doomed(&self) -> bool {
+        !self.doomed.is_empty()
+    }
+
     /// The queue pair is, or will be, in error, and its keys die with it.
     pub(crate) fn clear(&mut self) {
         self.doomed.clear();

@@ -52,6 +52,11 @@ impl Modes {
         }
     }
 
+    /// The peer has hinted at another mode for the half this side sends on.
+    pub(crate) const fn has_hints(&self) -> bool {
+        self.pipe_asked || self.pipe_declined
+    }
+
     /// The peer's ModeChange. `advert_open`: one of its source adverts is not finished.
     ///
     /// # Errors

@@ -150,6 +150,8 @@ pub(crate) struct Outbox {
     slots: Slots,
     /// `SetError` has been handed to the driver.
     error_set: bool,
+    /// A message or a receive has been handed to the driver since that was last asked.
+    given: bool,
 }
 
 impl Outbox {
@@ -166,7 +168,18 @@ impl Outbox {
                 unused: VecDeque::new(),
             },
             error_set: false,
+            given: false,
         }
+    }
+
+    /// Nothing is to be done.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.receives.is_empty() && self.items.is_empty()
+    }
+
+    /// A message or a receive has been handed to the driver since this was last asked.
+    pub(crate) fn has_given(&mut self) -> bool {
+        core::mem::take(&mut self.given)
     }
 
     /// Queues what takes no slot of the send queue.
@@ -244,6 +257,7 @@ impl Outbox {
     /// The next action. Messages are stamped here, when all receives posted before are known.
     pub(crate) fn poll(&mut self, credits: &mut Credits) -> Option<Action> {
         if let Some(action) = self.receives.pop_front() {
+            self.given = true;
             if matches!(action, Action::PostRecv { .. }) {
                 credits.on_receive_handed_out();
             }
@@ -256,6 +270,7 @@ impl Outbox {
             }
             Item::Message { out, mseq, work } => {
                 self.messages -= 1;
+                self.given = true;
                 if out.hold == HoldEnd::Before {
                     credits.release_ack();
                 }

@@ -67,8 +67,11 @@ impl<C> Turns<C> {
     }
 
     pub(crate) fn remove(&mut self, id: u32) -> Option<C> {
-        let index = self.position(id)?;
-        self.calls.remove(index).map(|(_, call)| call)
+        let removed = match self.position(id)? {
+            0 => self.calls.pop_front(),
+            index => self.calls.remove(index),
+        };
+        removed.map(|(_, call)| call)
     }
 }
 

@@ -292,6 +292,20 @@ impl Context {
     /// an event on one of the channels is also a reason.
     pub fn progress(&self) -> Option<Instant> {
         self.sleeping_until.store(0, Ordering::SeqCst);
+        let busy = self.take_events();
+        self.run_all_timers(busy)
+    }
+
+    /// As [`progress`](Self::progress), after a sleep that no event on a channel has ended.
+    pub(crate) fn progress_in_time(&self) -> Option<Instant> {
+        self.sleeping_until.store(0, Ordering::SeqCst);
+        // Connection management may have times of its own.
+        let busy = self.cm.next_timeout().is_some() && self.take_events();
+        self.run_all_timers(busy)
+    }
+
+    /// Answers the channels' events. True if there may be more.
+    fn take_events(&self) -> bool {
         let mut busy = false;
         for round in 0..ROUND_MAX {
             let Some(event) = self.cm.poll() else { break };
@@ -304,9 +318,14 @@ impl Context {
         let tokens: SmallVec<[CqToken; 8]> = events.take(ROUND_MAX).collect();
         busy |= tokens.len() == ROUND_MAX;
         for token in tokens {
-            self.visit(token);
+            self.visit(token, true);
         }
-        busy |= self.run_timers();
+        busy
+    }
+
+    /// Runs the timers that are due. `busy`: there is more to do at once.
+    fn run_all_timers(&self, busy: bool) -> Option<Instant> {
+        let busy = self.run_timers() || busy;
         let next = if busy {
             Some(self.now())
         } else {
@@ -347,27 +366,32 @@ impl Context {
             }
         }
         // Every timer is taken before the first visit, which sets the next one.
-        let mut tokens: SmallVec<[CqToken; 8]> = SmallVec::new();
+        let mut visits: SmallVec<[(CqToken, bool); 8]> = SmallVec::new();
         for (at, token) in &due {
-            let taken = self.conn(*token).is_some_and(|conn| conn.take_timer(*at));
-            if taken && !tokens.contains(token) {
-                tokens.push(*token);
+            if !self.conn(*token).is_some_and(|conn| conn.take_timer(*at)) {
+                continue;
+            }
+            // At time 0 there are also visits that no alarm was set for.
+            let asked = at.as_nanos() == 0;
+            match visits.iter_mut().find(|(other, _)| other == token) {
+                Some((_, also)) => *also |= asked,
+                None => visits.push((*token, asked)),
             }
         }
-        for token in tokens {
-            self.visit(token);
+        for (token, asked) in visits {
+            self.visit(token, asked);
         }
         due.len() == ROUND_MAX
     }
 
-    fn visit(&self, token: CqToken) {
+    fn visit(&self, token: CqToken, asked: bool) {
         let Some(conn) = self.conn(token) else { return };
         if (conn.is_connected() || conn.is_closed())
             && let Some(tell) = conn.take_on_settled()
         {
             tell(&conn);
         }
-        conn.service();
+        conn.service(asked);
         if (conn.is_connected() || conn.is_closed())
             && let Some(tell) = conn.take_on_settled()
         {
@@ -387,7 +411,7 @@ impl Context {
                 (Some(listening), _) => listening.request(self, child, private_data),
                 (None, Some(conn)) => {
                     conn.called(child, private_data);
-                    self.visit(conn.token);
+                    self.visit(conn.token, true);
                 }
                 // Closed in the meantime: dropping the id turns the request down.
                 (None, None) => drop(child),
@@ -397,7 +421,7 @@ impl Context {
         let connecting = lock(&self.peers).connecting.get(&id).cloned();
         if let Some(conn) = self.conn_of(id) {
             conn.manage_event(id, kind);
-            self.visit(conn.token);
+            self.visit(conn.token, true);
         } else if let Some(connecting) = connecting {
             connecting.manage_event(kind);
         } else {

@@ -460,7 +460,12 @@ impl Read for &SdpStream {
     }
 
     fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.conn()?.recv(bufs, self.recv_flags()?)
+        let conn = self.conn()?;
+        let flags = RecvFlags {
+            nonblocking: conn.options.nonblocking(),
+            ..RecvFlags::default()
+        };
+        conn.recv(bufs, flags)
     }
 }
 
@@ -470,7 +475,8 @@ impl Write for &SdpStream {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.conn()?.send(bufs, self.options()?.nonblocking())
+        let conn = self.conn()?;
+        conn.send(bufs, conn.options.nonblocking())
     }
 
     /// Nothing is held back by this library: a flush does nothing, as with TCP.

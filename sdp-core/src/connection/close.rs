@@ -169,11 +169,14 @@ impl Connection {
 
     /// DisConn goes behind everything this side has accepted (§2.3 steps 1 and 2).
     pub(super) fn flush_disconn(&mut self) {
+        if self.sh.life.fin != Fin::Wanted {
+            return;
+        }
         let drained = self.tx.is_drained() || mutant!(DisConnBeforeData);
         let ready = drained && self.sh.keys.is_quiet();
         let last = mutant!(DisConnWithLastCredit) && self.sh.credits.available() == 1;
         let moving = self.sh.suspend.is_on();
-        if self.sh.life.fin == Fin::Wanted && ready && !moving && (self.sh.can_control() || last) {
+        if ready && !moving && (self.sh.can_control() || last) {
             self.tx.drop_offers();
             let (_, work) = self.sh.send(Outgoing {
                 signalled: true,

@@ -412,24 +412,32 @@ impl Connection {
     /// The next thing to do.
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
-        let over_before = self.sh.out.error_set();
-        let mut action = self.sh.out.poll(&mut self.sh.credits);
-        if action.is_none() && self.sh.life.is_open() {
-            // With the last credit, and for a larger size, only what is posted for certain counts.
-            let granted = self.sh.resize.ack_due() && self.sh.credits.all_posted();
-            if self.sh.credits.has_settled() || granted {
-                self.pump(self.pumped);
-            }
-            // The last message may have held credits back that are due now that it is out.
-            self.sh.flush_update();
-            action = self.sh.out.poll(&mut self.sh.credits);
+        if self.sh.out.is_empty() && !self.refill() {
+            return None;
         }
+        let over_before = self.sh.out.error_set();
+        let action = self.sh.out.poll(&mut self.sh.credits);
         if !over_before && self.sh.out.error_set() {
             // Keys are dead now: calls that waited for that may end.
             self.sh.wake.send = true;
             self.sh.wake.recv = true;
         }
         action
+    }
+
+    /// All actions are out: queues what had to wait for that. Says whether there is something.
+    fn refill(&mut self) -> bool {
+        if !self.sh.out.has_given() || !self.sh.life.is_open() {
+            return false;
+        }
+        // With the last credit, and for a larger size, only what is posted for certain counts.
+        let granted = self.sh.resize.ack_due() && self.sh.credits.all_posted();
+        if self.sh.credits.has_settled() || granted {
+            self.pump(self.pumped);
+        }
+        // The last message may have held credits back that are due now that it is out.
+        self.sh.flush_update();
+        !self.sh.out.is_empty()
     }
 
     /// The next thing to tell.

@@ -86,6 +86,9 @@ impl Connection {
     /// Goes on with a move, as far as what is under way allows.
     pub(super) fn flush_move(&mut self) {
         let sh = &self.sh;
+        if !sh.suspend.is_on() {
+            return;
+        }
         let still = self.tx.is_still() && sh.keys.is_quiet() && sh.sinks_out == 0;
         match sh.suspend.step() {
             Step::Wanted(_) if still => self.sh.flush_suspend(),

@@ -149,7 +149,7 @@ impl Adverts {
 
     /// Bytes that may be read now.
     pub(super) fn rest(&self) -> usize {
-        if self.is_barred() {
+        if self.list.is_empty() || self.is_barred() {
             return 0;
         }
         let rest = |advert: &PeerAdvert| widen(advert.len - advert.next);

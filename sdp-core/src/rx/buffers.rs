@@ -133,6 +133,10 @@ impl Buffers {
         // buffers make up for that, or two sides that hold a cancel each could not answer it.
         let poor = sh.credits.known() < POOR_BELOW;
         let more = if poor { sh.credits.held_back() } else { 0 };
+        if sh.credits.posted() >= self.target + more && !self.trimming && !sh.scarce {
+            // Never more than that is wanted.
+            return;
+        }
         let target = self.wanted(sh, held) + more;
         while sh.credits.posted() < target {
             let fresh = || (!self.starved).then(|| self.fresh.pop()).flatten();

@@ -293,15 +293,19 @@ impl Rx {
 
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
-        self.adverts.begun_max = self.buffers.begun_max(sh);
+        if !self.adverts.is_empty() {
+            self.adverts.begun_max = self.buffers.begun_max(sh);
+        }
         self.read_ahead_unread(sh);
-        let flags = self.report_flags(sh);
-        let open = self.adverts.len();
-        self.adverts.flush(sh, self.reads.is_empty(), flags);
-        if self.adverts.len() < open && self.adverts.rest() > 0 {
-            // Others may be begun in their place.
-            sh.wake.recv = true;
-            self.read_ahead_unread(sh);
+        if !self.adverts.is_empty() {
+            let flags = self.report_flags(sh);
+            let open = self.adverts.len();
+            self.adverts.flush(sh, self.reads.is_empty(), flags);
+            if self.adverts.len() < open && self.adverts.rest() > 0 {
+                // Others may be begun in their place.
+                sh.wake.recv = true;
+                self.read_ahead_unread(sh);
+            }
         }
         self.flush_sink(sh);
         if self.adverts.is_empty() {

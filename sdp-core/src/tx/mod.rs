@@ -29,7 +29,7 @@ use crate::time::Instant;
 use crate::timer::Timer;
 use crate::turns::Turns;
 
-use pipeline::Pipeline;
+use pipeline::{Cancel, Pipeline};
 use private::Private;
 use urgent::Urgent;
 use write::Writes;
@@ -374,6 +374,12 @@ impl Tx {
 
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
+        if self.is_unused() && !sh.keys.has_doomed() && !sh.modes.has_hints() {
+            if self.blocked_from.is_some() || self.turned_away || !sh.can_payload() {
+                return self.note_block(sh, now);
+            }
+            return sh.timers.clear(Timer::TxStall);
+        }
         self.unstage(sh);
         self.post_filled(sh);
         self.release_urgent(sh);
@@ -480,6 +486,14 @@ impl Tx {
                 .calls
                 .head()
                 .is_none_or(|(_, call)| call.copying.is_none() && !call.is_owing())
+    }
+
+    /// There is no call, nothing of one that is over, and no advert.
+    fn is_unused(&self) -> bool {
+        self.calls.is_empty()
+            && self.pipe_is_clear()
+            && self.pipeline.is_empty()
+            && self.pipeline.cancel == Cancel::No
     }
 
     /// A send is in progress.

@@ -59,15 +59,19 @@ use crate::sync::lock;
 pub(crate) const COPY_LOCKED_MAX: usize = 4 << 10;
 
 /// Completions taken from the queue at once.
-const POLL_BATCH: usize = 16;
+const POLL_BATCH: usize = 8;
 
 /// What is done on one connection in one go, so that none, however busy, holds a thread for ever:
 /// completions, and bytes that were fetched from the peer's memory for them. A thread looks at what
 /// is left before it takes more, so the last of them may go beyond.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Portion {
     steps: usize,
     bytes: usize,
+    /// Until there is nothing left; else a look that finds something will do.
+    all: bool,
+    /// When something was found last.
+    found_at: Option<Instant>,
 }
 
 impl Portion {
@@ -75,11 +79,20 @@ impl Portion {
     const VISIT: Self = Self {
         steps: 64,
         bytes: 256 << 10,
+        all: true,
+        found_at: None,
     };
     /// For a thread in a call: the bytes are those it waits for.
     const CALL: Self = Self {
         steps: 1024,
         bytes: usize::MAX,
+        all: true,
+        found_at: None,
+    };
+    /// For one that looks again before it sleeps.
+    const LOOK: Self = Self {
+        all: false,
+        ..Self::CALL
     };
 
     fn is_used_up(&self) -> bool {
@@ -103,6 +116,8 @@ pub(crate) struct Conn {
     names: (Option<SocketAddr>, Option<SocketAddr>),
     pub(crate) options: Options,
     cq: Arc<dyn CompletionQueue>,
+    /// The peer is on the same machine.
+    same_host: bool,
     /// Private memory: what it holds, and whether there is more.
     memory: Allowance,
     turn: Turn,
@@ -114,9 +129,13 @@ pub(crate) struct Conn {
     callers: AtomicU32,
     /// When the last thread left its call: nanoseconds.
     left: AtomicU64,
+    /// How often the progress loop has found a conversation going on, since it began.
+    looks: AtomicU32,
     followers: AtomicU32,
     /// A thread sleeps on the completion queue, or is about to.
     leading: AtomicBool,
+    /// The channel may have been armed since a thread last came into a call.
+    channel_armed: AtomicBool,
     /// The engine's next time-out, mirrored so that pollers need not take the lock: nanoseconds.
     timeout: AtomicU64,
     /// The engine's next time-out that no call waits for, likewise.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sdp_core::connection::Phase;
 use sdp_core::{BufferId, Completion, Event, Instant, WorkId};
-use sdp_verbs::{ArmFor, Caps, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
+use sdp_verbs::{ArmFor, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
 
 use super::{Conn, Inner, POLL_BATCH, Portion, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK};
 use crate::park::{NEVER, WaitWord};
@@ -15,6 +15,10 @@ use crate::ready::Level;
 /// Calls that follow each other within this time are taken for a conversation: between two of them
 /// the completion queue is not armed. So long a peer that is stuck may have to wait for attention.
 const PAUSE_MAX: Duration = Duration::from_millis(1);
+
+/// In a long conversation the progress loop looks less and less often whether it goes on, so often
+/// twice the time: at last every 4 ms.
+const LOOKS_MAX: u32 = 2;
 
 /// A transport that is gone flushes its receives; if it has not after this time, it is made to.
 pub(super) const FLUSH_WAIT: Duration = Duration::from_secs(1);
@@ -51,6 +55,21 @@ impl Conn {
         }
     }
 
+    /// As [`pump`](Self::pump), for one that arms and pumps before it sleeps. Returns the time, if it
+    /// was asked for at the end.
+    pub(super) fn look(&self) -> Option<Instant> {
+        if !self.turn.try_enter() {
+            return None;
+        }
+        loop {
+            let mut portion = Portion::LOOK;
+            self.pump_held(&mut portion);
+            if self.turn.leave() {
+                return portion.found_at;
+            }
+        }
+    }
+
     /// As [`pump`](Self::pump), but no more than is left of a portion. If there may be more, the
     /// progress loop comes back; until then a thread in a call may take the turn.
     fn pump_portion(&self, portion: &mut Portion) {
@@ -68,59 +87,69 @@ impl Conn {
         }
     }
 
-    /// As [`pump`](Self::pump), but leaves no note with whoever has the turn: for spinning.
-    pub(super) fn pump_if_free(&self) {
-        if self.turn.try_enter_quietly() {
-            self.pump_held(&mut { Portion::CALL });
-            while !self.turn.leave() {
-                self.pump_held(&mut { Portion::CALL });
-            }
+    /// As [`look`](Self::look), but leaves no note with whoever has the turn: for spinning.
+    pub(super) fn look_if_free(&self) -> Option<Instant> {
+        if !self.turn.try_enter_quietly() {
+            return None;
         }
+        let mut portion = Portion::LOOK;
+        self.pump_held(&mut portion);
+        if self.turn.leave() {
+            return portion.found_at;
+        }
+        self.pump_held(&mut { Portion::CALL });
+        while !self.turn.leave() {
+            self.pump_held(&mut { Portion::CALL });
+        }
+        None
     }
 
     /// Polls until the queue is empty or the portion is used up. The caller has the turn. Returns
     /// how many completions.
     fn pump_held(&self, portion: &mut Portion) -> usize {
+        let mut wcs = [EMPTY_WC; POLL_BATCH];
         let mut total = 0;
         while !portion.is_used_up() {
-            let n = self.pump_once(portion);
+            let n = self.pump_once(portion, &mut wcs);
             total += n;
-            if n == 0 {
+            let enough = !portion.all && n < POLL_BATCH;
+            if n == 0 || enough {
                 break;
             }
         }
         total
     }
 
-    fn pump_once(&self, portion: &mut Portion) -> usize {
-        let mut wcs = [EMPTY_WC; POLL_BATCH];
+    fn pump_once(&self, portion: &mut Portion, wcs: &mut [WorkCompletion; POLL_BATCH]) -> usize {
         let room = portion.steps.min(POLL_BATCH);
         let n = self.cq.poll(&mut wcs[..room]);
         portion.take(&wcs[..n]);
         let down = self.transport_down.load(Ordering::Acquire);
-        if n == 0 && !down && !self.is_timeout_due() {
+        if n == 0 && !down && !self.is_due(self.timeout.load(Ordering::Relaxed)) {
             return 0;
         }
         let mut inner = self.lock();
         let now = self.context.now();
+        portion.found_at = Some(now);
         for wc in &wcs[..n] {
             self.complete(&mut inner, now, wc);
         }
         if down {
             self.wind_down(&mut inner, now);
         }
-        fire_timeout(&mut inner, now);
+        if self.next_timeout(Ordering::Relaxed) <= now.as_nanos() {
+            fire_timeout(&mut inner, now);
+        }
         n + usize::from(self.finish(inner, now))
     }
 
-    fn is_timeout_due(&self) -> bool {
-        let due = self.next_timeout(Ordering::Relaxed);
-        due != NEVER && due <= self.context.now().as_nanos()
+    fn is_due(&self, at: u64) -> bool {
+        at != NEVER && at <= self.context.now().as_nanos()
     }
 
     /// Handles the engine's time-out if it is due.
     pub(super) fn tick(&self) {
-        if self.is_timeout_due() {
+        if self.is_due(self.timeout.load(Ordering::Relaxed)) {
             let mut inner = self.lock();
             let now = self.context.now();
             fire_timeout(&mut inner, now);
@@ -173,18 +202,13 @@ impl Conn {
             WcStatus::RnrRetryExceeded => {
                 Completion::TransportFailed("receiver not ready for too long")
             }
-            WcStatus::RetryExceeded if self.is_on_same_host() => {
+            WcStatus::RetryExceeded if self.same_host => {
                 Completion::TransportFailed("the peer's process has ended")
             }
             WcStatus::RetryExceeded => Completion::Unanswered,
             WcStatus::RemoteOperation => Completion::TransportFailed("the peer's adapter failed"),
             _ => Completion::TransportFailed("unknown completion status"),
         }
-    }
-
-    fn is_on_same_host(&self) -> bool {
-        let caps = self.context.provider().caps();
-        caps.contains(Caps::SAME_HOST)
     }
 
     /// A failure of a request that the engine did not name: the transport is broken.
@@ -283,7 +307,11 @@ impl Conn {
         };
         let first = [engine, flush].into_iter().flatten().min();
         let at = first.map_or(NEVER, Instant::as_nanos);
-        if at < self.timeout.swap(at, Ordering::SeqCst) && self.leading.load(Ordering::SeqCst) {
+        // The lock is held, so nobody else changes it.
+        if at != self.timeout.load(Ordering::Relaxed)
+            && at < self.timeout.swap(at, Ordering::SeqCst)
+            && self.leading.load(Ordering::SeqCst)
+        {
             // It sleeps until a later time, or for ever.
             self.cq.wake();
         }
@@ -339,20 +367,30 @@ impl Conn {
         self.notify(&self.rx);
     }
 
-    /// Looks after the connection: the progress loop's visit, for its events or its timers.
-    pub(crate) fn service(self: &Arc<Self>) {
-        if self.is_timeout_due() {
+    /// Looks after the connection: the progress loop's visit, because it was asked to come or because
+    /// the alarm went off.
+    pub(crate) fn service(self: &Arc<Self>, mut asked: bool) {
+        if self.is_due(self.next_timeout(Ordering::Relaxed)) {
             let mut inner = self.lock();
             let now = self.context.now();
             fire_timeout(&mut inner, now);
             // Whatever it has posted is polled for below, a portion of it.
-            self.finish(inner, now);
+            asked |= self.finish(inner, now);
         }
-        if self.callers.load(Ordering::SeqCst) == 0 {
-            self.settle();
+        let now = self.context.now();
+        let pauses = self.is_pause(now);
+        let in_call = self.callers.load(Ordering::SeqCst) != 0;
+        let mut portion = Portion::VISIT;
+        // A thread in a call polls for itself, and may hold what this would wait for.
+        if asked && in_call || pauses && !in_call {
+            self.pump_portion(&mut portion);
+        }
+        if in_call || pauses && !self.is_unfinished(&self.lock()) {
+            // In a call this is for the pause behind it: whoever leaves finds it done.
+            self.look_on(now, pauses);
         } else {
-            self.pump_portion(&mut { Portion::VISIT });
-            self.schedule_timeout();
+            self.looks.store(0, Ordering::Relaxed);
+            self.settle_portion(&mut portion);
         }
         self.forget_if_over();
     }
@@ -368,19 +406,42 @@ impl Conn {
     /// The last thread has left its call. In the middle of a conversation, the progress loop looks a
     /// little later whether it goes on; arming for every pause would be a system call or two for
     /// every call.
-    pub(super) fn rest(&self) {
-        if self.context.provider().caps().contains(Caps::SAME_HOST) {
-            // There it costs next to nothing.
-            return self.settle();
+    pub(super) fn rest(&self, now: Instant) {
+        let converses = self.is_pause(now);
+        self.left.store(now.as_nanos(), Ordering::Relaxed);
+        if converses && !self.is_unfinished(&self.lock()) {
+            self.look_at(now + self.look_wait());
+        } else {
+            self.settle();
         }
-        let now = self.context.now();
-        let left = self.left.swap(now.as_nanos(), Ordering::Relaxed);
-        let converses = now.since(Instant::from_nanos(left)) < PAUSE_MAX;
-        if !converses || self.is_unfinished(&self.lock()) {
-            return self.settle();
+    }
+
+    /// The last call was a moment ago: the next one may follow, and nothing has to be armed yet.
+    fn is_pause(&self, now: Instant) -> bool {
+        // On the same host arming costs next to nothing.
+        let left = Instant::from_nanos(self.left.load(Ordering::Relaxed));
+        !self.same_host && now.since(left) < PAUSE_MAX
+    }
+
+    /// How long the progress loop waits before it looks whether a conversation goes on.
+    fn look_wait(&self) -> Duration {
+        PAUSE_MAX * (1 << self.looks.load(Ordering::Relaxed).min(LOOKS_MAX))
+    }
+
+    /// The progress loop comes again, if a conversation `goes_on` to look after that.
+    fn look_on(&self, now: Instant, goes_on: bool) {
+        if goes_on {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            self.look_at(now + self.look_wait());
+        } else {
+            self.looks.store(0, Ordering::Relaxed);
+            self.schedule_timeout();
         }
-        let look = (now + PAUSE_MAX).as_nanos();
-        let at = look.min(self.next_timeout(Ordering::SeqCst));
+    }
+
+    /// Has the progress loop look here at a time, or when the engine wants it.
+    fn look_at(&self, time: Instant) {
+        let at = self.next_timeout(Ordering::SeqCst).min(time.as_nanos());
         if self.alarm.bring_forward(at) {
             self.context.schedule(Instant::from_nanos(at), self.token);
         }
@@ -389,12 +450,15 @@ impl Conn {
     /// Before nobody watches the completion queue: arm the channel for what must not wait until
     /// the next call, look once more, and leave the engine's time-out with the progress loop.
     pub(crate) fn settle(&self) {
+        self.settle_portion(&mut { Portion::VISIT });
+    }
+
+    fn settle_portion(&self, portion: &mut Portion) {
         self.arm_channel();
-        let mut portion = Portion::VISIT;
         while self.turn.try_enter() {
-            let mut n = self.pump_held(&mut portion);
+            let mut n = self.pump_held(portion);
             while !self.turn.leave() {
-                n += self.pump_held(&mut portion);
+                n += self.pump_held(portion);
             }
             if portion.is_used_up() {
                 // Others want their turn too: come back.
@@ -435,14 +499,11 @@ impl Conn {
         } else {
             ArmFor::ChannelSolicited
         });
+        self.channel_armed.store(true, Ordering::Release);
     }
 
     fn schedule_timeout(&self) {
-        let timeout = self.next_timeout(Ordering::SeqCst);
-        if self.alarm.bring_forward(timeout) {
-            self.context
-                .schedule(Instant::from_nanos(timeout), self.token);
-        }
+        self.look_at(Instant::from_nanos(NEVER));
     }
 }
 

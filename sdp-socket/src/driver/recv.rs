@@ -6,7 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use sdp_core::{CallError, CopySource, EndCall, Instant, RecvId, RecvRequest, RecvStep};
 
 use super::regions::CallMemory;
-use super::wait::Until;
+use super::wait::{Caller, Until};
 use super::{COPY_LOCKED_MAX, Conn, Inner};
 use crate::park::Spinner;
 
@@ -30,13 +30,14 @@ impl Conn {
         let memory = CallMemory::of_recv(bufs);
         let deadline = self.options.read_timeout().map(|t| self.context.now() + t);
         let caller = self.enter();
-        let result = self.recv_loop(&memory, flags, deadline);
+        let result = self.recv_loop(&caller, &memory, flags, deadline);
         drop(caller);
         result.map_err(|error| crate::error::call_error(&error))
     }
 
     fn recv_loop(
         &self,
+        caller: &Caller<'_>,
         memory: &CallMemory,
         flags: RecvFlags,
         mut deadline: Option<Instant>,
@@ -51,12 +52,13 @@ impl Conn {
             wait_all: flags.wait_all,
             copy_reason: None,
         };
-        self.pump_if_free();
+        let found_at = self.look_if_free();
+        spinner.looked = true;
         let mut inner = self.lock();
-        let id = inner.engine.recv_start(self.context.now(), request);
+        let mut now = found_at.unwrap_or_else(|| self.context.now());
+        let id = inner.engine.recv_start(now, request);
         inner.calls.add_recv(id, memory.alias());
         loop {
-            let now = self.context.now();
             match inner.engine.recv_poll(now, id) {
                 RecvStep::Copy { from, at, len } if len <= COPY_LOCKED_MAX => {
                     copy_locked(&inner, memory, from, at, len);
@@ -90,10 +92,13 @@ impl Conn {
                 RecvStep::Done(result) => {
                     inner.calls.remove_recv(id);
                     self.after(inner, now);
+                    caller.note_time(now);
                     return result;
                 }
             }
             inner = self.lock();
+            let found_at = spinner.found_at.take();
+            now = found_at.unwrap_or_else(|| self.context.now());
         }
     }
 

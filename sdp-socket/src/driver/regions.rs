@@ -109,13 +109,12 @@ impl CallMemory {
         self.pieces.last().map_or(0, |p| p.end)
     }
 
-    /// Where the contiguous pieces end.
+    /// Where the contiguous pieces end, if there are several.
     pub(crate) fn segment_ends(&self) -> SmallVec<[usize; 2]> {
-        let mut ends = SmallVec::new();
-        for piece in &self.pieces {
-            ends.push(piece.end);
+        match &self.pieces[..] {
+            [_] => SmallVec::new(),
+            pieces => pieces.iter().map(|piece| piece.end).collect(),
         }
-        ends
     }
 
     /// Address ranges of the pieces.

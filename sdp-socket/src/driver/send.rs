@@ -11,7 +11,7 @@ use sdp_wire::BSDH_LEN;
 
 use super::buffers::Chunk;
 use super::regions::CallMemory;
-use super::wait::Until;
+use super::wait::{Caller, Until};
 use super::{COPY_LOCKED_MAX, Conn, Inner};
 use crate::options::{THRESHOLD_MIN, Threshold};
 use crate::park::Spinner;
@@ -41,13 +41,14 @@ impl Conn {
     ) -> io::Result<usize> {
         let deadline = self.options.write_timeout().map(|t| self.context.now() + t);
         let caller = self.enter();
-        let result = self.send_loop(memory, (nonblocking, urgent), deadline);
+        let result = self.send_loop(&caller, memory, (nonblocking, urgent), deadline);
         drop(caller);
         result.map_err(|error| crate::error::call_error(&error))
     }
 
     fn send_loop(
         &self,
+        caller: &Caller<'_>,
         memory: &CallMemory,
         (nonblocking, urgent): (bool, bool),
         mut deadline: Option<Instant>,
@@ -64,13 +65,13 @@ impl Conn {
         };
         if request.copy_reason.is_none() {
             // The peer may have offered memory to write into: better to know before advertising.
-            self.pump_if_free();
+            self.look_if_free();
         }
         let mut inner = self.lock();
-        let id = inner.engine.send_start(self.context.now(), request);
+        let mut now = self.context.now();
+        let id = inner.engine.send_start(now, request);
         inner.calls.add_send(id, memory.alias());
         loop {
-            let now = self.context.now();
             match inner.engine.send_poll(now, id) {
                 SendStep::Copy { at, len, to } if len <= COPY_LOCKED_MAX => {
                     self.copy_locked(&mut inner, now, id, memory, (at, len), to);
@@ -80,7 +81,7 @@ impl Conn {
                     drop(inner);
                     self.copy_from_call(id, memory, (at, len), to);
                     // Credits may have come: better a message buffer than private memory.
-                    self.pump_if_free();
+                    self.look_if_free();
                 }
                 SendStep::Wait => {
                     let seen = self.tx.seen();
@@ -99,10 +100,12 @@ impl Conn {
                 SendStep::Done(result) => {
                     inner.calls.remove_send(id);
                     self.after(inner, now);
+                    caller.note_time(now);
                     return result;
                 }
             }
             inner = self.lock();
+            now = self.context.now();
         }
     }
 

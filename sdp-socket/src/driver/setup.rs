@@ -60,6 +60,7 @@ impl Conn {
             names,
             options,
             cq,
+            same_host: context.provider().caps().contains(Caps::SAME_HOST),
             memory: Allowance::new(&context.budget),
             turn: Turn::default(),
             inner: Mutex::new(Inner {
@@ -88,8 +89,10 @@ impl Conn {
             rx: WaitWord::default(),
             callers: AtomicU32::new(0),
             left: AtomicU64::new(0),
+            looks: AtomicU32::new(0),
             followers: AtomicU32::new(0),
             leading: AtomicBool::new(false),
+            channel_armed: AtomicBool::new(false),
             timeout: AtomicU64::new(NEVER),
             housekeeping: AtomicU64::new(NEVER),
             alarm: Alarm::new(),

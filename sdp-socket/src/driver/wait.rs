@@ -1,5 +1,6 @@
 //! Waiting inside a call: spin, then lead or follow.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -33,7 +34,16 @@ impl Until {
 /// A thread in a call on a connection. When the last one leaves, the progress loop takes over.
 pub(super) struct Caller<'a> {
     conn: &'a Conn,
+    /// When it last looked at the clock, if it has.
+    time: Cell<Option<Instant>>,
     _guard: AbortOnUnwind,
+}
+
+impl Caller<'_> {
+    /// The call is about to end; asking the clock once more is not worth it.
+    pub(super) fn note_time(&self, now: Instant) {
+        self.time.set(Some(now));
+    }
 }
 
 impl Drop for Caller<'_> {
@@ -44,7 +54,8 @@ impl Drop for Caller<'_> {
             // One of them must lead now.
             conn.notify_all();
         } else if last {
-            conn.rest();
+            let now = self.time.get().unwrap_or_else(|| conn.context.now());
+            conn.rest(now);
             conn.forget_if_over();
         }
     }
@@ -53,12 +64,15 @@ impl Drop for Caller<'_> {
 impl Conn {
     /// Enters a call.
     pub(super) fn enter(&self) -> Caller<'_> {
-        if self.callers.fetch_add(1, Ordering::SeqCst) == 0 {
+        let first = self.callers.fetch_add(1, Ordering::SeqCst) == 0;
+        if first && self.channel_armed.load(Ordering::Acquire) {
+            self.channel_armed.store(false, Ordering::Relaxed);
             // This thread looks for itself: completions need not cost the peer a system call.
             self.cq.disarm_channel();
         }
         Caller {
             conn: self,
+            time: Cell::new(None),
             _guard: AbortOnUnwind::new(),
         }
     }
@@ -73,7 +87,9 @@ impl Conn {
     ) -> Option<EndCall> {
         let may_spin = self.context.runtime().may_spin();
         loop {
-            self.pump_if_free();
+            if !std::mem::take(&mut spinner.looked) {
+                spinner.found_at = self.look_if_free();
+            }
             if word.seen() != seen {
                 spinner.restart();
                 return None;
@@ -100,7 +116,7 @@ impl Conn {
         } else {
             self.follow(word, seen, until)
         };
-        self.pump();
+        spinner.found_at = self.look();
         self.tick();
         // Where the sleep had to be timed for the engine's sake only, TCP's would be restarted.
         spinner.interrupted =
@@ -195,7 +211,7 @@ mod tests {
         let caller = conn.enter();
         conn.visit_engine(|engine, now| engine.abort(now));
         if let Some(conn) = found() {
-            conn.service();
+            conn.service(true);
         }
         let during = found().is_some();
         // A panic inside a call would end the process.

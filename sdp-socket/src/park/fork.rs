@@ -42,8 +42,18 @@ fn new_page() -> io::Result<MmapMut> {
 ///
 /// # Errors
 /// No page to be had, or [`GENERATIONS_MAX`] forefathers.
+#[inline]
 pub(crate) fn generation() -> io::Result<usize> {
-    let mut at = NEWEST.load(Ordering::Relaxed);
+    let at = NEWEST.load(Ordering::Relaxed);
+    match PAGES.get(at).and_then(OnceLock::get) {
+        Some(page) if is_ours(page) => Ok(at),
+        _ => generation_from(at),
+    }
+}
+
+/// The same, from one on that is not it, or not yet.
+#[cold]
+fn generation_from(mut at: usize) -> io::Result<usize> {
     loop {
         let slot = PAGES.get(at).ok_or_else(|| {
             io::Error::other(format!(

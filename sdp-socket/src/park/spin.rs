@@ -48,6 +48,10 @@ pub(crate) struct Spinner {
     started: Option<Instant>,
     /// A signal came that ends the call, unless what it waits for has come.
     pub(crate) interrupted: bool,
+    /// The completion queue was polled a moment ago.
+    pub(crate) looked: bool,
+    /// The time at which that found something.
+    pub(crate) found_at: Option<sdp_core::Instant>,
 }
 
 impl Spinner {
@@ -56,6 +60,8 @@ impl Spinner {
             policy,
             started: None,
             interrupted: false,
+            looked: false,
+            found_at: None,
         }
     }
 
@@ -77,11 +83,11 @@ impl Spinner {
     }
 
     fn adaptive(&mut self) -> bool {
+        if cpus() == 1 {
+            return false;
+        }
         let now = Instant::now();
         let Some(started) = self.started else {
-            if cpus() == 1 {
-                return false;
-            }
             self.started = Some(now);
             return true;
         };

@@ -136,18 +136,27 @@ impl Poller {
     fn run(self) {
         // Every connection of the process hangs on this thread: a panic here must not go unseen.
         let _guard = AbortOnUnwind::new();
+        let mut woken = true;
         while let Some(context) = self.context.upgrade() {
-            let deadline = context.progress();
+            let deadline = if woken {
+                context.progress()
+            } else {
+                context.progress_in_time()
+            };
             let timeout = deadline.map(|t| t.since(context.now()));
             drop(context);
-            if let Err(e) = self.sleep(timeout) {
-                tracing::error!("the progress thread cannot poll: {e}");
-                return;
-            }
+            woken = match self.sleep(timeout) {
+                Ok(woken) => woken,
+                Err(e) => {
+                    tracing::error!("the progress thread cannot poll: {e}");
+                    return;
+                }
+            };
         }
     }
 
-    fn sleep(&self, timeout: Option<Duration>) -> io::Result<()> {
+    /// False: the time has run out, and no descriptor had anything.
+    fn sleep(&self, timeout: Option<Duration>) -> io::Result<bool> {
         let timeout = timeout.map(|t| rustix::fs::Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(t.subsec_nanos()),
@@ -159,17 +168,18 @@ impl Poller {
             Err(Errno::INVAL) => {
                 let mut events: [MaybeUninit<Event>; SOURCES] =
                     [const { MaybeUninit::uninit() }; SOURCES];
-                epoll::wait(&self.epoll, &mut events, timeout.as_ref()).map(|_| ())
+                epoll::wait(&self.epoll, &mut events, timeout.as_ref()).map(|(some, _)| some.len())
             }
-            other => other.map(|_| ()),
+            other => other,
         };
         match slept {
-            Ok(()) | Err(Errno::INTR) => {}
+            Ok(0) => return Ok(false),
+            Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
         let mut count = [0; 8];
         match rustix::io::read(&*self.kick, &mut count) {
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(true),
             Err(e) => Err(e.into()),
         }
     }

@@ -166,7 +166,8 @@ macro_rules! conformance_list {
                 wake_ends_a_wait, wake_before_the_wait_counts, ping_pong_of_two_threads,
                 ping_pong_over_channels, a_channel_tells_once_per_arm,
                 a_channel_tells_which_queue, a_disarmed_channel_is_silent,
-                solicited_events_only, arms_are_independent
+                solicited_events_only, arms_are_independent,
+                a_wait_leaves_sleepers_on_the_channel_alone
             }
             read {
                 a_whole_window, a_part, into_several_elements, large_and_unaligned,

@@ -1,5 +1,7 @@
 //! Two ways to wait for completions, and no way to miss one.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -458,6 +460,71 @@ pub(super) fn solicited_events_only(rig: &Rig<'_>) -> Verdict {
         (!told.is_empty()).then_some(told)
     });
     ensure_eq!(told?, [link.passive.token()], "events");
+    Ok(())
+}
+
+/// How often this thread has gone to sleep.
+fn sleeps() -> Verdict<u64> {
+    let status = std::fs::read_to_string("/proc/thread-self/status")?;
+    let mut lines = status.lines();
+    let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count
+        .and_then(|count| count.trim().parse().ok())
+        .ok_or_else(|| Stop::failed("the kernel does not count this thread's sleeps"))
+}
+
+/// Who sleeps on a channel that was not armed is not even woken inside the kernel.
+pub(super) fn a_wait_leaves_sleepers_on_the_channel_alone(rig: &Rig<'_>) -> Verdict {
+    const ROUNDS: u8 = 50;
+    let link = quiet_link(rig)?;
+    let channel = &*link.lab.station(Side::Passive).comp;
+    let cq = link.passive.cq();
+    cq.arm(ArmFor::Channel);
+    cq.disarm_channel();
+    let (mut stop, stopped) = UnixStream::pair()?;
+    let (ready, is_ready) = mpsc::channel();
+    let slept = std::thread::scope(|scope| {
+        let sleeper = scope.spawn(move || {
+            let before = sleeps()?;
+            // The other end has gone only if this case has failed already.
+            let _ = ready.send(());
+            loop {
+                let mut fds = [
+                    PollFd::from_borrowed_fd(channel.fd(), PollFlags::IN),
+                    PollFd::new(&stopped, PollFlags::IN),
+                ];
+                rustix::event::poll(&mut fds, None).map_err(std::io::Error::from)?;
+                events(channel);
+                if !fds[1].revents().is_empty() {
+                    return Ok::<_, Stop>(sleeps()? - before);
+                }
+            }
+        });
+        // It is gone if the thread has failed.
+        let _ = is_ready.recv();
+        let told = (0..ROUNDS).try_for_each(|round| {
+            let token = cq.arm(ArmFor::Waiter);
+            ensure_eq!(cq.poll(&mut [NOTHING]), 0, "completions too early");
+            send_alone(&link.active, &[round], SendFlags::empty())?;
+            let woken = cq.wait(token, Some(BOUND))?;
+            ensure!(woken != Wake::TimedOut, "the waiter was not told");
+            ensure_eq!(receive_alone(&link.passive)?, [round], "message");
+            // On one processor, too, whoever was woken gets it, and sleeps again.
+            let token = cq.arm(ArmFor::Waiter);
+            ensure_eq!(cq.poll(&mut [NOTHING]), 0, "completions too early");
+            cq.wait(token, Some(Duration::from_millis(1)))?;
+            Ok(())
+        });
+        stop.write_all(b"x")?;
+        let slept = sleeper
+            .join()
+            .map_err(|_| Stop::failed("the sleeping thread panicked"))??;
+        told.map(|()| slept)
+    })?;
+    ensure!(
+        slept < u64::from(ROUNDS / 5),
+        "a thread was woken and slept {slept} times in {ROUNDS} waits of another one"
+    );
     Ok(())
 }
 

@@ -116,11 +116,11 @@ impl RdmaEvents {
 
     fn take_own(&self) -> Option<CmEvent> {
         let mut own = self.own.lock().expect("nothing panics under this lock");
-        let event = own.pop_front();
+        let event = own.pop_front()?;
         if own.is_empty() {
             self.bell.answer();
         }
-        event
+        Some(event)
     }
 
     /// Applies an event of the library's. `None`: it concerns nobody, or is a step on the way.

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use rustix::buffer::spare_capacity;
@@ -26,8 +27,11 @@ pub(in crate::rdma) struct RdmaChannel {
     device: Arc<Device>,
     epoll: OwnedFd,
     bell: Bell,
+    /// Queues that have an event. The bell rings while there are some.
     told: Mutex<VecDeque<Weak<RdmaCq>>>,
     members: Mutex<HashMap<u64, Weak<RdmaCq>>>,
+    /// Queues whose descriptors are in the set.
+    watched: AtomicUsize,
 }
 
 impl RdmaChannel {
@@ -43,6 +47,7 @@ impl RdmaChannel {
             bell,
             told: Mutex::default(),
             members: Mutex::default(),
+            watched: AtomicUsize::new(0),
         }))
     }
 
@@ -51,37 +56,35 @@ impl RdmaChannel {
     }
 
     /// Knows a queue from here on; its descriptor is not watched yet.
-    pub(super) fn add(&self, key: u64, cq: &Arc<RdmaCq>) -> Result<(), VerbsError> {
-        epoll::add(
-            &self.epoll,
-            cq.events_fd(),
-            EventData::new_u64(key),
-            EventFlags::empty(),
-        )
-        .map_err(|e| VerbsError::os("epoll_ctl", e))?;
+    pub(super) fn add(&self, key: u64, cq: &Weak<RdmaCq>) {
         let mut members = self.members.lock().expect("nothing panics under this lock");
-        members.insert(key, Arc::downgrade(cq));
+        members.insert(key, Weak::clone(cq));
+    }
+
+    pub(super) fn remove(&self, key: u64) {
+        let mut members = self.members.lock().expect("nothing panics under this lock");
+        members.remove(&key);
+    }
+
+    /// Begins to look at a queue's descriptor.
+    ///
+    /// # Errors
+    /// Out of memory, or of descriptors that a user may watch.
+    pub(super) fn watch(&self, key: u64, events: BorrowedFd<'_>) -> Result<(), VerbsError> {
+        epoll::add(&self.epoll, events, EventData::new_u64(key), EventFlags::IN)
+            .map_err(|e| VerbsError::os("epoll_ctl", e))?;
+        self.watched.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
-    pub(super) fn remove(&self, key: u64, events: BorrowedFd<'_>) {
-        let mut members = self.members.lock().expect("nothing panics under this lock");
-        if members.remove(&key).is_some()
-            && let Err(error) = epoll::delete(&self.epoll, events)
-        {
-            tracing::error!("epoll_ctl: {error}");
-        }
-    }
-
-    /// Begins or ends to look at a queue's descriptor.
-    pub(super) fn watch(&self, key: u64, events: BorrowedFd<'_>, on: bool) {
-        let flags = if on {
-            EventFlags::IN
-        } else {
-            EventFlags::empty()
-        };
-        if let Err(error) = epoll::modify(&self.epoll, events, EventData::new_u64(key), flags) {
-            tracing::error!("epoll_ctl: {error}");
+    /// Ends to look at a queue's descriptor. One that stayed in the set without a wish would wake
+    /// whoever sleeps on the set all the same: device files do not say what their events are.
+    pub(super) fn look_away(&self, events: BorrowedFd<'_>) {
+        match epoll::delete(&self.epoll, events) {
+            Ok(()) => {
+                self.watched.fetch_sub(1, Ordering::SeqCst);
+            }
+            Err(error) => tracing::error!("epoll_ctl: {error}"),
         }
     }
 
@@ -97,6 +100,9 @@ impl RdmaChannel {
 
     fn pop(&self) -> Option<CqToken> {
         let mut told = self.told.lock().expect("nothing panics under this lock");
+        if told.is_empty() {
+            return None;
+        }
         let found = loop {
             match told.pop_front() {
                 // A queue that is gone has nothing to say. Its drop may need this lock.
@@ -117,6 +123,9 @@ impl RdmaChannel {
 
     /// Looks at the descriptors that have something. True if there may be more.
     fn answer(&self) -> bool {
+        if self.watched.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
         let mut events = Vec::with_capacity(BATCH);
         let none = Timespec::default();
         if epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&none)).is_err() {

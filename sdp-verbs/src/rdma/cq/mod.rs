@@ -8,7 +8,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::BorrowedFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,8 @@ pub(super) struct RdmaCq {
     polling: Mutex<VecDeque<WorkCompletion>>,
     /// Queue pairs in error whose requests end when the device has said everything.
     flushing: Mutex<Vec<u32>>,
+    /// There are some.
+    flushes: AtomicBool,
     /// What the device was asked for: asking again would be one more system call on some. Held while
     /// it is asked, so that who finds it asked may rely on that.
     asked: Mutex<Asked>,
@@ -152,6 +154,7 @@ impl RdmaCq {
             members: Mutex::default(),
             polling: Mutex::default(),
             flushing: Mutex::default(),
+            flushes: AtomicBool::new(false),
             asked: Mutex::new(Asked::Nothing),
             happened: AtomicU32::new(0),
             waiters: AtomicU32::new(0),
@@ -161,7 +164,7 @@ impl RdmaCq {
                 watched: false,
             }),
         });
-        channel.add(this.key, &this)?;
+        channel.add(this.key, &this.me);
         Ok(this)
     }
 
@@ -243,11 +246,13 @@ impl RdmaCq {
             .lock()
             .expect("nothing panics under this lock")
             .push(number);
+        self.flushes.store(true, Ordering::Release);
         self.tell(0);
     }
 
     /// The device's queue was found empty: ends what it will not end.
     fn flush(&self, out: &mut VecDeque<WorkCompletion>) {
+        self.flushes.store(false, Ordering::Relaxed);
         let flushing = std::mem::take(
             &mut *self
                 .flushing
@@ -359,9 +364,17 @@ impl RdmaCq {
     fn arm_channel(&self, arm: Arm) {
         let mut channel = self.channel_arm();
         channel.arm = arm;
-        if !channel.watched {
-            channel.watched = true;
-            self.channel.watch(self.key, self.events_fd(), true);
+        if channel.watched {
+            return;
+        }
+        match self.channel.watch(self.key, self.events_fd()) {
+            Ok(()) => channel.watched = true,
+            Err(error) => {
+                tracing::error!(token = ?self.token, "{error}");
+                // What cannot be watched is looked at again and again instead.
+                channel.arm = Arm::Nothing;
+                self.channel.push(&self.me);
+            }
         }
     }
 
@@ -377,7 +390,7 @@ impl RdmaCq {
         let mut channel = self.channel_arm();
         if channel.arm == Arm::Nothing && channel.watched {
             channel.watched = false;
-            self.channel.watch(self.key, self.events_fd(), false);
+            self.channel.look_away(self.events_fd());
         }
     }
 
@@ -410,13 +423,10 @@ impl CompletionQueue for RdmaCq {
         };
         while ready.len() < out.len() {
             let orphans = self.orphans.load(Ordering::Acquire);
-            let in_error = !self
-                .flushing
-                .lock()
-                .expect("nothing panics under this lock")
-                .is_empty();
+            let in_error = self.flushes.load(Ordering::Acquire);
             let mut raw = [const { MaybeUninit::uninit() }; BATCH];
-            let taken = self.take_raw(&mut raw, out.len() - ready.len());
+            let room = (out.len() - ready.len()).min(BATCH);
+            let taken = self.take_raw(&mut raw, room);
             if taken == 0 {
                 self.forget_orphans(orphans);
                 if in_error {
@@ -429,10 +439,17 @@ impl CompletionQueue for RdmaCq {
                 let wc = unsafe { wc.assume_init_ref() };
                 self.sort(wc, &mut ready);
             }
+            if taken < room {
+                // The device's queue was emptied.
+                break;
+            }
         }
-        let count = out.len().min(ready.len());
-        for (to, wc) in out.iter_mut().zip(ready.drain(..count)) {
-            *to = wc;
+        let mut count = 0;
+        while count < out.len()
+            && let Some(wc) = ready.pop_front()
+        {
+            out[count] = wc;
+            count += 1;
         }
         count
     }
@@ -488,7 +505,12 @@ impl CompletionQueue for RdmaCq {
 
 impl Drop for RdmaCq {
     fn drop(&mut self) {
-        self.channel.remove(self.key, self.events_fd());
+        self.channel.remove(self.key);
+        let channel = self.channel_arm();
+        if channel.watched {
+            self.channel.look_away(self.events_fd());
+        }
+        drop(channel);
         // SAFETY: queue pairs hold their queue, so none is left; every event was acknowledged.
         let returned = unsafe { self.device.lib.ibv_destroy_cq(self.raw()) };
         if let Err(error) = check("ibv_destroy_cq", returned) {

@@ -259,7 +259,9 @@ impl RdmaQp {
             self.note_error(before, status);
         }
         if is_recv {
-            out.extend(self.complete_recv(wc, status));
+            if let Some(done) = self.complete_recv(wc, status) {
+                out.push_back(done);
+            }
         } else if self.send_queue().complete(wc.wr_id, status) {
             self.take_ended(out);
         } else {
@@ -295,7 +297,9 @@ impl RdmaQp {
             let ended = self.send_queue().take_ended();
             let Some((entry, status)) = ended else { break };
             self.cq.free_places(1);
-            out.extend(self.complete_send(&entry, status));
+            if let Some(done) = self.complete_send(&entry, status) {
+                out.push_back(done);
+            }
         }
     }
 

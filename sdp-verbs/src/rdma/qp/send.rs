@@ -73,6 +73,8 @@ pub(super) struct SendQueue {
     first: u64,
     /// Requests since the last one that will tell of its completion.
     silent: usize,
+    /// What the device has told of is older than this number.
+    told_to: u64,
 }
 
 impl SendQueue {
@@ -82,6 +84,7 @@ impl SendQueue {
             entries: VecDeque::new(),
             first: 0,
             silent: 0,
+            told_to: 0,
         }
     }
 
@@ -124,6 +127,7 @@ impl SendQueue {
         match place {
             Some(entry) => {
                 entry.status = Some(status);
+                self.told_to = self.told_to.max(number + 1);
                 true
             }
             None => false,
@@ -145,7 +149,7 @@ impl SendQueue {
         let status = match front.status {
             Some(status) => status,
             None if front.told => return None,
-            None if self.entries.iter().any(|entry| entry.status.is_some()) => WcStatus::Success,
+            None if self.first < self.told_to => WcStatus::Success,
             None => return None,
         };
         self.first += 1;
