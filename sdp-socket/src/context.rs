@@ -229,16 +229,16 @@ impl Context {
         drop(gone);
     }
 
-    /// Closes every connection and waits, `linger` in all, until what was written has left.
-    pub(crate) fn close_all(&self, linger: Duration) {
+    /// Closes every connection and waits, `linger` in all, until what was written has left. Says on
+    /// how many it has not.
+    pub(crate) fn close_all(&self, linger: Duration) -> usize {
         let deadline = self.now() + linger;
         let conns: Vec<Arc<Conn>> = lock(&self.peers).by_queue.values().cloned().collect();
         for conn in &conns {
             conn.close();
         }
-        for conn in &conns {
-            conn.wait_flushed(deadline);
-        }
+        let left = conns.iter().filter(|conn| !conn.wait_flushed(deadline));
+        left.count()
     }
 
     /// The connection whose completions come with `token`, unless it was let go of.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::thread;
 use std::time::Duration;
 
 use sdp_verbs::Provider;
@@ -105,17 +106,31 @@ fn opened() -> io::Result<&'static Mutex<Opened>> {
 }
 
 /// The exit handler: closes every stream, and waits until what was written has left.
+///
+/// The thread-locals of this thread are gone by now, and a log may need them. What must be said is
+/// said by a thread that has its own.
 extern "C" fn close_all() {
-    let Ok(opened) = opened() else { return };
+    let no_log = tracing::subscriber::NoSubscriber::default();
+    let left = tracing::subscriber::with_default(no_log, close_opened);
+    if left > 0 {
+        let say = move || tracing::warn!("exit without delivering all of {left} connections");
+        let thread = thread::Builder::new().name("sdp-exit".to_owned());
+        // Without memory for a thread nothing is said.
+        let _ = thread.spawn(say).map(thread::JoinHandle::join);
+    }
+}
+
+/// Says how many connections had something left.
+fn close_opened() -> usize {
+    let Ok(opened) = opened() else { return 0 };
     // A thread that opens a provider just now has written nothing yet.
     let Ok(opened) = opened.try_lock() else {
-        return;
+        return 0;
     };
     let contexts = opened.all();
     drop(opened);
-    for context in contexts {
-        context.close_all(EXIT_LINGER);
-    }
+    let left = contexts.iter().map(|c| c.close_all(EXIT_LINGER));
+    left.sum()
 }
 
 /// Switches on the wrapper that counts work requests below the engine, for contexts that are

@@ -496,6 +496,20 @@ fn victim_exits_at_once(builder: &Builder, buf: &mut [u8]) {
     let mut writer = &stream;
     let wrote = std::io::Write::write(&mut writer, buf).expect("write");
     assert_eq!(wrote, WRITTEN);
+    // What is logged at exit, such as the end of these, must not need what the thread that exits does
+    // not have any more.
+    let listener = SdpListener::bind("127.0.0.1:0").expect("bind");
+    let address = listener.local_addr().expect("its address");
+    let pair = || {
+        let called = SdpStream::connect(address).expect("connect");
+        (called, listener.accept().expect("accept"))
+    };
+    let pairs: Vec<_> = std::iter::repeat_with(pair).take(10).collect();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(std::io::sink)
+        .init();
+    tracing::info!("{} pairs", pairs.len());
     // The stream is neither dropped nor shut down.
     std::process::exit(0);
 }

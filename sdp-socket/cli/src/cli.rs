@@ -13,6 +13,8 @@ use crate::transport::{Buffers, Kind, Mode, Provider, Wait};
 /// SDP carries plain send() and recv() over RDMA, or over shared memory between two processes of
 /// one machine, and moves large payloads straight from the sender's buffer into the receiver's.
 #[derive(Debug, Parser)]
+///
+/// SDP_LOG=debug in the environment shows what the library does (also per part: sdp_verbs=trace).
 #[command(name = "sdp", version)]
 pub(crate) struct Cli {
     /// What to do.

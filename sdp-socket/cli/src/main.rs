@@ -25,9 +25,12 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    show_log();
     let outcome = match cli.command {
         cli::Command::Capture(args) => match capture::run(&args) {
             Ok(code) => return code,
@@ -48,4 +51,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the library logs goes to standard error: its errors, and what `SDP_LOG` asks for.
+fn show_log() {
+    let filter = EnvFilter::builder()
+        .with_env_var("SDP_LOG")
+        .with_default_directive(LevelFilter::ERROR.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -315,10 +315,12 @@ impl Conn {
         self.forget_if_over();
     }
 
-    /// Has the context let go of a closed connection, once no thread is in a call: until then the
-    /// progress loop looks after its events and time-outs, for which a sleeping call may wait.
+    /// Has the context let go of a closed connection, once no thread is in a call, and whoever wants
+    /// to know how the handshake ended does: until then the progress loop looks after its events
+    /// and time-outs, for which a sleeping call may wait.
     fn forget_if_over(&self) {
-        if self.is_closed() && self.callers.load(Ordering::SeqCst) == 0 {
+        let over = self.is_closed() && self.callers.load(Ordering::SeqCst) == 0;
+        if over && lock(&self.on_settled).is_none() {
             self.context.forget(self.token);
         }
     }

@@ -139,22 +139,21 @@ impl Conn {
         }
     }
 
-    /// Waits until everything accepted, and the end of it, has left this process.
-    pub(crate) fn wait_flushed(&self, deadline: Instant) {
+    /// Waits until everything accepted, and the end of it, has left this process. False: it has not.
+    pub(crate) fn wait_flushed(&self, deadline: Instant) -> bool {
         let _caller = self.enter();
         let mut spinner = Spinner::new(SpinPolicy::Never);
         loop {
             let seen = self.tx.seen();
             if self.is_closed() || self.lock().engine.has_sent_all() {
-                return;
+                return true;
             }
             let until = Until {
                 deadline: Some(deadline),
                 partly: false,
             };
             if let Some(EndCall::TimedOut) = self.wait(&self.tx, seen, until, &mut spinner) {
-                tracing::warn!(token = ?self.token, "exit without delivering all that was written");
-                return;
+                return false;
             }
         }
     }
@@ -199,6 +198,10 @@ impl Conn {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use crate::sync::lock;
     use crate::{SdpListener, SdpStream};
 
     /// What still comes for a closed connection, a call on it may be waiting for.
@@ -219,5 +222,27 @@ mod tests {
         assert!(conn.is_closed());
         assert!(during, "forgotten during a call");
         assert!(found().is_none(), "kept for ever");
+    }
+
+    /// A request that cannot even be sent closes the connection while the progress thread opens it.
+    #[test]
+    fn whoever_waits_for_the_handshake_hears_of_a_connection_that_is_closed_at_once() {
+        let listener = SdpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || SdpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (first, second) = (connect(), connect());
+        let conn = second.conn().unwrap();
+        let conn = conn.context.conn(conn.token).unwrap();
+        let (say, heard) = mpsc::channel();
+        // Runs on the progress thread.
+        *lock(&first.conn().unwrap().on_settled) = Some(Box::new(move |_| {
+            *lock(&conn.on_settled) = Some(Box::new(move |_| say.send(()).unwrap()));
+            conn.visit_engine(|engine, now| engine.abort(now));
+        }));
+        first
+            .conn()
+            .unwrap()
+            .context
+            .settled(first.conn().unwrap().token);
+        heard.recv_timeout(Duration::from_secs(60)).unwrap();
     }
 }

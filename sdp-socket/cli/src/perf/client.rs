@@ -136,7 +136,9 @@ impl Client {
             )?);
             conns.push(conn);
         }
-        let reply = control.ask(&Request::Connected)?;
+        let reply = control
+            .ask(&Request::Connected)
+            .map_err(|error| error.context(keep_what_goes_on("perf")))?;
         if !matches!(reply, Reply::Connected) {
             bail!("the server answers Connected with {reply:?}");
         }

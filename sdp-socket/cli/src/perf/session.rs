@@ -109,8 +109,9 @@ impl Session {
         if !connected {
             let count = state.conns.iter().flatten().count();
             bail!(
-                "{count} of {} connections arrived in {ARRIVAL_MAX:?}",
-                self.open.conns
+                "{count} of {} connections arrived in {ARRIVAL_MAX:?}; {}",
+                self.open.conns,
+                keep_what_goes_on("perf-server")
             );
         }
         Ok(())
