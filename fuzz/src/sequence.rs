@@ -249,6 +249,7 @@ impl World {
                 | Action::RdmaRead { .. }
                 | Action::RdmaWrite { .. }
                 | Action::Probe { .. }
+                | Action::Knock { .. }
         );
         assert!(
             !(posts && (self.in_error || self.closed)),
@@ -290,7 +291,9 @@ impl World {
                 let result = (!refused).then_some(()).ok_or(CopyReason::BindFailed);
                 self.conn.handle_registered(self.instant(), call, result);
             }
-            Action::InvalidateKey { work, .. } | Action::Probe { work } => {
+            Action::InvalidateKey { work, .. }
+            | Action::Probe { work }
+            | Action::Knock { work } => {
                 self.works.push_back(work);
             }
             Action::BindKey { key, call, at, len } => {

@@ -113,6 +113,11 @@ pub enum Action {
         /// Completion.
         work: WorkId,
     },
+    /// Send something that the peer's adapter gets, and nobody sees: a write without bytes.
+    Knock {
+        /// Completion.
+        work: WorkId,
+    },
     /// The oldest `len` bytes of urgent memory go to the end of private send memory.
     SendUrgent {
         /// Bytes.

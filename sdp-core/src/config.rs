@@ -81,6 +81,8 @@ pub struct Config {
     pub read_nonblocking: bool,
     /// Both adapters invalidate keys by SEND with invalidate: announce INVALIDATE_CAP.
     pub invalidate_cap: bool,
+    /// Of a new connection, only the side that connected may send, until it was heard (iWARP).
+    pub caller_first: bool,
     /// Version to call with.
     pub version: Version,
     /// Form of Hello the carrier takes.
@@ -118,6 +120,7 @@ impl Default for Config {
             read_depth: 4,
             read_nonblocking: false,
             invalidate_cap: true,
+            caller_first: false,
             version: Version::V2_2,
             hello_form: HelloForm::Whole,
         }

@@ -44,6 +44,7 @@ mod credits;
 mod keys;
 mod mark;
 mod mode;
+mod opening;
 mod outbox;
 mod patience;
 mod resize;

@@ -33,10 +33,13 @@ pub(crate) enum Timer {
     UserTimeout,
     /// Memory was scarce; it may not be any more.
     Scarce,
+    /// Where the side that connected must send first: nothing shows yet that it was heard, or the
+    /// side that accepted has not heard it.
+    Opening,
 }
 
 /// All timers, in the order in which they are looked at.
-pub(crate) const TIMERS: [Timer; 13] = [
+pub(crate) const TIMERS: [Timer; 14] = [
     Timer::TxStall,
     Timer::Cancel,
     Timer::SinkCancel,
@@ -50,6 +53,7 @@ pub(crate) const TIMERS: [Timer; 13] = [
     Timer::Keepalive,
     Timer::UserTimeout,
     Timer::Scarce,
+    Timer::Opening,
 ];
 
 /// From this one on no call waits for a timer.

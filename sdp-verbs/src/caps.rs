@@ -36,6 +36,10 @@ bitflags! {
         /// A request that the peer refuses completes with the reason. Without it, as on iWARP, it
         /// may complete as if it had been carried out, or as flushed, and the connection ends.
         const REMOTE_STATUS = 1 << 11;
+        /// On a new connection the side that accepted sends nothing before the other side's first
+        /// message has come: iWARP (RFC 5044 §7.1). Soft-iWARP ends the connection otherwise, if it has
+        /// not read the answer yet.
+        const CALLER_FIRST = 1 << 12;
     }
 }
 

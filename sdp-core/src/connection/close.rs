@@ -15,6 +15,10 @@ use crate::timer::Timer;
 use super::state::{Fin, Stage};
 use super::{Connection, Shared};
 
+/// What a connection is called whose beginning never came.
+const UNHEARD: ConnectionError =
+    ConnectionError::TimedOut("the peer that connected did not send its first message");
+
 /// What is done to the transport when the connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Teardown {
@@ -263,6 +267,11 @@ impl Connection {
                         self.fail(error);
                     }
                 }
+                Timer::Opening => match self.sh.life.stage {
+                    Stage::Accepting => self.die(Some(UNHEARD), Teardown::Error),
+                    _ if self.sh.suspend.is_silent() => {}
+                    _ => self.sh.on_opening(now),
+                },
                 // The visit itself is what was asked for.
                 Timer::Scarce => {}
                 Timer::Move => self.on_move_timeout(now),

@@ -28,7 +28,10 @@ impl Connection {
         match self.sh.life.stage {
             Stage::Open => {}
             // The confirmation was lost or comes later: the message is proof enough (§2.1 row 7).
-            Stage::Accepting | Stage::Reaccepting => self.establish(now),
+            Stage::Accepting | Stage::Reaccepting => {
+                self.establish(now);
+                self.sh.answer_first();
+            }
             Stage::Connecting | Stage::Recalling => {
                 return Shared::misbehaved("§2.1 row 6: a message before the handshake was over");
             }

@@ -140,7 +140,14 @@ impl Connection {
             (CmInput::Response(bytes), Stage::Connecting | Stage::Recalling) => {
                 self.hear_hello_ack(now, bytes);
             }
-            (CmInput::Established, Stage::Accepting | Stage::Reaccepting) => self.establish(now),
+            (CmInput::Established, Stage::Accepting) if self.sh.config.caller_first => {
+                self.sh.await_first_message(now);
+            }
+            (CmInput::Established, Stage::Accepting | Stage::Reaccepting)
+                if !self.sh.config.caller_first =>
+            {
+                self.establish(now);
+            }
             (CmInput::Rejected { .. }, Stage::Moving | Stage::Recalling | Stage::Reaccepting) => {
                 self.end_gracefully_or(ConnectionError::Reset);
             }
@@ -157,7 +164,8 @@ impl Connection {
             (CmInput::Disconnected | CmInput::Rejected { .. } | CmInput::Unreachable { .. }, _) => {
                 self.on_transport_end(ConnectionError::Reset)
             }
-            // The first message was here before its confirmation, or everything is over.
+            // The first message was here before its confirmation or must be waited for, or everything
+            // is over.
             (CmInput::Established | CmInput::Response(_), _) => {}
         }
     }
@@ -192,6 +200,7 @@ impl Connection {
         self.sh.resize.peer_starts(ack.actual_recv_size);
         self.sh.out.push(Action::Establish);
         self.establish(now);
+        self.sh.speak_first(now);
     }
 
     /// Both sides may send.

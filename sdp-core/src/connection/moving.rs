@@ -12,6 +12,7 @@ use crate::ids::WorkId;
 use crate::keepalive::Liveness;
 use crate::mark::Mark;
 use crate::mode::Modes;
+use crate::opening::Opening;
 use crate::resize::Resize;
 use crate::suspend::{Role, Step};
 use crate::time::Instant;
@@ -125,6 +126,7 @@ impl Connection {
         sh.control.clear();
         sh.timers.clear(Timer::Idle);
         sh.timers.clear(Timer::Keepalive);
+        sh.timers.clear(Timer::Opening);
         sh.out.leave();
         sh.out.push(Action::Leave {
             call: match role {
@@ -146,6 +148,7 @@ impl Connection {
             sh.config.recv_buffer_len,
         );
         sh.liveness = Liveness::default();
+        sh.opening = Opening::default();
         sh.out.begin_anew();
         self.rx.begin_anew(initial, max);
         self.tx.begin_anew();
@@ -203,7 +206,7 @@ impl Connection {
             self.sh.suspend.set(Step::Wanted(id));
             self.quiesce(now);
         }
-        if calls {
+        if calls && !self.sh.config.caller_first {
             self.sh.send_update(true);
         }
     }

@@ -13,6 +13,7 @@ use crate::ids::{JobId, WorkId};
 use crate::keepalive::Liveness;
 use crate::keys::Keys;
 use crate::mode::Modes;
+use crate::opening::Opening;
 use crate::outbox::{Outbox, Outgoing};
 use crate::patience::Patience;
 use crate::resize::Resize;
@@ -221,6 +222,7 @@ pub(crate) struct Shared {
     pub(crate) suspend: Suspend,
     pub(crate) choices: Option<Choices>,
     pub(crate) liveness: Liveness,
+    pub(crate) opening: Opening,
     /// Memory of the process is scarce.
     pub(crate) scarce: bool,
     next_job: u32,
@@ -255,6 +257,7 @@ impl Shared {
             suspend: Suspend::new(),
             choices: config.adaptive.map(Choices::new),
             liveness: Liveness::default(),
+            opening: Opening::default(),
             scarce: false,
             next_job: 0,
             #[cfg(test)]

@@ -9,6 +9,7 @@ mod hostile;
 mod illegal;
 mod interrupt;
 mod keepalive;
+mod opening;
 mod pipelined;
 mod random;
 mod reading;

@@ -44,7 +44,7 @@ impl Names {
             Action::RdmaRead { work, .. }
             | Action::RdmaWrite { work, .. }
             | Action::InvalidateKey { work, .. } => Self::Work(*work),
-            Action::Probe { work } => Self::Work(*work),
+            Action::Probe { work } | Action::Knock { work } => Self::Work(*work),
             Action::PostSend(send) => send.work.map_or(Self::Nothing, Self::Work),
             Action::PostRecv { buf, .. } => Self::Receive(*buf),
             _ => Self::Nothing,
@@ -129,6 +129,7 @@ impl Conn {
             }
             Action::InvalidateKey { key, work } => self.invalidate_key(inner, now, key, work),
             Action::Probe { work } => self.post_probe(inner, now, work),
+            Action::Knock { work } => post_empty(inner, EMPTY_WRITE, work),
             Action::ForgetKey(key) => {
                 inner.calls.forget_key(key);
                 Ok(())
@@ -410,27 +411,33 @@ impl Conn {
             inner.engine.handle_unposted(now, work, alive);
             return Ok(());
         }
-        let (remote, rkey) = (RemoteAddr(0), Rkey(0));
         let op = if caps.contains(Caps::REMOTE_STATUS) {
-            SendOp::Write {
-                local: &[],
-                remote,
-                rkey,
-            }
+            EMPTY_WRITE
         } else {
             // There a write completes when it has left; only a read is answered.
             SendOp::Read {
                 local: &[],
-                remote,
-                rkey,
+                remote: RemoteAddr(0),
+                rkey: Rkey(0),
             }
         };
-        qp_of(&inner.pair)?.post_send(SendWr {
-            wr_id: work_wr_id(Some(work)),
-            op,
-            flags: SendFlags::SIGNALED,
-        })?;
-        inner.posted_work();
-        Ok(())
+        post_empty(inner, op, work)
     }
+}
+
+const EMPTY_WRITE: SendOp<'static> = SendOp::Write {
+    local: &[],
+    remote: RemoteAddr(0),
+    rkey: Rkey(0),
+};
+
+/// Posts a request without bytes.
+fn post_empty(inner: &mut Inner, op: SendOp<'_>, work: WorkId) -> Outcome {
+    qp_of(&inner.pair)?.post_send(SendWr {
+        wr_id: work_wr_id(Some(work)),
+        op,
+        flags: SendFlags::SIGNALED,
+    })?;
+    inner.posted_work();
+    Ok(())
 }

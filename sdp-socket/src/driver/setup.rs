@@ -126,6 +126,7 @@ pub(crate) fn config(context: &Context, options: &Options) -> Config {
         send_slots: SEND_WR_MAX,
         read_depth: provider.limits().read_depth_max.min(16),
         invalidate_cap: caps.contains(Caps::SEND_WITH_INV),
+        caller_first: caps.contains(Caps::CALLER_FIRST),
         hello_form,
         read_nonblocking: same_host,
         ..Config::default()

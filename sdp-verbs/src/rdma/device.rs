@@ -434,7 +434,7 @@ fn caps(transport: Transport, attr: &sys::ibv_device_attr, windows: bool) -> Cap
     }
     match transport {
         Transport::Ib => caps |= Caps::RNR_RETRY | Caps::SOLICITED | Caps::REMOTE_STATUS,
-        Transport::Iwarp => caps |= Caps::EXPOSED_SINK,
+        Transport::Iwarp => caps |= Caps::EXPOSED_SINK | Caps::CALLER_FIRST,
     }
     caps
 }

@@ -48,7 +48,7 @@ impl World {
                 let delay = self.copy_delay();
                 self.at(self.now + delay, side, Happening::Copied(job.id, job.what));
             }
-            Action::Probe { work } => {
+            Action::Probe { work } | Action::Knock { work } => {
                 let time = self.jittered(2 * self.laws.latency);
                 self.complete(side, work, time, None, None);
             }

@@ -1,0 +1,115 @@
+//! Where the side that connected must send first.
+
+use sdp_wire::{Body, HELLO_ACK_LEN, HelloAck, Mid, Version};
+
+use super::util::lone::Lone;
+use crate::connection::Connection;
+use crate::{Action, CmInput, Completion, Config, ConnectionError, Event, Instant, WorkId};
+
+const MS: u64 = 1_000_000;
+
+fn config() -> Config {
+    Config {
+        caller_first: true,
+        ..Config::default()
+    }
+}
+
+#[test]
+fn the_side_that_accepted_is_silent_until_it_hears_something() {
+    let mut lone = Lone::accepted(config());
+    lone.actions.clear();
+    lone.conn.handle_cm(lone.instant(), CmInput::Established);
+    lone.pass(9_999 * MS);
+    assert!(lone.is_alive() && !lone.conn.is_connected());
+    assert_eq!(lone.mids(), []);
+    lone.peer(Body::Data, 0);
+    assert!(lone.conn.is_connected());
+    assert_eq!(lone.mids(), [Mid::Data], "the answer");
+    assert_eq!(lone.solicited.len(), 1, "which wakes the peer");
+    // Its time was for the first message only.
+    lone.pass(60_000 * MS);
+    assert!(lone.is_alive());
+}
+
+#[test]
+fn a_peer_that_connects_and_says_nothing_is_given_up() {
+    let mut lone = Lone::accepted(config());
+    lone.conn.handle_cm(lone.instant(), CmInput::Established);
+    lone.pass(10_000 * MS);
+    let told = lone.closed();
+    assert!(
+        matches!(told, Some(Some(ConnectionError::TimedOut(_)))),
+        "{told:?}"
+    );
+}
+
+/// The side that connects, when it has its answer.
+fn connected() -> Connection {
+    let now = Instant::from_nanos(0);
+    let mut conn = Connection::connect(now, config(), 1, None, None);
+    while conn.poll_action().is_some() {}
+    let ack = HelloAck {
+        bufs: 8,
+        version: Version::V2_2,
+        adverts_max: 4,
+        actual_recv_size: 4096,
+        invalidate_cap: false,
+    };
+    let mut bytes = [0; HELLO_ACK_LEN];
+    ack.encode(&mut bytes);
+    conn.handle_cm(now, CmInput::Response(&bytes));
+    assert_eq!(conn.poll_action(), Some(Action::Establish));
+    assert_eq!(conn.poll_event(), Some(Event::Connected));
+    conn
+}
+
+/// Messages posted and knocks since the last look.
+fn sent(conn: &mut Connection) -> (usize, alloc::vec::Vec<WorkId>) {
+    let (mut messages, mut knocks) = (0, alloc::vec::Vec::new());
+    while let Some(action) = conn.poll_action() {
+        match action {
+            Action::PostSend(_) => messages += 1,
+            Action::Knock { work } => knocks.push(work),
+            other => panic!("{other:?}"),
+        }
+    }
+    (messages, knocks)
+}
+
+#[test]
+fn the_side_that_connected_speaks_at_once_and_knocks_until_it_is_answered() {
+    let mut conn = connected();
+    assert_eq!(sent(&mut conn), (1, alloc::vec![]));
+    let mut times = alloc::vec::Vec::new();
+    for ms in 1..10_000 {
+        let now = Instant::from_nanos(ms * MS);
+        conn.handle_timeout(now);
+        let (messages, knocks) = sent(&mut conn);
+        assert_eq!(messages, 0);
+        for knock in knocks {
+            times.push(ms);
+            conn.handle_completion(now, knock, Completion::Success);
+        }
+    }
+    assert_eq!(times, [5, 15, 35, 75, 155, 315, 635, 1275]);
+    assert!(!conn.is_closed(), "who hears nothing may be slow");
+}
+
+#[test]
+fn no_call_waits_for_the_knocking() {
+    let conn = connected();
+    assert_eq!(conn.poll_timeout(), None);
+    assert_eq!(conn.poll_housekeeping(), Some(Instant::from_nanos(5 * MS)));
+}
+
+#[test]
+fn a_knock_that_fails_is_the_end_of_the_transport() {
+    let mut conn = connected();
+    sent(&mut conn);
+    let now = Instant::from_nanos(5 * MS);
+    conn.handle_timeout(now);
+    let (_, knocks) = sent(&mut conn);
+    conn.handle_completion(now, knocks[0], Completion::Unanswered);
+    assert!(conn.is_closed());
+}
