@@ -159,6 +159,14 @@ pub(super) fn source(device: &Device, dst: SocketAddr) -> Result<Option<SocketAd
     Ok(None)
 }
 
+/// The wildcard of the kind of `dst`.
+pub(super) fn any(dst: SocketAddr) -> SocketAddr {
+    match dst {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
 /// Whether what comes from `addr` could go to `dst`, by what kinds of addresses they are.
 fn reaches(addr: SocketAddr, dst: SocketAddr) -> bool {
     match (addr, dst) {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 pub(super) use self::calls::RdmaId;
+use super::port::Port;
 use super::raw::RawId;
 use super::{BY_CONSUMER, RdmaEvents, rejection};
 use crate::cm::{CmEventKind, CmToken, RejectReason};
@@ -78,6 +79,8 @@ struct State {
     told: bool,
     unanswered: Option<Unanswered>,
     backlog: u32,
+    /// Held until the device has bound its own socket.
+    port: Option<Port>,
 }
 
 /// An id, held by its handle and by its queue pair.
@@ -113,6 +116,7 @@ impl IdCore {
             told: false,
             unanswered: None,
             backlog: 0,
+            port: None,
         };
         Arc::new(Self {
             token,

@@ -2,6 +2,7 @@
 
 mod address;
 mod id;
+mod port;
 mod raw;
 mod silence;
 

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{IdCore, Phase};
+use super::{IdCore, Phase, State};
 use crate::cm::{BindRequest, CmEventKind, CmId, CmToken, RejectReason};
 use crate::error::VerbsError;
 use crate::own::own;
 use crate::qp::{QpAttr, QueuePair};
 use crate::rdma::NAME;
+use crate::rdma::cm::port::Port;
 use crate::rdma::cm::silence::ack_timeout;
 use crate::rdma::cm::{BY_CONSUMER, address, rejection};
 use crate::rdma::cq::RdmaCq;
@@ -19,6 +20,9 @@ use crate::rdma::sys;
 
 /// Requests that the kernel may hold for a listener; the listener's own backlog is counted here.
 const KERNEL_BACKLOG: u32 = 1024;
+
+/// Ports tried for one id.
+const PORT_TRIES: u32 = 16;
 
 /// The caller's handle. Dropping it disconnects.
 #[derive(Debug)]
@@ -53,6 +57,42 @@ fn check_data(what: &'static str, data: &[u8], max: usize) -> Result<(), VerbsEr
     })
 }
 
+impl IdCore {
+    fn bind(&self, state: &mut State, addr: SocketAddr) -> Result<(), VerbsError> {
+        if self.device.transport == Transport::Ib || addr.port() != 0 {
+            return self.raw.bind(addr);
+        }
+        // A port that is free for TCP may be one of another id.
+        let mut tries = 1..PORT_TRIES;
+        loop {
+            let port = Port::reserve(addr)?;
+            match self.raw.bind(port.on(addr)) {
+                Err(error) if error.errno() == libc::EADDRINUSE && tries.next().is_some() => {}
+                bound => {
+                    state.port = bound.is_ok().then_some(port);
+                    return bound;
+                }
+            }
+        }
+    }
+
+    /// Binds an id that its owner has not bound, if its connection to `dst` needs it: where the system
+    /// would take another way, the device that was named decides; on iWARP, for the port.
+    fn bind_for(&self, state: &mut State, dst: SocketAddr) -> Result<(), VerbsError> {
+        let source = if self.device.named {
+            address::source(&self.device, dst)?
+        } else {
+            None
+        };
+        let any = || address::any(dst);
+        let iwarp = self.device.transport == Transport::Iwarp;
+        match source.or_else(|| iwarp.then(any)) {
+            Some(addr) => self.bind(state, addr),
+            None => Ok(()),
+        }
+    }
+}
+
 impl CmId for RdmaId {
     fn token(&self) -> CmToken {
         self.0.name()
@@ -73,7 +113,7 @@ impl CmId for RdmaId {
         if request.only_v6 && request.addr.is_ipv6() {
             core.raw.set_only_v6()?;
         }
-        core.raw.bind(request.addr)?;
+        core.bind(&mut state, request.addr)?;
         let bound = core.raw.context();
         if !bound.is_null() && bound != core.device.context() {
             return Err(sys::unavailable(format!(
@@ -90,7 +130,10 @@ impl CmId for RdmaId {
         let core = &*self.0;
         let mut state = core.state();
         match state.phase {
-            Phase::Bound => core.raw.listen(KERNEL_BACKLOG)?,
+            Phase::Bound => {
+                core.raw.listen(KERNEL_BACKLOG)?;
+                state.port = None;
+            }
             // As listen(2): again, for another backlog.
             Phase::Listening => {}
             other => return wrong_state("listen", other),
@@ -106,12 +149,8 @@ impl CmId for RdmaId {
         if !matches!(state.phase, Phase::Idle | Phase::Bound) {
             return wrong_state("resolve", state.phase);
         }
-        // Where the system would take another way, the device that was named decides.
-        if state.phase == Phase::Idle
-            && core.device.named
-            && let Some(source) = address::source(&core.device, dst)?
-        {
-            core.raw.bind(source)?;
+        if state.phase == Phase::Idle {
+            core.bind_for(&mut state, dst)?;
         }
         core.raw.resolve_addr(dst, timeout)?;
         state.deadline = Instant::now().checked_add(timeout);
@@ -162,7 +201,9 @@ impl CmId for RdmaId {
         check_data("private data of a request", private_data, CONNECT_DATA_MAX)?;
         let (number, depth) = (qp.number(), core.device.read_depth);
         state.phase = Phase::Connecting;
-        match core.raw.connect(private_data, number, depth) {
+        let connected = core.raw.connect(private_data, number, depth);
+        state.port = None;
+        match connected {
             // iWARP devices may say at once what TCP says.
             Err(error) if error.errno() == libc::ECONNREFUSED => {
                 state.phase = Phase::Ended;
