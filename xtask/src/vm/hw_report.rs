@@ -102,6 +102,9 @@ fn judge_report(report: &Report) -> anyhow::Result<()> {
         };
         let what = || format!("{workload} of {peer} {}", mode.unwrap_or_default());
         let mut found = report.results.iter().filter(fits).peekable();
+        if peer == "perftest" && found.peek().is_none() && hangs_on_siw(report) {
+            continue;
+        }
         ensure!(found.peek().is_some(), "{} was not measured", what());
         for result in found {
             let median = result[figure]["median"].as_f64();
@@ -118,6 +121,16 @@ fn judge_report(report: &Report) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Soft-iWARP may leave the first message of a connection lying until another one comes. perftest sends
+/// none before its first is answered, and hw-test gives it up.
+fn hangs_on_siw(report: &Report) -> bool {
+    let device = report.machine.device.as_deref().unwrap_or_default();
+    let hung = |skipped: &Skipped| {
+        skipped.name.starts_with("ib_") && skipped.reason.contains("was killed")
+    };
+    device.starts_with("siw") && report.skipped.iter().any(hung)
 }
 
 fn judge_page(page: &str) -> anyhow::Result<()> {
@@ -191,6 +204,21 @@ mod tests {
         let mut empty = whole();
         empty.results[3]["us_p50"]["median"] = 0.0.into();
         assert!(complaint(&empty).contains("lat of sdp auto has no us_p50"));
+    }
+
+    #[test]
+    fn only_soft_iwarp_makes_perftest_hang() {
+        let mut hung = whole();
+        hung.results.pop();
+        hung.skipped.push(Skipped {
+            name: "ib_send_lat".to_owned(),
+            reason: "ran over 60 s and was killed: ".to_owned(),
+        });
+        assert!(complaint(&hung).contains("lat of perftest send was not measured"));
+        hung.machine.device = Some("siw0".to_owned());
+        judge_report(&hung).unwrap();
+        hung.skipped.clear();
+        assert!(complaint(&hung).contains("lat of perftest send was not measured"));
     }
 
     #[test]

@@ -96,6 +96,7 @@ const STREAM_NOBODY: &str = include_str!("../../guest/jobs/stream_nobody.sh");
 const KILL: &str = include_str!("../../guest/jobs/kill.sh");
 const SOAK: &str = include_str!("../../guest/jobs/soak.sh");
 const CAPTURE: &str = include_str!("../../guest/jobs/capture.sh");
+const FIRST_MESSAGE: &str = include_str!("../../guest/jobs/first_message.sh");
 const LOSS: &str = include_str!("../../guest/jobs/loss.sh");
 const PEER_GONE: &str = include_str!("../../guest/jobs/peer_gone.sh");
 const KEYS: &str = include_str!("../../guest/jobs/keys.sh");
@@ -108,6 +109,7 @@ const CONFORMANCE_NOBODY: &str = include_str!("../../guest/jobs/conformance_nobo
 
 const NONE: &[Device] = &[];
 const RXE: &[Device] = &[Device::Rxe];
+const SIW: &[Device] = &[Device::Siw];
 const BOTH: &[Device] = &[Device::Rxe, Device::Siw];
 const LOOP: Option<Topology> = Some(Topology::Loop);
 const PAIR: Option<Topology> = Some(Topology::Pair);
@@ -158,6 +160,7 @@ pub(super) const JOBS: &[Job] = &[
     job("capture", TWO_GUESTS, RXE, CAPTURE)
         .sdp()
         .judged(Evidence::Conversation),
+    job("first-message", TWO_GUESTS, SIW, FIRST_MESSAGE).sdp(),
     job("loss", TWO_GUESTS, BOTH, LOSS).sdp(),
     job("peer-gone", TWO_GUESTS, BOTH, PEER_GONE).test("peer_gone"),
     job("hw-test", TWO_GUESTS, BOTH, HW_TEST)
