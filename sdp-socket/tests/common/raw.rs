@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sdp_verbs::{
-    Access, BindRequest, CmEvent, CmEventKind, CmId, CompChannel, CompletionQueue, CqToken,
+    Access, BindRequest, Caps, CmEvent, CmEventKind, CmId, CompChannel, CompletionQueue, CqToken,
     EventChannel, ForeignSlice, MemoryRegion, PostError, Provider, QpAttr, QpNum, QueuePair,
     RecvBuf, RejectReason, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr, Sge, WcOpcode,
     WcStatus, WorkCompletion, WrId,
@@ -175,12 +175,15 @@ impl RawSide {
             form,
             ..good_hello()
         };
-        let (end, answer) = self.connect(addr, &hello_bytes(&hello));
+        let (mut end, answer) = self.connect(addr, &hello_bytes(&hello));
         let Answer::Accepted(ack) = answer else {
             panic!("a good Hello was answered with {answer:?}");
         };
         HelloAck::decode(&ack).expect("a good HelloAck");
         end.id.establish().expect("establish");
+        if self.provider.caps().contains(Caps::CALLER_FIRST) {
+            end.speak_first(self);
+        }
         end
     }
 
@@ -338,6 +341,42 @@ impl RawEnd {
         }
     }
 
+    /// Sends the message before which the peer may send none, and hears the answer. As the adapter may
+    /// leave the message lying until something else comes, requests without bytes follow it.
+    fn speak_first(&mut self, side: &RawSide) {
+        self.say(Body::Data, &[]);
+        doing("the answer to the raw peer's first message");
+        loop {
+            match self.completion() {
+                Some(wc) if wc.opcode == WcOpcode::Recv => {
+                    let bytes = self.received(&wc).expect("the answer");
+                    let head = Head::decode(&bytes, bytes.len()).expect("a good message");
+                    assert_eq!((head.body, head.payload_len), (Body::Data, 0));
+                    return;
+                }
+                Some(wc) => assert_eq!(wc.status, WcStatus::Success),
+                None => {
+                    let knock = SendOp::Write {
+                        local: &[],
+                        remote: RemoteAddr(0),
+                        rkey: Rkey(0),
+                    };
+                    let (wr_id, flags) = (WrId(3 << 32), SendFlags::SIGNALED);
+                    match self.qp.post_send(SendWr {
+                        wr_id,
+                        op: knock,
+                        flags,
+                    }) {
+                        Ok(()) | Err(PostError::QueueFull) => {}
+                        Err(error) => panic!("post_send: {error}"),
+                    }
+                    side.work();
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+
     /// A message with the next number.
     pub(crate) fn message(&mut self, body: Body, payload: &[u8]) -> Vec<u8> {
         let head = Head {
@@ -384,18 +423,23 @@ impl RawEnd {
             if wc.opcode != WcOpcode::Recv {
                 continue;
             }
-            if wc.status != WcStatus::Success {
-                return Err(wc.status);
-            }
-            let index = usize::try_from(wc.wr_id.0).expect("small");
-            let mut bytes = vec![0; wc.byte_len];
-            self.recvs[index].mem().read(0, &mut bytes);
-            // The connection may have been cut meanwhile: the next completions say so.
-            if let Err(error) = self.qp.post_recv(wc.wr_id, &self.recvs[index]) {
-                assert_eq!(error, PostError::WrongState, "post_recv");
-            }
-            return Ok(bytes);
+            return self.received(&wc);
         }
+    }
+
+    /// The message that a receive got, or how it ended; its buffer is posted again.
+    fn received(&self, wc: &WorkCompletion) -> Result<Vec<u8>, WcStatus> {
+        if wc.status != WcStatus::Success {
+            return Err(wc.status);
+        }
+        let index = usize::try_from(wc.wr_id.0).expect("small");
+        let mut bytes = vec![0; wc.byte_len];
+        self.recvs[index].mem().read(0, &mut bytes);
+        // The connection may have been cut meanwhile: the next completions say so.
+        if let Err(error) = self.qp.post_recv(wc.wr_id, &self.recvs[index]) {
+            assert_eq!(error, PostError::WrongState, "post_recv");
+        }
+        Ok(bytes)
     }
 
     /// Waits until the connection is down here: every receive comes back flushed. Returns the
