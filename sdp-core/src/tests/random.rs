@@ -161,6 +161,12 @@ fn config() -> impl Strategy<Value = Config> {
         )
 }
 
+/// Where only the side that connected may send first, the other one does not hear at once.
+fn opening() -> impl Strategy<Value = Option<u64>> {
+    let deaf_max = prop_oneof![Just(0_u64), Just(1_000_000), Just(30_000_000)];
+    prop_oneof![2 => Just(None), 1 => deaf_max.prop_map(Some)]
+}
+
 fn laws() -> impl Strategy<Value = Laws> {
     (
         prop_oneof![Just(0_u64), Just(1_000), Just(30_000)],
@@ -169,15 +175,19 @@ fn laws() -> impl Strategy<Value = Laws> {
         any::<u64>(),
         any::<bool>(),
         prop_oneof![2 => Just(0_u64), 1 => 1..30_u64],
+        opening(),
     )
-        .prop_map(|(latency, jitter, copy, seed, lose_rtu, trouble)| Laws {
-            latency,
-            jitter,
-            copy,
-            seed,
-            lose_rtu,
-            trouble,
-        })
+        .prop_map(
+            |(latency, jitter, copy, seed, lose_rtu, trouble, opening)| Laws {
+                latency,
+                jitter,
+                copy,
+                seed,
+                lose_rtu,
+                trouble,
+                opening,
+            },
+        )
 }
 
 /// Moves to another queue pair, by a thread of its own, in a third of the cases.

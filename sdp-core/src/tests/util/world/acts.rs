@@ -10,8 +10,10 @@ use crate::{Action, CallId, CopyReason, KeyId, PostSend, ReadInto, WorkId};
 impl World {
     pub(super) fn carry_out(&mut self, side: usize, action: Action) {
         let peer = 1 - side;
+        self.assert_may_send(side, &action);
         match action {
             Action::Accept(data) => {
+                self.begin_opening(side);
                 let time = self.jittered(self.laws.latency);
                 self.at(time, peer, Happening::Response(data.to_vec()));
             }
@@ -48,9 +50,16 @@ impl World {
                 let delay = self.copy_delay();
                 self.at(self.now + delay, side, Happening::Copied(job.id, job.what));
             }
-            Action::Probe { work } | Action::Knock { work } => {
+            Action::Probe { work } => {
                 let time = self.jittered(2 * self.laws.latency);
                 self.complete(side, work, time, None, None);
+            }
+            Action::Knock { work } => {
+                let arrival = self.arrival(side);
+                if !self.nics[side].in_error {
+                    self.at(arrival, peer, Happening::Knock);
+                }
+                self.complete(side, work, arrival + self.laws.latency, None, None);
             }
             other => self.carry_out_rdma(side, other),
         }

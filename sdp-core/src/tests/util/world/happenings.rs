@@ -12,8 +12,11 @@ impl World {
     pub(super) fn happen(&mut self, side: usize, what: Happening) {
         let now = self.instant();
         match what {
-            Happening::Land(job) => self.land(side, &job),
-            Happening::Arrive { bytes, invalidate } => self.arrive(side, &bytes, invalidate),
+            Happening::Land(_) | Happening::Arrive { .. } | Happening::Knock => {
+                for what in self.seen(side, what) {
+                    self.take(side, what);
+                }
+            }
             Happening::Complete {
                 work,
                 read,
@@ -59,10 +62,20 @@ impl World {
         }
     }
 
+    /// The adapter of `side` carries out what has come.
+    fn take(&mut self, side: usize, what: Happening) {
+        match what {
+            Happening::Land(job) => self.land(side, &job),
+            Happening::Arrive { bytes, invalidate } => self.arrive(side, &bytes, invalidate),
+            _ => {}
+        }
+    }
+
     fn arrive(&mut self, side: usize, bytes: &[u8], invalidate: Option<Rkey>) {
         if self.nics[side].in_error {
             return;
         }
+        self.has_heard(side);
         let now = self.instant();
         let nic = &mut self.nics[side];
         let buf = nic

@@ -2,6 +2,7 @@
 
 mod acts;
 mod happenings;
+mod opening;
 
 use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
@@ -16,6 +17,7 @@ use crate::connection::Connection;
 use crate::{
     Action, CallId, Config, CopyWhat, Instant, JobId, KeyId, Phase, ReadInto, SendId, WorkId,
 };
+use opening::Opening;
 
 /// How the world behaves.
 #[derive(Clone, Debug)]
@@ -31,6 +33,9 @@ pub(in crate::tests) struct Laws {
     pub(in crate::tests) lose_rtu: bool,
     /// Of 100 requests for memory, keys and reads, so many fail.
     pub(in crate::tests) trouble: u64,
+    /// Only the side that connected may send first, and what comes to the other one up to so long
+    /// after its answer is not seen before something else comes.
+    pub(in crate::tests) opening: Option<u64>,
 }
 
 impl Default for Laws {
@@ -42,6 +47,7 @@ impl Default for Laws {
             seed: 1,
             lose_rtu: false,
             trouble: 0,
+            opening: None,
         }
     }
 }
@@ -80,6 +86,8 @@ enum Happening {
         kill: Option<KeyId>,
         flushed: bool,
     },
+    /// Of a write without bytes nothing shows.
+    Knock,
     Copied(JobId, CopyWhat),
     Bind {
         key: KeyId,
@@ -117,12 +125,16 @@ pub(in crate::tests) struct World {
     stopped: [bool; 2],
     /// Timers asked for, so that none is asked for twice.
     timers: [Option<u64>; 2],
+    openings: [Opening; 2],
 }
 
 impl World {
     /// Side 0 calls side 1.
     pub(in crate::tests) fn new(configs: [Config; 2], laws: Laws) -> Self {
-        let [a, b] = configs;
+        let [a, b] = configs.map(|config| Config {
+            caller_first: laws.opening.is_some(),
+            ..config
+        });
         let now = Instant::from_nanos(0);
         let calling = Connection::connect(now, a, 4711, None, None);
         let mut nics = std::vec![Nic::new(calling)];
@@ -149,6 +161,7 @@ impl World {
             order: 0,
             stopped: [false, false],
             timers: [None, None],
+            openings: [Opening::default(), Opening::default()],
         };
         world.drain(1);
         world
@@ -249,6 +262,7 @@ impl World {
         };
         let is_stale = match what {
             Happening::Arrive { .. }
+            | Happening::Knock
             | Happening::Response(_)
             | Happening::Established
             | Happening::Disconnected => pair != self.nics[side].pair,
