@@ -90,11 +90,6 @@ impl Credits {
         self.most = self.available;
     }
 
-    /// A message has come. Soon after the beginning only: the numbers come round.
-    pub(crate) const fn has_heard(&self) -> bool {
-        self.recv_mseq != 0
-    }
-
     /// Takes in the base header of a received message.
     ///
     /// # Errors

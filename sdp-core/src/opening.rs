@@ -25,6 +25,20 @@ const FIRST_MESSAGE_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Opening {
     looks: u32,
+    /// It has spoken, and nothing shows yet that it was heard.
+    unheard: bool,
+}
+
+impl Opening {
+    /// Something has come from the other side, which sends nothing before it hears.
+    pub(crate) fn answered(&mut self) {
+        self.unheard = false;
+    }
+
+    /// What was sent may lie there unseen, and is lost if the connection ends now.
+    pub(crate) const fn is_unheard(&self) -> bool {
+        self.unheard
+    }
 }
 
 impl Shared {
@@ -33,6 +47,7 @@ impl Shared {
     pub(crate) fn speak_first(&mut self, now: Instant) {
         if self.config.caller_first {
             self.send_update(true);
+            self.opening.unheard = true;
             self.timers.set(Timer::Opening, now + FIRST_LOOK);
         }
     }
@@ -54,7 +69,7 @@ impl Shared {
     /// after the reply that lets this side send (siw_cm.c, `siw_accept`): what comes in between lies
     /// there until something else comes, such as a knock.
     pub(crate) fn on_opening(&mut self, now: Instant) {
-        if self.credits.has_heard() || self.opening.looks == LOOKS_MAX {
+        if !self.opening.unheard || self.opening.looks == LOOKS_MAX {
             return;
         }
         if self.out.has_slot() {

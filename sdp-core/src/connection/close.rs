@@ -194,7 +194,9 @@ impl Connection {
     pub(super) fn finish_close(&mut self) {
         // Once both know of a move, both go.
         let stays = matches!(self.sh.suspend.step(), Step::Still | Step::Wanted(_));
-        let said = self.sh.life.fin == Fin::Done && self.sh.life.peer_fin && stays;
+        // After a move the peer's DisConn may be of another queue pair, and proves nothing of this one.
+        let heard = !self.sh.opening.is_unheard();
+        let said = self.sh.life.fin == Fin::Done && self.sh.life.peer_fin && stays && heard;
         if said && self.sh.keys.is_quiet() && self.sh.sinks_out == 0 {
             self.die(None, Teardown::Disconnect);
         }

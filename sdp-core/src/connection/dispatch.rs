@@ -26,7 +26,7 @@ impl Connection {
         msg: Received<'_>,
     ) -> Result<(), ConnectionError> {
         match self.sh.life.stage {
-            Stage::Open => {}
+            Stage::Open => self.sh.opening.answered(),
             // The confirmation was lost or comes later: the message is proof enough (§2.1 row 7).
             Stage::Accepting | Stage::Reaccepting => {
                 self.establish(now);

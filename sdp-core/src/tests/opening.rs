@@ -3,6 +3,8 @@
 use sdp_wire::{Body, HELLO_ACK_LEN, HelloAck, Mid, Version};
 
 use super::util::lone::Lone;
+use super::util::op::Op;
+use super::util::world::{Laws, World};
 use crate::connection::Connection;
 use crate::{Action, CmInput, Completion, Config, ConnectionError, Event, Instant, WorkId};
 
@@ -112,4 +114,26 @@ fn a_knock_that_fails_is_the_end_of_the_transport() {
     let (_, knocks) = sent(&mut conn);
     conn.handle_completion(now, knocks[0], Completion::Unanswered);
     assert!(conn.is_closed());
+}
+
+/// Both sides have ended their halves, the one that was called back before it was, but the other one
+/// was not heard yet on the new queue pair: what it said would be lost with that.
+#[test]
+fn who_is_not_heard_yet_does_not_end_the_connection() {
+    for seed in 0..50 {
+        let laws = Laws {
+            seed,
+            opening: Some(30 * MS),
+            ..Laws::default()
+        };
+        let configs = [Config::default(), Config::default()];
+        let mut world = World::connected_with(configs, laws);
+        world.spawn(0, [Op::ShutSend, Op::Sleep(100_000), Op::Move]);
+        world.spawn(0, [Op::RecvToEnd { len: 100 }]);
+        world.spawn(1, [Op::Sleep(103_000), Op::send(34), Op::ShutSend]);
+        world.spawn(1, [Op::RecvToEnd { len: 100 }]);
+        world.finish();
+        world.assert_delivered();
+        assert_eq!(world.nics.iter().map(|nic| nic.pair).max(), Some(1));
+    }
 }

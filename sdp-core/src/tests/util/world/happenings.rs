@@ -15,6 +15,7 @@ impl World {
             Happening::Land(_) | Happening::Arrive { .. } | Happening::Knock => {
                 for what in self.seen(side, what) {
                     self.take(side, what);
+                    self.drain(side);
                 }
             }
             Happening::Complete {
