@@ -1,7 +1,7 @@
 //! What a seed stands for: machines, faults, and what the programs do.
 
-use sdp_verbs::Rng;
 use sdp_verbs::sim::{Fault, Faults, SimOptions, Timing};
+use sdp_verbs::{Caps, Rng};
 use sdp_wire::Mid;
 
 use crate::cli::Peer;
@@ -228,7 +228,7 @@ fn side(rng: &mut Rng, weather: Weather) -> Side {
     let mut options = SimOptions::default();
     options.limits.read_depth_max = *rng.pick(&[1, 2, 4, 16]);
     if rng.below(8) == 0 {
-        options.caps -= sdp_verbs::Caps::SEND_WITH_INV;
+        options.caps -= Caps::SEND_WITH_INV;
     }
     if weather != Weather::Calm && rng.below(6) == 0 {
         options.registered_max = *rng.pick(&[100 << 10, 1 << 20]);
@@ -376,7 +376,25 @@ impl Plan {
             stranger,
         };
         plan.disturb(Rng::new(seed, 0x95));
+        if plan.stranger.is_none() {
+            plan.let_the_caller_begin(Rng::new(seed, 0x96));
+        }
         plan
+    }
+
+    /// Only the side that connects may send first, in a quarter of all runs, and may not be seen at
+    /// once. The stacks of the field know nothing of it.
+    fn let_the_caller_begin(&mut self, mut rng: Rng) {
+        if rng.below(3) > 0 {
+            return;
+        }
+        for side in &mut self.sides {
+            side.options.caps |= Caps::CALLER_FIRST;
+        }
+        if self.weather != Weather::Calm {
+            let often = *rng.pick(&[0, 200_000, 1_000_000]);
+            self.faults = self.faults.clone().with(Fault::Unseen, often);
+        }
     }
 
     /// Programs that do not wait for each other as they should.

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use sdp_socket::Context;
-use sdp_verbs::Provider;
 use sdp_verbs::sim::{Drive, Fabric, FaultCounts};
+use sdp_verbs::{Caps, Provider};
 
 use crate::judge::{Bench, Coverage};
 use crate::oracle::{Book, SharedBook};
@@ -128,7 +128,8 @@ fn bench(plan: &Plan) -> Bench {
     // Urgent bytes may leave the stream without having been received, one of them before the first
     // receive.
     let room = |side: usize| sides[side].recv_buffer + sides[1 - side].urgents.len();
-    Bench::new(exact, judged, [0, 1].map(room))
+    let caller_first = sides[1].options.caps.contains(Caps::CALLER_FIRST);
+    Bench::new(exact, judged, [0, 1].map(room), caller_first)
 }
 
 fn outcome(fabric: &Fabric, book: &SharedBook, bench: &Bench) -> Outcome {

@@ -12,12 +12,14 @@ use crate::wr::WcStatus;
 #[derive(Debug)]
 pub(super) struct Packet {
     from: QpNum,
-    to: QpNum,
+    pub(super) to: QpNum,
     /// Its number in the requester's send queue.
     seq: u64,
     kind: Kind,
     /// How often it has met no receive.
     attempts: u8,
+    /// It was sent by a side that had to wait for a message first.
+    early: bool,
 }
 
 #[derive(Debug)]

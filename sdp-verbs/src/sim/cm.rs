@@ -306,6 +306,11 @@ impl World {
             qp.peer = peer_qp;
             qp.state = QpState::ReadyToReceive;
         }
+        if self.begin_opening(own) {
+            // Nobody confirms anything.
+            self.id(key).phase = Phase::Connected;
+            self.after(self.timing.cm, Event::CmTimer(key, CmTimer::Confirm));
+        }
         let give_up = self.timing.cm_retry * TRIES;
         self.after(give_up, Event::CmTimer(key, CmTimer::Accept));
         if !self.dice.fires(Fault::CmTimeout) {

@@ -26,6 +26,8 @@ pub enum Fault {
     CmLostRtu,
     /// An event of connection management comes twice.
     CmDuplicate,
+    /// What a side sends first lies there unseen until something comes later.
+    Unseen,
     /// Registering memory, or getting a window, fails.
     RegisterFails,
     /// There is no memory for a receive.
@@ -50,7 +52,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Rnr,
         Self::RetryExceeded,
         Self::QpBreak,
@@ -60,6 +62,7 @@ impl Fault {
         Self::CmTimeout,
         Self::CmLostRtu,
         Self::CmDuplicate,
+        Self::Unseen,
         Self::RegisterFails,
         Self::NoRecvMemory,
         Self::NoSendMemory,
@@ -85,6 +88,7 @@ impl Fault {
             Self::CmTimeout => "cm_timeout",
             Self::CmLostRtu => "cm_lost_rtu",
             Self::CmDuplicate => "cm_duplicate",
+            Self::Unseen => "unseen",
             Self::RegisterFails => "register_fails",
             Self::NoRecvMemory => "no_recv_memory",
             Self::NoSendMemory => "no_send_memory",
@@ -157,6 +161,9 @@ impl Faults {
     }
 }
 
+/// For how long, at most, a side does not see what is sent to it first: nanoseconds.
+const DEAF_MAX: u64 = 30_000_000;
+
 /// Decides, from a stream of its own: sparing one fault leaves the dice of the others as they are.
 #[derive(Debug)]
 pub(super) struct Dice {
@@ -200,6 +207,11 @@ impl Dice {
         // Mostly a little, sometimes much.
         let shift = self.rng.below(20);
         self.rng.below((self.faults.late_max >> shift).max(1))
+    }
+
+    /// For how long a side does not see what is sent to it first.
+    pub(super) fn deafness(&mut self) -> u64 {
+        1 + self.rng.below(DEAF_MAX)
     }
 
     /// How long everything stands still.

@@ -33,6 +33,7 @@ mod cq;
 mod events;
 mod fabric;
 mod faults;
+mod opening;
 mod options;
 mod provider;
 mod qp;

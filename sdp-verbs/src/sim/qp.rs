@@ -10,6 +10,7 @@ use super::cm::IdKey;
 use super::cq::{CqKey, SimCq};
 use super::fabric::Fabric;
 use super::faults::Fault;
+use super::opening::Opening;
 use super::options::SimOptions;
 use super::region::SimWindow;
 use super::request::{Data, Op, Request, Sges, Stage};
@@ -74,6 +75,8 @@ pub(super) struct Qp {
     pub(super) answer_floor: Nanos,
     pub(super) send_floor: Nanos,
     pub(super) recv_floor: Nanos,
+    /// It has accepted and heard nothing, where the other side must send first.
+    pub(super) opening: Option<Opening>,
     /// It ends when everything posted has been sent.
     pub(super) draining: bool,
     /// The program has let go of it.
@@ -164,6 +167,7 @@ impl World {
             answer_floor: 0,
             send_floor: 0,
             recv_floor: 0,
+            opening: None,
             draining: false,
             dropped: false,
         };

@@ -32,6 +32,9 @@ use urgent::Urgent;
 /// Sections kept of one run: the first says what went wrong.
 const BROKEN_MAX: usize = 4;
 
+/// What a side breaks that has accepted and sends too soon, where that matters.
+const EARLY: &str = "RFC 5044 §7.1: the accepting side sends before it has heard anything";
+
 /// How a half moves its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Mode {
@@ -116,6 +119,8 @@ pub(crate) struct Judge {
     exact: [bool; 2],
     /// Sides whose doings are judged.
     judged: [bool; 2],
+    /// Whoever has accepted sends nothing before it hears something.
+    caller_first: bool,
     broken: Vec<String>,
     pub(crate) coverage: Coverage,
 }
@@ -125,11 +130,18 @@ pub(crate) struct Judge {
 pub(crate) struct Bench(Arc<Mutex<Judge>>);
 
 impl Bench {
-    /// `exact`: see [`Judge::exact`]. `judged`: sides that keep to every rule.
-    pub(crate) fn new(exact: [bool; 2], judged: [bool; 2], room: [usize; 2]) -> Self {
+    /// `exact`: see [`Judge::exact`]. `judged`: sides that keep to every rule. `caller_first`: see
+    /// [`Judge::caller_first`].
+    pub(crate) fn new(
+        exact: [bool; 2],
+        judged: [bool; 2],
+        room: [usize; 2],
+        caller_first: bool,
+    ) -> Self {
         let mut judge = Judge {
             exact,
             judged,
+            caller_first,
             ..Judge::default()
         };
         let mut ends = [End::default(), End::default()];
@@ -230,6 +242,11 @@ impl Judge {
             // A second connection would be another conversation.
             return;
         };
+        if let Passing::Send { .. } | Passing::Read { .. } | Passing::Write { .. } = what {
+            let end = &self.rounds[round][side];
+            let may = !(self.caller_first && end.accepts && end.taken == 0);
+            self.rule(side, must(may, EARLY));
+        }
         let end = &mut self.rounds[round][side];
         match what {
             Passing::PrivateData(bytes) => self.introduced((round, side), bytes),
@@ -249,10 +266,13 @@ impl Judge {
                 status,
             } => end.sink.on_read_done(status == WcStatus::Success),
             Passing::Confirmed => {
-                // The connecting side has no other way into its conversation.
+                // The connecting side has no other way into its conversation; the other one may have
+                // to wait for a message.
                 let accepts = end.accepts;
-                let step = self.lives[side].confirmed();
-                self.reached(side, step.filter(|_| accepts));
+                if !(self.caller_first && accepts) {
+                    let step = self.lives[side].confirmed();
+                    self.reached(side, step.filter(|_| accepts));
+                }
             }
             Passing::Down => {
                 end.down = true;

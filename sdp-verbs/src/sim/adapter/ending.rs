@@ -1,5 +1,6 @@
 //! How queue pairs end: in error, or when their last words are out.
 
+use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 
 use crate::sim::qp::State;
@@ -33,6 +34,7 @@ impl World {
             return;
         }
         let (peer, id, draining) = (qp.peer, qp.id, qp.draining);
+        let unseen = qp.opening.take().map_or_else(VecDeque::new, |o| o.unseen);
         let count = qp.requests.len();
         let receives = std::mem::take(&mut qp.receives);
         let stalled = std::mem::take(&mut qp.stalled);
@@ -54,7 +56,7 @@ impl World {
             receive.buf.posted.store(false, Ordering::Relaxed);
             self.received(num, receive, WcStatus::Flushed, 0, None, false);
         }
-        for packet in &stalled {
+        for packet in stalled.iter().chain(&unseen) {
             self.give_up(packet, WcStatus::RetryExceeded);
         }
         if let Some(peer) = peer.and_then(|peer| self.qps.get_mut(&peer)) {
@@ -62,6 +64,10 @@ impl World {
             let before = peer.stalled.len();
             peer.stalled.retain(|packet| packet.from != num);
             peer.deaf |= peer.stalled.len() != before;
+            // What nobody has looked at is lost with the connection.
+            if let Some(opening) = &mut peer.opening {
+                peer.deaf |= !std::mem::take(&mut opening.unseen).is_empty();
+            }
         }
         if draining {
             self.say_goodbye(id);

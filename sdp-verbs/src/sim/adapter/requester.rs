@@ -47,6 +47,7 @@ impl World {
                         seq,
                         kind,
                         attempts: 0,
+                        early: self.is_early(num),
                     };
                     self.send_packet(node, packet, on_link);
                 }

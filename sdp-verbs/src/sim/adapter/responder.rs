@@ -19,6 +19,16 @@ const RNR_ENDLESS: u8 = 7;
 impl World {
     /// A packet arrives.
     pub(in crate::sim) fn arrive(&mut self, packet: Packet) {
+        if packet.early {
+            self.give_up(&packet, WcStatus::RetryExceeded);
+            return self.end_opening(&packet);
+        }
+        for packet in self.seen(packet) {
+            self.take(packet);
+        }
+    }
+
+    fn take(&mut self, packet: Packet) {
         let breaks = self.dice.fires(Fault::QpBreak);
         let Some(qp) = self.qps.get_mut(&packet.to) else {
             return self.give_up(&packet, WcStatus::RetryExceeded);
@@ -185,6 +195,9 @@ impl World {
             let head = &bytes[..bytes.len().min(Passing::HEAD_LEN)];
             qp.untold.push_back((head.to_vec(), bytes.len()));
         }
+        if let Some(qp) = self.qps.get_mut(&packet.to) {
+            qp.opening = None;
+        }
         let len = bytes.len();
         self.received(packet.to, receive, status, len, *invalidate, *solicited);
         self.answer(packet, WcStatus::Success, Vec::new());
@@ -222,6 +235,13 @@ impl World {
     fn deny(&mut self, packet: &Packet, status: WcStatus) {
         self.answer(packet, status, Vec::new());
         self.fail_qp(packet.to);
+    }
+
+    /// A request that the responder has and does not carry out yet: of a READ nothing can be said.
+    pub(in crate::sim) fn acknowledge(&mut self, packet: &Packet) {
+        if !matches!(packet.kind, Kind::Read { .. }) {
+            self.answer(packet, WcStatus::Success, Vec::new());
+        }
     }
 
     /// The responder answers.

@@ -209,10 +209,11 @@ impl World {
         self.tell(to, news);
     }
 
-    fn disconnect_arrives(&mut self, to: IdKey) {
+    pub(in crate::sim) fn disconnect_arrives(&mut self, to: IdKey) {
         let Some(id) = self.ids.get_mut(&to) else {
             return;
         };
+        let connecting = id.phase == Phase::Connecting;
         let told = matches!(
             id.phase,
             Phase::Responded | Phase::Accepted | Phase::Connected
@@ -220,6 +221,10 @@ impl World {
         // The peer knows of the end.
         id.goodbye_said = true;
         self.end(to);
+        if connecting {
+            let error = os("connecting", libc::ECONNRESET);
+            self.tell(to, News::Failed(error));
+        }
         if told {
             self.tell(to, News::Disconnected);
             if self.dice.fires(Fault::CmDuplicate) {
