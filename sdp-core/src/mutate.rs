@@ -96,6 +96,10 @@ mod planted {
         SinkCancelUnanswered = "sink-cancel-unanswered",
         /// Reading ahead does not stop at SO_RCVBUF.
         ReadAheadUnbounded = "read-ahead-unbounded",
+        /// The side that accepted sends before it has heard anything, where it must not.
+        AcceptorFirst = "acceptor-first",
+        /// The side that connected does not knock.
+        NeverKnocks = "never-knocks",
     }
 
     impl Mutant {

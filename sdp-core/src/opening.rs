@@ -52,6 +52,11 @@ impl Shared {
         }
     }
 
+    /// The side that accepts may not send before it has heard something.
+    pub(crate) fn waits_for_caller(&self) -> bool {
+        self.config.caller_first && !mutant!(AcceptorFirst)
+    }
+
     /// The first message has come to the side that has accepted.
     pub(crate) fn answer_first(&mut self) {
         if self.config.caller_first {
@@ -72,7 +77,7 @@ impl Shared {
         if !self.opening.unheard || self.opening.looks == LOOKS_MAX {
             return;
         }
-        if self.out.has_slot() {
+        if self.out.has_slot() && !mutant!(NeverKnocks) {
             self.out.push_signalled(|work| Action::Knock { work });
         }
         self.opening.looks += 1;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use sdp_verbs::sim::{Drive, Fabric, Fault, Faults, SimOptions, SimProvider, Timing};
 use sdp_verbs::{
-    BindRequest, CmEventKind, CmId, CompletionQueue, CqToken, EventChannel, Provider, QpAttr,
-    QpNum, QueuePair, RecvBuf, SendData, SendFlags, SendOp, SendWr, WcOpcode, WcStatus,
-    WorkCompletion, WrId,
+    BindRequest, Caps, CmEventKind, CmId, CompletionQueue, CqToken, EventChannel, Provider, QpAttr,
+    QpNum, QueuePair, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr, WcOpcode,
+    WcStatus, WorkCompletion, WrId,
 };
 
 const RECVS: u64 = 16;
@@ -29,8 +29,8 @@ const NOTHING: WorkCompletion = WorkCompletion {
 struct End {
     cq: Arc<dyn CompletionQueue>,
     qp: Arc<dyn QueuePair>,
-    _id: Arc<dyn CmId>,
-    _events: Arc<dyn EventChannel>,
+    id: Arc<dyn CmId>,
+    events: Arc<dyn EventChannel>,
     bufs: Vec<RecvBuf>,
 }
 
@@ -69,16 +69,23 @@ fn end(node: &SimProvider, id: Arc<dyn CmId>, events: Arc<dyn EventChannel>, ret
     End {
         cq,
         qp,
-        _id: id,
-        _events: events,
+        id,
+        events,
         bufs,
     }
 }
 
 impl Pair {
     fn new(seed: u64, timing: Timing, faults: Faults, retries: u8) -> Self {
+        Self::answered(seed, timing, retries, Caps::empty()).established(faults)
+    }
+
+    /// Both sides' adapters can also do `more`. One side has accepted, and the other does not know yet.
+    fn answered(seed: u64, timing: Timing, retries: u8, more: Caps) -> Self {
         let fabric = Fabric::new(seed, Drive::Stepped, timing, Faults::none());
-        let nodes = [(); 2].map(|()| fabric.node(SimOptions::default()));
+        let mut options = SimOptions::default();
+        options.caps |= more;
+        let nodes = [(); 2].map(|()| fabric.node(options));
         let [here, there] = [0, 1].map(|side: usize| nodes[side].create_event_channel().unwrap());
         let listener = nodes[1].create_id(&there).unwrap();
         let addr: SocketAddr = "10.0.0.2:7000".parse().unwrap();
@@ -99,16 +106,6 @@ impl Pair {
         };
         let passive = end(&nodes[1], Arc::clone(&child), Arc::clone(&there), retries);
         child.accept(b"welcome").unwrap();
-        assert!(matches!(
-            next_event(&fabric, &*here),
-            CmEventKind::ConnectResponse { .. }
-        ));
-        id.establish().unwrap();
-        assert!(matches!(
-            next_event(&fabric, &*there),
-            CmEventKind::Established
-        ));
-        fabric.set_faults(faults);
         Self {
             fabric,
             nodes,
@@ -116,16 +113,35 @@ impl Pair {
         }
     }
 
-    fn send(&self, number: u64, bytes: &[u8]) {
+    fn established(self, faults: Faults) -> Self {
+        assert!(matches!(self.event(0), CmEventKind::ConnectResponse { .. }));
+        self.ends[0].id.establish().unwrap();
+        assert!(matches!(self.event(1), CmEventKind::Established));
+        self.fabric.set_faults(faults);
+        self
+    }
+
+    fn event(&self, side: usize) -> CmEventKind {
+        next_event(&self.fabric, &*self.ends[side].events)
+    }
+
+    fn post(&self, side: usize, number: u64, op: SendOp<'_>) {
         let wr = SendWr {
             wr_id: WrId(number),
-            op: SendOp::Send {
-                data: SendData::Inline(bytes),
-                invalidate: None,
-            },
+            op,
             flags: SendFlags::SIGNALED,
         };
-        self.ends[0].qp.post_send(wr).unwrap();
+        self.ends[side].qp.post_send(wr).unwrap();
+    }
+
+    fn send(&self, number: u64, bytes: &[u8]) {
+        self.send_from(0, number, bytes);
+    }
+
+    fn send_from(&self, side: usize, number: u64, bytes: &[u8]) {
+        let data = SendData::Inline(bytes);
+        let invalidate = None;
+        self.post(side, number, SendOp::Send { data, invalidate });
     }
 
     fn next(&self, side: usize) -> WorkCompletion {
@@ -276,4 +292,51 @@ fn memory_can_be_exhausted() {
     fabric.set_faults(Faults::none().with(Fault::RegisterFails, 1_000_000));
     assert!(node.alloc_registered(4096).is_err());
     assert!(node.alloc_window().is_err());
+}
+
+#[test]
+fn where_the_caller_begins_the_other_side_ends_the_connection_if_it_does() {
+    let answered = || Pair::answered(1, Timing::default(), 7, Caps::CALLER_FIRST);
+    // The other side has read the answer.
+    let pair = answered().established(Faults::none());
+    pair.send_from(1, 1, b"too soon");
+    assert!(matches!(pair.event(0), CmEventKind::Disconnected));
+    assert!(matches!(pair.event(1), CmEventKind::Disconnected));
+    // It has not.
+    let pair = answered();
+    pair.send_from(1, 1, b"too soon");
+    assert!(matches!(pair.event(0), CmEventKind::Failed(_)));
+    assert!(matches!(pair.event(1), CmEventKind::Established));
+    assert!(matches!(pair.event(1), CmEventKind::Disconnected));
+    // It has said something.
+    let pair = answered().established(Faults::none());
+    pair.send(1, b"first");
+    assert_eq!(pair.next(1).opcode, WcOpcode::Recv);
+    pair.send_from(1, 2, b"second");
+    assert_eq!(pair.next(1).status, WcStatus::Success);
+}
+
+/// The caller's adapter takes what lies there for delivered.
+#[test]
+fn what_the_caller_sends_may_lie_there_until_something_comes_later() {
+    let pair = Pair::answered(1, Timing::default(), 7, Caps::CALLER_FIRST);
+    let pair = pair.established(Faults::none().with(Fault::Unseen, 1_000_000));
+    pair.send(1, b"first");
+    assert_eq!(pair.next(0).status, WcStatus::Success);
+    let later = pair.fabric.now() + Duration::from_millis(31);
+    pair.fabric.advance_to(later);
+    assert_eq!(pair.ends[1].cq.poll(&mut [NOTHING]), 0);
+    let (local, remote, rkey) = (&[][..], RemoteAddr(0), Rkey(0));
+    pair.post(
+        0,
+        2,
+        SendOp::Write {
+            local,
+            remote,
+            rkey,
+        },
+    );
+    let message = pair.next(1);
+    assert_eq!((message.opcode, message.byte_len), (WcOpcode::Recv, 5));
+    assert_eq!(pair.fabric.fault_counts().of(Fault::Unseen), 1);
 }

@@ -140,11 +140,11 @@ impl Connection {
             (CmInput::Response(bytes), Stage::Connecting | Stage::Recalling) => {
                 self.hear_hello_ack(now, bytes);
             }
-            (CmInput::Established, Stage::Accepting) if self.sh.config.caller_first => {
+            (CmInput::Established, Stage::Accepting) if self.sh.waits_for_caller() => {
                 self.sh.await_first_message(now);
             }
             (CmInput::Established, Stage::Accepting | Stage::Reaccepting)
-                if !self.sh.config.caller_first =>
+                if !self.sh.waits_for_caller() =>
             {
                 self.establish(now);
             }
