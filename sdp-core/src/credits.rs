@@ -55,6 +55,8 @@ pub(crate) struct Credits {
     refusals: (u32, u32),
     /// The last message received was an empty Data.
     last_was_update: bool,
+    /// Nothing may be sent, whatever there is.
+    muted: bool,
 }
 
 /// `a - b` on the circle of sequence numbers.
@@ -81,7 +83,17 @@ impl Credits {
             hold: None,
             refusals: (0, 0),
             last_was_update: false,
+            muted: false,
         }
+    }
+
+    /// Nothing may be sent until the opposite is said.
+    pub(crate) const fn mute(&mut self, muted: bool) {
+        self.muted = muted;
+    }
+
+    pub(crate) const fn is_muted(&self) -> bool {
+        self.muted
     }
 
     /// The peer's Hello or HelloAck announced `bufs`.
@@ -143,9 +155,10 @@ impl Credits {
 
     /// Payload may go.
     pub(crate) fn payload_allowed(&self) -> bool {
-        self.available >= PAYLOAD_MIN
+        let enough = self.available >= PAYLOAD_MIN
             || (mutant!(CreditReserveDropped) && self.available > 0)
-            || (mutant!(ReservedCreditSpent) && self.available == 2)
+            || (mutant!(ReservedCreditSpent) && self.available == 2);
+        enough && !self.muted
     }
 
     /// The peer's buffers have another length from now on, and another number.
@@ -179,7 +192,8 @@ impl Credits {
         // A cancel is answered by a report and a SendSm.
         let answer = if self.hold.is_some() { 1 } else { 0 };
         let kept = if kept > answer { kept } else { answer };
-        self.available >= CONTROL_MIN + kept || (self.available == 1 && first && certain)
+        let enough = self.available >= CONTROL_MIN + kept;
+        (enough || (self.available == 1 && first && certain)) && !self.muted
     }
 
     /// A report that a cancel waits for may go, or its answer: the `last`. That ends the hold on
@@ -189,12 +203,13 @@ impl Credits {
         let brought = distance(self.released().wrapping_add(self.posted), self.told);
         let certain = brought > self.unsure.cast_signed();
         let brings = last && (!first || certain);
-        self.available >= CONTROL_MIN || (self.available == 1 && brings)
+        (self.available >= CONTROL_MIN || (self.available == 1 && brings)) && !self.muted
     }
 
     /// Spends a credit and numbers the message.
     pub(crate) fn take(&mut self) -> u32 {
         assert!(self.available > 0, "a message was queued without a credit");
+        assert!(!self.muted, "a message was queued before any may be sent");
         self.available -= 1;
         let mseq = self.next_mseq;
         self.next_mseq = mseq.wrapping_add(1);

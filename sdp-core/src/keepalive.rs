@@ -111,7 +111,7 @@ impl Shared {
             self.timers.set(Timer::Keepalive, at);
             return Ok(());
         }
-        if self.out.has_slot() {
+        if self.out.has_slot() && !self.credits.is_muted() {
             let work = self.out.push_signalled(|work| Action::Probe { work });
             self.stats.probes += 1;
             self.liveness.probe = Some(Probe {

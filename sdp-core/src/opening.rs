@@ -2,8 +2,8 @@
 //! side to send before (RFC 5044 §7.1; RFC 6581 §1), and Soft-iWARP ends a connection whose
 //! answer is followed by a message before it has been read.
 //!
-//! The side that connected sends an empty Data at once; with it the other side takes the connection
-//! for established, and answers by an empty Data.
+//! The side that connected sends an empty Data at once; by it the other side knows that it may send,
+//! and answers by an empty Data.
 
 use core::time::Duration;
 
@@ -52,22 +52,21 @@ impl Shared {
         }
     }
 
-    /// The side that accepts may not send before it has heard something.
-    pub(crate) fn waits_for_caller(&self) -> bool {
-        self.config.caller_first && !mutant!(AcceptorFirst)
+    /// This side has accepted, and may not send yet.
+    pub(crate) fn await_first_message(&mut self, now: Instant) {
+        if self.config.caller_first && !mutant!(AcceptorFirst) {
+            self.credits.mute(true);
+            self.timers.set(Timer::Opening, now + FIRST_MESSAGE_MAX);
+        }
     }
 
     /// The first message has come to the side that has accepted.
     pub(crate) fn answer_first(&mut self) {
         if self.config.caller_first {
+            self.credits.mute(false);
             self.timers.clear(Timer::Opening);
             self.send_update(true);
         }
-    }
-
-    /// This side has accepted, and may not send yet.
-    pub(crate) fn await_first_message(&mut self, now: Instant) {
-        self.timers.set(Timer::Opening, now + FIRST_MESSAGE_MAX);
     }
 
     /// There should have been an answer. Soft-iWARP puts its functions under the accepting socket only

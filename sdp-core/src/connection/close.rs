@@ -195,7 +195,7 @@ impl Connection {
         // Once both know of a move, both go.
         let stays = matches!(self.sh.suspend.step(), Step::Still | Step::Wanted(_));
         // After a move the peer's DisConn may be of another queue pair, and proves nothing of this one.
-        let heard = !self.sh.opening.is_unheard();
+        let heard = !self.sh.opening.is_unheard() && !self.sh.credits.is_muted();
         let said = self.sh.life.fin == Fin::Done && self.sh.life.peer_fin && stays && heard;
         if said && self.sh.keys.is_quiet() && self.sh.sinks_out == 0 {
             self.die(None, Teardown::Disconnect);
@@ -269,11 +269,9 @@ impl Connection {
                         self.fail(error);
                     }
                 }
-                Timer::Opening => match self.sh.life.stage {
-                    Stage::Accepting => self.die(Some(UNHEARD), Teardown::Error),
-                    _ if self.sh.suspend.is_silent() => {}
-                    _ => self.sh.on_opening(now),
-                },
+                Timer::Opening if self.sh.suspend.is_silent() => {}
+                Timer::Opening if self.sh.credits.is_muted() => self.fail(UNHEARD),
+                Timer::Opening => self.sh.on_opening(now),
                 // The visit itself is what was asked for.
                 Timer::Scarce => {}
                 Timer::Move => self.on_move_timeout(now),

@@ -26,7 +26,7 @@ impl Connection {
         msg: Received<'_>,
     ) -> Result<(), ConnectionError> {
         match self.sh.life.stage {
-            Stage::Open => self.sh.opening.answered(),
+            Stage::Open => self.hear(now),
             // The confirmation was lost or comes later: the message is proof enough (§2.1 row 7).
             Stage::Accepting | Stage::Reaccepting => {
                 self.establish(now);
@@ -60,6 +60,16 @@ impl Connection {
             self.tx.on_progress(&mut self.sh, now);
         }
         self.on_body(now, buf, &head, msg.invalidated)
+    }
+
+    /// A message has come, and so this side may send, or was heard.
+    fn hear(&mut self, now: Instant) {
+        self.sh.opening.answered();
+        if self.sh.credits.is_muted() {
+            self.sh.answer_first();
+            self.sh.wake.recv = true;
+            self.tx.on_progress(&mut self.sh, now);
+        }
     }
 
     /// Rules on what may come at all in this state of the connection.

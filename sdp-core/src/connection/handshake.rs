@@ -140,13 +140,9 @@ impl Connection {
             (CmInput::Response(bytes), Stage::Connecting | Stage::Recalling) => {
                 self.hear_hello_ack(now, bytes);
             }
-            (CmInput::Established, Stage::Accepting) if self.sh.waits_for_caller() => {
-                self.sh.await_first_message(now);
-            }
-            (CmInput::Established, Stage::Accepting | Stage::Reaccepting)
-                if !self.sh.waits_for_caller() =>
-            {
+            (CmInput::Established, Stage::Accepting | Stage::Reaccepting) => {
                 self.establish(now);
+                self.sh.await_first_message(now);
             }
             (CmInput::Rejected { .. }, Stage::Moving | Stage::Recalling | Stage::Reaccepting) => {
                 self.end_gracefully_or(ConnectionError::Reset);
@@ -164,8 +160,7 @@ impl Connection {
             (CmInput::Disconnected | CmInput::Rejected { .. } | CmInput::Unreachable { .. }, _) => {
                 self.on_transport_end(ConnectionError::Reset)
             }
-            // The first message was here before its confirmation or must be waited for, or everything
-            // is over.
+            // The first message was here before its confirmation, or everything is over.
             (CmInput::Established | CmInput::Response(_), _) => {}
         }
     }
