@@ -355,14 +355,13 @@ impl Tx {
         matches!(copying, Some((CopyTarget::Message(_), _)))
     }
 
-    /// There is a new queue pair. What the old one's peer was owed as Data, or had offered, is
-    /// forgotten on both sides.
+    /// There is a new queue pair. What the old one's peer had offered is forgotten on both sides. What it
+    /// is owed as Data stays so: it may be counted as accepted already.
     pub(crate) fn begin_anew(&mut self) {
         debug_assert!(self.is_still(), "moved with something under way");
         self.pipeline = Pipeline::new();
         self.writes = Writes::default();
         if let Some(call) = self.calls.head_mut() {
-            call.owed_to = 0;
             call.grant_failed = false;
         }
     }
