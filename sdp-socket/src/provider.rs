@@ -7,7 +7,6 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::thread;
 use std::time::Duration;
 
 use sdp_verbs::Provider;
@@ -19,7 +18,7 @@ use crate::budget::{Budget, MemoryUse};
 use crate::capture;
 use crate::context::Context;
 use crate::error;
-use crate::park::{GENERATIONS_MAX, ThreadRuntime, at_exit, generation};
+use crate::park::{GENERATIONS_MAX, ThreadRuntime, at_exit, generation, say_at_exit};
 use crate::sync::lock;
 
 /// Environment variable that names the provider.
@@ -107,16 +106,12 @@ fn opened() -> io::Result<&'static Mutex<Opened>> {
 
 /// The exit handler: closes every stream, and waits until what was written has left.
 ///
-/// The thread-locals of this thread are gone by now, and a log may need them. What must be said is
-/// said by a thread that has its own.
+/// Logs nothing on this thread: see [`say_at_exit`].
 extern "C" fn close_all() {
     let no_log = tracing::subscriber::NoSubscriber::default();
     let left = tracing::subscriber::with_default(no_log, close_opened);
     if left > 0 {
-        let say = move || tracing::warn!("exit without delivering all of {left} connections");
-        let thread = thread::Builder::new().name("sdp-exit".to_owned());
-        // Without memory for a thread nothing is said.
-        let _ = thread.spawn(say).map(thread::JoinHandle::join);
+        say_at_exit(move || tracing::warn!("exit without delivering all of {left} connections"));
     }
 }
 

@@ -22,7 +22,7 @@ use sdp_verbs::{ArmToken, CompletionQueue, Wake};
 
 pub(crate) use alarm::{Alarm, NEVER};
 pub(crate) use eventcount::EventCount;
-pub(crate) use exit::at_exit;
+pub(crate) use exit::{at_exit, say_at_exit};
 pub(crate) use fork::{GENERATIONS_MAX, Own, generation};
 pub(crate) use signals::all_restart;
 pub use spin::SpinPolicy;

@@ -266,13 +266,10 @@ impl Judge {
                 status,
             } => end.sink.on_read_done(status == WcStatus::Success),
             Passing::Confirmed => {
-                // The connecting side has no other way into its conversation; the other one may have
-                // to wait for a message.
+                // The connecting side has no other way into its conversation.
                 let accepts = end.accepts;
-                if !(self.caller_first && accepts) {
-                    let step = self.lives[side].confirmed();
-                    self.reached(side, step.filter(|_| accepts));
-                }
+                let step = self.lives[side].confirmed();
+                self.reached(side, step.filter(|_| accepts));
             }
             Passing::Down => {
                 end.down = true;
