@@ -28,6 +28,8 @@ pub(super) struct Buffers {
     free: Vec<BufferId>,
     /// Never posted, or refused when posted.
     fresh: Vec<BufferId>,
+    /// By buffer: it has been posted, and its memory not given back since.
+    allocated: Vec<bool>,
     /// Receives wanted.
     target: u32,
     initial: u32,
@@ -46,6 +48,7 @@ impl Buffers {
         Self {
             free,
             fresh: (initial..max).rev().map(BufferId).collect(),
+            allocated: alloc::vec![false; usize::from(max)],
             target: u32::from(initial),
             initial: u32::from(initial),
             max: u32::from(max),
@@ -56,7 +59,14 @@ impl Buffers {
 
     /// A buffer holds nothing any more.
     pub(super) fn put(&mut self, buf: BufferId) {
+        self.set_allocated(buf, true);
         self.free.push(buf);
+    }
+
+    fn set_allocated(&mut self, buf: BufferId, allocated: bool) {
+        if let Some(known) = self.allocated.get_mut(usize::from(buf.0)) {
+            *known = allocated;
+        }
     }
 
     /// The peer had `known` credits when payload came: let it have more if that was few.
@@ -150,6 +160,7 @@ impl Buffers {
         while (self.trimming || sh.scarce)
             && let Some(buf) = self.free.pop()
         {
+            self.set_allocated(buf, false);
             self.fresh.push(buf);
             sh.out.push_receive(Action::FreeRecv(buf));
         }
@@ -158,12 +169,16 @@ impl Buffers {
     /// The driver could not allocate `buf`.
     pub(super) fn on_unavailable(&mut self, sh: &mut Shared, now: Instant, buf: BufferId) {
         self.on_unposted(sh);
-        if sh.resize.give_growth_up() {
+        let grows = sh.resize.give_growth_up();
+        if grows && self.allocated.get(usize::from(buf.0)) == Some(&true) {
             // What it had before serves.
             self.free.push(buf);
             return;
         }
         self.fresh.push(buf);
+        if grows {
+            return;
+        }
         self.starved = true;
         sh.timers.set_once(Timer::Retry, now, crate::RETRY_WAIT);
     }
