@@ -104,6 +104,31 @@ fn a_refused_advert_is_paid_before_the_urgent_byte() {
     );
 }
 
+/// Of two adverts the peer refuses the first before it hears of the cancel: the bytes of both are still
+/// ahead of the urgent byte, though only the second is open.
+#[test]
+fn what_was_refused_is_ahead_of_the_urgent_byte_while_another_advert_is_open() {
+    let mut lone = Lone::new(Config {
+        advert_len_max: 80_000,
+        ..advertising()
+    });
+    assert_eq!(lone.send(130_000).1, SendStep::Wait);
+    let adverts = lone.see_all();
+    let adverts = adverts.iter().filter(|mid| **mid == Mid::SrcAvail);
+    assert_eq!(adverts.count(), 2);
+    assert_eq!(lone.conn.send_urgent(lone.instant(), 1), Ok(true));
+    lone.drain();
+    lone.peer(Body::SendSm, 0);
+    // A message that would announce it, if it were near enough.
+    lone.conn.shutdown_recv(lone.instant());
+    for _ in 0..3 {
+        lone.peer(Body::Data, 100);
+    }
+    lone.drain();
+    let announced = |(head, _): &(Head, _)| head.flags.contains(Flags::OOB_PEND);
+    assert!(!lone.sent.iter().any(announced), "{:?}", lone.sent);
+}
+
 /// A driver did several small copies before it polled the next action: the send's next bytes
 /// went to private memory ahead of the urgent one, and the mark stood at one of them.
 #[test]

@@ -28,10 +28,11 @@ impl SendCall {
     }
 
     /// Bytes of this call that are sent before anything else is: those of the copy being made, and
-    /// those owed to the peer.
-    pub(super) fn under_way(&self) -> usize {
+    /// those owed to the peer, from where it has refused on if other adverts are still to come back.
+    pub(super) fn under_way(&self, refused_at: Option<usize>) -> usize {
         let copying = self.copying.map_or(0, |(_, len)| len);
-        copying.max(self.owed_to.saturating_sub(self.pos))
+        let from = refused_at.map_or(self.pos, |at| at.min(self.pos));
+        copying.max(self.owed_to.saturating_sub(from))
     }
 
     /// Nothing stands in the way of handing on its next bytes.

@@ -203,7 +203,9 @@ impl Tx {
             return Some(ahead + end - 1);
         }
         index -= self.private.ends.len();
-        let owed = self.calls.head().map_or(0, |(_, call)| call.under_way());
+        let refused_at = self.pipeline.refused_at;
+        let call = self.calls.head();
+        let owed = call.map_or(0, |(_, call)| call.under_way(refused_at));
         let before = ahead + self.private.len() + self.pipeline.remaining() + owed;
         self.urgent.ends.get(index).map(|end| before + end - 1)
     }
