@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::lab::{Lab, Options, Side};
 use super::mem::{Exposure, Mem};
@@ -30,6 +31,10 @@ pub(in crate::conformance) const NOTHING: WorkCompletion = WorkCompletion {
     invalidated: None,
     qp: QpNum(0),
 };
+
+/// How long an adapter repeats what nobody answers. Some cases wait for a peer that is gone, and an
+/// emulated wire loses a packet now and then, which takes a seventh of it.
+const SILENCE_MAX: Duration = Duration::from_secs(8);
 
 /// Completions polled and not yet asked for.
 pub(super) type Inbox = Arc<Mutex<VecDeque<WorkCompletion>>>;
@@ -90,7 +95,7 @@ impl End {
             send_wr_max: options.send_wr_max,
             recv_wr_max: options.recv_wr_max,
             rnr_retry: options.rnr_retry,
-            silence_max: None,
+            silence_max: Some(SILENCE_MAX),
         })?;
         let inbox = Inbox::default();
         let thread = match lab.poller() {
