@@ -69,6 +69,8 @@ pub(super) struct Job {
     pub(super) with_ssh: bool,
     /// Whether it needs the small C programs.
     pub(super) with_probes: bool,
+    /// Whether its guest always has virtual time, which no other work of this machine disturbs.
+    pub(super) counted: bool,
     /// How its outcome is read.
     pub(super) reading: Reading,
     /// What else is judged once it has succeeded.
@@ -144,6 +146,7 @@ pub(super) const JOBS: &[Job] = &[
         .probes()
         .judged(Evidence::Cost),
     job("performance", LOOP, RXE, PERFORMANCE)
+        .counted()
         .sdp()
         .probes()
         .judged(Evidence::Performance),
@@ -189,6 +192,7 @@ const fn job(
         with_sdp: false,
         with_ssh: false,
         with_probes: false,
+        counted: false,
         reading: Reading::Status,
         evidence: None,
         short: false,
@@ -220,6 +224,11 @@ impl Job {
 
     const fn probes(mut self) -> Self {
         self.with_probes = true;
+        self
+    }
+
+    const fn counted(mut self) -> Self {
+        self.counted = true;
         self
     }
 

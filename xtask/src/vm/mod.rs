@@ -218,9 +218,9 @@ impl Lab {
             return self.cost(case, &folder, &script, progress);
         }
         if !case.is_pair_of_guests() {
-            let outcome = self
-                .guest(&folder, &script, None)
-                .run(|line| progress.note(line))?;
+            let mut guest = self.guest(&folder, &script, None);
+            guest.counted |= case.job.counted;
+            let outcome = guest.run(|line| progress.note(line))?;
             let tally = read(case.job.reading, &outcome);
             return match case.job.evidence {
                 Some(Evidence::Performance) if tally.failed == 0 => performance::judge(&folder),
