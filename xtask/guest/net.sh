@@ -140,10 +140,17 @@ rping_here() {
     local source=()
     [ "$SDP_VM_DEVICE" = "$SDP_VM_PEER_DEVICE" ] || source=(-I "$SDP_VM_ADDR")
     rping -s -a "$SDP_VM_PEER_ADDR" -S 4096 >/mnt/share/server.txt 2>&1 &
+    local server=$!
     rdma_listens
     rping_to "$SDP_VM_PEER_ADDR" "$1" "${source[@]}"
-    # It ends when its client has left, with an error or without.
-    wait $! || true
+    # It ends when its client has left, with an error or without; on a bad wire it may never hear of that.
+    within 30 has_ended "$server" || kill "$server"
+    wait "$server" || true
+}
+
+# has_ended PID: also a child that nobody has waited for.
+has_ended() {
+    ! grep -qs '^State:[[:space:]]*[^Z[:space:]]' "/proc/$1/status"
 }
 
 # rping_to ADDRESS ROUNDS ARGUMENT...: the client. It exits with 0 also when its connection breaks,

@@ -1,5 +1,7 @@
 # The first message of many connections, each of which its sender follows with nothing: Soft-iWARP may
 # leave it lying in the accepting socket, and ends a connection whose accepting side sends first.
+# What a run that stands still was doing is kept with the guest's files.
+export TMPDIR=/mnt/share
 rdma resource show >/mnt/share/before.txt
 "$SDP" perf server --listen "$SDP_VM_ADDR:7471" --trace >/mnt/share/server.txt 2>&1 &
 server=$!

@@ -1,5 +1,7 @@
 # Connections both ways between two machines, on a wire that loses packets and delays them; every
 # byte is compared, and no request comes after its key was given back.
+# What a run that stands still was doing is kept with the guest's files.
+export TMPDIR=/mnt/share
 rdma resource show >/mnt/share/before.txt
 tc qdisc replace dev eth0 root netem delay 2ms loss 0.5% limit 10000
 "$SDP" perf server --listen "$SDP_VM_ADDR:7471" --trace >/mnt/share/server.txt 2>&1 &
