@@ -67,6 +67,8 @@ pub(super) struct Device {
     /// A queue pair in error flushes before the call that put it there returns, but not always
     /// everything.
     pub(super) forgets_to_flush: bool,
+    /// A bind behind a request that is repeated is carried out again, and fails.
+    pub(super) repeats_binds: bool,
     /// READs under way: what we start, and what peers may.
     pub(super) read_depth: (u8, u8),
     context: NonNull<sys::ibv_context>,
@@ -263,6 +265,7 @@ impl Device {
             limits: limits(transport, &attr, &port),
             inline_max: 0,
             forgets_to_flush: attr.vendor_id == SIW_VENDOR,
+            repeats_binds: attr.vendor_id == RXE_VENDOR,
             named: options.wanted().is_some(),
             invalidated_flag: match attr.vendor_id {
                 RXE_VENDOR => RXE_INVALIDATED,

@@ -87,7 +87,7 @@ impl WindowCore {
     /// The key was invalidated.
     pub(super) fn unbind(&self, rkey: u32) {
         let mut state = self.state();
-        if state.bound.is_some_and(|bound| bound.rkey == rkey) {
+        if state.is_bound(rkey) {
             state.bound = None;
         }
     }
@@ -95,7 +95,7 @@ impl WindowCore {
     /// The key is dead when this returns, whatever the device makes of it: the window is gone.
     pub(super) fn kill(&self, rkey: u32) {
         let mut state = self.state();
-        if state.bound.is_some_and(|bound| bound.rkey == rkey) {
+        if state.is_bound(rkey) {
             state.release(self.ops);
         }
     }
@@ -118,10 +118,18 @@ impl WindowState {
         Ok(())
     }
 
-    /// A bind was posted.
+    pub(super) fn is_bound(&self, rkey: u32) -> bool {
+        self.bound.is_some_and(|bound| bound.rkey == rkey)
+    }
+
+    /// A bind is on its way.
     pub(super) fn set_bound(&mut self, rkey: u32, lkey: u32) {
         self.bound = Some(Bound { rkey, lkey });
         self.binds += 1;
+    }
+
+    /// It was posted: until then the driver's library wants to see the old key.
+    pub(super) fn set_posted(&mut self, rkey: u32) {
         if let Some(mw) = self.mw {
             // SAFETY: a window that has not been given back; the lock around this state makes the
             // access exclusive.

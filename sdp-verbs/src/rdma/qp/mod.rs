@@ -1,6 +1,7 @@
 //! Queue pairs.
 
 mod create;
+mod held;
 mod message;
 mod recv;
 mod send;
@@ -27,6 +28,7 @@ use crate::qp::QueuePair;
 use crate::types::{Access, QpNum, Rkey, WrId};
 use crate::wr::{SendFlags, SendOp, SendWr, WcOpcode, WcStatus, WorkCompletion};
 
+use held::{Posted, Request};
 use message::{Messages, Reserved};
 use recv::RecvQueue;
 use send::{Entry, Kind, SendQueue};
@@ -189,22 +191,26 @@ impl RdmaQp {
         if queue.is_empty() || !self.cq.take_place() {
             return false;
         }
-        let mut wr = Prepared::marker(self.device.transport);
-        let entry = Entry::new(WrId(0), Kind::Marker, true);
-        let posted = self.post_prepared(&mut queue, &mut wr, entry);
+        let marker = Request {
+            wr: Prepared::marker(self.device.transport),
+            entry: Entry::new(WrId(0), Kind::Marker, true),
+            window: None,
+        };
+        let posted = self.post_or_hold(&mut queue, marker);
         if posted.is_err() {
             self.cq.free_places(1);
         }
         posted.is_ok()
     }
 
-    /// Posts under the queue's lock; the caller has taken a place in the completion queue.
+    /// Posts under the queue's lock; the caller has taken a place in the completion queue, and gets
+    /// back what could not be posted.
     fn post_prepared(
         &self,
         queue: &mut SendQueue,
         wr: &mut Prepared<'_>,
         entry: Entry,
-    ) -> Result<(), PostError> {
+    ) -> Result<(), (PostError, Entry)> {
         // On iWARP a request has ended when TCP has its bytes, and of one that asks for no completion
         // Soft-iWARP (siw_qp_tx.c) hands TCP the pages themselves: where TCP does not copy them (Debian's
         // 6.1 does), they are sent as they are by then, when the buffer serves another message.
@@ -222,7 +228,7 @@ impl RdmaQp {
                 queue.push(entry, signaled);
                 Ok(())
             }
-            Err(error) => Err(self.refused(&error)),
+            Err(error) => Err((self.refused(&error), entry)),
         }
     }
 
@@ -237,13 +243,13 @@ impl RdmaQp {
         }
     }
 
-    fn post(&self, wr: &mut Prepared<'_>, entry: Entry) -> Result<(), PostError> {
+    fn post(&self, request: Request<'_>) -> Result<Posted, PostError> {
         let mut queue = self.send_queue();
         self.ready()?;
         if queue.is_full() || !self.cq.take_place() {
             return Err(PostError::QueueFull);
         }
-        let posted = self.post_prepared(&mut queue, wr, entry);
+        let posted = self.post_or_hold(&mut queue, request);
         if posted.is_err() {
             self.cq.free_places(1);
         }
@@ -263,7 +269,7 @@ impl RdmaQp {
                 out.push_back(done);
             }
         } else if self.send_queue().complete(wc.wr_id, status) {
-            self.take_ended(out);
+            self.go_on(out);
         } else {
             self.told_again("a request");
         }
@@ -294,12 +300,20 @@ impl RdmaQp {
     /// The device has nothing more to say about this queue pair, which is in error.
     pub(super) fn flush(&self, out: &mut VecDeque<WorkCompletion>) {
         self.send_queue().flush();
-        self.take_ended(out);
+        self.go_on(out);
         loop {
             let flushed = self.recv_queue().flush_one();
             let Some(wr_id) = flushed else { break };
             self.cq.free_places(1);
             out.push_back(self.completion(wr_id, WcStatus::Flushed, WcOpcode::Recv));
+        }
+    }
+
+    /// Requests have ended: reports them, and posts what has waited for them.
+    fn go_on(&self, out: &mut VecDeque<WorkCompletion>) {
+        self.take_ended(out);
+        if self.release() {
+            self.take_ended(out);
         }
     }
 
@@ -357,6 +371,7 @@ impl RdmaQp {
                 self.id.drained();
                 return None;
             }
+            Kind::Barrier => return None,
             Kind::LocalInv { rkey } if success => self.invalidated(*rkey),
             Kind::Bind { rkey } if !success => self.bind_failed(*rkey),
             _ => {}
@@ -504,10 +519,12 @@ impl QueuePair for RdmaQp {
                 return Err(PostError::LocalProtection);
             }
         }
-        let (mut prepared, kind, keep) = wr::prepare(self, op, flags)?;
+        let (wr, kind, keep) = wr::prepare(self, op, flags)?;
         let mut entry = Entry::new(wr_id, kind, flags.contains(SendFlags::SIGNALED));
         entry.keep = keep;
-        self.post(&mut prepared, entry)
+        let window = None;
+        self.post(Request { wr, entry, window })?;
+        Ok(())
     }
 
     fn bind(
@@ -523,16 +540,21 @@ impl QueuePair for RdmaQp {
         let (mw, rkey) = window
             .next_key(&mut state)
             .ok_or(PostError::LocalProtection)?;
-        let mut prepared = Prepared::bind(mw, rkey, &region, &binding, flags);
         let kind = Kind::Bind { rkey };
-        let entry = Entry::new(wr_id, kind, flags.contains(SendFlags::SIGNALED));
+        let request = Request {
+            wr: Prepared::bind(mw, rkey, &region, &binding, flags),
+            entry: Entry::new(wr_id, kind, flags.contains(SendFlags::SIGNALED)),
+            window: Some(Arc::clone(window)),
+        };
         // Known before it is posted: its completion may be polled for at once.
         self.bound().push((rkey, Arc::downgrade(window)));
-        if let Err(error) = self.post(&mut prepared, entry) {
-            self.bound().retain(|(key, _)| *key != rkey);
-            return Err(error);
-        }
+        let posted = self
+            .post(request)
+            .inspect_err(|_| self.bound().retain(|(key, _)| *key != rkey))?;
         state.set_bound(rkey, binding.lkey.0);
+        if posted == Posted::Now {
+            state.set_posted(rkey);
+        }
         region.note_window(window);
         Ok(Rkey(rkey))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::held::Held;
 use crate::memory::Keep;
 use crate::types::WrId;
 use crate::wr::{WcOpcode, WcStatus};
@@ -20,17 +21,24 @@ pub(super) enum Kind {
     LocalInv {
         rkey: u32,
     },
-    /// Ours: it shows that everything before it has arrived.
+    /// Ours: it shows that everything before it has arrived, and the connection may end.
     Marker,
+    /// Ours: it shows that everything before it has arrived, and a bind may follow.
+    Barrier,
 }
 
 impl Kind {
+    /// It is answered by the peer, and repeated until it is.
+    fn is_repeated(self) -> bool {
+        !matches!(self, Self::Bind { .. } | Self::LocalInv { .. })
+    }
+
     /// How its completion reports it.
     pub(super) fn report(self) -> (WcOpcode, usize) {
         match self {
             Self::Send => (WcOpcode::Send, 0),
             Self::Read { len } => (WcOpcode::Read, len),
-            Self::Write | Self::Marker => (WcOpcode::Write, 0),
+            Self::Write | Self::Marker | Self::Barrier => (WcOpcode::Write, 0),
             Self::Bind { .. } => (WcOpcode::Bind, 0),
             Self::LocalInv { .. } => (WcOpcode::LocalInv, 0),
         }
@@ -75,6 +83,8 @@ pub(super) struct SendQueue {
     silent: usize,
     /// What the device has told of is older than this number.
     told_to: u64,
+    /// Taken from the caller, and not posted yet.
+    held: VecDeque<Held>,
 }
 
 impl SendQueue {
@@ -85,19 +95,57 @@ impl SendQueue {
             first: 0,
             silent: 0,
             told_to: 0,
+            held: VecDeque::new(),
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.entries.len() >= self.max
+        self.len() >= self.max
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.held.len()
+    }
+
+    /// Something is held back, behind which everything else must wait.
+    pub(super) fn holds(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// A request waits behind what is held back, or is held back itself.
+    pub(super) fn hold(&mut self, held: Held) {
+        self.held.push_back(held);
+    }
+
+    /// What the peer has not answered yet would be repeated, and with it what is behind it.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.entries.iter().any(|entry| entry.kind.is_repeated())
+    }
+
+    /// The device will tell when all that was posted has ended.
+    pub(super) fn ends_aloud(&self) -> bool {
+        self.silent == 0
+    }
+
+    /// The oldest one held back, if it may go: a bind must not be behind anything that could be
+    /// repeated.
+    pub(super) fn first_held(&self) -> Option<&Held> {
+        let first = self.held.front()?;
+        (!first.is_bind() || !self.may_repeat()).then_some(first)
+    }
+
+    pub(super) fn take_held(&mut self) -> Option<Held> {
+        self.held.pop_front()
+    }
+
+    /// A request that the device will never have has ended, behind those that it has.
+    pub(super) fn push_ended(&mut self, mut entry: Entry, status: WcStatus) {
+        entry.status = Some(status);
+        self.entries.push_back(entry);
     }
 
     /// Number of the next request.

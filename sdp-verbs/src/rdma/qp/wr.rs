@@ -1,6 +1,6 @@
 //! Requests in the words of verbs.h.
 
-use std::marker::PhantomData;
+use std::borrow::Cow;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ use crate::wr::{SendData, SendFlags, SendOp, WcStatus};
 pub(super) struct Prepared<'a> {
     wr: RawWr,
     sges: SmallVec<[RawSge; 2]>,
-    /// Inline bytes are read while it is posted.
-    _bytes: PhantomData<&'a [u8]>,
+    /// What the device copies while it is posted: the first element.
+    inline: Cow<'a, [u8]>,
 }
 
 struct RawWr(sys::ibv_send_wr);
@@ -69,7 +69,7 @@ impl<'a> Prepared<'a> {
         Self {
             wr: RawWr(wr),
             sges: SmallVec::new(),
-            _bytes: PhantomData,
+            inline: Cow::Borrowed(&[]),
         }
     }
 
@@ -120,8 +120,33 @@ impl<'a> Prepared<'a> {
         };
     }
 
+    /// The device copies the bytes while the request is posted.
+    pub(super) fn set_inline(&mut self, bytes: &'a [u8]) {
+        self.wr.0.send_flags |= sys::IBV_SEND_INLINE;
+        self.add(sys::ibv_sge {
+            addr: bytes.as_ptr().expose_provenance() as u64,
+            length: u32::try_from(bytes.len()).expect("inline bytes are few"),
+            lkey: 0,
+        });
+        self.inline = Cow::Borrowed(bytes);
+    }
+
     fn add(&mut self, sge: sys::ibv_sge) {
         self.sges.push(RawSge(sge));
+    }
+
+    /// The same, to be posted when the caller has its bytes back.
+    pub(super) fn into_owned(self) -> Prepared<'static> {
+        let Self {
+            wr,
+            mut sges,
+            inline,
+        } = self;
+        let inline: Cow<'static, [u8]> = Cow::Owned(inline.into_owned());
+        if !inline.is_empty() {
+            sges[0].0.addr = inline.as_ptr().expose_provenance() as u64;
+        }
+        Prepared { wr, sges, inline }
     }
 
     /// The request with its number, ready to be posted.
@@ -221,12 +246,7 @@ fn inline<'a>(
         return Ok(None);
     }
     if bytes.len() <= qp.device.inline_max {
-        wr.wr.0.send_flags |= sys::IBV_SEND_INLINE;
-        wr.add(sys::ibv_sge {
-            addr: bytes.as_ptr().expose_provenance() as u64,
-            length: u32::try_from(bytes.len()).expect("inline bytes are few"),
-            lkey: 0,
-        });
+        wr.set_inline(bytes);
         return Ok(None);
     }
     let copy = qp.messages.reserve(bytes.len())?;
