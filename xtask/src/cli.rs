@@ -204,6 +204,9 @@ pub(crate) struct VmTestOptions {
     /// Only the jobs of the short form, which is part of `ci`.
     #[arg(long)]
     pub(crate) short: bool,
+    /// Guests at once [default: as many as this machine has processors].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub(crate) guests: Option<u8>,
     /// Virtual time counts instructions: slower, repeatable.
     #[arg(long)]
     pub(crate) icount: bool,

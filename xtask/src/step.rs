@@ -1,8 +1,14 @@
 //! A list of steps: each timed, counted, printed, and turned into a check of the report.
 
+use std::collections::VecDeque;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Instant;
+
+use anyhow::{Context, anyhow};
 
 use serde_json::json;
 
@@ -55,6 +61,19 @@ pub(crate) struct Steps<'a> {
     done: Vec<Done>,
 }
 
+/// What a step does.
+type Body<'a> = Box<dyn FnOnce(&Progress) -> anyhow::Result<Tally> + Send + 'a>;
+
+/// A step that may run beside others.
+pub(crate) struct Beside<'a> {
+    /// Name of the step.
+    pub(crate) name: String,
+    /// How many lanes it takes; all of them, if it is more.
+    pub(crate) lanes: usize,
+    /// What it does.
+    pub(crate) body: Body<'a>,
+}
+
 /// One finished step.
 #[derive(Debug)]
 struct Done {
@@ -82,15 +101,59 @@ impl<'a> Steps<'a> {
         name: &str,
         body: impl FnOnce(&Progress) -> anyhow::Result<Tally>,
     ) -> anyhow::Result<()> {
-        let began = Instant::now();
         let progress = self.ui.progress(name)?;
-        let tally = body(&progress).unwrap_or_else(|error| Tally::failed(format!("{error:#}")));
-        drop(progress);
-        let done = Done {
-            name: name.to_owned(),
-            seconds: began.elapsed().as_secs_f64(),
-            tally,
-        };
+        self.record(Done::of(name.to_owned(), progress, body))
+    }
+
+    /// Runs steps beside each other, in as many lanes as there are. They begin in their order, but one
+    /// for which there is room goes before one for which there is none.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub(crate) fn side_by_side(
+        &mut self,
+        lanes: usize,
+        steps: Vec<Beside<'_>>,
+    ) -> anyhow::Result<()> {
+        let mut waiting = VecDeque::from(steps);
+        let (tell, told) = mpsc::channel();
+        let (mut free, mut running) = (lanes, 0);
+        thread::scope(|scope| {
+            loop {
+                let fits = |step: &Beside<'_>| step.lanes.min(lanes) <= free;
+                let next = waiting.iter().position(fits);
+                if let Some(Beside {
+                    name,
+                    lanes: taken,
+                    body,
+                }) = next.and_then(|at| waiting.remove(at))
+                {
+                    let taken = taken.min(lanes);
+                    free -= taken;
+                    running += 1;
+                    let progress = self.ui.progress(&name)?;
+                    let tell = tell.clone();
+                    scope.spawn(move || {
+                        let body = |progress: &Progress| {
+                            panic::catch_unwind(AssertUnwindSafe(|| body(progress)))
+                                .unwrap_or_else(|_| Err(anyhow!("the step panicked")))
+                        };
+                        // Nobody is told any more when the output cannot be written.
+                        let _ = tell.send((Done::of(name, progress, body), taken));
+                    });
+                } else if running > 0 {
+                    let (done, taken) = told.recv().context("a step has vanished")?;
+                    free += taken;
+                    running -= 1;
+                    self.record(done)?;
+                } else {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn record(&mut self, done: Done) -> anyhow::Result<()> {
         if done.tally.failed > 0 {
             self.ui.line(&done.tally.output)?;
         }
@@ -190,6 +253,21 @@ fn failures_check(name: String, failed: usize) -> Check {
 }
 
 impl Done {
+    /// Runs a step. One that cannot run has failed.
+    fn of(
+        name: String,
+        progress: Progress,
+        body: impl FnOnce(&Progress) -> anyhow::Result<Tally>,
+    ) -> Self {
+        let began = Instant::now();
+        let tally = body(&progress).unwrap_or_else(|error| Tally::failed(format!("{error:#}")));
+        Self {
+            name,
+            seconds: began.elapsed().as_secs_f64(),
+            tally,
+        }
+    }
+
     /// What the summary says of a step of which nothing was run, so that nobody overlooks it.
     fn not_run(&self) -> Option<String> {
         let nothing = self.tally.passed + self.tally.failed == 0;
@@ -288,5 +366,50 @@ mod tests {
     fn a_tool_passes_exactly_when_it_exits_with_0() {
         assert!(finish(|steps| steps.tool("true", Command::new("true")).unwrap()).0);
         assert!(!finish(|steps| steps.tool("false", Command::new("false")).unwrap()).0);
+    }
+
+    /// Steps share the lanes: two that take one each run at the same time, one that takes more than
+    /// there are runs alone, and one that panics has failed.
+    #[test]
+    fn steps_run_side_by_side() {
+        use std::sync::Barrier;
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+        let (meet, running) = (&Barrier::new(2), &AtomicUsize::new(0));
+        let passed = || Tally {
+            passed: 1,
+            ..Tally::default()
+        };
+        let (ok, report) = finish(|steps| {
+            let pair = |name: &str| Beside {
+                name: name.to_owned(),
+                lanes: 1,
+                body: Box::new(move |_: &Progress| {
+                    running.fetch_add(1, SeqCst);
+                    meet.wait();
+                    running.fetch_sub(1, SeqCst);
+                    Ok(passed())
+                }),
+            };
+            let alone = Beside {
+                name: "alone".to_owned(),
+                lanes: 7,
+                body: Box::new(move |_: &Progress| {
+                    assert_eq!(running.load(SeqCst), 0);
+                    panic!("on purpose");
+                }),
+            };
+            steps
+                .side_by_side(2, vec![pair("a"), alone, pair("b")])
+                .unwrap();
+        });
+        assert!(!ok);
+        let names = report["results"].as_array().unwrap().iter();
+        assert_eq!(names.clone().count(), 3);
+        let last = names.last().unwrap();
+        assert_eq!(
+            (&last["name"], &last["failed"]),
+            (&"alone".into(), &1.into())
+        );
     }
 }

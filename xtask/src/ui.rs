@@ -5,13 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Prints text and progress. Text goes to standard output, or to standard error while standard
 /// output carries the JSON report.
 #[derive(Debug)]
 pub(crate) struct Ui {
     stdout_is_json: bool,
+    /// Those of steps that run at the same time stand below each other.
+    bars: MultiProgress,
 }
 
 impl Ui {
@@ -19,6 +21,7 @@ impl Ui {
     pub(crate) fn new(json: Option<&Path>) -> Self {
         Self {
             stdout_is_json: json.is_some_and(|path| path.as_os_str() == "-"),
+            bars: MultiProgress::new(),
         }
     }
 
@@ -27,11 +30,13 @@ impl Ui {
     /// # Errors
     /// When the output cannot be written, for example a closed pipe.
     pub(crate) fn line(&self, text: &str) -> anyhow::Result<()> {
-        if self.stdout_is_json {
-            writeln!(io::stderr().lock(), "{text}").context("cannot write to standard error")
-        } else {
-            writeln!(io::stdout().lock(), "{text}").context("cannot write to standard output")
-        }
+        self.bars.suspend(|| {
+            if self.stdout_is_json {
+                writeln!(io::stderr().lock(), "{text}").context("cannot write to standard error")
+            } else {
+                writeln!(io::stdout().lock(), "{text}").context("cannot write to standard output")
+            }
+        })
     }
 
     /// Prints an error to standard error.
@@ -51,7 +56,9 @@ impl Ui {
         }
         let style = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}")
             .context("progress template")?;
-        let bar = ProgressBar::new_spinner()
+        let bar = self
+            .bars
+            .add(ProgressBar::new_spinner())
             .with_style(style)
             .with_prefix(name.to_owned());
         bar.enable_steady_tick(Duration::from_millis(100));

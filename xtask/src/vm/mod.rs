@@ -33,7 +33,7 @@ use crate::binaries::Binaries;
 use crate::cli::{Devices, VmTestOptions};
 use crate::libtest;
 use crate::run::Outcome;
-use crate::step::{Steps, Tally};
+use crate::step::{Beside, Steps, Tally};
 use crate::text::quoted;
 use crate::ui::{Progress, Ui};
 use crate::workspace::Workspace;
@@ -59,6 +59,8 @@ struct Lab {
     root: PathBuf,
     /// Where guests leave their files.
     folder: PathBuf,
+    /// At once.
+    guests: usize,
     counted: bool,
     write_cost: bool,
 }
@@ -196,18 +198,23 @@ impl Lab {
             probes: probes.transpose()?,
             root: workspace.root.clone(),
             folder: workspace.target.join("vm-test"),
+            guests: match options.guests {
+                Some(guests) => guests.into(),
+                None => thread::available_parallelism().map_or(1, usize::from),
+            },
             counted: options.icount,
             write_cost: options.write_cost,
         })
     }
 
-    /// One step per case, whose name begins with `prefix`.
+    /// One step per case, whose name begins with `prefix`; a lane for each guest.
     fn run(&self, prefix: &str, cases: &[Case], steps: &mut Steps<'_>) -> anyhow::Result<()> {
-        for case in cases {
-            let name = format!("{prefix}{}", case.name());
-            steps.step(&name, |progress| self.tally(case, progress))?;
-        }
-        Ok(())
+        let beside = |case| Beside {
+            name: format!("{prefix}{}", Case::name(case)),
+            lanes: if case.is_pair_of_guests() { 2 } else { 1 },
+            body: Box::new(|progress: &Progress| self.tally(case, progress)),
+        };
+        steps.side_by_side(self.guests, cases.iter().map(beside).collect())
     }
 
     fn tally(&self, case: &Case, progress: &Progress) -> anyhow::Result<Tally> {
