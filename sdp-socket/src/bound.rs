@@ -10,6 +10,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::context::Context;
 use crate::error;
 use crate::park::Own;
+use crate::provider::Contexts;
 
 /// Ephemeral ports that are tried before one is found that every provider has free.
 const PORTS_TRIED_MAX: usize = 32;
@@ -28,6 +29,8 @@ pub struct SdpBound {
 pub(crate) struct Hold {
     pub(crate) context: Arc<Context>,
     pub(crate) id: Arc<dyn CmId>,
+    /// The provider's other contexts, if the address is all of theirs: peers are heard there too.
+    others: Contexts,
 }
 
 /// Those of all providers; at least one.
@@ -38,8 +41,40 @@ impl Hold {
         context.start_progress()?;
         let id = context.create_id().map_err(error::verbs_error)?;
         id.bind(request).map_err(error::verbs_error)?;
-        let context = Arc::clone(context);
-        Ok(Self { context, id })
+        Ok(Self {
+            context: Arc::clone(context),
+            id,
+            others: Contexts::new(),
+        })
+    }
+
+    /// Takes the address on a provider: on all of its contexts, if it is every address.
+    fn take_on(contexts: &Contexts, request: BindRequest) -> io::Result<Self> {
+        let (first, others) = contexts.split_first().expect("a context");
+        let mut taken = Self::take(first, request);
+        if request.addr.ip().is_unspecified() {
+            if let Ok(hold) = &mut taken {
+                for other in others {
+                    other.start_progress()?;
+                    hold.others.push(Arc::clone(other));
+                }
+            }
+            return taken;
+        }
+        for other in others {
+            match &taken {
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    taken = Self::take(other, request);
+                }
+                _ => break,
+            }
+        }
+        taken
+    }
+
+    /// All contexts where peers are heard.
+    pub(crate) fn contexts(&self) -> impl Iterator<Item = &Arc<Context>> {
+        std::iter::once(&self.context).chain(&self.others)
     }
 
     fn addr(&self) -> io::Result<SocketAddr> {
@@ -50,11 +85,11 @@ impl Hold {
 
 impl SdpBound {
     /// Takes the address on the first of the providers, and on each of the others that it belongs to.
-    pub(crate) fn reserve(contexts: &[Arc<Context>], request: BindRequest) -> io::Result<Self> {
+    pub(crate) fn reserve(providers: &[Contexts], request: BindRequest) -> io::Result<Self> {
         let mut tries = PORTS_TRIED_MAX;
         let holds = loop {
             tries -= 1;
-            match take_all(contexts, request) {
+            match take_all(providers, request) {
                 // The port was free on the first provider only.
                 Err(error)
                     if error.kind() == io::ErrorKind::AddrInUse
@@ -85,33 +120,45 @@ impl SdpBound {
         self.holds.into_inner()
     }
 
-    /// The hold of one provider; the first one's if that provider has none. The others let go.
+    /// The hold of one context; the first one's if that has none. The others let go.
     pub(crate) fn into_hold(self, context: &Arc<Context>) -> io::Result<Hold> {
+        let only_v6 = self.only_v6;
         let mut holds = self.into_holds()?;
-        let place = holds.iter().position(|h| Arc::ptr_eq(&h.context, context));
-        Ok(holds.swap_remove(place.unwrap_or(0)))
+        let is_there = |hold: &Hold| hold.contexts().any(|own| Arc::ptr_eq(own, context));
+        let place = holds.iter().position(is_there);
+        let hold = holds.swap_remove(place.unwrap_or(0));
+        if place.is_none() || Arc::ptr_eq(&hold.context, context) {
+            return Ok(hold);
+        }
+        // The id is another device's: the port changes hands.
+        let request = BindRequest {
+            addr: hold.addr()?,
+            only_v6,
+            reuse_port: false,
+        };
+        drop(hold);
+        Hold::take(context, request)
     }
 }
 
-fn take_all(contexts: &[Arc<Context>], request: BindRequest) -> io::Result<Holds> {
-    let (first, others) = contexts.split_first().expect("a provider");
-    let mut holds: Holds = smallvec![Hold::take(first, request)?];
+fn take_all(providers: &[Contexts], request: BindRequest) -> io::Result<Holds> {
+    let (first, others) = providers.split_first().expect("a provider");
+    let mut holds: Holds = smallvec![Hold::take_on(first, request)?];
     if is_loopback(request.addr.ip()) {
         // An adapter would take it for an address of its own.
         return Ok(holds);
     }
     let addr = SocketAddr::new(request.addr.ip(), holds[0].addr()?.port());
-    for context in others {
-        match Hold::take(context, BindRequest { addr, ..request }) {
+    for contexts in others {
+        let name = contexts[0].provider().name();
+        match Hold::take_on(contexts, BindRequest { addr, ..request }) {
             Ok(hold) => holds.push(hold),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
             // No adapter's address: what most addresses of a machine are.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                let name = context.provider().name();
                 tracing::debug!("{addr} is not taken on {name}: {error}");
             }
             Err(error) => {
-                let name = context.provider().name();
                 tracing::warn!("nobody will be heard on {addr} over {name}: {error}");
             }
         }

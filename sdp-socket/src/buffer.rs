@@ -87,10 +87,8 @@ impl SdpBuffer {
     /// Out of memory or descriptors, or a limit on file sizes or locked memory: the error names
     /// it. A bad `SDP_PROVIDER` or `SDP_MEM_MAX`.
     pub fn new(len: usize) -> io::Result<Self> {
-        Self::with_context(
-            &shared(asked_for(None)?.unwrap_or(ProviderKind::Host))?,
-            len,
-        )
+        let contexts = shared(asked_for(None)?.unwrap_or(ProviderKind::Host))?;
+        Self::with_context(&contexts[0], len)
     }
 
     /// As [`new`](Self::new), with the provider of a context of one's own.

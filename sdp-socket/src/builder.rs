@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sdp_verbs::BindRequest;
+use smallvec::smallvec;
 
 use crate::bound::{Hold, SdpBound};
 use crate::connecting::{self, SdpConnecting};
@@ -14,7 +15,7 @@ use crate::error;
 use crate::listener::{BACKLOG, SdpListener};
 use crate::options::{Options, ZcopyThreshold};
 use crate::park::SpinPolicy;
-use crate::provider::{ProviderKind, asked_for, by_route, everywhere, shared};
+use crate::provider::{Contexts, ProviderKind, asked_for, by_route, everywhere, shared, towards};
 use crate::stream::SdpStream;
 
 /// Makes [`SdpStream`]s and [`SdpListener`]s. Options of a listener are those its accepted
@@ -150,10 +151,10 @@ impl Builder {
         self.options.buffer_sizes()
     }
 
-    /// Those that a local address is taken on.
-    fn local_contexts(&self) -> io::Result<Vec<Arc<Context>>> {
+    /// Those that a local address is taken on, by provider.
+    fn local_contexts(&self) -> io::Result<Vec<Contexts>> {
         match (&self.context, asked_for(self.provider)?) {
-            (Some(context), _) => Ok(vec![Arc::clone(context)]),
+            (Some(context), _) => Ok(vec![smallvec![Arc::clone(context)]]),
             (None, Some(kind)) => Ok(vec![shared(kind)?]),
             (None, None) => everywhere(),
         }
@@ -162,7 +163,7 @@ impl Builder {
     fn context_to(&self, dst: SocketAddr) -> io::Result<Arc<Context>> {
         match (&self.context, asked_for(self.provider)?) {
             (Some(context), _) => Ok(Arc::clone(context)),
-            (None, Some(kind)) => shared(kind),
+            (None, Some(kind)) => towards(kind, dst),
             (None, None) => by_route(dst),
         }
     }
@@ -251,7 +252,7 @@ impl Builder {
         let context = self.context_to(addr)?;
         let (context, id) = match bound {
             Some(bound) => {
-                let Hold { context, id } = bound.into_hold(&context)?;
+                let Hold { context, id, .. } = bound.into_hold(&context)?;
                 (context, id)
             }
             None => {

@@ -76,8 +76,10 @@ impl Listening {
             me: Weak::clone(me),
         });
         // Before it listens: a request may come at once.
-        for Hold { context, id } in &listening.ends {
-            context.add_listening(id.token(), &listening);
+        for end in &listening.ends {
+            for context in end.contexts() {
+                context.add_listening(end.id.token(), &listening);
+            }
         }
         listening.listen()?;
         Ok(listening)
@@ -86,13 +88,13 @@ impl Listening {
     /// Listens at every end, or tells them of another backlog.
     fn listen(&self) -> io::Result<()> {
         let unanswered_max = unanswered_max(self.backlog.load(Ordering::Relaxed));
-        for (number, Hold { context, id }) in self.ends.iter().enumerate() {
-            match id.listen(unanswered_max).map_err(error::verbs_error) {
+        for (number, end) in self.ends.iter().enumerate() {
+            match end.id.listen(unanswered_max).map_err(error::verbs_error) {
                 Ok(()) => {}
                 Err(error) if number == 0 => return Err(error),
                 // Among others: the ports of iWARP are TCP's, where the first one has taken it.
                 Err(error) => {
-                    let name = context.provider().name();
+                    let name = end.context.provider().name();
                     tracing::warn!("no listener on {name}: {error}; SDP_PROVIDER={name} is one");
                 }
             }
@@ -111,9 +113,9 @@ impl Listening {
 
     /// A peer asks to connect.
     pub(crate) fn request(&self, at: &Context, id: Arc<dyn CmId>, private_data: Vec<u8>) {
-        let is_here = |end: &&Hold| std::ptr::eq(&*end.context, at);
-        let end = self.ends.iter().find(is_here).expect("an end of this one");
-        let context = Arc::clone(&end.context);
+        let mut contexts = self.ends.iter().flat_map(Hold::contexts);
+        let here = contexts.find(|context| std::ptr::eq(&***context, at));
+        let context = Arc::clone(here.expect("a context of this one"));
         lock(&self.waiting).push_back((context, id, private_data));
         self.admit();
     }
@@ -263,8 +265,10 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         self.shut.store(true, Ordering::Release);
-        for Hold { context, id } in &self.ends {
-            context.remove_listening(id.token());
+        for end in &self.ends {
+            for context in end.contexts() {
+                context.remove_listening(end.id.token());
+            }
         }
         self.reset_queue();
     }

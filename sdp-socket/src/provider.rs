@@ -1,9 +1,9 @@
-//! Which provider, and the one context of each that a process shares.
+//! Which provider, and the contexts that a process shares: one of each, of adapters one for each device.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -13,6 +13,7 @@ use sdp_verbs::Provider;
 use sdp_verbs::hook::trace::{Trace, TraceCounters};
 use sdp_verbs::hook::{Capture, CaptureFile, Lazy};
 use sdp_verbs::host::HostProvider;
+use smallvec::{SmallVec, smallvec};
 
 use crate::budget::{Budget, MemoryUse};
 use crate::capture;
@@ -62,11 +63,14 @@ impl FromStr for ProviderKind {
     }
 }
 
+/// The contexts of one provider; at least one. A listener on every address is on all of them.
+pub(crate) type Contexts = SmallVec<[Arc<Context>; 1]>;
+
 static TRACE: AtomicBool = AtomicBool::new(false);
 
 #[derive(Default)]
 struct Opened {
-    contexts: HashMap<ProviderKind, Arc<Context>>,
+    contexts: HashMap<ProviderKind, Contexts>,
     /// Those that tests of programs have of their own.
     own: Vec<Weak<Context>>,
     traces: Vec<Arc<Trace>>,
@@ -80,7 +84,30 @@ impl Opened {
     /// Every context there is.
     fn all(&self) -> Vec<Arc<Context>> {
         let own = self.own.iter().filter_map(Weak::upgrade);
-        self.contexts.values().cloned().chain(own).collect()
+        self.contexts
+            .values()
+            .flatten()
+            .cloned()
+            .chain(own)
+            .collect()
+    }
+
+    /// A context over a provider, with the layers that were asked for.
+    fn open(&mut self, mut provider: Arc<dyn Provider>) -> io::Result<Arc<Context>> {
+        let budget = self.budget()?;
+        if self.capture.is_none() {
+            self.capture = capture::from_environment()?;
+        }
+        if let Some(file) = &self.capture {
+            provider = Arc::new(Capture::new(provider, file));
+        }
+        if TRACE.load(Ordering::Relaxed) {
+            let trace = Arc::new(Trace::new(provider));
+            self.traces.push(Arc::clone(&trace));
+            provider = trace;
+        }
+        let runtime = ThreadRuntime::new().map_err(error::verbs_error)?;
+        Context::within(provider, Arc::new(runtime), budget).map_err(error::verbs_error)
     }
 
     /// The one budget, made when it is first needed.
@@ -192,9 +219,9 @@ pub(crate) fn asked_for(chosen: Option<ProviderKind>) -> io::Result<Option<Provi
 /// this machine, else an adapter.
 pub(crate) fn by_route(dst: SocketAddr) -> io::Result<Arc<Context>> {
     if is_local(dst.ip()) {
-        return shared(ProviderKind::Host);
+        return towards(ProviderKind::Host, dst);
     }
-    shared(ProviderKind::Rdma).map_err(|error| {
+    towards(ProviderKind::Rdma, dst).map_err(|error| {
         io::Error::new(
             io::ErrorKind::NetworkUnreachable,
             format!("no provider reaches {dst}: host: no address of this machine; rdma: {error}"),
@@ -202,15 +229,46 @@ pub(crate) fn by_route(dst: SocketAddr) -> io::Result<Arc<Context>> {
     })
 }
 
+/// The context of a provider by which `dst` is reached: of several adapters the one by which the
+/// system's route leaves.
+pub(crate) fn towards(kind: ProviderKind, dst: SocketAddr) -> io::Result<Arc<Context>> {
+    let contexts = shared(kind)?;
+    if let [only] = &contexts[..] {
+        return Ok(Arc::clone(only));
+    }
+    let source = source(dst)?;
+    for context in &contexts {
+        let provider = context.provider();
+        if provider.has_address(source).map_err(error::verbs_error)? {
+            return Ok(Arc::clone(context));
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::NetworkUnreachable,
+        format!("the way to {dst} leaves by {source}, which is no adapter's address"),
+    ))
+}
+
+/// The address by which the system would leave for `dst`. Nothing is sent.
+fn source(dst: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = match dst {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(dst)?;
+    Ok(socket.local_addr()?.ip())
+}
+
 /// Where a listener is that nobody has asked a provider for: on `host`, and on adapters if there are
 /// any.
-pub(crate) fn everywhere() -> io::Result<Vec<Arc<Context>>> {
-    let mut contexts = vec![shared(ProviderKind::Host)?];
+pub(crate) fn everywhere() -> io::Result<Vec<Contexts>> {
+    let mut providers = vec![shared(ProviderKind::Host)?];
     match shared(ProviderKind::Rdma) {
-        Ok(context) => contexts.push(context),
+        Ok(contexts) => providers.push(contexts),
         Err(error) => tracing::debug!("no adapters to listen on: {error}"),
     }
-    Ok(contexts)
+    Ok(providers)
 }
 
 /// Whether an address is one of this machine's.
@@ -219,35 +277,24 @@ fn is_local(ip: IpAddr) -> bool {
     ip.is_unspecified() || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// The process's context of a provider, opened at first use.
-pub(crate) fn shared(kind: ProviderKind) -> io::Result<Arc<Context>> {
+/// The process's contexts of a provider, opened at first use.
+pub(crate) fn shared(kind: ProviderKind) -> io::Result<Contexts> {
     let mut opened = lock(opened()?);
-    if let Some(context) = opened.contexts.get(&kind) {
-        return Ok(Arc::clone(context));
+    if let Some(contexts) = opened.contexts.get(&kind) {
+        return Ok(contexts.clone());
     }
-    let budget = opened.budget()?;
-    let mut provider: Arc<dyn Provider> = match kind {
-        ProviderKind::Host => Arc::new(HostProvider::open().map_err(error::verbs_error)?),
+    let providers: SmallVec<[Arc<dyn Provider>; 1]> = match kind {
+        ProviderKind::Host => {
+            smallvec![Arc::new(HostProvider::open().map_err(error::verbs_error)?) as _]
+        }
         ProviderKind::Rdma => open_rdma()?,
         ProviderKind::Sim => return Err(absent(kind, "the simulator exists in tests only")),
     };
-    if opened.capture.is_none() {
-        opened.capture = capture::from_environment()?;
-    }
-    if let Some(file) = &opened.capture {
-        provider = Arc::new(Capture::new(provider, file));
-    }
-    if TRACE.load(Ordering::Relaxed) {
-        let trace = Arc::new(Trace::new(provider));
-        opened.traces.push(Arc::clone(&trace));
-        provider = trace;
-    }
-    let runtime = ThreadRuntime::new().map_err(error::verbs_error)?;
-    let context =
-        Context::within(provider, Arc::new(runtime), budget).map_err(error::verbs_error)?;
-    opened.contexts.insert(kind, Arc::clone(&context));
+    let contexts = providers.into_iter().map(|provider| opened.open(provider));
+    let contexts = contexts.collect::<io::Result<Contexts>>()?;
+    opened.contexts.insert(kind, contexts.clone());
     at_exit(close_all);
-    Ok(context)
+    Ok(contexts)
 }
 
 impl Context {
@@ -272,13 +319,16 @@ impl Context {
 }
 
 #[cfg(target_pointer_width = "64")]
-fn open_rdma() -> io::Result<Arc<dyn Provider>> {
-    let provider = sdp_verbs::rdma::RdmaProvider::open().map_err(error::verbs_error)?;
-    Ok(Arc::new(provider))
+fn open_rdma() -> io::Result<SmallVec<[Arc<dyn Provider>; 1]>> {
+    let providers = sdp_verbs::rdma::RdmaProvider::open_all().map_err(error::verbs_error)?;
+    Ok(providers
+        .into_iter()
+        .map(|one| Arc::new(one) as _)
+        .collect())
 }
 
 #[cfg(not(target_pointer_width = "64"))]
-fn open_rdma() -> io::Result<Arc<dyn Provider>> {
+fn open_rdma() -> io::Result<SmallVec<[Arc<dyn Provider>; 1]>> {
     Err(absent(
         ProviderKind::Rdma,
         "adapters are driven by 64-bit programs only",

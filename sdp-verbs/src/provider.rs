@@ -1,6 +1,7 @@
 //! The entry to a provider.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -19,6 +20,13 @@ pub trait Provider: Debug + Send + Sync {
     fn caps(&self) -> Caps;
     /// How much.
     fn limits(&self) -> Limits;
+
+    /// Whether an address of this machine is one by which peers reach this instance: an adapter has
+    /// those of its own interfaces.
+    ///
+    /// # Errors
+    /// [`VerbsError::Os`], when out of descriptors.
+    fn has_address(&self, local: IpAddr) -> Result<bool, VerbsError>;
 
     /// Opens a channel for connection management events.
     ///

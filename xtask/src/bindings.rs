@@ -141,7 +141,7 @@ mod generator {
     const HEADER: &str = "#include <infiniband/verbs.h>\n#include <rdma/rdma_cma.h>\n";
 
     /// The functions that the provider calls; whatever they name comes with them.
-    const FUNCTIONS: [&str; 38] = [
+    const FUNCTIONS: [&str; 39] = [
         "ibv_ack_cq_events",
         "ibv_alloc_pd",
         "ibv_create_comp_channel",
@@ -175,6 +175,7 @@ mod generator {
         "rdma_get_devices",
         "rdma_init_qp_attr",
         "rdma_listen",
+        "rdma_migrate_id",
         "rdma_notify",
         "rdma_reject",
         "rdma_resolve_addr",

@@ -15,6 +15,9 @@ macro_rules! forward {
     (@Provider name) => { forward!(# name() -> &'static str); };
     (@Provider caps) => { forward!(# caps() -> crate::Caps); };
     (@Provider limits) => { forward!(# limits() -> crate::Limits); };
+    (@Provider has_address) => {
+        forward!(# has_address(local: std::net::IpAddr) -> Result<bool, crate::VerbsError>);
+    };
     (@Provider create_comp_channel) => {
         forward!(# create_comp_channel() -> Result<Arc<dyn crate::CompChannel>, crate::VerbsError>);
     };

@@ -1,5 +1,6 @@
 //! The entry to the host provider.
 
+use std::net::IpAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -82,6 +83,10 @@ impl Provider for HostProvider {
 
     fn limits(&self) -> Limits {
         LIMITS
+    }
+
+    fn has_address(&self, _local: IpAddr) -> Result<bool, VerbsError> {
+        Ok(true)
     }
 
     fn create_event_channel(&self) -> Result<Arc<dyn EventChannel>, VerbsError> {

@@ -177,51 +177,110 @@ fn describe(
     (name.to_string_lossy().into_owned(), transport)
 }
 
-/// The first port's attributes.
+/// Whether one of a device's ports has a link.
+fn is_active(lib: &Library, context: NonNull<sys::ibv_context>) -> Result<bool, VerbsError> {
+    for number in 1..=attributes(lib, context)?.phys_port_cnt {
+        if port(lib, context, number)?.state == sys::IBV_PORT_ACTIVE {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn attributes(
+    lib: &Library,
+    context: NonNull<sys::ibv_context>,
+) -> Result<sys::ibv_device_attr, VerbsError> {
+    // SAFETY: plain numbers and text, for which zeros are valid.
+    let mut attr: sys::ibv_device_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: an open context; `attr` is valid for the write.
+    let returned = unsafe { lib.ibv_query_device(context.as_ptr(), &raw mut attr) };
+    check("ibv_query_device", returned)?;
+    Ok(attr)
+}
+
+/// A port's attributes; ports are counted from 1.
 fn port(
     lib: &Library,
     context: NonNull<sys::ibv_context>,
+    number: u8,
 ) -> Result<sys::ibv_port_attr, VerbsError> {
     // SAFETY: plain numbers, for which zeros are valid.
     let mut attr: sys::ibv_port_attr = unsafe { std::mem::zeroed() };
     let old: *mut sys::_compat_ibv_port_attr = ptr::from_mut(&mut attr).cast();
     // SAFETY: the older struct, which the function fills, is the beginning of this one.
-    let returned = unsafe { lib.ibv_query_port(context.as_ptr(), 1, old) };
+    let returned = unsafe { lib.ibv_query_port(context.as_ptr(), number, old) };
     check("ibv_query_port", returned)?;
     Ok(attr)
 }
 
+/// A device that could be opened.
+type Candidate = (NonNull<sys::ibv_context>, String, sys::ibv_transport_type);
+
+/// The devices that the options allow: at least one.
+fn candidates(options: &RdmaOptions) -> Result<(&'static Library, Vec<Candidate>), VerbsError> {
+    let lib = sys::library()?;
+    if let Some(missing) = sys::diagnose(Path::new("/sys"), Path::new("/dev")) {
+        return Err(sys::unavailable(missing));
+    }
+    let wanted = options.wanted();
+    let (mut fitting, mut seen) = (Vec::new(), Vec::new());
+    for context in contexts(lib)? {
+        let (name, transport) = describe(lib, context);
+        let fits = match &wanted {
+            Some(wanted) => *wanted == name,
+            None => is_active(lib, context)?,
+        };
+        if fits {
+            fitting.push((context, name, transport));
+        } else {
+            seen.push(name);
+        }
+    }
+    if !fitting.is_empty() {
+        return Ok((lib, fitting));
+    }
+    Err(sys::unavailable(match wanted {
+        Some(wanted) => format!("no device {wanted:?}: there are {seen:?}"),
+        None => format!(
+            "no device has an active port ({seen:?}): bring the link, or the network \
+             interface under it, up"
+        ),
+    }))
+}
+
 impl Device {
-    /// Opens the device that the options name.
+    /// Opens the device that the options name, else the first that has an active port.
     ///
     /// # Errors
     /// [`VerbsError::Unavailable`], with the remedy.
     pub(super) fn open(options: &RdmaOptions) -> Result<Arc<Self>, VerbsError> {
-        let lib = sys::library()?;
-        if let Some(missing) = sys::diagnose(Path::new("/sys"), Path::new("/dev")) {
-            return Err(sys::unavailable(missing));
-        }
-        let contexts = contexts(lib)?;
-        let wanted = options.wanted();
-        let mut seen = Vec::new();
-        for context in contexts {
-            let (name, transport) = describe(lib, context);
-            let fits = match &wanted {
-                Some(wanted) => *wanted == name,
-                None => port(lib, context)?.state == sys::IBV_PORT_ACTIVE,
-            };
-            if fits {
-                return Self::new(lib, context, name, transport, options).map(Arc::new);
+        let (lib, candidates) = candidates(options)?;
+        let (context, name, transport) = candidates.into_iter().next().expect("at least one");
+        Self::new(lib, context, name, transport, options).map(Arc::new)
+    }
+
+    /// Opens the device that the options name, else each that has an active port and the transport
+    /// of the first one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); of several, the first one's.
+    pub(super) fn open_all(options: &RdmaOptions) -> Result<Vec<Arc<Self>>, VerbsError> {
+        let (lib, candidates) = candidates(options)?;
+        let mut devices = Vec::new();
+        let first = candidates[0].2;
+        for (context, name, transport) in candidates {
+            if transport != first {
+                tracing::warn!("device {name} is left out: SDP_RDMA_DEVICE={name} asks for it");
+                continue;
             }
-            seen.push(name);
+            match Self::new(lib, context, name, transport, options) {
+                Ok(device) => devices.push(Arc::new(device)),
+                Err(error) if devices.is_empty() => return Err(error),
+                Err(error) => tracing::warn!("a device is left out: {error}"),
+            }
         }
-        Err(sys::unavailable(match wanted {
-            Some(wanted) => format!("no device {wanted:?}: there are {seen:?}"),
-            None => format!(
-                "no device has an active port ({seen:?}): bring the link, or the network \
-                 interface under it, up"
-            ),
-        }))
+        Ok(devices)
     }
 
     fn new(
@@ -240,12 +299,8 @@ impl Device {
                 return Err(sys::unavailable(what));
             }
         };
-        // SAFETY: plain numbers and text, for which zeros are valid.
-        let mut attr: sys::ibv_device_attr = unsafe { std::mem::zeroed() };
-        // SAFETY: an open context; `attr` is valid for the write.
-        let returned = unsafe { lib.ibv_query_device(context.as_ptr(), &raw mut attr) };
-        check("ibv_query_device", returned)?;
-        let port = port(lib, context)?;
+        let attr = attributes(lib, context)?;
+        let port = port(lib, context, 1)?;
         let mut ops = ops(context, &name)?;
         let windows = sys::IBV_DEVICE_MEM_WINDOW_TYPE_2A | sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
         if attr.device_cap_flags & windows == 0 || options.without_windows {

@@ -1,6 +1,6 @@
 //! Real verbs: RDMA adapters, by libibverbs and librdmacm, which are opened at run time.
 //!
-//! An instance is one device. Queue pairs are reliable connected; connections are made by the
+//! An instance is one device; [`RdmaProvider::open_all`] makes one of each. Queue pairs are reliable connected; connections are made by the
 //! RDMA connection manager, in port space IB on InfiniBand and RoCE and in port space TCP on
 //! iWARP.
 //!
@@ -17,6 +17,7 @@ mod cm;
 mod cq;
 mod device;
 mod fd;
+mod group;
 mod options;
 mod provider;
 mod qp;

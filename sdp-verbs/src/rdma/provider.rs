@@ -1,6 +1,6 @@
 //! The entry to the provider.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use super::NAME;
 use super::cm::{self, RdmaEvents};
 use super::cq::{RdmaChannel, RdmaCq};
 use super::device::Device;
+use super::group::Group;
 use super::options::RdmaOptions;
 use super::region::RdmaRegion;
 use super::slab::SlabPool;
@@ -26,6 +27,7 @@ use crate::types::Access;
 pub struct RdmaProvider {
     device: Arc<Device>,
     slabs: Arc<SlabPool>,
+    group: Arc<Group>,
 }
 
 impl RdmaProvider {
@@ -44,8 +46,29 @@ impl RdmaProvider {
     /// As [`open`](Self::open).
     pub fn open_with(options: &RdmaOptions) -> Result<Self, VerbsError> {
         let device = Device::open(options)?;
-        let slabs = SlabPool::new(&device);
-        Ok(Self { device, slabs })
+        Ok(Self::on(device, &Arc::default()))
+    }
+
+    /// Opens the device that `SDP_RDMA_DEVICE` names, else all that have an active port and speak to
+    /// their peers as the first one does (InfiniBand and RoCE, or iWARP); at least one. What peers
+    /// ask of a listener on every address comes to the event channel of the device by which they
+    /// came, if the program has opened one there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_all() -> Result<Vec<Self>, VerbsError> {
+        let devices = Device::open_all(&RdmaOptions::default())?;
+        let group = Arc::default();
+        let on = |device| Self::on(device, &group);
+        Ok(devices.into_iter().map(on).collect())
+    }
+
+    fn on(device: Arc<Device>, group: &Arc<Group>) -> Self {
+        Self {
+            slabs: SlabPool::new(&device),
+            device,
+            group: Arc::clone(group),
+        }
     }
 
     /// Name of the device, as `ibv_devices` lists it.
@@ -82,8 +105,12 @@ impl Provider for RdmaProvider {
         self.device.limits
     }
 
+    fn has_address(&self, local: IpAddr) -> Result<bool, VerbsError> {
+        cm::has_address(&self.device, local)
+    }
+
     fn create_event_channel(&self) -> Result<Arc<dyn EventChannel>, VerbsError> {
-        Ok(RdmaEvents::new(&self.device, &self.slabs)?)
+        Ok(RdmaEvents::new(&self.device, &self.slabs, &self.group)?)
     }
 
     fn create_comp_channel(&self) -> Result<Arc<dyn CompChannel>, VerbsError> {

@@ -1,5 +1,6 @@
 //! A machine on the fabric, as a provider.
 
+use std::net::IpAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +88,10 @@ impl Provider for SimProvider {
 
     fn limits(&self) -> Limits {
         self.options.limits
+    }
+
+    fn has_address(&self, _local: IpAddr) -> Result<bool, VerbsError> {
+        Ok(true)
     }
 
     fn create_event_channel(&self) -> Result<Arc<dyn EventChannel>, VerbsError> {

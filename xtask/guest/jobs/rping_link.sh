@@ -1,11 +1,12 @@
 # Verified RDMA reads and writes between two machines.
 if [ "$GUEST_NODE" = 0 ]; then
-    rping -s -a "$SDP_VM_ADDR" -S 4096 >/mnt/share/server.txt 2>&1 &
-    rdma_listens
+    rping_serves "$SDP_VM_ADDR"
     tell listening
-    # It ends when its client has left, with an error or without; the client counts the rounds.
-    wait $! || true
+    await verified 400
+    rping_ends
 else
     await listening
+    # Also when it failed: the other guest waits for it.
+    trap 'tell verified' EXIT
     rping_to "$SDP_VM_PEER_ADDR" 50
 fi

@@ -93,6 +93,7 @@ const TEST: &str = "\"$TEST\" --include-ignored --test-threads=2\n";
 const CONFORMANCE: &str = "conformance_rdma";
 const CONFORMS: &str = include_str!("../../guest/jobs/conformance.sh");
 const PROVIDERS: &str = include_str!("../../guest/jobs/providers.sh");
+const DEVICES: &str = include_str!("../../guest/jobs/devices.sh");
 const MEMLOCK: &str = include_str!("../../guest/jobs/memlock.sh");
 const STREAM_NOBODY: &str = include_str!("../../guest/jobs/stream_nobody.sh");
 const KILL: &str = include_str!("../../guest/jobs/kill.sh");
@@ -157,6 +158,7 @@ pub(super) const JOBS: &[Job] = &[
         .test(CONFORMANCE)
         .judged(Evidence::Skips),
     job("stream", PAIR, BOTH, STREAM).test(STREAM_RDMA),
+    job("devices", PAIR, BOTH, DEVICES).test("devices_rdma"),
     job("rping", TWO_GUESTS, BOTH, RPING_LINK)
         .judged(Evidence::Capture)
         .short(),

@@ -129,6 +129,8 @@ impl Lazy {
 }
 
 impl Provider for Lazy {
+    forward!(Provider: has_address);
+
     fn name(&self) -> &'static str {
         self.setup.name
     }

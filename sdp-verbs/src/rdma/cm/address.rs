@@ -132,6 +132,12 @@ fn is_behind(device: &Device, channel: &RawChannel, addr: SocketAddr) -> Result<
     Ok(id.bind(addr).is_ok() && id.context() == device.context())
 }
 
+/// Whether an address of this machine is behind a device.
+pub(in crate::rdma) fn has_address(device: &Device, ip: IpAddr) -> Result<bool, VerbsError> {
+    let channel = RawChannel::new(device.lib)?;
+    is_behind(device, &channel, SocketAddr::new(ip, 0))
+}
+
 /// The addresses of this machine that are behind a device, found by binding to each of them.
 pub(in crate::rdma) fn addresses(device: &Device) -> Result<Vec<SocketAddr>, VerbsError> {
     let channel = RawChannel::new(device.lib)?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-pub(super) use address::addresses;
+pub(super) use address::{addresses, has_address};
 pub(super) use id::IdCore;
 
 use id::{Phase, RdmaId};
@@ -23,6 +23,7 @@ use raw::{RawChannel, RawEvent, RawId};
 
 use super::device::{Device, REJECT_DATA_LEN, Transport};
 use super::fd::Bell;
+use super::group::Group;
 use super::slab::SlabPool;
 use super::sys;
 use crate::cm::{CmEvent, CmEventKind, CmId, EventChannel, RejectReason};
@@ -43,6 +44,7 @@ pub(super) struct RdmaEvents {
     me: Weak<Self>,
     device: Arc<Device>,
     slabs: Arc<SlabPool>,
+    group: Arc<Group>,
     raw: RawChannel,
     epoll: OwnedFd,
     /// Rings while `own` holds something.
@@ -58,6 +60,7 @@ impl RdmaEvents {
     pub(super) fn new(
         device: &Arc<Device>,
         slabs: &Arc<SlabPool>,
+        group: &Arc<Group>,
     ) -> Result<Arc<Self>, VerbsError> {
         let raw = RawChannel::new(device.lib)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
@@ -67,17 +70,24 @@ impl RdmaEvents {
             epoll::add(&epoll, fd, EventData::new_u64(0), EventFlags::IN)
                 .map_err(|e| VerbsError::os("epoll_ctl", e))?;
         }
-        Ok(Arc::new_cyclic(|me| Self {
+        let this = Arc::new_cyclic(|me| Self {
             me: Weak::clone(me),
             device: Arc::clone(device),
             slabs: Arc::clone(slabs),
+            group: Arc::clone(group),
             raw,
             epoll,
             bell,
             own: Mutex::default(),
             ids: Mutex::default(),
             taking: Mutex::new(()),
-        }))
+        });
+        group.add(&this);
+        Ok(this)
+    }
+
+    pub(super) fn is_of(&self, context: *mut sys::ibv_context) -> bool {
+        self.device.context() == context
     }
 
     pub(super) fn belongs_to(&self, device: &Arc<Device>) -> bool {
@@ -107,11 +117,13 @@ impl RdmaEvents {
 
     /// Queues an event of our own.
     fn tell(&self, id: &IdCore, kind: CmEventKind) {
+        let id = id.name();
+        self.push(CmEvent { id, kind });
+    }
+
+    fn push(&self, event: CmEvent) {
         let mut own = self.own.lock().expect("nothing panics under this lock");
-        own.push_back(CmEvent {
-            id: id.name(),
-            kind,
-        });
+        own.push_back(event);
         self.bell.ring(1);
     }
 
@@ -167,32 +179,50 @@ impl RdmaEvents {
             refuse(&raw, BY_CONSUMER);
             return None;
         };
-        if raw.context() != self.device.context() {
-            tracing::warn!(
-                device = self.device.name,
-                "a request to another device turned down"
-            );
+        let Some(home) = self.home_of(&raw) else {
             refuse(&raw, BY_CONSUMER);
             return None;
-        }
+        };
         let Some(unanswered) = listener.take_backlog() else {
             refuse(&raw, BY_BACKLOG);
             return None;
         };
-        let events = self.me.upgrade()?;
         let token = TOKENS.fetch_add(1, Ordering::Relaxed);
         raw.set_token(token);
-        let (device, slabs) = (&self.device, &self.slabs);
-        let core = IdCore::new(&events, device, slabs, token, raw, Phase::Requested);
+        let (device, slabs) = (&home.device, &home.slabs);
+        let core = IdCore::new(&home, device, slabs, token, raw, Phase::Requested);
         core.set_unanswered(unanswered);
-        self.ids().insert(token, Arc::downgrade(&core));
-        Some(CmEvent {
+        home.ids().insert(token, Arc::downgrade(&core));
+        let event = CmEvent {
             id: listener.name(),
             kind: CmEventKind::ConnectRequest {
                 id: Arc::new(RdmaId::new(core)),
                 private_data,
             },
-        })
+        };
+        if self.is_of(home.device.context()) {
+            return Some(event);
+        }
+        home.push(event);
+        None
+    }
+
+    /// The channel of the device that a request came by, to which its events go from now on.
+    fn home_of(&self, request: &RawId) -> Option<Arc<Self>> {
+        let context = request.context();
+        if self.is_of(context) {
+            return self.me.upgrade();
+        }
+        let Some(home) = self.group.channel_of(context) else {
+            let device = &self.device.name;
+            tracing::warn!(device, "a request to another device turned down");
+            return None;
+        };
+        let moved = request.migrate(&home.raw);
+        moved
+            .inspect_err(|error| tracing::warn!(device = home.device.name, "{error}"))
+            .ok()?;
+        Some(home)
     }
 }
 

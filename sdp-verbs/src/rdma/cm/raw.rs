@@ -185,6 +185,16 @@ impl RawId {
         unsafe { (*self.id.as_ptr()).context = ptr::without_provenance_mut(token) };
     }
 
+    /// Its events come to another channel from now on. All that came to the old one have been taken.
+    pub(super) fn migrate(&self, channel: &RawChannel) -> Result<(), VerbsError> {
+        // SAFETY: a living id and a living channel.
+        let returned = unsafe {
+            self.lib
+                .rdma_migrate_id(self.id.as_ptr(), channel.channel.as_ptr())
+        };
+        check("rdma_migrate_id", returned)
+    }
+
     /// The device it is bound to, or null.
     pub(super) fn context(&self) -> *mut sys::ibv_context {
         // SAFETY: a living id.

@@ -2019,6 +2019,10 @@ pub struct Library {
         optval: *mut ::core::ffi::c_void,
         optlen: usize,
     ) -> ::core::ffi::c_int,
+    pub rdma_migrate_id: unsafe extern "C" fn(
+        id: *mut rdma_cm_id,
+        channel: *mut rdma_event_channel,
+    ) -> ::core::ffi::c_int,
     pub rdma_init_qp_attr: unsafe extern "C" fn(
         id: *mut rdma_cm_id,
         qp_attr: *mut ibv_qp_attr,
@@ -2083,6 +2087,7 @@ impl Library {
         let rdma_get_devices = __library.get(b"rdma_get_devices\0").map(|sym| *sym)?;
         let rdma_free_devices = __library.get(b"rdma_free_devices\0").map(|sym| *sym)?;
         let rdma_set_option = __library.get(b"rdma_set_option\0").map(|sym| *sym)?;
+        let rdma_migrate_id = __library.get(b"rdma_migrate_id\0").map(|sym| *sym)?;
         let rdma_init_qp_attr = __library.get(b"rdma_init_qp_attr\0").map(|sym| *sym)?;
         Ok(Library {
             __library,
@@ -2123,6 +2128,7 @@ impl Library {
             rdma_get_devices,
             rdma_free_devices,
             rdma_set_option,
+            rdma_migrate_id,
             rdma_init_qp_attr,
         })
     }
@@ -2339,6 +2345,13 @@ impl Library {
         optlen: usize,
     ) -> ::core::ffi::c_int {
         (self.rdma_set_option)(id, level, optname, optval, optlen)
+    }
+    pub unsafe fn rdma_migrate_id(
+        &self,
+        id: *mut rdma_cm_id,
+        channel: *mut rdma_event_channel,
+    ) -> ::core::ffi::c_int {
+        (self.rdma_migrate_id)(id, channel)
     }
     pub unsafe fn rdma_init_qp_attr(
         &self,

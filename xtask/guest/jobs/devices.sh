@@ -1,0 +1,3 @@
+# Two devices that nobody names.
+unset SDP_RDMA_DEVICE
+"$TEST" --include-ignored --test-threads=1
