@@ -10,6 +10,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::options::RdmaOptions;
+use super::qp::OWN_WR_MAX;
 use super::region::RdmaRegion;
 use super::sys::{self, Library};
 use crate::caps::{Caps, Limits};
@@ -454,8 +455,9 @@ fn limits(transport: Transport, attr: &sys::ibv_device_attr, port: &sys::ibv_por
         // The sink of a read is one element.
         Transport::Iwarp => 1,
     };
-    // One place of the send queue is for the end of the connection.
-    let wr_max = u32::try_from(attr.max_qp_wr).unwrap_or(0).saturating_sub(1);
+    let wr_max = u32::try_from(attr.max_qp_wr)
+        .unwrap_or(0)
+        .saturating_sub(OWN_WR_MAX);
     let message_max = usize::try_from(port.max_msg_sz).unwrap_or(usize::MAX);
     Limits {
         send_wr_max: wr_max.min(WR_MAX),

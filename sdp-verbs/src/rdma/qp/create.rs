@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use super::message::Messages;
 use super::recv::RecvQueue;
+use super::send::OWN_WR_MAX;
 use super::send::SendQueue;
 use super::{IDLE, RdmaQp};
 use crate::error::VerbsError;
@@ -109,8 +110,7 @@ impl RdmaQp {
         attr: &QpAttr,
     ) -> Result<Arc<Self>, VerbsError> {
         let size = Size {
-            // One more, for the end of the connection.
-            send_wr: attr.send_wr_max + 1,
+            send_wr: attr.send_wr_max + OWN_WR_MAX,
             recv_wr: attr.recv_wr_max,
             sges: u32::try_from(device.limits.sge_max).unwrap_or(1),
             inline: u32::try_from(device.inline_max).unwrap_or(0),

@@ -67,11 +67,14 @@ impl RdmaQp {
         Ok(Posted::Later)
     }
 
-    /// Sees to it that the device will tell when everything posted has ended. Where there is no room
-    /// for a request that asks, others before it tell, and it is tried again then.
+    /// Sees to it that the device will tell when everything posted has ended: by a request of ours, of
+    /// which there is never more than one, since nothing is posted behind it before it has ended.
     fn ask_for_end(&self, queue: &mut SendQueue) -> Result<(), PostError> {
-        if queue.ends_aloud() || queue.is_full() || !self.cq.take_place() {
+        if queue.ends_aloud() {
             return Ok(());
+        }
+        if !self.cq.take_place() {
+            return Err(PostError::QueueFull);
         }
         let mut wr = Prepared::marker(self.device.transport);
         let entry = Entry::new(WrId(0), Kind::Barrier, true);

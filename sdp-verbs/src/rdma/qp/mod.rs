@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 pub(super) use create::inline_max;
+pub(super) use send::OWN_WR_MAX;
 
 use super::cm::IdCore;
 use super::cq::RdmaCq;

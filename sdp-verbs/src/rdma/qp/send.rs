@@ -33,6 +33,10 @@ impl Kind {
         !matches!(self, Self::Bind { .. } | Self::LocalInv { .. })
     }
 
+    fn is_barrier(self) -> bool {
+        matches!(self, Self::Barrier)
+    }
+
     /// How its completion reports it.
     pub(super) fn report(self) -> (WcOpcode, usize) {
         match self {
@@ -44,6 +48,10 @@ impl Kind {
         }
     }
 }
+
+/// Requests of ours that may be outstanding besides the caller's: the end of the connection, and what
+/// a bind waits for.
+pub(in crate::rdma) const OWN_WR_MAX: u32 = 2;
 
 /// A request that has been posted and not completed.
 #[derive(Debug)]
@@ -77,6 +85,8 @@ impl Entry {
 pub(super) struct SendQueue {
     max: usize,
     entries: VecDeque<Entry>,
+    /// Of them, [`Kind::Barrier`].
+    barriers: usize,
     /// Number of the oldest entry.
     first: u64,
     /// Requests since the last one that will tell of its completion.
@@ -92,6 +102,7 @@ impl SendQueue {
         Self {
             max: usize::try_from(max).unwrap_or(usize::MAX),
             entries: VecDeque::new(),
+            barriers: 0,
             first: 0,
             silent: 0,
             told_to: 0,
@@ -99,8 +110,9 @@ impl SendQueue {
         }
     }
 
+    /// The caller has as many requests in it as it may.
     pub(super) fn is_full(&self) -> bool {
-        self.len() >= self.max
+        self.len() - self.barriers >= self.max
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -162,6 +174,7 @@ impl SendQueue {
     /// A request has been posted; `signaled`: the device will tell.
     pub(super) fn push(&mut self, mut entry: Entry, signaled: bool) {
         entry.told = signaled;
+        self.barriers += usize::from(entry.kind.is_barrier());
         self.silent = if signaled { 0 } else { self.silent + 1 };
         self.entries.push_back(entry);
     }
@@ -201,7 +214,9 @@ impl SendQueue {
             None => return None,
         };
         self.first += 1;
-        self.entries.pop_front().map(|entry| (entry, status))
+        let entry = self.entries.pop_front()?;
+        self.barriers -= usize::from(entry.kind.is_barrier());
+        Some((entry, status))
     }
 }
 
