@@ -341,6 +341,26 @@ fn buffers_grow_both_ways_and_shrink_when_idle() {
     }
 }
 
+/// A receive that has never been posted was to have the larger length, and there was no memory for it.
+/// It was taken for one that had memory of the old length, and given back when memory was scarce.
+#[test]
+fn a_buffer_that_never_had_memory_is_not_given_back() {
+    let mut lone = Lone::new(config());
+    lone.peer(Body::ChRcvBuf { size: 8_000 }, 0);
+    let had = lone.posted.clone();
+    assert_eq!(lens(&mut lone).last(), Some(&8_000), "it grows");
+    // Unread bytes keep their receives, so what the peer is given more of are new ones.
+    lone.recv_len_max = SMALL;
+    while lone.refused.is_empty() {
+        lone.peer_queued(Body::Data, 10);
+        lone.conn.set_memory_scarce(lone.instant(), true);
+        lone.drain();
+        lone.conn.set_memory_scarce(lone.instant(), false);
+    }
+    assert!(!had.contains(&lone.refused[0]), "{:?}", lone.refused);
+    assert!(!lone.actions.contains(&Action::FreeRecv(lone.refused[0])));
+}
+
 /// A buffer is never freed while it is posted or holds bytes: the world checks.
 #[test]
 fn freed_buffers_are_posted_with_memory_of_the_new_length() {

@@ -10,8 +10,8 @@ use super::util::lone::{Lone, hello};
 use super::util::op::Op;
 use super::util::world::World;
 use crate::{
-    Action, CallError, CmInput, Completion, Config, ConnectionError, Phase, SendStep,
-    ZcopyThreshold,
+    Action, CallError, CmInput, Completion, Config, ConnectionError, EndCall, Phase, SendId,
+    SendStep, ZcopyThreshold,
 };
 
 fn id() -> ServiceId {
@@ -393,4 +393,55 @@ fn what_has_ended_does_not_move() {
     assert!(lone.broken_rule().starts_with("§2.8: a second SuspComm"));
     lone.complete(answer, Completion::Success);
     assert_eq!(lone.conn.phase(), Phase::Closed);
+}
+
+/// Of several adverts the peer had refused the first. The second one's place in the stream counted the
+/// first one's bytes as accepted, and on the next queue pair they were owed to nobody: a send whose time
+/// was over returned them without having sent them, if there was no memory to copy them to.
+#[test]
+fn refused_bytes_are_owed_on_the_next_queue_pair() {
+    const LEN: usize = 30_000;
+    const ADVERT: usize = 10_000;
+    let mut lone = Lone::new(Config {
+        zcopy_threshold: ZcopyThreshold::Bytes(4_000),
+        advert_len_max: 10_000,
+        ..Config::default()
+    });
+    let (send, step) = lone.send(LEN);
+    assert_eq!(step, SendStep::Wait);
+    let inline = usize::try_from(lone.sent[0].0.payload_len).unwrap();
+    let mids = lone.see_all();
+    let adverts = mids.iter().filter(|mid| **mid == Mid::SrcAvail);
+    assert!(adverts.count() > 1, "{mids:?}");
+    let before_cancel = lone.seen;
+    lone.conn.send_end(lone.instant(), send, EndCall::TimedOut);
+    lone.conn.suspend(lone.instant(), id()).unwrap();
+    lone.drain();
+    assert_eq!(lone.see_all(), [Mid::SrcAvailCancel]);
+    // The first refusal crosses the cancel, the second answers it.
+    let cancel = core::mem::replace(&mut lone.seen, before_cancel);
+    lone.peer(Body::SendSm, 0);
+    lone.seen = cancel;
+    lone.peer(Body::SendSm, 0);
+    lone.kill_keys();
+    assert_eq!(lone.conn.send_accepted(send), ADVERT);
+    no_memory(&mut lone, send);
+    assert_eq!(lone.find(Mid::SuspComm).payload_len, 0);
+    lone.peer(Body::SuspCommAck, 0);
+    resume(&mut lone);
+    no_memory(&mut lone, send);
+    assert_eq!(lone.poll_send(send), SendStep::Wait, "bytes are owed");
+    lone.pass(1_000_000_000);
+    let (step, copied) = lone.copy_out(send);
+    assert_eq!((step, copied), (SendStep::Done(Ok(LEN)), LEN - inline));
+}
+
+/// The send is to copy, and there is no memory to copy to.
+fn no_memory(lone: &mut Lone, send: SendId) {
+    let step = lone.poll_send(send);
+    let SendStep::Copy { to, .. } = step else {
+        panic!("{step:?}");
+    };
+    lone.conn.send_copy_failed(lone.instant(), send, to);
+    lone.drain();
 }

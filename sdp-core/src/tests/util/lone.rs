@@ -1,5 +1,6 @@
 //! One engine against a scripted peer: every message the peer sends is made by hand.
 
+use std::collections::BTreeSet;
 use std::vec::Vec;
 
 use sdp_wire::{
@@ -26,6 +27,8 @@ pub(in crate::tests) struct Lone {
     /// Other actions, likewise.
     pub(in crate::tests) actions: Vec<Action>,
     pub(in crate::tests) posted: Vec<BufferId>,
+    /// Receives that have memory, posted or not.
+    allocated: BTreeSet<BufferId>,
     /// Receives posted so far.
     posted_count: u32,
     /// Lengths of the receives posted, likewise.
@@ -41,6 +44,8 @@ pub(in crate::tests) struct Lone {
     pub(in crate::tests) late_keys: bool,
     /// There is memory for receives of this length at most.
     pub(in crate::tests) recv_len_max: u32,
+    /// The receives for which there was none.
+    pub(in crate::tests) refused: Vec<BufferId>,
 }
 
 /// A Hello such as any peer sends.
@@ -90,6 +95,7 @@ impl Lone {
             solicited: Vec::new(),
             actions: Vec::new(),
             posted: Vec::new(),
+            allocated: BTreeSet::new(),
             posted_count: 0,
             posted_lens: Vec::new(),
             last_work: None,
@@ -99,6 +105,7 @@ impl Lone {
             bufs: 8,
             late_keys: false,
             recv_len_max: u32::MAX,
+            refused: Vec::new(),
         };
         lone.drain();
         lone
@@ -108,6 +115,7 @@ impl Lone {
     pub(in crate::tests) fn begin_anew(&mut self) {
         self.sent.clear();
         self.posted.clear();
+        self.allocated.clear();
         self.posted_count = 0;
         (self.mseq, self.seen) = (1, 0);
         self.drain();
@@ -142,10 +150,12 @@ impl Lone {
                     self.sent.push((head, send.invalidate));
                 }
                 Action::PostRecv { buf, len } if len > self.recv_len_max => {
+                    self.refused.push(buf);
                     self.conn.buffer_unavailable(self.instant(), buf);
                 }
                 Action::PostRecv { buf, len } => {
                     self.posted_count += 1;
+                    self.allocated.insert(buf);
                     self.posted.push(buf);
                     self.posted_lens.push(len);
                 }
@@ -159,6 +169,13 @@ impl Lone {
                     self.conn.handle_registered(self.instant(), call, Ok(()));
                 }
                 Action::Copy(job) => self.conn.handle_copied(self.instant(), job.id, true),
+                Action::FreeRecv(buf) => {
+                    let idle = !self.posted.contains(&buf);
+                    assert!(idle, "{buf:?} is given back while it is posted");
+                    let had = self.allocated.remove(&buf);
+                    assert!(had, "{buf:?} is given back and had no memory");
+                    self.actions.push(action);
+                }
                 other => self.actions.push(other),
             }
         }
