@@ -124,7 +124,8 @@ pub enum Action {
         len: usize,
     },
     /// The byte at `offset` of receive buffer `buf` is urgent: keep a copy of it. Done before the
-    /// lock is let go, as the byte itself may leave the stream at any time.
+    /// lock is let go, as the byte itself may leave the stream at any time. Comes before all other
+    /// actions, so that the buffer still holds it, and once, for the last of several such bytes.
     KeepUrgent {
         /// The buffer.
         buf: BufferId,

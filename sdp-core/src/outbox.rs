@@ -7,7 +7,7 @@ use sdp_wire::{Body, Flags, HEAD_LEN_MAX, Head, Rkey};
 
 use crate::action::{Action, Payload, PostSend};
 use crate::credits::Credits;
-use crate::ids::{GrantId, JobId, WorkId};
+use crate::ids::{BufferId, GrantId, JobId, WorkId};
 
 /// Slots kept free of payload, for control messages, reads and the killing of keys.
 const RESERVED_SLOTS: u64 = 4;
@@ -142,6 +142,8 @@ pub(crate) struct Purged {
 /// The queue of actions.
 #[derive(Debug)]
 pub(crate) struct Outbox {
+    /// The urgent byte to be kept: the last that came, before its buffer is posted again or given up.
+    keep: Option<Action>,
     /// Receives to be posted or given up, before all else: `Bufs` of a message counts them.
     receives: VecDeque<Action>,
     items: VecDeque<Item>,
@@ -157,6 +159,7 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn new(send_slots: u32) -> Self {
         Self {
+            keep: None,
             receives: VecDeque::with_capacity(16),
             items: VecDeque::with_capacity(64),
             messages: 0,
@@ -174,7 +177,7 @@ impl Outbox {
 
     /// Nothing is to be done.
     pub(crate) fn is_empty(&self) -> bool {
-        self.receives.is_empty() && self.items.is_empty()
+        self.keep.is_none() && self.receives.is_empty() && self.items.is_empty()
     }
 
     /// A message or a receive has been handed to the driver since this was last asked.
@@ -185,6 +188,12 @@ impl Outbox {
     /// Queues what takes no slot of the send queue.
     pub(crate) fn push(&mut self, action: Action) {
         self.items.push_back(Item::Act(action));
+    }
+
+    /// Queues the keeping of an urgent byte, instead of an older one: only the last is ever asked for,
+    /// and when it has come the buffer of the older one may be free.
+    pub(crate) fn keep_urgent(&mut self, buf: BufferId, offset: u32) {
+        self.keep = Some(Action::KeepUrgent { buf, offset });
     }
 
     /// Queues the posting of a receive, or the end of one.
@@ -256,6 +265,9 @@ impl Outbox {
 
     /// The next action. Messages are stamped here, when all receives posted before are known.
     pub(crate) fn poll(&mut self, credits: &mut Credits) -> Option<Action> {
+        if let Some(action) = self.keep.take() {
+            return Some(action);
+        }
         if let Some(action) = self.receives.pop_front() {
             self.given = true;
             if matches!(action, Action::PostRecv { .. }) {
@@ -320,7 +332,6 @@ impl Outbox {
                     action @ (Action::FreeMem(_)
                     | Action::ForgetKey(_)
                     | Action::DropGrant(_)
-                    | Action::KeepUrgent { .. }
                     | Action::Establish
                     | Action::Reject(_)),
                 ) => self.push(action),
@@ -433,10 +444,10 @@ mod tests {
     #[test]
     fn an_urgent_byte_is_kept_though_the_connection_ends() {
         let mut out = Outbox::new(4);
-        let buf = crate::ids::BufferId(0);
-        let keep = Action::KeepUrgent { buf, offset: 16 };
-        out.push(keep.clone());
+        let buf = BufferId(0);
+        out.keep_urgent(buf, 16);
         out.purge();
+        let keep = Action::KeepUrgent { buf, offset: 16 };
         assert_eq!(out.poll(&mut Credits::new(3)), Some(keep));
     }
 }

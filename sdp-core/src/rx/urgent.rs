@@ -8,7 +8,6 @@
 
 use sdp_wire::{BSDH_LEN, Flags};
 
-use crate::action::Action;
 use crate::call::UrgentRecv;
 use crate::connection::Shared;
 use crate::ids::BufferId;
@@ -80,10 +79,7 @@ impl Rx {
         self.urgent.mark = self.queue.len().checked_sub(1);
         self.urgent.unread = true;
         let head_len = u32::try_from(BSDH_LEN).unwrap_or(u32::MAX);
-        sh.out.push(Action::KeepUrgent {
-            buf,
-            offset: head_len + len - 1,
-        });
+        sh.out.keep_urgent(buf, head_len + len - 1);
         sh.wake.urgent = true;
     }
 

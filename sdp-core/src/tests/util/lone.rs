@@ -176,6 +176,11 @@ impl Lone {
                     assert!(had, "{buf:?} is given back and had no memory");
                     self.actions.push(action);
                 }
+                Action::KeepUrgent { buf, .. } => {
+                    let filled = self.allocated.contains(&buf) && !self.posted.contains(&buf);
+                    assert!(filled, "{buf:?} holds no message any more");
+                    self.actions.push(action);
+                }
                 other => self.actions.push(other),
             }
         }
@@ -239,6 +244,19 @@ impl Lone {
     /// As [`Self::peer`], and no action is carried out yet.
     pub(in crate::tests) fn peer_queued(&mut self, body: Body, payload_len: u32) {
         let head = self.next_head(body, payload_len);
+        self.peer_head_queued(head);
+    }
+
+    /// As [`Self::peer_queued`], Data whose last byte is urgent. Gives the buffer it came into.
+    pub(in crate::tests) fn peer_urgent_queued(&mut self, payload_len: u32) -> BufferId {
+        let buf = self.posted[0];
+        let flags = Flags::OOB_PRES | Flags::OOB_PEND;
+        let head = self.next_head(Body::Data, payload_len);
+        self.peer_head_queued(Head { flags, ..head });
+        buf
+    }
+
+    fn peer_head_queued(&mut self, head: Head) {
         self.mseq += 1;
         let mut bytes = [0; HEAD_LEN_MAX];
         head.encode(&mut bytes);
@@ -426,6 +444,17 @@ impl Lone {
                 other => return other,
             }
         }
+    }
+
+    /// Receives `len` bytes that are there, by copies.
+    pub(in crate::tests) fn recv_all(&mut self, len: usize) {
+        let (id, mut step) = self.recv(len);
+        while let RecvStep::Copy { len, .. } = step {
+            self.conn.recv_copied(self.instant(), id, len);
+            self.drain();
+            step = self.poll_recv(id);
+        }
+        assert_eq!(step, RecvStep::Done(Ok(len)));
     }
 
     /// Why the connection has ended, as told by the event.
