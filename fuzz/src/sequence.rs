@@ -22,10 +22,13 @@ mod calls;
 mod input;
 #[path = "sequence/moving.rs"]
 mod moving;
+#[path = "sequence/opening.rs"]
+mod opening;
 #[path = "sequence/peer.rs"]
 mod peer;
 
 use input::Bytes;
+use opening::Opening;
 
 /// Actions that follow from one input. More means that they never end.
 const ACTIONS_MAX: usize = 10_000;
@@ -78,6 +81,7 @@ struct World {
     limit: u32,
     in_error: bool,
     closed: bool,
+    opening: Opening,
     /// The engine has left its queue pair, and calls the peer there if it does that.
     left: Option<Option<ServiceId>>,
     /// What the program's side refuses the next time it is asked for.
@@ -153,9 +157,12 @@ fn hello(adverts_max: u16) -> Hello {
 impl World {
     /// An engine on either side, whose handshake is over or not.
     fn new(input: &mut Bytes<'_>) -> Option<Self> {
-        let config = config(input);
+        let mut config = config(input);
         let now = Instant::from_nanos(0);
-        let (kind, adverts_max) = (input.u8(), 1 + (input.u8() & 7));
+        let (kind, choice) = (input.u8(), input.u8());
+        let adverts_max = 1 + (choice & 7);
+        config.caller_first = opening::is_caller_first(choice);
+        let opening = Opening::new(config.caller_first, kind & 1 == 0);
         let mut bufs = BUFS;
         let conn = if kind & 1 == 0 {
             let mut bytes = [0; HELLO_LEN];
@@ -182,6 +189,7 @@ impl World {
             limit: u32::from(bufs),
             in_error: false,
             closed: false,
+            opening,
             left: None,
             refuses: Refusals::default(),
         };
@@ -255,6 +263,7 @@ impl World {
             !(posts && (self.in_error || self.closed)),
             "after the end: {action:?}"
         );
+        self.check_opening(&action);
         match action {
             Action::PostRecv { buf, .. } => self.post_recv(buf),
             Action::PostSend(send) => {

@@ -60,12 +60,15 @@ impl Shared {
         }
     }
 
-    /// The first message has come to the side that has accepted.
+    /// The first message has come to the side that has accepted. If that leaves it no credit for an
+    /// answer, whatever it sends next is one.
     pub(crate) fn answer_first(&mut self) {
         if self.config.caller_first {
             self.credits.mute(false);
             self.timers.clear(Timer::Opening);
-            self.send_update(true);
+            if self.can_control() {
+                self.send_update(true);
+            }
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) fn resume(world: &mut World, input: &mut Bytes<'_>) {
     };
     match call {
         Some(service_id) => {
-            world.begin_anew();
+            world.begin_anew(false);
             world.conn.handle_path(now, 1, None, None);
             world.drain();
             let ack = HelloAck {
@@ -45,7 +45,7 @@ pub(super) fn resume(world: &mut World, input: &mut Bytes<'_>) {
             if world.conn.handle_call(now, &bytes).is_err() {
                 return;
             }
-            world.begin_anew();
+            world.begin_anew(true);
             world.drain();
             world.conn.handle_cm(now, CmInput::Established);
         }
@@ -53,8 +53,9 @@ pub(super) fn resume(world: &mut World, input: &mut Bytes<'_>) {
 }
 
 impl World {
-    /// Everything that is of the old queue pair is gone.
-    fn begin_anew(&mut self) {
+    /// Everything that is of the old queue pair is gone. On the new one the engine is called, or calls.
+    fn begin_anew(&mut self, is_called: bool) {
+        self.reopen(is_called);
         self.left = None;
         self.posted.clear();
         (self.mseq, self.seen, self.sent) = (1, 0, 0);

@@ -74,6 +74,7 @@ impl World {
             self.mseq = self.mseq.wrapping_add(1);
             self.limit = head.mseq_ack.wrapping_add(u32::from(head.bufs));
         }
+        self.hears();
         let message = Received {
             head: bytes,
             len,

@@ -25,19 +25,22 @@ impl Connection {
         buf: BufferId,
         msg: Received<'_>,
     ) -> Result<(), ConnectionError> {
-        match self.sh.life.stage {
-            Stage::Open => self.hear(now),
+        let is_first = match self.sh.life.stage {
+            Stage::Open => {
+                self.sh.opening.answered();
+                self.sh.credits.is_muted()
+            }
             // The confirmation was lost or comes later: the message is proof enough (§2.1 row 7).
             Stage::Accepting | Stage::Reaccepting => {
                 self.establish(now);
-                self.sh.answer_first();
+                true
             }
             Stage::Connecting | Stage::Recalling => {
                 return Shared::misbehaved("§2.1 row 6: a message before the handshake was over");
             }
             // Credits that crossed the end of the old queue pair are of no use any more.
             Stage::Moving | Stage::Aborting(_) | Stage::Dead => return Ok(()),
-        }
+        };
         if self.sh.suspend.has_left() {
             return Shared::misbehaved("§2.8: a message after SuspCommAck");
         }
@@ -48,6 +51,9 @@ impl Connection {
             .credits
             .on_receive(&head, is_update)
             .map_err(ConnectionError::PeerMisbehaved)?;
+        if is_first {
+            self.hear_first(now);
+        }
         self.sh.resize.on_message();
         if let Some(count) = self.sh.stats.received.get_mut(mid_index(head.mid())) {
             *count += 1;
@@ -62,14 +68,13 @@ impl Connection {
         self.on_body(now, buf, &head, msg.invalidated)
     }
 
-    /// A message has come, and so this side may send, or was heard.
-    fn hear(&mut self, now: Instant) {
-        self.sh.opening.answered();
+    /// The first message has come to the side that has accepted, which may send now if it had to wait.
+    fn hear_first(&mut self, now: Instant) {
         if self.sh.credits.is_muted() {
-            self.sh.answer_first();
             self.sh.wake.recv = true;
             self.tx.on_progress(&mut self.sh, now);
         }
+        self.sh.answer_first();
     }
 
     /// Rules on what may come at all in this state of the connection.

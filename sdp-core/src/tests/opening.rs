@@ -37,6 +37,25 @@ fn the_side_that_accepted_is_silent_until_it_hears_something() {
     assert!(lone.is_alive());
 }
 
+/// The answer was queued before the message's own word on credits was read: it was one too many for a
+/// peer that had fewer receives left than its Hello had told.
+#[test]
+fn the_answer_has_a_credit_by_the_first_message() {
+    for confirmed in [true, false] {
+        let mut lone = Lone::accepted(config());
+        if confirmed {
+            lone.conn.handle_cm(lone.instant(), CmInput::Established);
+        }
+        lone.bufs = 0;
+        lone.peer(Body::Data, 0);
+        assert_eq!(lone.mids(), []);
+        lone.bufs = 4;
+        lone.conn.shutdown_send(lone.instant());
+        lone.peer(Body::Data, 0);
+        assert_eq!(lone.mids(), [Mid::DisConn]);
+    }
+}
+
 #[test]
 fn a_peer_that_connects_and_says_nothing_is_given_up() {
     let mut lone = Lone::accepted(config());
