@@ -2,17 +2,11 @@
 
 use sdp_wire::{Body, ModeChange};
 
+use super::util::copying;
 use super::util::lone::Lone;
 use super::util::op::Op;
 use super::util::world::{Laws, World};
-use crate::{CallError, Config, Event, Phase, ZcopyThreshold};
-
-fn copying() -> Config {
-    Config {
-        zcopy_threshold: ZcopyThreshold::Off,
-        ..Config::default()
-    }
-}
+use crate::{CallError, Event, Phase};
 
 #[test]
 fn the_handshake_connects_both_sides() {

@@ -7,7 +7,7 @@ use sdp_wire::{
     ServiceId, SinkAvail, Version,
 };
 
-use super::util::lone::{Lone, hello, rkey};
+use super::util::lone::{HELLO_ACK, Lone, hello, rkey};
 use crate::connection::Connection;
 use crate::{
     Action, CallError, CmInput, Completion, Config, ConnectionError, Event, Instant, KeyId,
@@ -293,29 +293,12 @@ fn hellos_that_cannot_be_accepted() {
 
 #[test]
 fn hello_acks_that_cannot_be_taken_are_rejected() {
-    let ack = HelloAck {
-        bufs: 8,
-        version: Version::V2_2,
-        adverts_max: 1,
-        actual_recv_size: 4096,
-        invalidate_cap: false,
-    };
+    let ack = HELLO_ACK;
+    let (bufs, adverts_max, version) = (0, 0, Version::V1_1);
     let table = [
-        (HelloAck { bufs: 0, ..ack }, false),
-        (
-            HelloAck {
-                adverts_max: 0,
-                ..ack
-            },
-            false,
-        ),
-        (
-            HelloAck {
-                version: Version::V1_1,
-                ..ack
-            },
-            false,
-        ),
+        (HelloAck { bufs, ..ack }, false),
+        (HelloAck { adverts_max, ..ack }, false),
+        (HelloAck { version, ..ack }, false),
         (ack, true),
     ];
     for (ack, good) in table {
@@ -457,6 +440,24 @@ fn close_with_unread_bytes_aborts_and_a_close_without_progress_is_given_up() {
     assert!(idle.is_alive());
     idle.pass(1_000_000_000);
     assert_eq!(idle.see_all().last(), Some(&Mid::AbortConn));
+}
+
+/// The last credit is for what brings the peer some (§3.2), and unread bytes keep their receives.
+#[test]
+fn a_goodbye_takes_the_last_but_one_credit() {
+    let mut lone = Lone::new(Config {
+        recv_buffers_max: 4,
+        recv_buffer_total: 1,
+        ..config()
+    });
+    lone.bufs = 1;
+    lone.peer(Body::Data, 1);
+    lone.conn.shutdown_send(lone.instant());
+    lone.drain();
+    assert_eq!(lone.mids(), []);
+    lone.bufs = 2;
+    lone.peer(Body::Data, 1);
+    assert_eq!(lone.mids(), [Mid::DisConn]);
 }
 
 #[test]

@@ -2,13 +2,15 @@
 
 use std::vec::Vec;
 
-use sdp_wire::{Body, Flags, Head, Mid, ModeChange, RemoteAddr, Rkey, SinkAvail};
+use sdp_wire::{Body, Flags, Head, Mid, RemoteAddr, Rkey, SinkAvail};
 
-use super::urgent::{advertising, assert_announced, copying, sent};
+use super::urgent::{advertising, assert_announced, sent};
 use super::util::app::URGENT;
+use super::util::copying;
 use super::util::lone::Lone;
 use super::util::op::Op;
 use super::util::world::World;
+use super::write::offering;
 use crate::{
     Action, Completion, Config, CopyTarget, Event, RecvStep, SendRequest, SendStep, UrgentRecv,
     ZcopyThreshold,
@@ -209,27 +211,9 @@ fn an_urgent_byte_uses_an_offer_up_and_is_never_written() {
 /// The offer of a waiting receive is used up by the urgent Data.
 #[test]
 fn a_waiting_offer_is_ended_by_the_urgent_byte() {
-    let mut lone = Lone::new(Config {
-        recv_buffer_len: 4_096,
-        ..Config::default()
-    });
-    lone.peer(Body::ModeChange(ModeChange::RecvPipelined), 0);
-    for _ in 0..2 {
-        lone.peer_advertises(100_000, 0);
-        let (id, _) = lone.recv(100_000);
-        for (work, ..) in lone.take_reads() {
-            lone.complete(work, Completion::Success);
-        }
-        assert_eq!(lone.poll_recv(id), RecvStep::Done(Ok(100_000)));
-    }
-    let (id, step) = lone.recv(100_000);
-    assert_eq!(step, RecvStep::Wait);
-    lone.find(Mid::SinkAvail);
-    lone.see_all();
-    let mut head = lone.next_head(Body::Data, 5);
-    head.flags = Flags::OOB_PRES | Flags::OOB_PEND;
-    lone.mseq += 1;
-    lone.peer_head(head, None);
+    let (mut lone, id, _) = offering();
+    lone.peer_urgent_queued(5);
+    lone.drain();
     let kept = |action: &Action| matches!(action, Action::KeepUrgent { offset: 20, .. });
     assert!(lone.actions.iter().any(kept));
     assert_eq!(lone.poll_recv(id), RecvStep::Wait);

@@ -1,8 +1,8 @@
 //! Where the side that connected must send first.
 
-use sdp_wire::{Body, HELLO_ACK_LEN, HelloAck, Mid, Version};
+use sdp_wire::{Body, HELLO_ACK_LEN, Mid};
 
-use super::util::lone::Lone;
+use super::util::lone::{HELLO_ACK, Lone};
 use super::util::op::Op;
 use super::util::world::{Laws, World};
 use crate::connection::Connection;
@@ -73,15 +73,8 @@ fn connected() -> Connection {
     let now = Instant::from_nanos(0);
     let mut conn = Connection::connect(now, config(), 1, None, None);
     while conn.poll_action().is_some() {}
-    let ack = HelloAck {
-        bufs: 8,
-        version: Version::V2_2,
-        adverts_max: 4,
-        actual_recv_size: 4096,
-        invalidate_cap: false,
-    };
     let mut bytes = [0; HELLO_ACK_LEN];
-    ack.encode(&mut bytes);
+    HELLO_ACK.encode(&mut bytes);
     conn.handle_cm(now, CmInput::Response(&bytes));
     assert_eq!(conn.poll_action(), Some(Action::Establish));
     assert_eq!(conn.poll_event(), Some(Event::Connected));

@@ -276,7 +276,7 @@ fn few_buffers_case() -> impl Strategy<Value = Case> {
 }
 
 /// Both sides send and receive at random, say goodbye, and read to the end.
-fn run((configs, laws, programs): Case) -> World {
+fn begin((configs, laws, programs): Case) -> World {
     let mut world = World::new(configs, laws);
     for (side, [sends, receives, urgents, moves]) in programs.into_iter().enumerate() {
         world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
@@ -285,31 +285,35 @@ fn run((configs, laws, programs): Case) -> World {
         world.spawn(side, urgents);
         world.spawn(side, moves);
     }
+    world
+}
+
+/// Nothing is left of the connection.
+fn assert_over(world: &World) {
+    for nic in &world.nics {
+        assert!(nic.conn.is_closed(), "not closed: {}", world.picture());
+        assert!(nic.mems.is_empty(), "memory left: {}", world.picture());
+        assert!(nic.grants.is_empty(), "grants left: {}", world.picture());
+    }
+}
+
+/// As [`begin`], to the end of the connection.
+fn run(case: Case) -> World {
+    let mut world = begin(case);
     world.finish();
     world.assert_delivered();
     world.run();
     for side in 0..2 {
         assert_announced(&world, side);
     }
-    for nic in &world.nics {
-        assert!(nic.conn.is_closed(), "not closed: {}", world.picture());
-        assert!(nic.mems.is_empty(), "memory left: {}", world.picture());
-        assert!(nic.grants.is_empty(), "grants left: {}", world.picture());
-    }
+    assert_over(&world);
     world
 }
 
-/// As [`run`], but one side breaks off at some time. What was received by then is right, and
+/// As [`begin`], but one side breaks off at some time. What was received by then is right, and
 /// every call ends.
-fn run_broken((configs, laws, programs): Case, at: u64, how: u8) {
-    let mut world = World::new(configs, laws);
-    for (side, [sends, receives, urgents, moves]) in programs.into_iter().enumerate() {
-        world.spawn(side, sends.into_iter().chain([Op::ShutSend]));
-        let last = Op::RecvToEnd { len: 20_000 };
-        world.spawn(side, receives.into_iter().chain([last]));
-        world.spawn(side, urgents);
-        world.spawn(side, moves);
-    }
+fn run_broken(case: Case, at: u64, how: u8) {
+    let mut world = begin(case);
     let end = match how {
         0 => Op::Abort,
         1 => Op::Close(None),
@@ -331,11 +335,7 @@ fn run_broken((configs, laws, programs): Case, at: u64, how: u8) {
         world.spawn(side, [Op::Close(None)]);
     }
     world.run();
-    for nic in &world.nics {
-        assert!(nic.conn.is_closed(), "not closed: {}", world.picture());
-        assert!(nic.mems.is_empty(), "memory left: {}", world.picture());
-        assert!(nic.grants.is_empty(), "grants left: {}", world.picture());
-    }
+    assert_over(&world);
 }
 
 /// Few cases by default, so that the tests stay quick; `PROPTEST_CASES` asks for more.

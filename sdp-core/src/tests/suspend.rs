@@ -46,7 +46,7 @@ fn left() -> Lone {
 }
 
 /// The peer's Hello on a new queue pair.
-fn resuming(id: Option<ServiceId>) -> [u8; HELLO_LEN] {
+pub(super) fn resuming(id: Option<ServiceId>) -> [u8; HELLO_LEN] {
     let mut bytes = [0; HELLO_LEN];
     hello().encode(&mut bytes);
     if let Some(id) = id {

@@ -5,11 +5,10 @@
 use std::string::String;
 use std::vec::Vec;
 
-use sdp_wire::{
-    Body, HELLO_LEN, Mid, ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail,
-};
+use sdp_wire::{Body, Mid, ModeChange, RemoteAddr, Rkey, ServiceId, SinkAvail, SrcAvail};
 
-use super::util::lone::{Lone, hello};
+use super::suspend::resuming;
+use super::util::lone::Lone;
 use crate::{Completion, Config, ConnectionError, EndCall, Event, SendStep, ZcopyThreshold};
 
 /// States to be in, by name.
@@ -87,10 +86,8 @@ fn in_state(state: &str) -> Lone {
                 lone.peer(Body::SuspCommAck, 0);
             }
             if state == "called again" {
-                let mut bytes = [0; HELLO_LEN];
-                hello().encode(&mut bytes);
-                sdp_wire::mark_resuming(&mut bytes, service_id());
-                lone.conn.handle_call(lone.instant(), &bytes).unwrap();
+                let hello = resuming(Some(service_id()));
+                lone.conn.handle_call(lone.instant(), &hello).unwrap();
             }
         }
         "source advert" | "source cancelling" | "is asked to move" => {

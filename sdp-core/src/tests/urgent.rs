@@ -6,19 +6,13 @@ use std::vec::Vec;
 use sdp_wire::{Body, Flags, Head, Mid};
 
 use super::util::app::{LEAD, URGENT};
+use super::util::copying;
 use super::util::lone::Lone;
 use super::util::op::Op;
 use super::util::world::World;
 use crate::{Action, CallError, Config, Payload, SendStep, UrgentRecv, ZcopyThreshold};
 
 const KIB: usize = 1 << 10;
-
-pub(super) fn copying() -> Config {
-    Config {
-        zcopy_threshold: ZcopyThreshold::Off,
-        ..Config::default()
-    }
-}
 
 pub(super) fn advertising() -> Config {
     Config {

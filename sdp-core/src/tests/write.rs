@@ -7,6 +7,8 @@ use std::vec::Vec;
 use sdp_wire::{Body, Flags, Mid, ModeChange, RemoteAddr, Rkey, SinkAvail};
 
 use super::util::lone::{Lone, failed, rkey};
+use super::util::op::Op;
+use super::util::world::World;
 use crate::{
     Completion, Config, ConnectionError, EndCall, KeyId, RecvId, RecvRequest, RecvStep, SendId,
     SendStep, ZcopyThreshold,
@@ -42,7 +44,7 @@ fn hungry(config: Config) -> Lone {
 }
 
 /// A receive of 50,000 bytes that has offered its memory, and the key.
-fn offering() -> (Lone, RecvId, Rkey) {
+pub(super) fn offering() -> (Lone, RecvId, Rkey) {
     let mut lone = hungry(config());
     let (id, step) = lone.recv(50_000);
     assert_eq!(step, RecvStep::Wait);
@@ -57,6 +59,27 @@ fn offering() -> (Lone, RecvId, Rkey) {
 fn offers(lone: &Lone) -> usize {
     let mids = lone.mids();
     mids.iter().filter(|mid| **mid == Mid::SinkAvail).count()
+}
+
+/// What a Transaction would save is one message: the offer follows the request by itself, and the answer
+/// waits for nothing.
+#[test]
+fn a_request_with_a_large_answer_takes_three_messages() {
+    const ROUNDS: u64 = 20;
+    const ANSWER: usize = 100_000;
+    let mut world = World::connected(&Config::default());
+    let rounds = || 0..ROUNDS;
+    let ask = |_| [Op::send(100), Op::recv(ANSWER)];
+    world.spawn(0, rounds().flat_map(ask));
+    let answer = |_| [Op::recv(100), Op::send(ANSWER)];
+    world.spawn(1, rounds().flat_map(answer));
+    world.finish();
+    // The first answers are read, and show that they are large.
+    let written = world.sent(1, Mid::RdmaWrCompl);
+    assert!(written >= ROUNDS - 3, "{written}");
+    assert_eq!(world.sent(0, Mid::SinkAvail), written);
+    let others = world.sent(0, Mid::Data) + world.sent(1, Mid::Data);
+    assert!(others <= ROUNDS + 2, "{others}");
 }
 
 #[test]

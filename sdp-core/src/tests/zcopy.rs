@@ -1,13 +1,13 @@
 //! Read ZCopy: adverts, direct reads, read-ahead, and both policies of giving up.
 
 use core::time::Duration;
+use std::vec::Vec;
 
 use sdp_wire::{Body, Mid};
 
 use super::util::lone::Lone;
 use super::util::op::Op;
 use super::util::world::{Laws, World};
-use crate::stats::mid_index;
 use crate::{Adaptive, CallError, Config, CopyReason, ReadInto, SendStep, ZcopyThreshold};
 
 const KIB: usize = 1 << 10;
@@ -20,10 +20,6 @@ fn config() -> Config {
     }
 }
 
-fn sent(world: &World, side: usize, mid: Mid) -> u64 {
-    world.nics[side].conn.stats().sent[mid_index(mid)]
-}
-
 #[test]
 fn a_large_send_is_read_straight_into_a_large_receive() {
     let mut world = World::connected(&config());
@@ -31,7 +27,7 @@ fn a_large_send_is_read_straight_into_a_large_receive() {
     world.spawn(0, [Op::send(4 * MIB)]);
     world.finish();
     assert_eq!(world.outcomes(0, 0), [Ok(4 * MIB)]);
-    assert_eq!(sent(&world, 0, Mid::SrcAvail), 4);
+    assert_eq!(world.sent(0, Mid::SrcAvail), 4);
     let stats = world.nics[1].conn.stats();
     assert_eq!(stats.rx_bytes_zcopy + stats.rx_bytes_inline, 4 * MIB as u64);
     assert_eq!(stats.rx_bytes_read_ahead, 0);
@@ -44,6 +40,58 @@ fn a_large_send_is_read_straight_into_a_large_receive() {
     let stats = world.nics[0].conn.stats();
     assert_eq!(stats.tx_bytes_zcopy + stats.tx_bytes_inline, 4 * MIB as u64);
     world.assert_delivered();
+}
+
+/// Who reads at once: what is not advertised is copied, and for one reason.
+#[test]
+fn what_is_copied_is_counted_by_its_reason() {
+    const LEN: usize = 100_000;
+    let with = |copied, pieces| Op::Send {
+        len: LEN,
+        nonblocking: false,
+        copied,
+        pieces,
+        time_limit: None,
+    };
+    let off = || Config {
+        zcopy_threshold: ZcopyThreshold::Off,
+        ..config()
+    };
+    let tail = std::vec![90_000, LEN];
+    let below = 64 * KIB - 1;
+    for (config, op, len, reason) in [
+        (config(), Op::send(below), below, CopyReason::BelowThreshold),
+        (off(), Op::send(LEN), LEN, CopyReason::ThresholdOff),
+        (config(), Op::try_send(LEN), LEN, CopyReason::NonBlocking),
+        (
+            config(),
+            with(true, Vec::new()),
+            LEN,
+            CopyReason::MemoryUnreachable,
+        ),
+        (config(), with(false, tail), 10_000, CopyReason::Tail),
+        (
+            config(),
+            Op::UrgentInTurn {
+                lead: LEN - 1,
+                nonblocking: false,
+            },
+            LEN,
+            CopyReason::Urgent,
+        ),
+    ] {
+        let mut world = World::connected(&config);
+        world.spawn(1, [Op::RecvToEnd { len: LEN }]);
+        world.spawn(0, [op, Op::ShutSend]);
+        world.finish();
+        world.assert_delivered();
+        let stats = world.nics[0].conn.stats();
+        let copied: Vec<_> = (CopyReason::ALL.iter().zip(stats.copies))
+            .filter(|(_, (_, bytes))| *bytes > 0)
+            .collect();
+        assert_eq!(copied, [(&reason, (1, len as u64))]);
+        assert_eq!(stats.tx_bytes_bcopy, len as u64, "{reason:?}");
+    }
 }
 
 #[test]
@@ -62,7 +110,7 @@ fn without_invalidation_keys_are_killed_before_the_send_returns() {
         // That no key is alive when the send returns is asserted by the world.
         world.spawn(0, [Op::send(2 * MIB)]);
         world.finish();
-        assert_eq!(sent(&world, 0, Mid::SrcAvail), 2);
+        assert_eq!(world.sent(0, Mid::SrcAvail), 2);
         world.assert_delivered();
     }
 }
@@ -73,7 +121,7 @@ fn a_tail_below_the_threshold_goes_with_the_last_advert() {
     world.spawn(1, [Op::recv_all(MIB + 100)]);
     world.spawn(0, [Op::send(MIB + 100)]);
     world.finish();
-    assert_eq!(sent(&world, 0, Mid::SrcAvail), 1);
+    assert_eq!(world.sent(0, Mid::SrcAvail), 1);
     assert_eq!(world.nics[0].conn.stats().tx_bytes_bcopy, 0);
 }
 
@@ -142,7 +190,7 @@ fn pieces_of_memory_are_advertised_and_read_each_on_its_own() {
         }],
     );
     world.finish();
-    assert_eq!(sent(&world, 0, Mid::SrcAvail), 2);
+    assert_eq!(world.sent(0, Mid::SrcAvail), 2);
     assert_eq!(world.nics[0].conn.stats().tx_bytes_bcopy, 20);
     world.assert_delivered();
 }
@@ -154,7 +202,7 @@ fn a_slow_reader_that_comes_in_time_still_reads_directly() {
     world.spawn(1, [Op::Sleep(100_000), Op::recv_all(MIB)]);
     world.finish();
     assert_eq!(world.nics[1].conn.stats().rx_bytes_read_ahead, 0);
-    assert_eq!(sent(&world, 0, Mid::SrcAvailCancel), 0);
+    assert_eq!(world.sent(0, Mid::SrcAvailCancel), 0);
 }
 
 #[test]
@@ -162,7 +210,7 @@ fn with_no_reader_a_send_that_fits_here_is_taken_back_and_copied() {
     let mut world = World::connected(&config());
     world.spawn(0, [Op::send(MIB)]);
     world.finish();
-    assert_eq!(sent(&world, 0, Mid::SrcAvailCancel), 1);
+    assert_eq!(world.sent(0, Mid::SrcAvailCancel), 1);
     assert!(world.now < 10_000_000);
     world.spawn(1, [Op::recv_all(MIB)]);
     world.finish();
@@ -261,7 +309,7 @@ fn crossing_adverts_of_waiting_senders_move_both_ways() {
         world.spawn(side, [Op::send(1500 * KIB), Op::recv_all(1500 * KIB)]);
     }
     world.finish();
-    assert!(sent(&world, 0, Mid::SrcAvail) > 0 && sent(&world, 1, Mid::SrcAvail) > 0);
+    assert!(world.sent(0, Mid::SrcAvail) > 0 && world.sent(1, Mid::SrcAvail) > 0);
     world.assert_delivered();
 }
 
@@ -308,7 +356,7 @@ fn nonblocking_sends_never_advertise() {
     );
     world.finish();
     assert!(matches!(world.outcomes(0, 0)[0], Ok(n) if n >= MIB));
-    assert_eq!(sent(&world, 0, Mid::SrcAvail), 0);
+    assert_eq!(world.sent(0, Mid::SrcAvail), 0);
     world.spawn(1, [Op::RecvToEnd { len: 100_000 }]);
     world.finish();
     world.assert_delivered();

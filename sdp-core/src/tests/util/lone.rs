@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::vec::Vec;
 
 use sdp_wire::{
-    Body, Flags, HEAD_LEN_MAX, HELLO_LEN, Head, Hello, HelloForm, Mid, RemoteAddr, Rkey, SrcAvail,
-    Version,
+    Body, Flags, HEAD_LEN_MAX, HELLO_LEN, Head, Hello, HelloAck, HelloForm, Mid, RemoteAddr, Rkey,
+    SrcAvail, Version,
 };
 
 use crate::connection::Connection;
@@ -63,6 +63,15 @@ pub(in crate::tests) fn hello() -> Hello {
         dst: None,
     }
 }
+
+/// A HelloAck such as any peer sends.
+pub(in crate::tests) const HELLO_ACK: HelloAck = HelloAck {
+    bufs: 8,
+    version: Version::V2_2,
+    adverts_max: 4,
+    actual_recv_size: 4096,
+    invalidate_cap: false,
+};
 
 impl Lone {
     /// Accepted, and confirmed.

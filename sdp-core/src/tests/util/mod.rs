@@ -6,6 +6,8 @@
 use std::sync::OnceLock;
 use std::vec::Vec;
 
+use crate::{Config, ZcopyThreshold};
+
 pub(super) mod app;
 pub(super) mod lone;
 pub(super) mod nic;
@@ -34,6 +36,14 @@ pub(super) fn pattern(side: usize, offset: u64, len: usize) -> Vec<u8> {
         at = 0;
     }
     bytes
+}
+
+/// Nothing is advertised.
+pub(super) fn copying() -> Config {
+    Config {
+        zcopy_threshold: ZcopyThreshold::Off,
+        ..Config::default()
+    }
 }
 
 /// A small generator of numbers, so that a run depends on its seed alone.

@@ -8,12 +8,13 @@ use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 use std::vec::Vec;
 
-use sdp_wire::{HELLO_LEN, RemoteAddr, Rkey};
+use sdp_wire::{HELLO_LEN, Mid, RemoteAddr, Rkey};
 
 use super::Rng;
 use super::app::App;
 use super::nic::Nic;
 use crate::connection::Connection;
+use crate::stats::mid_index;
 use crate::{
     Action, CallId, Config, CopyWhat, Instant, JobId, KeyId, Phase, ReadInto, SendId, WorkId,
 };
@@ -176,6 +177,11 @@ impl World {
         let mut world = Self::new(configs, laws);
         world.run_until(|world| world.nics.iter().all(|nic| nic.conn.is_connected()));
         world
+    }
+
+    /// Messages of kind `mid` that `side` has sent.
+    pub(in crate::tests) fn sent(&self, side: usize, mid: Mid) -> u64 {
+        self.nics[side].conn.stats().sent[mid_index(mid)]
     }
 
     pub(in crate::tests) fn instant(&self) -> Instant {
