@@ -6,9 +6,8 @@ use super::files::File;
 /// The page.
 const MAP: &str = "docs/protocol-map.md";
 
-/// Every file and every test that a table of the map names exists. A heading's last word in
-/// backticks is the package that the tables below it are about; a name that begins with another
-/// package and a blank is of that one.
+/// Every file and every test that the map names exists. A heading's last word in backticks is the package
+/// that what is below it is about; a name that begins with another package and a blank is of that one.
 pub(super) fn check(files: &[File]) -> Vec<Violation> {
     let Some(map) = files.iter().find(|file| file.path == MAP) else {
         return Vec::new();
@@ -18,7 +17,7 @@ pub(super) fn check(files: &[File]) -> Vec<Violation> {
     for (number, line) in (1..).zip(map.text.lines()) {
         if line.starts_with("## ") {
             package = quoted(line).last().unwrap_or("");
-        } else if line.starts_with('|') {
+        } else {
             let wrong = quoted(line).filter_map(|name| missing(files, package, name));
             violations.extend(wrong.map(|what| Violation::new(MAP, number, what)));
         }
@@ -54,14 +53,23 @@ fn missing(files: &[File], package: &str, name: &str) -> Option<String> {
         let path = &file.path;
         path.starts_with(&within) && endings.iter().any(|ending| path.ends_with(ending.as_str()))
     });
-    let defines = |file: &File| {
-        test == "*"
-            || ["(", "<"]
-                .iter()
-                .any(|next| file.text.contains(&format!("fn {test}{next}")))
-    };
-    let there = candidates.any(defines);
+    let there = candidates.any(|file| test == "*" || defines(file, test));
     (!there).then(|| format!("{package} has no test {name}"))
+}
+
+/// The file has a test of this name. One that takes something is called by tests that a macro makes, or is
+/// such a test itself.
+fn defines(file: &File, test: &str) -> bool {
+    let [plain, open, generic] = ["()", "(", "<"].map(|next| format!("fn {test}{next}"));
+    let lines: Vec<&str> = file.text.lines().collect();
+    lines.iter().enumerate().any(|(at, line)| {
+        if !line.contains(&plain) {
+            return line.contains(&open) || line.contains(&generic);
+        }
+        let above = lines.iter().take(at).rev();
+        let mut attributes = above.take_while(|line| line.trim_start().starts_with(['#', '/']));
+        attributes.any(|line| line.trim() == "#[test]")
+    })
 }
 
 #[cfg(test)]
@@ -73,10 +81,16 @@ mod tests {
         let files = [
             File::planted(MAP, &map),
             File::planted("core/src/a.rs", "fn helper() {}"),
-            File::planted("core/src/tests/b.rs", "#[test]\nfn holds() {}\n"),
-            File::planted("core/src/e/tests.rs", "fn stands_apart() {}"),
+            File::planted(
+                "core/src/tests/b.rs",
+                "#[test]\n#[ignore]\nfn holds() {}\n\nfn helps() {}\n",
+            ),
+            File::planted(
+                "core/src/e/tests.rs",
+                "    #[test]\n    fn stands_apart() {}",
+            ),
             File::planted("core/tests/deep/c.rs", "fn is_macro_made(net: &Net) {}"),
-            File::planted("other/tests/d.rs", "fn elsewhere() {}"),
+            File::planted("other/tests/d.rs", "#[test]\nfn elsewhere() {}"),
         ];
         let violations = check(&files).into_iter();
         violations.map(|violation| violation.to_string()).collect()
@@ -99,6 +113,7 @@ mod tests {
         for row in [
             "`src/z.rs`",
             "`b::holds_not`",
+            "`b::helps`",
             "`a::holds`",
             "`z::*`",
             "`d::elsewhere`",
