@@ -147,6 +147,38 @@ rping_ends() {
     wait "$rping_server" || true
 }
 
+# serve: a server for the other guest's `sdp perf`, which is told when it listens.
+serve() {
+    "$SDP" perf server --listen "$SDP_VM_ADDR:7471" --trace >/mnt/share/server.txt 2>&1 &
+    server=$!
+    within 20 grep -q : /mnt/share/server.txt || fail "the server does not listen"
+    tell serving
+}
+
+# served SECONDS: the other guest has sent what it wanted to, at most so much later. The server ends.
+served() {
+    await sent "$1"
+    kill "$server"
+    wait "$server" || true
+}
+
+# serve_each_other, served_each_other: both guests send, between the one and the other.
+serve_each_other() {
+    # What a run that stands still was doing is kept with the guest's files.
+    export TMPDIR=/mnt/share
+    rdma resource show >/mnt/share/before.txt
+    serve
+    # Also when it failed: the other guest waits for it.
+    trap 'tell sent' EXIT
+    await serving
+}
+
+served_each_other() {
+    tell sent
+    served 300
+    nothing_is_left
+}
+
 # rping_here ROUNDS: verified RDMA reads and writes between both ends on this machine.
 rping_here() {
     local source=()

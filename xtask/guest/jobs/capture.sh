@@ -2,13 +2,8 @@
 # hypervisor captures the wire.
 export SDP_CAPTURE=/mnt/share/log-%p.pcapng SDP_CAPTURE_PAYLOAD=all
 if [ "$GUEST_NODE" = 1 ]; then
-    "$SDP" perf server --listen "$SDP_VM_ADDR:7471" --trace >/mnt/share/server.txt 2>&1 &
-    server=$!
-    within 20 grep -q : /mnt/share/server.txt || fail "the server does not listen"
-    tell serving
-    await sent 120
-    kill "$server"
-    wait "$server" || true
+    serve
+    served 120
     exit
 fi
 trap 'tell sent' EXIT
