@@ -7,13 +7,12 @@
 mod common;
 
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sdp_socket::{Builder, Context, SdpBuffer, SdpListener, SdpStream, ZcopyThreshold};
 
-use common::child::{Child, open_descriptors, play, say, shared_mappings, told};
+use common::child::{Child, open_descriptors, play, say, shared_mappings, told, told_address};
 use common::net::Stream;
 use common::pattern::Pattern;
 use common::watch::{actor, doing, on_threads, watched};
@@ -99,10 +98,6 @@ fn opens_no_more() {
         server.at_end();
     }
     drop(first);
-}
-
-fn told_address() -> SocketAddr {
-    told().expect("an address").parse().expect("an address")
 }
 
 /// A thousand connections between two processes that may have 256 descriptors each: every one

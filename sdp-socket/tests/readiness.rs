@@ -19,7 +19,7 @@ use sdp_socket::SdpStream;
 
 use common::child::{Child, open_descriptors, play};
 use common::net::{Listener, Net, Stream, would_block};
-use common::sdp::{Sdp, host, threaded};
+use common::sdp::Sdp;
 use common::watch::{doing, watched, watched_for};
 
 /// The other processes of these tests.
@@ -33,14 +33,10 @@ fn child() {
     });
 }
 
-fn over_host() -> Sdp {
-    Sdp::between(&threaded(host()), &threaded(host()))
-}
-
 /// Both ends of two hundred sockets, every way to wait, for a short time.
 #[test]
 fn torture() {
-    watched(|| torture::run(&over_host(), 1, Duration::from_secs(2)));
+    watched(|| torture::run(&Sdp::over_host(), 1, Duration::from_secs(2)));
 }
 
 /// The same over a layer that does everything late.
@@ -54,7 +50,7 @@ fn torture_late() {
 fn torture_in_full() {
     let limit = Duration::from_secs(60);
     watched_for(limit, || {
-        torture::run(&over_host(), 3, Duration::from_secs(20))
+        torture::run(&Sdp::over_host(), 3, Duration::from_secs(20))
     });
 }
 
@@ -103,7 +99,7 @@ fn polled(what: &impl AsFd, wanted: PollFlags) -> PollFlags {
 #[test]
 fn ends_have_their_masks() {
     watched(|| {
-        let net = over_host();
+        let net = Sdp::over_host();
         let (client, server) = net.pair();
         assert_eq!(polled(&client, PollFlags::OUT), PollFlags::OUT);
         server.shutdown(Shutdown::Write).expect("shutdown");
@@ -129,7 +125,7 @@ fn ends_have_their_masks() {
 #[test]
 fn what_is_there_already_is_told() {
     watched(|| {
-        let net = over_host();
+        let net = Sdp::over_host();
         let (listener, addr) = net.listen();
         assert_eq!(polled(&listener, PollFlags::empty()), PollFlags::empty());
         let client = net.connect(addr).expect("connect");
@@ -152,7 +148,7 @@ fn what_is_there_already_is_told() {
 #[test]
 fn few_bytes_are_not_told() {
     watched(|| {
-        let (client, server) = over_host().pair();
+        let (client, server) = Sdp::over_host().pair();
         server.set_recv_low_water(100).expect("SO_RCVLOWAT");
         client.put(&[1; 99]);
         while server.recv_queue_len().expect("SIOCINQ") < 99 {

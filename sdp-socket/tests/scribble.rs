@@ -10,7 +10,6 @@
 )]
 mod common;
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use sdp_socket::{Builder, SdpBuffer, SdpListener, SdpStream, ZcopyThreshold};
 
-use common::child::{Child, play_for, say, told};
+use common::child::{Child, play_for, say, told, told_address};
 use common::net::Stream;
 use common::pattern::Pattern;
 use common::rng::Rng;
@@ -46,10 +45,6 @@ fn child() {
         None if role == "friend" => echo(),
         _ => panic!("no role {role:?}"),
     });
-}
-
-fn told_address() -> SocketAddr {
-    told().expect("an address").parse().expect("an address")
 }
 
 fn seconds() -> u64 {

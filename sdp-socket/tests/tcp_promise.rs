@@ -20,7 +20,7 @@ use bodies::promise;
 use bodies::zcopy::registered;
 use common::net::{Net, Stream};
 use common::pattern::Pattern;
-use common::sdp::{Sdp, host, threaded};
+use common::sdp::Sdp;
 use common::tcp::Tcp;
 use common::watch::{actor, watched, watched_for};
 
@@ -71,14 +71,10 @@ macro_rules! mount {
 
 mount! {
     tcp: Tcp::new();
-    copied: over_host();
-    shown: advertising(&over_host());
+    copied: Sdp::over_host();
+    shown: advertising(&Sdp::over_host());
     late: Sdp::lazy(1);
     late_shown: advertising(&Sdp::lazy(2));
-}
-
-fn over_host() -> Sdp {
-    Sdp::between(&threaded(host()), &threaded(host()))
 }
 
 /// Large sends show their memory to the peer, ordinary memory too.

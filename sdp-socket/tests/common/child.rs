@@ -1,6 +1,7 @@
 //! A second process: this test program once more, in a role, spoken to over its pipes.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -153,6 +154,11 @@ pub(crate) fn told() -> Option<String> {
     let mut line = String::new();
     let len = std::io::stdin().lock().read_line(&mut line).expect("stdin");
     (len > 0).then(|| line.trim_end().to_owned())
+}
+
+/// As [`told`], an address.
+pub(crate) fn told_address() -> SocketAddr {
+    told().expect("an address").parse().expect("an address")
 }
 
 /// Descriptors this process has open.

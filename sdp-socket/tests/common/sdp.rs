@@ -117,6 +117,11 @@ impl Sdp {
         }
     }
 
+    /// Each end over a host provider of its own, in a context of its own.
+    pub(crate) fn over_host() -> Self {
+        Self::between(&threaded(host()), &threaded(host()))
+    }
+
     /// Each end over a lazy provider of its own.
     pub(crate) fn lazy(seed: u64) -> Self {
         Self::between(&threaded(lazy(seed)), &threaded(lazy(seed + 1_000_000)))
