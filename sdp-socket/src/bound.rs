@@ -10,7 +10,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::context::Context;
 use crate::error;
 use crate::park::Own;
-use crate::provider::Contexts;
+use crate::provider::{Contexts, kind_by_route};
 
 /// Ephemeral ports that are tried before one is found that every provider has free.
 const PORTS_TRIED_MAX: usize = 32;
@@ -55,8 +55,10 @@ impl Hold {
         if request.addr.ip().is_unspecified() {
             if let Ok(hold) = &mut taken {
                 for other in others {
-                    other.start_progress()?;
-                    hold.others.push(Arc::clone(other));
+                    match other.start_progress() {
+                        Ok(()) => hold.others.push(Arc::clone(other)),
+                        Err(error) => tracing::warn!("nobody will be heard on {other:?}: {error}"),
+                    }
                 }
             }
             return taken;
@@ -120,14 +122,28 @@ impl SdpBound {
         self.holds.into_inner()
     }
 
-    /// The hold of one context; the first one's if that has none. The others let go.
-    pub(crate) fn into_hold(self, context: &Arc<Context>) -> io::Result<Hold> {
+    /// The hold by which to connect to `dst`; the others let go. An address that was chosen decides
+    /// among adapters; every address leaves that to the route.
+    pub(crate) fn into_hold(
+        self,
+        dst: SocketAddr,
+        route: impl FnOnce() -> io::Result<Arc<Context>>,
+    ) -> io::Result<Hold> {
         let only_v6 = self.only_v6;
         let mut holds = self.into_holds()?;
-        let is_there = |hold: &Hold| hold.contexts().any(|own| Arc::ptr_eq(own, context));
-        let place = holds.iter().position(is_there);
+        let place = if holds.len() > 1 {
+            let kind = kind_by_route(dst).to_string();
+            let mut all = holds.iter();
+            all.position(|hold| hold.context.provider().name() == kind)
+        } else {
+            None
+        };
         let hold = holds.swap_remove(place.unwrap_or(0));
-        if place.is_none() || Arc::ptr_eq(&hold.context, context) {
+        if hold.others.is_empty() {
+            return Ok(hold);
+        }
+        let context = route()?;
+        if Arc::ptr_eq(&hold.context, &context) {
             return Ok(hold);
         }
         // The id is another device's: the port changes hands.
@@ -137,7 +153,7 @@ impl SdpBound {
             reuse_port: false,
         };
         drop(hold);
-        Hold::take(context, request)
+        Hold::take(&context, request)
     }
 }
 

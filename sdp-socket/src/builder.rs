@@ -249,13 +249,14 @@ impl Builder {
         addr: SocketAddr,
         bound: Option<SdpBound>,
     ) -> io::Result<SdpConnecting> {
-        let context = self.context_to(addr)?;
+        let route = || self.context_to(addr);
         let (context, id) = match bound {
             Some(bound) => {
-                let Hold { context, id, .. } = bound.into_hold(&context)?;
+                let Hold { context, id, .. } = bound.into_hold(addr, route)?;
                 (context, id)
             }
             None => {
+                let context = route()?;
                 context.start_progress()?;
                 let id = context.create_id().map_err(error::verbs_error)?;
                 (context, id)

@@ -101,13 +101,15 @@ impl Opened {
         if let Some(file) = &self.capture {
             provider = Arc::new(Capture::new(provider, file));
         }
+        let mut trace = None;
         if TRACE.load(Ordering::Relaxed) {
-            let trace = Arc::new(Trace::new(provider));
-            self.traces.push(Arc::clone(&trace));
-            provider = trace;
+            provider = Arc::clone(trace.insert(Arc::new(Trace::new(provider)))) as _;
         }
         let runtime = ThreadRuntime::new().map_err(error::verbs_error)?;
-        Context::within(provider, Arc::new(runtime), budget).map_err(error::verbs_error)
+        let context =
+            Context::within(provider, Arc::new(runtime), budget).map_err(error::verbs_error)?;
+        self.traces.extend(trace);
+        Ok(context)
     }
 
     /// The one budget, made when it is first needed.
@@ -215,18 +217,29 @@ pub(crate) fn asked_for(chosen: Option<ProviderKind>) -> io::Result<Option<Provi
     }
 }
 
-/// The context by which `dst` is reached, if nobody asked for a provider: `host` for addresses of
-/// this machine, else an adapter.
-pub(crate) fn by_route(dst: SocketAddr) -> io::Result<Arc<Context>> {
+/// The provider by which `dst` is reached, if nobody asked for one: `host` for addresses of this
+/// machine, else an adapter.
+pub(crate) fn kind_by_route(dst: SocketAddr) -> ProviderKind {
     if is_local(dst.ip()) {
-        return towards(ProviderKind::Host, dst);
+        ProviderKind::Host
+    } else {
+        ProviderKind::Rdma
     }
-    towards(ProviderKind::Rdma, dst).map_err(|error| {
-        io::Error::new(
-            io::ErrorKind::NetworkUnreachable,
-            format!("no provider reaches {dst}: host: no address of this machine; rdma: {error}"),
-        )
-    })
+}
+
+/// The context of that provider.
+pub(crate) fn by_route(dst: SocketAddr) -> io::Result<Arc<Context>> {
+    match kind_by_route(dst) {
+        ProviderKind::Host => towards(ProviderKind::Host, dst),
+        kind => towards(kind, dst).map_err(|error| {
+            let kind = io::ErrorKind::NetworkUnreachable;
+            let text = "host: no address of this machine";
+            io::Error::new(
+                kind,
+                format!("no provider reaches {dst}: {text}; rdma: {error}"),
+            )
+        }),
+    }
 }
 
 /// The context of a provider by which `dst` is reached: of several adapters the one by which the
@@ -237,6 +250,10 @@ pub(crate) fn towards(kind: ProviderKind, dst: SocketAddr) -> io::Result<Arc<Con
         return Ok(Arc::clone(only));
     }
     let source = source(dst)?;
+    if source.ip().is_loopback() {
+        // No adapter's, and taken by each.
+        return Ok(Arc::clone(&contexts[0]));
+    }
     for context in &contexts {
         let provider = context.provider();
         if provider.has_address(source).map_err(error::verbs_error)? {
@@ -245,19 +262,26 @@ pub(crate) fn towards(kind: ProviderKind, dst: SocketAddr) -> io::Result<Arc<Con
     }
     Err(io::Error::new(
         io::ErrorKind::NetworkUnreachable,
-        format!("the way to {dst} leaves by {source}, which is no adapter's address"),
+        format!(
+            "the way to {dst} leaves by {}, which is behind none of the adapters",
+            source.ip()
+        ),
     ))
 }
 
 /// The address by which the system would leave for `dst`. Nothing is sent.
-fn source(dst: SocketAddr) -> io::Result<IpAddr> {
+fn source(dst: SocketAddr) -> io::Result<SocketAddr> {
+    let dst = match dst.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::from((v4, dst.port())),
+        IpAddr::V6(_) => dst,
+    };
     let any: IpAddr = match dst {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(dst)?;
-    Ok(socket.local_addr()?.ip())
+    socket.local_addr()
 }
 
 /// Where a listener is that nobody has asked a provider for: on `host`, and on adapters if there are
@@ -290,8 +314,15 @@ pub(crate) fn shared(kind: ProviderKind) -> io::Result<Contexts> {
         ProviderKind::Rdma => open_rdma()?,
         ProviderKind::Sim => return Err(absent(kind, "the simulator exists in tests only")),
     };
-    let contexts = providers.into_iter().map(|provider| opened.open(provider));
-    let contexts = contexts.collect::<io::Result<Contexts>>()?;
+    let mut contexts = Contexts::new();
+    for provider in providers {
+        match opened.open(provider) {
+            Ok(context) => contexts.push(context),
+            Err(error) if contexts.is_empty() => return Err(error),
+            // As many as descriptors and memory are there for.
+            Err(error) => tracing::warn!("another device of provider {kind} is left out: {error}"),
+        }
+    }
     opened.contexts.insert(kind, contexts.clone());
     at_exit(close_all);
     Ok(contexts)

@@ -1,7 +1,7 @@
 //! The entry to a provider.
 
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ pub trait Provider: Debug + Send + Sync {
     fn limits(&self) -> Limits;
 
     /// Whether an address of this machine is one by which peers reach this instance: an adapter has
-    /// those of its own interfaces.
+    /// those of its own interfaces. The port is of no concern.
     ///
     /// # Errors
     /// [`VerbsError::Os`], when out of descriptors.
-    fn has_address(&self, local: IpAddr) -> Result<bool, VerbsError>;
+    fn has_address(&self, local: SocketAddr) -> Result<bool, VerbsError>;
 
     /// Opens a channel for connection management events.
     ///

@@ -4,8 +4,9 @@ use super::report::{Verdict, ensure, ensure_eq};
 use super::rig::{Link, Options, Rig};
 use crate::caps::Caps;
 use crate::error::PostError;
-use crate::types::{RemoteAddr, Rkey};
-use crate::wr::{SendFlags, WcStatus};
+use crate::mr::Binding;
+use crate::types::{Access, RemoteAddr, Rkey};
+use crate::wr::{SendFlags, WcOpcode, WcStatus};
 
 pub(super) fn set_error_flushes_everything_once(rig: &Rig<'_>) -> Verdict {
     rig.need(Caps::RNR_RETRY)?;
@@ -37,6 +38,54 @@ pub(super) fn set_error_flushes_everything_once(rig: &Rig<'_>) -> Verdict {
     link.lab.settle();
     let rest = (link.active.sent_now(), link.active.received_now());
     ensure_eq!(rest, (None, None), "a second time");
+    Ok(())
+}
+
+pub(super) fn set_error_flushes_what_is_behind_a_bind(rig: &Rig<'_>) -> Verdict {
+    const LEN: usize = 4096;
+    rig.need(Caps::MEMORY_WINDOW | Caps::RNR_RETRY)?;
+    let link = rig.link(&Options {
+        recvs: 0,
+        ..Options::default()
+    })?;
+    let end = &link.active;
+    let mem = end.mem(LEN)?;
+    let windows = [(), ()].map(|()| end.provider().alloc_window());
+    let windows = windows.into_iter().collect::<Result<Vec<_>, _>>()?;
+    // None of the messages can go out: the peer has posted no receive.
+    let mut posted = Vec::new();
+    for window in &windows {
+        posted.push((
+            end.post_message(b"before", SendFlags::empty())?,
+            WcOpcode::Send,
+        ));
+        let binding = Binding {
+            lkey: mem.lkey(),
+            addr: mem.at(0, LEN),
+            len: LEN,
+            access: Access::REMOTE_READ,
+        };
+        let id = end.fresh_id();
+        end.qp().bind(id, SendFlags::SIGNALED, &**window, binding)?;
+        posted.push((id, WcOpcode::Bind));
+        posted.push((
+            end.post_message(b"behind", SendFlags::SIGNALED)?,
+            WcOpcode::Send,
+        ));
+    }
+    end.qp().set_error();
+    for (id, opcode) in posted {
+        let wc = end.next_sent()?;
+        ensure_eq!((wc.wr_id, wc.opcode), (id, opcode), "{wc:?}");
+        // A device may bind ahead of what it cannot send.
+        let may_be_done = opcode == WcOpcode::Bind && wc.status == WcStatus::Success;
+        ensure!(may_be_done || wc.status == WcStatus::Flushed, "{wc:?}");
+    }
+    for window in &windows {
+        ensure_eq!(window.rkey(), None, "key of a window after the end");
+    }
+    link.lab.settle();
+    ensure_eq!(end.sent_now(), None, "a second time");
     Ok(())
 }
 

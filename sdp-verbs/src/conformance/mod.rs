@@ -201,11 +201,12 @@ macro_rules! conformance_list {
                 every_completion_goes_to_one_thread
             }
             order {
-                completions_keep_the_order_of_posting, a_fence_waits_for_reads,
+                completions_keep_the_order_of_posting, binds_keep_their_places, a_fence_waits_for_reads,
                 a_key_travels_with_the_message_behind_its_bind
             }
             failure {
-                set_error_flushes_everything_once, posting_after_an_error_is_refused,
+                set_error_flushes_everything_once, set_error_flushes_what_is_behind_a_bind,
+                posting_after_an_error_is_refused,
                 one_failure_flushes_the_rest, the_peer_notices_a_dropped_connection,
                 no_receive_for_too_long
             }

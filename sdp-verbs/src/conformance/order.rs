@@ -54,6 +54,65 @@ pub(super) fn completions_keep_the_order_of_posting(rig: &Rig<'_>) -> Verdict {
     Ok(())
 }
 
+/// Messages that nobody hears the end of, binds, and messages that name what was bound, all posted at
+/// once: each key is good when the message behind its bind has come.
+pub(super) fn binds_keep_their_places(rig: &Rig<'_>) -> Verdict {
+    const LEN: usize = 4096;
+    rig.need(Caps::MEMORY_WINDOW | Caps::LOCAL_INV | Caps::RDMA_READ)?;
+    let link = rig.plain_link()?;
+    let (far, near) = (link.passive.mem(2 * LEN)?, link.active.mem(LEN)?);
+    let windows = [(), ()].map(|()| link.passive.provider().alloc_window());
+    let windows = windows.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let signaled = SendFlags::SIGNALED;
+    for round in 0..20 {
+        let bytes = pattern(round, 2 * LEN);
+        far.write(0, &bytes);
+        let end = &link.passive;
+        let mut posted = Vec::new();
+        let mut shown = Vec::new();
+        for (number, window) in (0..).zip(&windows) {
+            end.post_message(&[round, number], SendFlags::empty())?;
+            let offset = LEN * usize::from(number);
+            let binding = Binding {
+                lkey: far.lkey(),
+                addr: far.at(offset, LEN),
+                len: LEN,
+                access: Access::REMOTE_READ,
+            };
+            let id = end.fresh_id();
+            let addr = RemoteAddr(binding.addr.as_ptr().expose_provenance() as u64);
+            let rkey = end.qp().bind(id, signaled, &**window, binding)?;
+            posted.push((id, WcOpcode::Bind));
+            shown.push((offset, addr, rkey));
+            let id = end.post_message(&[round, 10 + number], signaled)?;
+            posted.push((id, WcOpcode::Send));
+        }
+        for number in [0, 10, 1, 11] {
+            let message = link.active.receive_and_repost()?;
+            ensure_eq!(message, [round, number], "message");
+            let Some(place) = number.checked_sub(10) else {
+                continue;
+            };
+            let (offset, addr, rkey) = shown[usize::from(place)];
+            let read = link.active.post_read(&[near.sge(0, LEN)], addr, rkey)?;
+            link.active.sent(read, WcOpcode::Read)?;
+            ensure_eq!(
+                near.read(0, LEN),
+                bytes[offset..offset + LEN],
+                "what a key shows"
+            );
+        }
+        for (id, opcode) in posted {
+            end.sent(id, opcode)?;
+        }
+        for (_, _, rkey) in shown {
+            let id = end.post(SendOp::LocalInv { rkey }, signaled)?;
+            end.sent(id, WcOpcode::LocalInv)?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) fn a_fence_waits_for_reads(rig: &Rig<'_>) -> Verdict {
     const LEN: usize = 100_000;
     rig.need(Caps::RDMA_READ)?;

@@ -16,7 +16,7 @@ macro_rules! forward {
     (@Provider caps) => { forward!(# caps() -> crate::Caps); };
     (@Provider limits) => { forward!(# limits() -> crate::Limits); };
     (@Provider has_address) => {
-        forward!(# has_address(local: std::net::IpAddr) -> Result<bool, crate::VerbsError>);
+        forward!(# has_address(local: std::net::SocketAddr) -> Result<bool, crate::VerbsError>);
     };
     (@Provider create_comp_channel) => {
         forward!(# create_comp_channel() -> Result<Arc<dyn crate::CompChannel>, crate::VerbsError>);

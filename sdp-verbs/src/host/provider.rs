@@ -1,6 +1,6 @@
 //! The entry to the host provider.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl Provider for HostProvider {
         LIMITS
     }
 
-    fn has_address(&self, _local: IpAddr) -> Result<bool, VerbsError> {
+    fn has_address(&self, _local: SocketAddr) -> Result<bool, VerbsError> {
         Ok(true)
     }
 

@@ -230,7 +230,10 @@ fn candidates(options: &RdmaOptions) -> Result<(&'static Library, Vec<Candidate>
         let (name, transport) = describe(lib, context);
         let fits = match &wanted {
             Some(wanted) => *wanted == name,
-            None => is_active(lib, context)?,
+            None => is_active(lib, context).unwrap_or_else(|error| {
+                tracing::warn!("device {name} does not tell of its ports: {error}");
+                false
+            }),
         };
         if fits {
             fitting.push((context, name, transport));
@@ -268,20 +271,29 @@ impl Device {
     /// As [`open`](Self::open); of several, the first one's.
     pub(super) fn open_all(options: &RdmaOptions) -> Result<Vec<Arc<Self>>, VerbsError> {
         let (lib, candidates) = candidates(options)?;
-        let mut devices = Vec::new();
-        let first = candidates[0].2;
+        let mut devices: Vec<Arc<Self>> = Vec::new();
+        let mut failed = None;
         for (context, name, transport) in candidates {
-            if transport != first {
-                tracing::warn!("device {name} is left out: SDP_RDMA_DEVICE={name} asks for it");
-                continue;
-            }
             match Self::new(lib, context, name, transport, options) {
+                Ok(device)
+                    if devices
+                        .first()
+                        .is_some_and(|first| first.transport != device.transport) =>
+                {
+                    let name = &device.name;
+                    tracing::warn!("device {name} is left out: SDP_RDMA_DEVICE={name} asks for it");
+                }
                 Ok(device) => devices.push(Arc::new(device)),
-                Err(error) if devices.is_empty() => return Err(error),
-                Err(error) => tracing::warn!("a device is left out: {error}"),
+                Err(error) => {
+                    tracing::warn!("a device is left out: {error}");
+                    failed.get_or_insert(error);
+                }
             }
         }
-        Ok(devices)
+        match failed {
+            Some(error) if devices.is_empty() => Err(error),
+            _ => Ok(devices),
+        }
     }
 
     fn new(

@@ -1,8 +1,8 @@
 //! Real verbs: RDMA adapters, by libibverbs and librdmacm, which are opened at run time.
 //!
-//! An instance is one device; [`RdmaProvider::open_all`] makes one of each. Queue pairs are reliable connected; connections are made by the
-//! RDMA connection manager, in port space IB on InfiniBand and RoCE and in port space TCP on
-//! iWARP.
+//! An instance is one device; [`RdmaProvider::open_all`] makes one of each. Queue pairs are
+//! reliable connected; connections are made by the RDMA connection manager, in port space IB on
+//! InfiniBand and RoCE and in port space TCP on iWARP.
 //!
 //! * What devices do not count is counted here: places in the send, receive and completion
 //!   queues. A request that would overflow one of them is refused.

@@ -1,6 +1,6 @@
 //! The entry to the provider.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ impl Provider for RdmaProvider {
         self.device.limits
     }
 
-    fn has_address(&self, local: IpAddr) -> Result<bool, VerbsError> {
+    fn has_address(&self, local: SocketAddr) -> Result<bool, VerbsError> {
         cm::has_address(&self.device, local)
     }
 

@@ -1,6 +1,6 @@
 //! A machine on the fabric, as a provider.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +90,7 @@ impl Provider for SimProvider {
         self.options.limits
     }
 
-    fn has_address(&self, _local: IpAddr) -> Result<bool, VerbsError> {
+    fn has_address(&self, _local: SocketAddr) -> Result<bool, VerbsError> {
         Ok(true)
     }
 

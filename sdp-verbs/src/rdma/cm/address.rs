@@ -133,9 +133,13 @@ fn is_behind(device: &Device, channel: &RawChannel, addr: SocketAddr) -> Result<
 }
 
 /// Whether an address of this machine is behind a device.
-pub(in crate::rdma) fn has_address(device: &Device, ip: IpAddr) -> Result<bool, VerbsError> {
+pub(in crate::rdma) fn has_address(
+    device: &Device,
+    mut addr: SocketAddr,
+) -> Result<bool, VerbsError> {
+    addr.set_port(0);
     let channel = RawChannel::new(device.lib)?;
-    is_behind(device, &channel, SocketAddr::new(ip, 0))
+    is_behind(device, &channel, addr)
 }
 
 /// The addresses of this machine that are behind a device, found by binding to each of them.

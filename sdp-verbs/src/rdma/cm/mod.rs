@@ -18,7 +18,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 pub(super) use address::{addresses, has_address};
 pub(super) use id::IdCore;
 
-use id::{Phase, RdmaId};
+use id::{Phase, RdmaId, Unanswered};
 use raw::{RawChannel, RawEvent, RawId};
 
 use super::device::{Device, REJECT_DATA_LEN, Transport};
@@ -26,7 +26,7 @@ use super::fd::Bell;
 use super::group::Group;
 use super::slab::SlabPool;
 use super::sys;
-use crate::cm::{CmEvent, CmEventKind, CmId, EventChannel, RejectReason};
+use crate::cm::{CmEvent, CmEventKind, CmId, CmToken, EventChannel, RejectReason};
 use crate::error::VerbsError;
 
 /// InfiniBand's code for "nobody serves this ID" in a rejection.
@@ -38,6 +38,24 @@ const BY_BACKLOG: u8 = 1;
 
 static TOKENS: AtomicUsize = AtomicUsize::new(1);
 
+/// A peer's request to connect.
+#[derive(Debug)]
+struct Request {
+    /// Whom it asks.
+    listener: CmToken,
+    raw: RawId,
+    private_data: Vec<u8>,
+    unanswered: Unanswered,
+}
+
+/// What no event of the library's tells of, or one of another channel's.
+#[derive(Debug)]
+enum Own {
+    Event(CmEvent),
+    /// It came by this channel's device, to a listener of another's.
+    Moved(Request),
+}
+
 /// A queue of connection management events.
 #[derive(Debug)]
 pub(super) struct RdmaEvents {
@@ -45,12 +63,12 @@ pub(super) struct RdmaEvents {
     device: Arc<Device>,
     slabs: Arc<SlabPool>,
     group: Arc<Group>,
+    /// What we found ourselves. Its ids go before the channel.
+    own: Mutex<VecDeque<Own>>,
     raw: RawChannel,
     epoll: OwnedFd,
     /// Rings while `own` holds something.
     bell: Bell,
-    /// Events that we found ourselves.
-    own: Mutex<VecDeque<CmEvent>>,
     ids: Mutex<HashMap<usize, Weak<IdCore>>>,
     /// Held while an event is taken and applied, so that they are applied in order.
     taking: Mutex<()>,
@@ -118,22 +136,22 @@ impl RdmaEvents {
     /// Queues an event of our own.
     fn tell(&self, id: &IdCore, kind: CmEventKind) {
         let id = id.name();
-        self.push(CmEvent { id, kind });
+        self.push(Own::Event(CmEvent { id, kind }));
     }
 
-    fn push(&self, event: CmEvent) {
+    fn push(&self, found: Own) {
         let mut own = self.own.lock().expect("nothing panics under this lock");
-        own.push_back(event);
+        own.push_back(found);
         self.bell.ring(1);
     }
 
-    fn take_own(&self) -> Option<CmEvent> {
+    fn take_own(&self) -> Option<Own> {
         let mut own = self.own.lock().expect("nothing panics under this lock");
-        let event = own.pop_front()?;
+        let found = own.pop_front()?;
         if own.is_empty() {
             self.bell.answer();
         }
-        Some(event)
+        Some(found)
     }
 
     /// Applies an event of the library's. `None`: it concerns nobody, or is a step on the way.
@@ -179,32 +197,49 @@ impl RdmaEvents {
             refuse(&raw, BY_CONSUMER);
             return None;
         };
-        let Some(home) = self.home_of(&raw) else {
-            refuse(&raw, BY_CONSUMER);
-            return None;
-        };
         let Some(unanswered) = listener.take_backlog() else {
             refuse(&raw, BY_BACKLOG);
             return None;
         };
+        let Some(home) = self.home_of(&raw) else {
+            refuse(&raw, BY_CONSUMER);
+            return None;
+        };
+        let request = Request {
+            listener: listener.name(),
+            raw,
+            private_data,
+            unanswered,
+        };
+        if std::ptr::eq(&*home, self) {
+            return Some(self.told(request));
+        }
+        home.push(Own::Moved(request));
+        None
+    }
+
+    /// A request becomes an id of this channel's.
+    fn told(&self, request: Request) -> CmEvent {
+        let Request {
+            listener,
+            raw,
+            private_data,
+            unanswered,
+        } = request;
         let token = TOKENS.fetch_add(1, Ordering::Relaxed);
         raw.set_token(token);
-        let (device, slabs) = (&home.device, &home.slabs);
-        let core = IdCore::new(&home, device, slabs, token, raw, Phase::Requested);
+        let me = self.me.upgrade().expect("it is in use");
+        let (device, slabs) = (&self.device, &self.slabs);
+        let core = IdCore::new(&me, device, slabs, token, raw, Phase::Requested);
         core.set_unanswered(unanswered);
-        home.ids().insert(token, Arc::downgrade(&core));
-        let event = CmEvent {
-            id: listener.name(),
+        self.ids().insert(token, Arc::downgrade(&core));
+        CmEvent {
+            id: listener,
             kind: CmEventKind::ConnectRequest {
                 id: Arc::new(RdmaId::new(core)),
                 private_data,
             },
-        };
-        if self.is_of(home.device.context()) {
-            return Some(event);
         }
-        home.push(event);
-        None
     }
 
     /// The channel of the device that a request came by, to which its events go from now on.
@@ -234,8 +269,10 @@ impl EventChannel for RdmaEvents {
     fn poll(&self) -> Option<CmEvent> {
         let _taking = self.taking.lock().expect("nothing panics under this lock");
         loop {
-            if let Some(event) = self.take_own() {
-                return Some(event);
+            match self.take_own() {
+                Some(Own::Event(event)) => return Some(event),
+                Some(Own::Moved(request)) => return Some(self.told(request)),
+                None => {}
             }
             if let Some(event) = self.apply(self.raw.next()?) {
                 return Some(event);

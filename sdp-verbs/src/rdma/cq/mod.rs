@@ -29,7 +29,8 @@ use crate::wr::WorkCompletion;
 /// Completions taken from the device at once.
 const BATCH: usize = 16;
 
-/// Places beyond what was asked for: each queue pair uses one when its connection ends.
+/// Places beyond what was asked for: each queue pair has requests of its own, when its connection
+/// ends and where a bind waits.
 const DEPTH_EXTRA: u32 = 16;
 
 /// What the device has been asked to tell and has not told yet, in rising order.

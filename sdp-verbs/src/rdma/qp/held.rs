@@ -29,7 +29,7 @@ pub(super) type Held = Request<'static>;
 
 impl Request<'_> {
     pub(super) fn is_bind(&self) -> bool {
-        matches!(self.entry.kind, Kind::Bind { .. })
+        self.entry.kind.is_bind()
     }
 
     fn into_owned(self) -> Held {
@@ -110,8 +110,9 @@ impl RdmaQp {
             }
         };
         if asked.is_err() {
-            // What is outstanding is flushed, and this is met again.
+            // Nobody will tell of the end of what is outstanding, nor of this one's.
             self.fail();
+            self.cq.flush_later(self.number);
         }
         None
     }
@@ -206,6 +207,8 @@ mod tests {
         );
         assert!(queue.take_ended().is_none());
         queue.complete(0, WcStatus::Flushed);
+        // What has ended is not repeated: the next bind does not wait for it.
+        assert!(!queue.may_repeat());
         let ended = std::iter::from_fn(|| queue.take_ended()).map(|(_, status)| status);
         let expected = [WcStatus::Flushed, WcStatus::LocalProtection];
         assert_eq!(ended.collect::<Vec<_>>(), expected);

@@ -218,7 +218,9 @@ impl RdmaQp {
         let in_place = self.device.transport == Transport::Iwarp;
         let keep = entry.keep.as_ref().and_then(|keep| keep.downcast_ref());
         let awaited = keep.is_some_and(Reserved::is_awaited);
-        let signaled = entry.signaled || in_place || awaited || queue.wants_signal();
+        // What may have to wait behind a bind must hear of its end, however the connection ends.
+        let bind = self.device.repeats_binds && entry.kind.is_bind();
+        let signaled = entry.signaled || in_place || awaited || bind || queue.wants_signal();
         let raw = wr.finish(queue.next_number(), signaled);
         let mut bad = ptr::null_mut();
         // SAFETY: the driver's own function; the request and its elements live until it returns,
@@ -280,7 +282,8 @@ impl RdmaQp {
     /// slow instead, and told after [`Self::flush`].
     fn told_again(&self, what: &str) {
         let qp = format_args!("{:#x}", self.number);
-        if self.device.forgets_to_flush && self.state.load(Ordering::Acquire) == ERROR {
+        let may_be_late = self.device.forgets_to_flush || self.device.repeats_binds;
+        if may_be_late && self.state.load(Ordering::Acquire) == ERROR {
             tracing::debug!(%qp, "{what} was flushed late");
         } else {
             tracing::error!(%qp, "{what} completed twice");

@@ -33,6 +33,10 @@ impl Kind {
         !matches!(self, Self::Bind { .. } | Self::LocalInv { .. })
     }
 
+    pub(super) fn is_bind(self) -> bool {
+        matches!(self, Self::Bind { .. })
+    }
+
     fn is_barrier(self) -> bool {
         matches!(self, Self::Barrier)
     }
@@ -135,7 +139,8 @@ impl SendQueue {
 
     /// What the peer has not answered yet would be repeated, and with it what is behind it.
     pub(super) fn may_repeat(&self) -> bool {
-        self.entries.iter().any(|entry| entry.kind.is_repeated())
+        let open = |entry: &Entry| entry.status.is_none() && entry.kind.is_repeated();
+        self.entries.iter().any(open)
     }
 
     /// The device will tell when all that was posted has ended.
