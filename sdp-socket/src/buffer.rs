@@ -13,6 +13,7 @@ use crate::driver::{region_bytes, region_bytes_mut};
 use crate::error;
 use crate::park::Own;
 use crate::provider::{ProviderKind, asked_for, shared};
+use crate::stream::SdpStream;
 
 /// Bytes registered for life with the process's default provider. Sends from it, or from any part
 /// of it, take the fastest way there is. It gives the peer no right by itself: only the bytes of
@@ -89,6 +90,15 @@ impl SdpBuffer {
     pub fn new(len: usize) -> io::Result<Self> {
         let contexts = shared(asked_for(None)?.unwrap_or(ProviderKind::Host))?;
         Self::with_context(&contexts[0], len)
+    }
+
+    /// As [`new`](Self::new), with the provider of `stream`, whichever that is, for this stream and all
+    /// others of that provider.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new). In a forked child, for a stream of its parent's.
+    pub fn for_stream(stream: &SdpStream, len: usize) -> io::Result<Self> {
+        Self::with_context(&stream.conn()?.context, len)
     }
 
     /// As [`new`](Self::new), with the provider of a context of one's own.

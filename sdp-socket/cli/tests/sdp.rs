@@ -10,10 +10,16 @@ use serde_json::Value;
 
 /// Runs `sdp perf` with a report to standard output, and reads it.
 fn report(args: &[&str]) -> Value {
+    report_with(&[], args)
+}
+
+/// As [`report`], with variables of the environment set.
+fn report_with(variables: &[(&str, &str)], args: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_sdp"))
         .arg("perf")
         .args(args)
         .args(["--json", "-"])
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -74,6 +80,28 @@ fn zero_copy_bulk_is_read_by_the_verbs_from_either_memory() {
             assert_eq!(check["ok"], true, "{buffers}: {check}");
         }
     }
+}
+
+/// The provider that streams are opened on is not always the one that memory is registered with by
+/// default.
+#[test]
+fn registered_memory_is_registered_with_the_provider_of_the_stream() {
+    let report = report_with(
+        &[("SDP_PROVIDER", "sim")],
+        &[
+            "bw",
+            "--provider",
+            "host",
+            "--mode",
+            "zcopy",
+            "--buffers",
+            "registered",
+            "--bytes",
+            "16M",
+        ],
+    );
+    assert_eq!(report["results"][0]["buffers"], "registered");
+    assert!(count(&report, "/bytes_zcopy") > 0);
 }
 
 #[test]

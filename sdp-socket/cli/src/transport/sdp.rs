@@ -155,7 +155,7 @@ impl Conn for Stream {
     fn buffer(&self, len: usize) -> io::Result<Buffer> {
         Ok(match self.buffers {
             Buffers::Heap => heap(len),
-            Buffers::Registered => Box::new(SdpBuffer::new(len)?),
+            Buffers::Registered => Box::new(SdpBuffer::for_stream(&self.stream, len)?),
         })
     }
 
