@@ -42,6 +42,7 @@ impl Shared {
     }
 
     /// Sends a credit update if one is due and nothing else carries the credits.
+    #[inline]
     pub(crate) fn flush_update(&mut self) {
         let silent = self.suspend.is_silent();
         if !silent && !self.out.has_messages() && self.credits.update_due() && self.out.has_slot() {

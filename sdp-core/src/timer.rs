@@ -101,12 +101,14 @@ impl Timers {
     }
 
     /// The next deadline that a call may wait for.
+    #[inline]
     pub(crate) fn next(&self) -> Option<Instant> {
         let (waited_for, _) = self.at.split_at(HOUSEKEEPING);
         waited_for.iter().flatten().min().copied()
     }
 
     /// The next deadline that none does.
+    #[inline]
     pub(crate) fn next_housekeeping(&self) -> Option<Instant> {
         let (_, rest) = self.at.split_at(HOUSEKEEPING);
         rest.iter().flatten().min().copied()

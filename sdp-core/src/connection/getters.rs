@@ -25,6 +25,7 @@ impl Connection {
 
     /// It is between two queue pairs, or about to be: whatever comes is of interest.
     #[must_use]
+    #[inline]
     pub fn is_moving(&self) -> bool {
         !self.sh.life.is_over() && self.sh.suspend.is_on()
     }
@@ -98,12 +99,14 @@ impl Connection {
 
     /// Accepted bytes not yet given to the peer's adapter, and bytes advertised and not yet read.
     #[must_use]
+    #[inline]
     pub fn unsent_len(&self) -> usize {
         self.tx.unsent_len()
     }
 
     /// Answers are owed to the peer that wait for its credits: whatever it sends is of interest.
     #[must_use]
+    #[inline]
     pub fn owes_answers(&self) -> bool {
         self.rx.owes_answers() || self.sh.control.sink_cancel_ack || self.sh.resize.ack_due()
     }
@@ -111,6 +114,7 @@ impl Connection {
     /// The peer has been asked to do something about its buffers that shall not wait until the
     /// stream moves again.
     #[must_use]
+    #[inline]
     pub fn awaits_housekeeping(&self) -> bool {
         self.sh.life.is_open() && self.sh.resize.is_shrinking()
     }
@@ -160,6 +164,7 @@ impl Connection {
 
     /// Where the connection stands.
     #[must_use]
+    #[inline]
     pub fn phase(&self) -> Phase {
         self.sh.life.phase()
     }

@@ -442,12 +442,14 @@ impl Connection {
 
     /// The next thing to tell.
     #[must_use]
+    #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.sh.wake.poll()
     }
 
     /// When [`Self::handle_timeout`] is wanted for what a call may wait for.
     #[must_use]
+    #[inline]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.sh.timers.next()
     }
@@ -455,6 +457,7 @@ impl Connection {
     /// When [`Self::handle_timeout`] is wanted for what no call waits for: a thread that sleeps in
     /// a call need not be woken.
     #[must_use]
+    #[inline]
     pub fn poll_housekeeping(&self) -> Option<Instant> {
         self.sh.timers.next_housekeeping()
     }

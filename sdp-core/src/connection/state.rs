@@ -162,6 +162,7 @@ impl Life {
         }
     }
 
+    #[inline]
     pub(crate) fn phase(&self) -> Phase {
         match self.stage {
             Stage::Connecting | Stage::Accepting => Phase::Handshake,
@@ -184,6 +185,7 @@ pub(crate) struct Wake {
 }
 
 impl Wake {
+    #[inline]
     pub(crate) fn poll(&mut self) -> Option<Event> {
         if core::mem::take(&mut self.connected) {
             Some(Event::Connected)

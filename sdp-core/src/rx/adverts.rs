@@ -94,6 +94,7 @@ impl Adverts {
     }
 
     /// An answer waits for a credit.
+    #[inline]
     pub(super) fn owe_answers(&self) -> bool {
         self.cancelled
             || self

@@ -127,6 +127,7 @@ impl Rx {
     }
 
     /// An answer to an advert waits for a credit.
+    #[inline]
     pub(crate) fn owes_answers(&self) -> bool {
         self.adverts.owe_answers()
     }

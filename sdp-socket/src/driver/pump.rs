@@ -305,8 +305,8 @@ impl Conn {
             Some(since) if inner.moving.has_left() => Some(since + 2 * FLUSH_WAIT),
             _ => None,
         };
-        let first = [engine, flush].into_iter().flatten().min();
-        let at = first.map_or(NEVER, Instant::as_nanos);
+        let nanos = |at: Option<Instant>| at.map_or(NEVER, Instant::as_nanos);
+        let at = nanos(engine).min(nanos(flush));
         // The lock is held, so nobody else changes it.
         if at != self.timeout.load(Ordering::Relaxed)
             && at < self.timeout.swap(at, Ordering::SeqCst)
@@ -315,8 +315,7 @@ impl Conn {
             // It sleeps until a later time, or for ever.
             self.cq.wake();
         }
-        let housekeeping = inner.engine.poll_housekeeping();
-        let at = housekeeping.map_or(NEVER, Instant::as_nanos);
+        let at = nanos(inner.engine.poll_housekeeping());
         if at != self.housekeeping.load(Ordering::Relaxed) {
             self.housekeeping.store(at, Ordering::SeqCst);
             // Threads in calls do not look after this, however long they stay.

@@ -57,9 +57,15 @@ impl Conn {
         let mut inner = self.lock();
         let mut now = found_at.unwrap_or_else(|| self.context.now());
         let id = inner.engine.recv_start(now, request);
-        inner.calls.add_recv(id, memory.alias());
+        // Most small receives find their bytes: they are over before any action could name them.
+        let mut named = false;
         loop {
-            match inner.engine.recv_poll(now, id) {
+            let step = inner.engine.recv_poll(now, id);
+            if !named && !is_at_once(&step) {
+                named = true;
+                inner.calls.add_recv(id, memory.alias());
+            }
+            match step {
                 RecvStep::Copy { from, at, len } if len <= COPY_LOCKED_MAX => {
                     copy_locked(&inner, memory, from, at, len);
                     inner.engine.recv_copied(now, id, len);
@@ -90,7 +96,9 @@ impl Conn {
                     }
                 }
                 RecvStep::Done(result) => {
-                    inner.calls.remove_recv(id);
+                    if named {
+                        inner.calls.remove_recv(id);
+                    }
                     self.after(inner, now);
                     caller.note_time(now);
                     return result;
@@ -127,6 +135,15 @@ impl Conn {
 }
 
 const FILLED: &str = "the engine names filled buffers only";
+
+/// The step is carried out without letting go of the lock.
+const fn is_at_once(step: &RecvStep) -> bool {
+    match step {
+        RecvStep::Copy { len, .. } => *len <= COPY_LOCKED_MAX,
+        RecvStep::Wait => false,
+        RecvStep::Done(_) => true,
+    }
+}
 
 /// A small copy: letting go of the lock would cost more.
 fn copy_locked(inner: &Inner, memory: &CallMemory, from: CopySource, at: usize, len: usize) {

@@ -63,14 +63,18 @@ impl Conn {
             registered: self.is_registered(memory),
             copy_reason: self.copy_reason(memory),
         };
-        if request.copy_reason.is_none() {
+        // What is only copied is copied here: no action of the engine's names it.
+        let shown = request.copy_reason.is_none();
+        if shown {
             // The peer may have offered memory to write into: better to know before advertising.
             self.look_if_free();
         }
         let mut inner = self.lock();
         let mut now = self.context.now();
         let id = inner.engine.send_start(now, request);
-        inner.calls.add_send(id, memory.alias());
+        if shown {
+            inner.calls.add_send(id, memory.alias());
+        }
         loop {
             match inner.engine.send_poll(now, id) {
                 SendStep::Copy { at, len, to } if len <= COPY_LOCKED_MAX => {
@@ -98,7 +102,9 @@ impl Conn {
                     }
                 }
                 SendStep::Done(result) => {
-                    inner.calls.remove_send(id);
+                    if shown {
+                        inner.calls.remove_send(id);
+                    }
                     self.after(inner, now);
                     caller.note_time(now);
                     return result;

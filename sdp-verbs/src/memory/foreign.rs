@@ -59,6 +59,7 @@ impl ForeignSlice {
 
     /// The part `offset..offset + len`, or `None` if it does not lie within.
     #[must_use]
+    #[inline]
     pub fn slice(&self, offset: usize, len: usize) -> Option<Self> {
         if offset.checked_add(len)? > self.len {
             return None;
@@ -72,6 +73,7 @@ impl ForeignSlice {
     ///
     /// # Panics
     /// If the range does not lie within: the caller's own lengths are wrong.
+    #[inline]
     pub fn read(&self, offset: usize, out: &mut [u8]) {
         // SAFETY: `out` is a live exclusive slice, so valid for writes of its length.
         unsafe { self.read_to(offset, out.as_mut_ptr(), out.len()) }
@@ -81,6 +83,7 @@ impl ForeignSlice {
     ///
     /// # Panics
     /// As [`read`](Self::read).
+    #[inline]
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         // SAFETY: `bytes` is a live slice, so valid for reads of its length.
         unsafe { self.write_from(offset, bytes.as_ptr(), bytes.len()) }
@@ -93,6 +96,7 @@ impl ForeignSlice {
     ///
     /// # Safety
     /// `dst` is valid for writes of `len` bytes and does not overlap this range.
+    #[inline]
     pub unsafe fn read_to(&self, offset: usize, dst: *mut u8, len: usize) {
         let from = self
             .slice(offset, len)
@@ -108,6 +112,7 @@ impl ForeignSlice {
     ///
     /// # Safety
     /// `src` is valid for reads of `len` bytes and does not overlap this range.
+    #[inline]
     pub unsafe fn write_from(&self, offset: usize, src: *const u8, len: usize) {
         let to = self
             .slice(offset, len)
