@@ -1,6 +1,6 @@
 //! One opened device.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -75,7 +75,7 @@ pub(super) struct Device {
     context: NonNull<sys::ibv_context>,
     pd: NonNull<sys::ibv_pd>,
     cq_depth_max: u32,
-    regions: Mutex<HashMap<u32, Weak<RdmaRegion>>>,
+    regions: Mutex<BTreeMap<u32, Weak<RdmaRegion>>>,
 }
 
 // SAFETY: verbs objects may be used from any thread; the library locks what needs locking.

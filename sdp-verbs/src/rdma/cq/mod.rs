@@ -480,13 +480,15 @@ impl CompletionQueue for RdmaCq {
 
     fn wait(&self, token: ArmToken, timeout: Option<Duration>) -> io::Result<Wake> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // Most sleep once, and need not look at the clock for it again.
+        let mut whole = timeout;
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let woken = loop {
             if self.happened.load(Ordering::SeqCst) != token.0 {
                 break Ok(Wake::Event);
             }
-            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            match self.sleep(left) {
+            let rest = || deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            match self.sleep(whole.take().or_else(rest)) {
                 Ok(0) => break Ok(Wake::TimedOut),
                 Ok(_) => {}
                 // A wait without limit is one that signal handlers with SA_RESTART do not end.
