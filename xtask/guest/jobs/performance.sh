@@ -34,7 +34,7 @@ perftest() {
 
 ours() {
     ./sdp perf "$2" --provider rdma --connect "$SDP_VM_ADDR:7471" --mode "$3" --size "$4" \
-        --bytes "$5" --json "$out/$1" >ours.txt 2>&1 || fail "$1: $(tail -n 3 ours.txt)"
+        --bytes "$5" --json "$out/$1" "${@:6}" >ours.txt 2>&1 || fail "$1: $(tail -n 3 ours.txt)"
 }
 
 for round in 0 1 2 3 4 5; do
@@ -51,6 +51,7 @@ for round in 0 1 2 3 4 5; do
     within 20 grep -q : server.txt || fail "the server does not listen"
     ours "sdp.64K.$round" bw auto 64K 32M
     ours "sdp.1M.$round" bw auto 1M 32M
+    ours "sdp.registered.$round" bw auto 1M 32M --buffers registered
     ours "sdp.64.$round" lat auto 64 32000
     # A stream is read. A conversation in large messages is written: each waits for the next.
     ours "sdp.read.$round" bw zcopy 1M 32M

@@ -22,7 +22,7 @@ enum Figure {
     ReportTime,
     /// Our report: throughput of single MiBs by the time that each takes one way.
     ReportMib,
-    /// Gb/s of rstream.
+    /// Throughput of rstream, by the time that each transfer takes: it prints two digits of its Gb/s.
     Rstream,
     /// One over rstream's time one way.
     RstreamTime,
@@ -57,9 +57,10 @@ impl Promise {
     }
 }
 
-const PROMISES: [Promise; 6] = {
+const PROMISES: [Promise; 7] = {
     use Figure::{Alone, Perftest, Report, ReportMib, ReportTime, Rstream, RstreamTime};
     let (bulk, large) = ("64 KiB beside rstream", "1 MiB beside rstream");
+    let registered = "1 MiB of registered memory beside rstream";
     let (read, write) = (
         "Read ZCopy beside ib_read_bw",
         "Write ZCopy beside ib_write_bw",
@@ -68,6 +69,12 @@ const PROMISES: [Promise; 6] = {
     [
         Promise::new(bulk, 1.1, ("sdp.64K", Report), ("rstream.64K", Rstream)),
         Promise::new(large, 1.1, ("sdp.1M", Report), ("rstream.1M", Rstream)),
+        Promise::new(
+            registered,
+            1.08,
+            ("sdp.registered", Report),
+            ("rstream.1M", Rstream),
+        ),
         Promise::new(read, 0.9, ("sdp.read", Report), ("ib_read_bw", Perftest)),
         Promise::new(
             write,
@@ -127,7 +134,7 @@ impl Figure {
             Self::ReportTime => report(said)?["us_p50"]["median"].as_f64().map(f64::recip),
             Self::ReportMib => Some(MIB / 1e3 / report(said)?["us_p50"]["median"].as_f64()?),
             // name bytes xfers iters total time Gb/sec usec/xfer
-            Self::Rstream => Some(last_row(said, 8)?[6] / 8.0),
+            Self::Rstream => Some(rstream_len(said)? / 1e3 / last_row(said, 8)?[7]),
             Self::RstreamTime => Some(last_row(said, 8)?[7].recip()),
             // bytes iterations peak average rate
             Self::Perftest => Some(last_row(said, 5)?[3] * MIB / 1e9),
@@ -149,6 +156,20 @@ fn last_row(said: &str, columns: usize) -> Option<Vec<f64>> {
         let row: Vec<f64> = words.map(|word| word.parse().unwrap_or(f64::NAN)).collect();
         (row.len() == columns && row.last().is_some_and(|last| !last.is_nan())).then_some(row)
     })
+}
+
+/// Bytes of one transfer of rstream, which writes 64k and 1m.
+fn rstream_len(said: &str) -> Option<f64> {
+    let row = said.lines().rfind(|line| line.starts_with("custom"))?;
+    let len = row.split_whitespace().nth(1)?;
+    let (number, unit) = match len.strip_suffix('k') {
+        Some(number) => (number, 1024.0),
+        None => match len.strip_suffix('m') {
+            Some(number) => (number, MIB),
+            None => (len, 1.0),
+        },
+    };
+    Some(number.parse::<f64>().ok()? * unit)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -173,7 +194,9 @@ custom    64k     300     1       37m         0.48s      0.66     797.63
     #[test]
     fn figures_are_found_in_what_programs_print() {
         let of = |figure: Figure, text: &str| figure.of(text).unwrap();
-        assert!((of(Figure::Rstream, RSTREAM) - 0.0825).abs() < 1e-9);
+        assert!((of(Figure::Rstream, RSTREAM) - 65.536 / 797.63).abs() < 1e-9);
+        assert_eq!(rstream_len(&RSTREAM.replace("64k", "1m")), Some(MIB));
+        assert_eq!(rstream_len(&RSTREAM.replace("64k", "64 ")), Some(64.0));
         assert!((of(Figure::RstreamTime, RSTREAM) - 1.0 / 797.63).abs() < 1e-9);
         assert!((of(Figure::Perftest, PERFTEST) - 0.060_964).abs() < 1e-5);
         assert!((of(Figure::Alone, "250.0\n") - 0.004).abs() < 1e-9);
