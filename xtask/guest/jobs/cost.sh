@@ -51,7 +51,7 @@ perftest() {
 
 ours() {
     measure "$1" "$2" ./sdp perf "$3" --connect "$SDP_VM_ADDR:7471" --provider rdma --mode "$4" \
-        --size "$5" --bytes "$6" --json report.json
+        --size "$5" --bytes "$6" --json report.json "${@:7}"
 }
 
 # What comes first finds no program in memory yet, which is nothing that a unit costs: each kind runs
@@ -69,6 +69,7 @@ within 20 grep -q : server.txt || fail "the server does not listen"
 for n in 1 8 24; do
     ours sdp.bcopy.1M $n bw bcopy 1M ${n}M
     ours sdp.zcopy.1M $n bw zcopy 1M ${n}M
+    ours sdp.zcopy.registered.1M $n bw zcopy 1M ${n}M --buffers registered
     ours sdp.zcopy.64K $n bw zcopy 64K ${n}M
     ours sdp.auto.64 $((50 * n)) lat auto 64 $((64 * 50 * n))
 done
