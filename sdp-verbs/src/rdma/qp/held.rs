@@ -3,7 +3,8 @@
 //! rxe keeps no note of a bind that is done (Linux 6.1, rxe_req.c). A bind behind a SEND that is lost is
 //! met a second time, `rxe_bind_mw` finds the window bound, and the queue pair stands still: what is at
 //! its head is neither answered nor repeated, and nothing ever completes. So there a bind waits, and
-//! what follows waits behind it, until the peer has answered everything before.
+//! what follows waits behind it, until the peer has answered everything before. Behind a LOCAL_INV it
+//! need not: rxe carries that out when it is at the head of the queue, and only then goes on.
 
 use std::sync::Arc;
 
@@ -194,6 +195,17 @@ mod tests {
             queue.push(held.entry, true);
         }
         assert!(queue.first_held().is_none() && queue.holds());
+    }
+
+    /// Nothing in front of a LOCAL_INV is repeated once what is behind it has begun.
+    #[test]
+    fn a_bind_behind_a_local_inv_goes_at_once() {
+        let mut queue = SendQueue::new(16);
+        post(&mut queue, 0, Kind::Send, false);
+        post(&mut queue, 1, Kind::LocalInv { rkey: 0x200 }, true);
+        assert!(!queue.may_repeat());
+        post(&mut queue, 2, Kind::Send, false);
+        assert!(queue.may_repeat());
     }
 
     /// What the device never had ends behind what it has.

@@ -218,9 +218,9 @@ impl RdmaQp {
         let in_place = self.device.transport == Transport::Iwarp;
         let keep = entry.keep.as_ref().and_then(|keep| keep.downcast_ref());
         let awaited = keep.is_some_and(Reserved::is_awaited);
-        // What may have to wait behind a bind must hear of its end, however the connection ends.
-        let bind = self.device.repeats_binds && entry.kind.is_bind();
-        let signaled = entry.signaled || in_place || awaited || bind || queue.wants_signal();
+        // What is still held back behind it must hear of its end, however the connection ends.
+        let followed = queue.holds();
+        let signaled = entry.signaled || in_place || awaited || followed || queue.wants_signal();
         let raw = wr.finish(queue.next_number(), signaled);
         let mut bad = ptr::null_mut();
         // SAFETY: the driver's own function; the request and its elements live until it returns,

@@ -137,10 +137,13 @@ impl SendQueue {
         self.held.push_back(held);
     }
 
-    /// What the peer has not answered yet would be repeated, and with it what is behind it.
+    /// What the peer has not answered yet would be repeated, and with it what is behind it, up to a
+    /// LOCAL_INV, which is carried out when everything before it has been answered.
     pub(super) fn may_repeat(&self) -> bool {
+        let is_fence = |entry: &&Entry| matches!(entry.kind, Kind::LocalInv { .. });
         let open = |entry: &Entry| entry.status.is_none() && entry.kind.is_repeated();
-        self.entries.iter().any(open)
+        let behind = self.entries.iter().rev();
+        behind.take_while(|entry| !is_fence(entry)).any(open)
     }
 
     /// The device will tell when all that was posted has ended.
