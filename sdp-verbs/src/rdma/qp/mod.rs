@@ -218,8 +218,9 @@ impl RdmaQp {
         let in_place = self.device.transport == Transport::Iwarp;
         let keep = entry.keep.as_ref().and_then(|keep| keep.downcast_ref());
         let awaited = keep.is_some_and(Reserved::is_awaited);
-        // What is still held back behind it must hear of its end, however the connection ends.
-        let followed = queue.holds();
+        // What is held back behind it must hear of its end, however the connection ends; and so must the
+        // next bind, for which an empty request would have to ask.
+        let followed = queue.holds() || self.device.repeats_binds && queue.has_bound();
         let signaled = entry.signaled || in_place || awaited || followed || queue.wants_signal();
         let raw = wr.finish(queue.next_number(), signaled);
         let mut bad = ptr::null_mut();

@@ -91,6 +91,8 @@ pub(super) struct SendQueue {
     entries: VecDeque<Entry>,
     /// Of them, [`Kind::Barrier`].
     barriers: usize,
+    /// A bind was among them: more will follow.
+    has_bound: bool,
     /// Number of the oldest entry.
     first: u64,
     /// Requests since the last one that will tell of its completion.
@@ -107,6 +109,7 @@ impl SendQueue {
             max: usize::try_from(max).unwrap_or(usize::MAX),
             entries: VecDeque::new(),
             barriers: 0,
+            has_bound: false,
             first: 0,
             silent: 0,
             told_to: 0,
@@ -151,6 +154,10 @@ impl SendQueue {
         self.silent == 0
     }
 
+    pub(super) fn has_bound(&self) -> bool {
+        self.has_bound
+    }
+
     /// The oldest one held back, if it may go: a bind must not be behind anything that could be
     /// repeated.
     pub(super) fn first_held(&self) -> Option<&Held> {
@@ -183,6 +190,7 @@ impl SendQueue {
     pub(super) fn push(&mut self, mut entry: Entry, signaled: bool) {
         entry.told = signaled;
         self.barriers += usize::from(entry.kind.is_barrier());
+        self.has_bound |= entry.kind.is_bind();
         self.silent = if signaled { 0 } else { self.silent + 1 };
         self.entries.push_back(entry);
     }
