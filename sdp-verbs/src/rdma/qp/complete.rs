@@ -144,12 +144,7 @@ impl RdmaQp {
     }
 
     fn bind_failed(&self, rkey: u32) {
-        let window = {
-            let mut bound = self.bound();
-            let place = bound.iter().position(|(key, _)| *key == rkey);
-            place.map(|place| bound.swap_remove(place).1)
-        };
-        if let Some(window) = window.and_then(|window| window.upgrade()) {
+        if let Some(window) = self.forget_key(rkey) {
             window.kill(rkey);
         }
     }

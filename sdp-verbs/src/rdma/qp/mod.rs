@@ -170,14 +170,16 @@ impl RdmaQp {
         }
     }
 
+    /// Takes a key out of those that are good here; its window, if that is still there.
+    fn forget_key(&self, rkey: u32) -> Option<Arc<WindowCore>> {
+        let mut bound = self.bound();
+        let place = bound.iter().position(|(key, _)| *key == rkey)?;
+        bound.swap_remove(place).1.upgrade()
+    }
+
     /// A key was invalidated, by us or by the peer.
     fn invalidated(&self, rkey: u32) {
-        let window = {
-            let mut bound = self.bound();
-            let place = bound.iter().position(|(key, _)| *key == rkey);
-            place.map(|place| bound.swap_remove(place).1)
-        };
-        if let Some(window) = window.and_then(|window| window.upgrade()) {
+        if let Some(window) = self.forget_key(rkey) {
             window.unbind(rkey);
         }
     }
