@@ -2,17 +2,19 @@
 //!
 //! By measurement: about 1 µs of pauses, then up to 20 µs of {sched_yield, 16 pauses}, then
 //! sleep. A yield that took more than 0.4 ms means that somebody else wants the processor: yields
-//! stop for 100 ms in this process. With one processor nobody spins.
+//! stop for 100 ms in this process. With one processor nobody pauses: there it is the other side
+//! that must run, so a thread yields twice, which is cheaper than going to sleep and being woken;
+//! unless other threads of the process wait, too: each would wake for less than it can get done.
 
 use std::hint::spin_loop;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How a waiting thread passes the time before it sleeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SpinPolicy {
-    /// Up to 20 µs, less when it does not pay, not at all when processors are scarce.
+    /// Up to 20 µs, less when it does not pay; two yields where there is one processor.
     #[default]
     Adaptive,
     /// Never sleep while the call has no time-out: for latency measurements on idle machines.
@@ -25,9 +27,14 @@ const PAUSE_TIME: Duration = Duration::from_micros(1);
 const YIELD_TIME: Duration = Duration::from_micros(20);
 const YIELD_TOO_LONG: Duration = Duration::from_micros(400);
 const YIELD_BAN: Duration = Duration::from_millis(100);
+/// With one processor: one lets the other side run, one more whoever stands between.
+const LONE_YIELDS: u32 = 2;
 
 /// Nanoseconds since the process's first spin, until which yielding is banned.
 static YIELD_BANNED_UNTIL: AtomicU64 = AtomicU64::new(0);
+
+/// With one processor: threads of this process that wait in a call.
+static LONE_WAITERS: AtomicU32 = AtomicU32::new(0);
 
 fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
@@ -46,6 +53,8 @@ fn cpus() -> u32 {
 pub(crate) struct Spinner {
     policy: SpinPolicy,
     started: Option<Instant>,
+    /// With one processor: this is one of [`LONE_WAITERS`], and has yielded so often.
+    lone: Option<u32>,
     /// A signal came that ends the call, unless what it waits for has come.
     pub(crate) interrupted: bool,
     /// The completion queue was polled a moment ago.
@@ -59,6 +68,7 @@ impl Spinner {
         Self {
             policy,
             started: None,
+            lone: None,
             interrupted: false,
             looked: false,
             found_at: None,
@@ -68,6 +78,7 @@ impl Spinner {
     /// What was waited for came: the next wait of the same call starts afresh.
     pub(crate) fn restart(&mut self) {
         self.started = None;
+        self.leave_lone();
     }
 
     /// Passes a moment. False: time to sleep.
@@ -84,7 +95,7 @@ impl Spinner {
 
     fn adaptive(&mut self) -> bool {
         if cpus() == 1 {
-            return false;
+            return self.may_yield() && yield_now(Instant::now());
         }
         let now = Instant::now();
         let Some(started) = self.started else {
@@ -98,17 +109,7 @@ impl Spinner {
             }
             return true;
         }
-        let since_origin = nanos(now.duration_since(origin()));
-        if spent >= YIELD_TIME || YIELD_BANNED_UNTIL.load(Ordering::Relaxed) > since_origin {
-            return false;
-        }
-        std::thread::yield_now();
-        let yielded = now.elapsed();
-        if yielded > YIELD_TOO_LONG {
-            YIELD_BANNED_UNTIL.store(
-                since_origin + nanos(yielded) + nanos(YIELD_BAN),
-                Ordering::Relaxed,
-            );
+        if spent >= YIELD_TIME || !yield_now(now) {
             return false;
         }
         for _ in 0..16 {
@@ -116,8 +117,70 @@ impl Spinner {
         }
         true
     }
+
+    /// With one processor: whether this is the only thread that waits, and has not yielded enough.
+    fn may_yield(&mut self) -> bool {
+        let yields = match self.lone {
+            Some(yields) => yields,
+            None => {
+                LONE_WAITERS.fetch_add(1, Ordering::Relaxed);
+                0
+            }
+        };
+        let may = LONE_WAITERS.load(Ordering::Relaxed) == 1 && yields < LONE_YIELDS;
+        self.lone = Some(yields + u32::from(may));
+        may
+    }
+
+    fn leave_lone(&mut self) {
+        if self.lone.take().is_some() {
+            LONE_WAITERS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.leave_lone();
+    }
+}
+
+/// Yields, and says whether that was worth it.
+fn yield_now(now: Instant) -> bool {
+    let since_origin = nanos(now.duration_since(origin()));
+    if YIELD_BANNED_UNTIL.load(Ordering::Relaxed) > since_origin {
+        return false;
+    }
+    std::thread::yield_now();
+    let yielded = now.elapsed();
+    if yielded <= YIELD_TOO_LONG {
+        return true;
+    }
+    let until = since_origin + nanos(yielded) + nanos(YIELD_BAN);
+    YIELD_BANNED_UNTIL.store(until, Ordering::Relaxed);
+    false
 }
 
 fn nanos(d: Duration) -> u64 {
     u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rule for one processor; no other test of this program counts there.
+    #[test]
+    fn one_waiter_yields_twice_and_several_sleep() {
+        let mut first = Spinner::new(SpinPolicy::Adaptive);
+        let yields = [(); 3].map(|()| first.may_yield());
+        assert_eq!(yields, [true, true, false]);
+        first.restart();
+        assert!(first.may_yield(), "afresh");
+        let mut second = Spinner::new(SpinPolicy::Adaptive);
+        assert!(!second.may_yield(), "two wait");
+        assert!(!first.may_yield(), "two wait");
+        drop(second);
+        assert!(first.may_yield(), "alone again");
+    }
 }
