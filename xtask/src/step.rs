@@ -28,6 +28,8 @@ pub(crate) struct Tally {
     pub(crate) skipped: Vec<Skipped>,
     /// What to show if something failed.
     pub(crate) output: String,
+    /// What was measured: shown always.
+    pub(crate) figures: Vec<String>,
 }
 
 impl Tally {
@@ -158,6 +160,9 @@ impl<'a> Steps<'a> {
             self.ui.line(&done.tally.output)?;
         }
         self.ui.line(&done.summary())?;
+        for figure in &done.tally.figures {
+            self.ui.line(&format!("        {figure}"))?;
+        }
         for skipped in &done.tally.skipped {
             self.ui.line(&format!(
                 "        skipped {}: {}",

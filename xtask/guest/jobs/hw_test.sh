@@ -20,6 +20,6 @@ fi
 trap 'tell tested' EXIT
 await serving
 "$XTASK" hw-test --peer "$SDP_VM_PEER_ADDR" --sdp "$SDP" --conformance "$TEST" \
-    --seconds 0.5 --sizes 1024,65536 --conns 1,4 \
+    --seconds 0.3 --sizes 1024,65536 --conns 1,4 \
     --json /mnt/share/report.json --html /mnt/share/report.html
 nothing_is_left

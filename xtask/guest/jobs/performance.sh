@@ -49,13 +49,13 @@ for round in 0 1 2 3 4 5; do
     ./sdp perf server --listen "$SDP_VM_ADDR:7471" >server.txt 2>&1 &
     server=$!
     within 20 grep -q : server.txt || fail "the server does not listen"
-    ours "sdp.64K.$round" bw auto 64K 32M
-    ours "sdp.1M.$round" bw auto 1M 32M
-    ours "sdp.registered.$round" bw auto 1M 32M --buffers registered
+    ours "sdp.64K.$round" bw auto 64K 16M
+    ours "sdp.1M.$round" bw auto 1M 16M
+    ours "sdp.registered.$round" bw auto 1M 16M --buffers registered
     ours "sdp.64.$round" lat auto 64 32000
     # A stream is read. A conversation in large messages is written: each waits for the next.
-    ours "sdp.read.$round" bw zcopy 1M 32M
-    ours "sdp.write.$round" lat zcopy 1M 32M
+    ours "sdp.read.$round" bw zcopy 1M 16M
+    ours "sdp.write.$round" lat zcopy 1M 16M
     kill $server
     wait $server || true
     ./sdp perf conn --provider rdma --address "$SDP_VM_ADDR" --open 1 --cycles 200 --parallel 1 \

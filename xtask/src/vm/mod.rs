@@ -270,7 +270,7 @@ impl Lab {
         Ok(sum(guests, judged))
     }
 
-    /// Two boots one after the other, each of which counts.
+    /// Two boots one after the other, each of which counts; a third if they differ.
     fn cost(
         &self,
         case: &Case,
@@ -279,8 +279,11 @@ impl Lab {
         progress: &Progress,
     ) -> anyhow::Result<Tally> {
         let plugin = self.probes()?.plugin();
-        let boots = ["0", "1"].map(|boot| folder.join(boot));
-        for boot in &boots {
+        let boots = ["0", "1", "2"].map(|boot| folder.join(boot));
+        for (done, boot) in boots.iter().enumerate() {
+            if done == 2 && cost::agree(&boots[..2])? {
+                return cost::judge(&self.root, &boots[..2], &self.image.kernel, self.write_cost);
+            }
             let mut guest = self.guest(boot, script, None);
             guest.counted = true;
             guest.plugin = Some((plugin.clone(), boot.join("marks.txt")));
@@ -363,6 +366,7 @@ fn sum(mut first: Tally, second: Tally) -> Tally {
     first.failed += second.failed;
     first.skipped.extend(second.skipped);
     first.output.push_str(&second.output);
+    first.figures.extend(second.figures);
     first
 }
 

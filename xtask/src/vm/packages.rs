@@ -46,6 +46,7 @@ pub(crate) const CAPTURE: &[Need] = &[need("tshark", "tshark")];
 /// What ssh from one guest to the other needs; none of these starts a server on this machine.
 pub(crate) const SSH: &[Need] = &[
     need("ssh", "openssh-client"),
+    need("strip", "binutils"),
     need("dropbear", "dropbear-bin"),
     need("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
 ];
