@@ -29,6 +29,7 @@
 //!   socket io options names poll ioctl memory version   the functions of sdp.h: unsafe, thin
 //!   pointer guard cancel                                pointers in, errno and panics out
 //!   state settings address process handle errno         what they do: safe
+//!   posix                                               those two for another front door
 //! ```
 //!
 //! No panic crosses into the caller: it becomes `EIO`.
@@ -45,6 +46,7 @@ mod names;
 mod options;
 mod pointer;
 mod poll;
+pub mod posix;
 mod process;
 mod settings;
 mod socket;

@@ -22,7 +22,7 @@ type Few<T> = SmallVec<[T; 8]>;
 ///
 /// # Safety
 /// Not NULL: `len` readable bytes at `at`, until the call returns.
-pub(crate) unsafe fn bytes<'a>(at: *const c_void, len: size_t) -> Result<&'a [u8], Failure> {
+pub unsafe fn bytes<'a>(at: *const c_void, len: size_t) -> Result<&'a [u8], Failure> {
     if len == 0 {
         return Ok(&[]);
     }
@@ -38,7 +38,7 @@ pub(crate) unsafe fn bytes<'a>(at: *const c_void, len: size_t) -> Result<&'a [u8
 /// # Safety
 /// Not NULL: `len` writable bytes at `at` that nobody else touches until the call returns. They
 /// need no values: this library only writes there.
-pub(crate) unsafe fn bytes_mut<'a>(at: *mut c_void, len: size_t) -> Result<&'a mut [u8], Failure> {
+pub unsafe fn bytes_mut<'a>(at: *mut c_void, len: size_t) -> Result<&'a mut [u8], Failure> {
     if len == 0 {
         return Ok(&mut []);
     }
@@ -87,10 +87,7 @@ unsafe fn pieces<T>(
 ///
 /// # Safety
 /// As [`bytes`], for every piece; `count` structures at `at`.
-pub(crate) unsafe fn send_pieces<'a>(
-    at: *const iovec,
-    count: c_int,
-) -> Result<Few<IoSlice<'a>>, Failure> {
+pub unsafe fn send_pieces<'a>(at: *const iovec, count: c_int) -> Result<Few<IoSlice<'a>>, Failure> {
     let piece = |base: *mut c_void, len| {
         // SAFETY: the caller's promise for this piece.
         unsafe { bytes(base, len) }.map(IoSlice::new)
@@ -103,7 +100,7 @@ pub(crate) unsafe fn send_pieces<'a>(
 ///
 /// # Safety
 /// As [`bytes_mut`], for every piece; no two overlap; `count` structures at `at`.
-pub(crate) unsafe fn recv_pieces<'a>(
+pub unsafe fn recv_pieces<'a>(
     at: *const iovec,
     count: c_int,
 ) -> Result<Few<IoSliceMut<'a>>, Failure> {
@@ -119,7 +116,7 @@ pub(crate) unsafe fn recv_pieces<'a>(
 ///
 /// # Safety
 /// Not NULL: `len` readable bytes at `at`.
-pub(crate) unsafe fn read_address(
+pub unsafe fn read_address(
     at: *const sockaddr,
     len: socklen_t,
     family: Family,
@@ -139,7 +136,7 @@ pub(crate) unsafe fn read_address(
 ///
 /// # Safety
 /// Not NULL: a writable length at `len`, and as many writable bytes at `at` as it says.
-pub(crate) unsafe fn write_bytes(
+pub unsafe fn write_bytes(
     bytes: &[u8],
     at: *mut c_void,
     len: *mut socklen_t,
@@ -174,7 +171,7 @@ pub(crate) unsafe fn write_bytes(
 ///
 /// # Safety
 /// As [`write_bytes`].
-pub(crate) unsafe fn write_address(
+pub unsafe fn write_address(
     addr: SocketAddr,
     at: *mut sockaddr,
     len: *mut socklen_t,

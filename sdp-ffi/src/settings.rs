@@ -11,7 +11,7 @@ use crate::errno::Failure;
 use crate::options::{SDP_STATS, SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP, SdpStats};
 
 /// The bytes of an option: one of the structures below.
-pub(crate) type OptionBytes = SmallVec<[u8; 16]>;
+pub type OptionBytes = SmallVec<[u8; 16]>;
 
 /// The options there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,5 +1,7 @@
 //! A socket and what it is at the moment.
 
+mod beside;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,10 +23,11 @@ const BACKLOG_MAX: u32 = 4096;
 
 /// One socket. Calls hold it by `Arc`, so a close never takes it from under one.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     /// As the program named it.
     domain: c_int,
-    pub(crate) family: Family,
+    /// The family of its addresses.
+    pub family: Family,
     nonblocking: AtomicBool,
     closed: AtomicBool,
     settings: Mutex<Settings>,
@@ -58,7 +61,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Socket {
-    pub(crate) fn new(domain: c_int, family: Family, nonblocking: bool) -> Self {
+    /// A socket that the program asked for as one of `domain`.
+    #[must_use]
+    pub fn new(domain: c_int, family: Family, nonblocking: bool) -> Self {
         Self {
             domain,
             family,
@@ -116,7 +121,7 @@ impl Socket {
     }
 
     /// Takes a local address.
-    pub(crate) fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
+    pub fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
         let mut phase = self.phase()?;
         let Phase::Fresh = *phase else {
             return Err(Failure::new(libc::EINVAL, "the socket has an address"));
@@ -126,7 +131,7 @@ impl Socket {
     }
 
     /// Listens, or changes the backlog.
-    pub(crate) fn listen(&self, backlog: c_int) -> Result<(), Failure> {
+    pub fn listen(&self, backlog: c_int) -> Result<(), Failure> {
         let backlog = u32::try_from(backlog)
             .unwrap_or(BACKLOG_MAX)
             .min(BACKLOG_MAX);
@@ -151,7 +156,7 @@ impl Socket {
     }
 
     /// Waits for a connection.
-    pub(crate) fn accept(&self) -> Result<(Self, SocketAddr), Failure> {
+    pub fn accept(&self) -> Result<(Self, SocketAddr), Failure> {
         let Some(listener) = self.listener.get() else {
             return Err(Failure::new(libc::EINVAL, "the socket does not listen"));
         };
@@ -172,7 +177,7 @@ impl Socket {
     }
 
     /// Connects, or goes on connecting.
-    pub(crate) fn connect(&self, addr: SocketAddr) -> Result<(), Failure> {
+    pub fn connect(&self, addr: SocketAddr) -> Result<(), Failure> {
         let connecting = {
             let mut phase = self.phase()?;
             match &mut *phase {
@@ -239,7 +244,7 @@ impl Socket {
     }
 
     /// Sends.
-    pub(crate) fn send(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Failure> {
+    pub fn send(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
         let stream = self.stream(nonblocking, |s| s.write_timeout, libc::EPIPE)?;
         let result = stream.send_with(bufs, SendFlags { nonblocking });
@@ -247,11 +252,7 @@ impl Socket {
     }
 
     /// Receives.
-    pub(crate) fn recv(
-        &self,
-        bufs: &mut [IoSliceMut<'_>],
-        flags: RecvFlags,
-    ) -> Result<usize, Failure> {
+    pub fn recv(&self, bufs: &mut [IoSliceMut<'_>], flags: RecvFlags) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
         let stream = self.stream(nonblocking, |s| s.read_timeout, libc::ENOTCONN)?;
         let flags = RecvFlags {
@@ -263,7 +264,7 @@ impl Socket {
     }
 
     /// Sends, the last byte urgent.
-    pub(crate) fn send_urgent(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Failure> {
+    pub fn send_urgent(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
         let stream = self.stream(nonblocking, |s| s.write_timeout, libc::EPIPE)?;
         let result = stream.send_urgent_with(bytes, SendFlags { nonblocking });
@@ -271,7 +272,7 @@ impl Socket {
     }
 
     /// Receives the urgent byte, if there is room for one.
-    pub(crate) fn recv_urgent(&self, to: &mut [u8], peek: bool) -> Result<usize, Failure> {
+    pub fn recv_urgent(&self, to: &mut [u8], peek: bool) -> Result<usize, Failure> {
         let stream = self.stream(true, |s| s.read_timeout, libc::ENOTCONN)?;
         let found = if peek {
             stream.peek_urgent()
@@ -289,7 +290,7 @@ impl Socket {
     }
 
     /// The next byte of the stream is the urgent one.
-    pub(crate) fn at_mark(&self) -> Result<bool, Failure> {
+    pub fn at_mark(&self) -> Result<bool, Failure> {
         let stream = self.stream(true, |s| s.read_timeout, libc::ENOTCONN)?;
         stream
             .at_mark()
@@ -313,7 +314,7 @@ impl Socket {
     }
 
     /// Shuts down one or both directions, a listener, or a connect under way.
-    pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
+    pub fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         if let Some(stream) = self.stream.get() {
             return Ok(stream.shutdown(how)?);
         }
@@ -341,7 +342,7 @@ impl Socket {
 
     /// Closes. Calls in progress end; the last of them lets go of the stream, which delivers
     /// what was sent, or is reset, by the rules of close(2).
-    pub(crate) fn close(self: Arc<Self>) {
+    pub fn close(self: Arc<Self>) {
         self.closed.store(true, Ordering::SeqCst);
         // The table has let go: nobody who is not in a call by now can come in any more.
         if Arc::strong_count(&self) == 1 {
@@ -363,7 +364,7 @@ impl Socket {
     }
 
     /// O_NONBLOCK.
-    pub(crate) fn set_nonblocking(&self, on: bool) -> Result<(), Failure> {
+    pub fn set_nonblocking(&self, on: bool) -> Result<(), Failure> {
         // Under the lock, so that a listener that is being made cannot miss it.
         let _phase = self.phase()?;
         self.nonblocking.store(on, Ordering::Relaxed);
@@ -374,7 +375,7 @@ impl Socket {
     }
 
     /// This end's address.
-    pub(crate) fn local_addr(&self) -> Result<SocketAddr, Failure> {
+    pub fn local_addr(&self) -> Result<SocketAddr, Failure> {
         let phase = self.phase()?;
         let addr = match &*phase {
             Phase::Bound(bound) => Some(bound.local_addr()?),
@@ -390,7 +391,7 @@ impl Socket {
     }
 
     /// The peer's address.
-    pub(crate) fn peer_addr(&self) -> Result<SocketAddr, Failure> {
+    pub fn peer_addr(&self) -> Result<SocketAddr, Failure> {
         let _phase = self.phase()?;
         let Some(stream) = self.stream.get() else {
             return Err(not_connected());
@@ -399,12 +400,12 @@ impl Socket {
     }
 
     /// Bytes that a receive gets now.
-    pub(crate) fn recv_queue_len(&self) -> Result<usize, Failure> {
+    pub fn recv_queue_len(&self) -> Result<usize, Failure> {
         self.queue_len(SdpStream::recv_queue_len)
     }
 
     /// Bytes sent that the peer has not taken.
-    pub(crate) fn send_queue_len(&self) -> Result<usize, Failure> {
+    pub fn send_queue_len(&self) -> Result<usize, Failure> {
         self.queue_len(SdpStream::send_queue_len)
     }
 
@@ -422,7 +423,7 @@ impl Socket {
     }
 
     /// The descriptor to wait on.
-    pub(crate) fn readiness(&self) -> Result<&Readiness, Failure> {
+    pub fn readiness(&self) -> Result<&Readiness, Failure> {
         let _phase = self.phase()?;
         if let Some(readiness) = self.readiness.get() {
             return Ok(readiness);

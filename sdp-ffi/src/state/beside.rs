@@ -1,0 +1,121 @@
+//! Sockets that stand beside one of TCP: it holds the port, and takes over where the other side
+//! has no SDP.
+
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use libc::c_int;
+use sdp_socket::Readiness;
+
+use super::{Phase, Socket, connected, counters};
+use crate::errno::Failure;
+use crate::options::SdpStats;
+use crate::settings::{Name, OptionBytes};
+
+impl Socket {
+    /// Takes the local address that a TCP socket is bound to.
+    ///
+    /// # Errors
+    /// As bind(2); `EINVAL` if this socket has an address or that one has none.
+    pub fn adopt(&self, holder: BorrowedFd<'_>) -> Result<(), Failure> {
+        let mut phase = self.phase()?;
+        let Phase::Fresh = *phase else {
+            return Err(Failure::new(libc::EINVAL, "the socket has an address"));
+        };
+        *phase = Phase::Bound(self.builder().adopt(holder)?);
+        Ok(())
+    }
+
+    /// Connects, or gives up after `wait`. After a failure the socket is as new.
+    ///
+    /// # Errors
+    /// As connect(2); `ETIMEDOUT` after `wait`.
+    pub fn connect_within(&self, addr: SocketAddr, wait: Duration) -> Result<(), Failure> {
+        let connecting = {
+            let mut phase = self.phase()?;
+            let bound = match std::mem::replace(&mut *phase, Phase::Fresh) {
+                Phase::Bound(bound) => Some(bound),
+                Phase::Fresh => None,
+                other => {
+                    *phase = other;
+                    return Err(Failure::new(libc::EISCONN, "it is connected, or listens"));
+                }
+            };
+            let connecting = Arc::new(self.builder().start_connect(addr, bound)?);
+            *phase = Phase::Connecting(Arc::clone(&connecting));
+            connecting
+        };
+        let in_time = connecting.wait(Some(wait))?;
+        let mut phase = self.phase()?;
+        if !in_time && matches!(*phase, Phase::Connecting(_)) {
+            connecting.cancel();
+            *phase = Phase::Fresh;
+            let words = format!("no answer within {wait:?}");
+            return Err(Failure::new(libc::ETIMEDOUT, words));
+        }
+        connected(&mut phase)
+    }
+
+    /// Whether an accept would return at once.
+    ///
+    /// # Errors
+    /// `EINVAL` if it does not listen.
+    pub fn has_pending(&self) -> Result<bool, Failure> {
+        let Some(listener) = self.listener.get() else {
+            return Err(Failure::new(libc::EINVAL, "the socket does not listen"));
+        };
+        Ok(listener.has_pending()?)
+    }
+
+    /// The descriptor to wait on, if somebody has asked for it.
+    #[must_use]
+    pub fn made_readiness(&self) -> Option<&Readiness> {
+        self.readiness.get()
+    }
+
+    /// A new socket with the options of this one; `None` if a thread is changing them, which in a
+    /// forked child is one that is not there.
+    #[must_use]
+    pub fn like(&self) -> Option<Self> {
+        let settings = self.settings.try_lock().ok()?.clone();
+        Some(Self {
+            settings: Mutex::new(settings),
+            ..Self::new(self.domain, self.family, false)
+        })
+    }
+
+    /// Sets an option by its numbers.
+    ///
+    /// # Errors
+    /// As setsockopt(2); `ENOPROTOOPT` for one that there is not.
+    pub fn set_option_by_number(
+        &self,
+        level: c_int,
+        number: c_int,
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
+        self.set_option(Name::of(level, number)?, bytes)
+    }
+
+    /// Reads an option by its numbers.
+    ///
+    /// # Errors
+    /// As getsockopt(2); `ENOPROTOOPT` for one that there is not.
+    pub fn option_by_number(&self, level: c_int, number: c_int) -> Result<OptionBytes, Failure> {
+        self.option(Name::of(level, number)?)
+    }
+
+    /// How long a receive or an accept may wait.
+    #[must_use]
+    pub fn read_timeout(&self) -> Option<Duration> {
+        self.settings().read_timeout
+    }
+
+    /// What the connection has done, if there is one.
+    #[must_use]
+    pub fn stats(&self) -> Option<SdpStats> {
+        self.stream.get().map(counters)
+    }
+}
