@@ -1,0 +1,305 @@
+//! A socket of the program's: the kernel's descriptor, which it always keeps, and beside it the
+//! socket that speaks SDP.
+//!
+//! ```text
+//!   New ──connect──→ Connected            by SDP
+//!    │ └──listen───→ Listening            by both, or by SDP only
+//!    └─────────────→ Kernels              TCP has it; taken out of the table
+//! ```
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use libc::c_int;
+use sdp::SdpStats;
+use sdp::posix::{Failure, Family, Socket};
+use sdp_socket::Readiness;
+
+use crate::boundary::checked;
+use crate::epoll::Watches;
+use crate::log::{Level, say};
+use crate::real;
+use crate::report::{self, Reason};
+
+/// Where a socket is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// The kernel's descriptor answers every call, until it is connected or listens.
+    New,
+    Listening,
+    Connected,
+    /// TCP has it.
+    Kernels,
+}
+
+/// Who listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Listening {
+    /// Nobody.
+    No,
+    /// TCP, and SDP as soon as this process waits for a connection: one that only makes sockets
+    /// for its children never does.
+    Later(c_int),
+    /// TCP and SDP.
+    Both,
+    /// TCP; SDP was not to be had. The kernel's descriptor may be non-blocking all the same, for
+    /// another process that has it too.
+    Tcp,
+    /// SDP.
+    Sdp,
+}
+
+/// What to wait on in place of a descriptor.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// The descriptor itself.
+    Kernels,
+    /// What tells of SDP.
+    Sdp(Readiness),
+    /// Both.
+    Both(Readiness),
+}
+
+/// One socket, which several numbers may name.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) socket: Arc<Socket>,
+    pub(crate) family: Family,
+    /// Asked for as SDP's own address family: it never falls back.
+    pub(crate) by_name: bool,
+    phase: AtomicU8,
+    /// O_NONBLOCK, as the program sees it.
+    nonblocking: AtomicBool,
+    listening: Mutex<Listening>,
+    pub(crate) watches: Watches,
+    numbers: AtomicUsize,
+    /// Which queue an accept looks at first.
+    pub(crate) kernel_first: AtomicBool,
+    counted: AtomicBool,
+    /// Held by the call that connects.
+    pub(crate) connecting: Mutex<()>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values are replaced whole, so none is left halfway by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    /// A new socket.
+    pub(crate) fn new(socket: Socket, family: Family, by_name: bool, nonblocking: bool) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            family,
+            by_name,
+            phase: AtomicU8::new(Phase::New as u8),
+            nonblocking: AtomicBool::new(nonblocking),
+            listening: Mutex::new(Listening::No),
+            watches: Watches::default(),
+            numbers: AtomicUsize::new(0),
+            kernel_first: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            connecting: Mutex::default(),
+        }
+    }
+
+    /// A connection that was accepted.
+    pub(crate) fn accepted(socket: Socket, family: Family, nonblocking: bool) -> Self {
+        let entry = Self::new(socket, family, false, nonblocking);
+        entry.set_phase(Phase::Connected);
+        entry
+    }
+
+    /// What a forked child has of a socket of its parent's: a new one of the same kind, unless it
+    /// spoke SDP already, which stays with the parent.
+    pub(crate) fn inherited(&self) -> Option<Arc<Self>> {
+        let phase = self.phase();
+        if matches!(phase, Phase::Connected | Phase::Kernels) {
+            return None;
+        }
+        let listening = *self.listening.try_lock().ok()?;
+        let nonblocking = self.is_nonblocking();
+        let entry = Self::new(self.socket.like()?, self.family, self.by_name, nonblocking);
+        entry.socket.set_nonblocking(nonblocking).ok()?;
+        match listening {
+            Listening::No => {}
+            Listening::Later(_) => *lock(&entry.listening) = listening,
+            // The parent has the address for SDP.
+            Listening::Both | Listening::Tcp => *lock(&entry.listening) = Listening::Tcp,
+            Listening::Sdp => return None,
+        }
+        entry.set_phase(phase);
+        entry.watches.inherit(&self.watches);
+        entry.add_number();
+        Some(Arc::new(entry))
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::New,
+            1 => Phase::Listening,
+            2 => Phase::Connected,
+            _ => Phase::Kernels,
+        }
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    pub(crate) fn is_kernels(&self) -> bool {
+        self.phase() == Phase::Kernels
+    }
+
+    /// The socket, if it is connected by SDP.
+    pub(crate) fn connected(&self) -> Option<&Socket> {
+        (self.phase() == Phase::Connected).then_some(&*self.socket)
+    }
+
+    /// O_NONBLOCK.
+    pub(crate) fn is_nonblocking(&self) -> bool {
+        self.nonblocking.load(Ordering::Relaxed)
+    }
+
+    /// O_NONBLOCK. True: the kernel's descriptor is non-blocking whatever the program wants.
+    pub(crate) fn set_nonblocking(&self, on: bool) -> Result<bool, Failure> {
+        self.nonblocking.store(on, Ordering::Relaxed);
+        let listening = self.listening();
+        if listening != Listening::Both {
+            self.socket.set_nonblocking(on)?;
+        }
+        Ok(matches!(listening, Listening::Both | Listening::Tcp))
+    }
+
+    pub(crate) fn listening(&self) -> Listening {
+        *lock(&self.listening)
+    }
+
+    /// It listens now.
+    pub(crate) fn set_listening(&self, fd: c_int, listening: Listening) {
+        *lock(&self.listening) = listening;
+        self.set_phase(Phase::Listening);
+        if !self.watches.is_empty() {
+            self.watches.retarget(&self.target(fd));
+        }
+    }
+
+    /// It is connected by SDP now.
+    pub(crate) fn set_connected(&self, fd: c_int) {
+        self.set_phase(Phase::Connected);
+        report::connected();
+        if !self.watches.is_empty() {
+            self.watches.retarget(&self.target(fd));
+        }
+    }
+
+    /// TCP has it from here on.
+    pub(crate) fn leave(&self, fd: c_int, reason: Reason, words: impl FnOnce() -> String) {
+        self.set_phase(Phase::Kernels);
+        report::left_to_tcp(reason);
+        say(Level::Info, || {
+            format!("{fd}: TCP ({}): {}", reason.name(), words())
+        });
+        crate::table::remove(fd);
+    }
+
+    /// Has SDP listen beside TCP, if that has been left for later.
+    pub(crate) fn listen_now(&self, fd: c_int) -> Listening {
+        let mut listening = lock(&self.listening);
+        let Listening::Later(backlog) = *listening else {
+            return *listening;
+        };
+        *listening = match self.listen_beside(fd, backlog) {
+            Ok(()) => Listening::Both,
+            Err(failure) => {
+                report::left_to_tcp(Reason::of(failure.errno));
+                say(Level::Debug, || {
+                    format!("{fd}: only TCP listens: {}", failure.message)
+                });
+                Listening::Tcp
+            }
+        };
+        *listening
+    }
+
+    fn listen_beside(&self, fd: c_int, backlog: c_int) -> Result<(), Failure> {
+        self.socket.adopt(borrowed(fd))?;
+        self.socket.set_nonblocking(true)?;
+        self.socket.listen(backlog)?;
+        // An accept looks at two queues and must not hang in one.
+        let flags = status_flags(fd)?;
+        set_status_flags(fd, flags | libc::O_NONBLOCK)
+    }
+
+    /// What to wait on.
+    pub(crate) fn target(&self, fd: c_int) -> Target {
+        let readiness = |target: fn(Readiness) -> Target| match self.socket.readiness() {
+            Ok(readiness) => target(readiness.clone()),
+            Err(failure) => {
+                say(Level::Error, || {
+                    format!("{fd}: nothing to wait on: {}", failure.message)
+                });
+                Target::Kernels
+            }
+        };
+        match self.phase() {
+            Phase::New | Phase::Kernels => Target::Kernels,
+            Phase::Connected => readiness(Target::Sdp),
+            Phase::Listening => match self.listen_now(fd) {
+                Listening::Both => readiness(Target::Both),
+                Listening::Sdp => readiness(Target::Sdp),
+                _ => Target::Kernels,
+            },
+        }
+    }
+
+    pub(crate) fn add_number(&self) {
+        self.numbers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One number less; the last one closes.
+    pub(crate) fn drop_number(self: Arc<Self>) {
+        if self.numbers.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        self.watches.forget_all();
+        if let Some(stats) = self.last_stats() {
+            report::ended(&stats);
+        }
+        // A second one tells the socket that calls are in progress on it.
+        let in_call = Arc::strong_count(&self) > 1;
+        let kept = in_call.then(|| Arc::clone(&self.socket));
+        let socket = Arc::clone(&self.socket);
+        drop(self);
+        socket.close();
+        drop(kept);
+    }
+
+    /// What the connection has done, once.
+    pub(crate) fn last_stats(&self) -> Option<SdpStats> {
+        if self.phase() != Phase::Connected || self.counted.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        self.socket.stats()
+    }
+}
+
+/// A number that the program uses in this call.
+pub(crate) fn borrowed(fd: c_int) -> BorrowedFd<'static> {
+    // SAFETY: it is not -1, being in the table, and goes to system calls only, which check it.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// The kernel's flags of a descriptor.
+pub(crate) fn status_flags(fd: c_int) -> Result<c_int, Failure> {
+    // SAFETY: the command takes no argument.
+    checked(unsafe { real::fcntl(fd, libc::F_GETFL, 0) })
+}
+
+pub(crate) fn set_status_flags(fd: c_int, flags: c_int) -> Result<(), Failure> {
+    let flags = libc::c_ulong::try_from(flags).unwrap_or(0);
+    // SAFETY: the command takes an int.
+    checked(unsafe { real::fcntl(fd, libc::F_SETFL, flags) }).map(|_| ())
+}

@@ -1,0 +1,172 @@
+//! Programs that know nothing of the library, with it and without.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must fail; helpers are not seen as tests"
+)]
+
+#[path = "../../tests/common/mod.rs"]
+#[expect(dead_code, reason = "what only the tests of libsdp use")]
+mod common;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{is_there, skipped, start, succeeds};
+
+/// The library that was built with this test.
+fn library() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let library = test.parent().unwrap().join("libsdp_preload.so");
+    assert!(library.exists(), "{} is missing", library.display());
+    library
+}
+
+/// A folder for programs, rules and reports.
+struct Bench(tempfile::TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Compiles `tests/c/<name>.c` with every warning an error, or says why it cannot.
+    fn build(&self, name: &str) -> Option<PathBuf> {
+        if !is_there("cc") {
+            skipped(name, "no cc in PATH");
+            return None;
+        }
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/c/{name}.c"));
+        let program = self.path(name);
+        let mut command = Command::new("cc");
+        command.args(["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-pthread"]);
+        command.args(["-Wall", "-Wextra", "-Werror", "-D_FORTIFY_SOURCE=2"]);
+        succeeds(command.arg(source).arg("-o").arg(&program));
+        Some(program)
+    }
+
+    /// The command with the library, whose report goes to the file of that name. Nothing on a busy
+    /// machine is to be left to TCP for being late.
+    fn preloaded(&self, mut command: Command, report: &str) -> Command {
+        command.env("LD_PRELOAD", library());
+        command.env("SDP_PRELOAD_REPORT", self.path(report));
+        command.env("SDP_PRELOAD_WAIT", "20000");
+        command.env("LIBSDP_CONFIG_FILE", self.rules(""));
+        command
+    }
+
+    /// A file of rules.
+    fn rules(&self, text: &str) -> PathBuf {
+        let count = fs::read_dir(self.0.path()).unwrap().count();
+        let path = self.path(&format!("rules{count}"));
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The reports in a file, one for each process.
+    fn report(&self, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// The number in front of a word of a report.
+fn count(report: &str, word: &str) -> u64 {
+    let (before, _) = report.split_once(&format!(" {word}")).unwrap();
+    before.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// Every call in every phase has the result and the errno that TCP gives it.
+#[test]
+fn calls_are_those_of_tcp() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("conformance") else {
+        return;
+    };
+    let plain = start(Command::new(&program)).finish();
+    let ours = start(bench.preloaded(Command::new(&program), "report")).finish();
+    let differences: Vec<_> = plain
+        .lines()
+        .zip(ours.lines())
+        .filter(|(a, b)| a != b)
+        .collect();
+    assert_eq!(differences, []);
+    assert_eq!(plain.lines().count(), ours.lines().count());
+    let reports = bench.report("report");
+    let [child, own] = &reports[..] else {
+        panic!("{reports:?}");
+    };
+    assert_eq!(count(child, "connected"), 1, "{child}");
+    assert!(count(own, "connected") >= 9, "{own}");
+    assert_eq!(count(own, "accepted"), count(own, "connected") + 1, "{own}");
+}
+
+/// A rule keeps a socket with TCP, and one that wants SDP only gets nothing else.
+#[test]
+fn rules_decide() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("one_connect") else {
+        return;
+    };
+    let rows = [
+        // rules, whether the listener has been waited on, how it ends, what the report names
+        (
+            "",
+            true,
+            "connected",
+            "1 connected, 1 accepted; TCP: 0 accepted;",
+        ),
+        (
+            "use tcp client * *:*",
+            true,
+            "connected",
+            "0 connected, 0 accepted; TCP: 1 accepted, rule 1;",
+        ),
+        (
+            "use tcp server one_connect *:*",
+            true,
+            "connected",
+            "TCP: 0 accepted, rule 1, refused 1;",
+        ),
+        (
+            "use tcp server nobody *:*",
+            true,
+            "connected",
+            "1 connected, 1 accepted; TCP: 0 accepted;",
+        ),
+        (
+            "use sdp connect * 127.0.0.0/8:*",
+            true,
+            "connected",
+            "1 connected, 1 accepted; TCP: 0 accepted;",
+        ),
+        // A listener that nobody has waited on yet is TCP's.
+        (
+            "use sdp client * *:*",
+            false,
+            "ECONNREFUSED",
+            "TCP: 0 accepted;",
+        ),
+        ("", false, "connected", "TCP: 1 accepted, refused 1;"),
+        (
+            "use sdp server * *:*",
+            false,
+            "connected",
+            "1 connected, 1 accepted; TCP: 0 accepted;",
+        ),
+    ];
+    for (at, (rules, waits, end, reported)) in rows.into_iter().enumerate() {
+        let report = format!("report{at}");
+        let mut command = bench.preloaded(Command::new(&program), &report);
+        command.env("LIBSDP_CONFIG_FILE", bench.rules(rules));
+        command.arg(if waits { "waits" } else { "not yet" });
+        assert_eq!(start(command).finish(), format!("{end}\n"), "{rules}");
+        let reports = bench.report(&report);
+        assert!(reports[0].contains(reported), "{rules}: {reports:?}");
+    }
+}
