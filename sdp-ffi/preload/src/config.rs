@@ -97,11 +97,10 @@ fn rules() -> (Rules, Vec<String>) {
     (rules, said.collect())
 }
 
-/// The last part of the name of the program's file.
+/// The last part of the name by which the program was started.
 fn program() -> String {
-    let path = env::current_exe()
-        .ok()
-        .or_else(|| env::args_os().next().map(PathBuf::from));
+    let path = env::args_os().next().map(PathBuf::from);
+    let path = path.or_else(|| env::current_exe().ok());
     let name = path.as_deref().and_then(|path| path.file_name());
     name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
