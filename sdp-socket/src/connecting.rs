@@ -13,6 +13,7 @@ use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
 use crate::park::{Own, WaitWord};
+use crate::ready::{Level, Readiness, ReadyPair};
 use crate::stream::SdpStream;
 use crate::sync::lock;
 
@@ -31,6 +32,8 @@ pub(crate) struct Connecting {
     deadline: Instant,
     word: WaitWord,
     state: Mutex<State>,
+    /// The descriptor to wait on, once the program has asked for it.
+    ready: Mutex<Option<ReadyPair>>,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,7 @@ impl SdpConnecting {
             deadline: context.now() + time_max,
             word: WaitWord::default(),
             state: Mutex::new(State::Resolving),
+            ready: Mutex::default(),
         });
         context.add_connecting(token, &connecting);
         // From here on the drop of this value cleans up.
@@ -95,6 +99,15 @@ impl SdpConnecting {
         }
     }
 
+    /// A descriptor for poll, select and epoll: OUT when it is known how the connect ends, with ERR
+    /// if it has failed. For the stream there is another one.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.connecting.get()?.readiness()
+    }
+
     /// The address it connects from, once known.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
@@ -105,7 +118,7 @@ impl SdpConnecting {
     pub fn cancel(&self) {
         if let Ok(connecting) = self.connecting.get() {
             connecting.give_up();
-            connecting.word.signal();
+            connecting.over();
         }
     }
 }
@@ -177,7 +190,45 @@ impl Connecting {
             State::Handshake(conn) => discard(&conn),
             _ => self.id.disconnect(),
         }
+        self.over();
+    }
+
+    /// It is known how the connect ends: whoever waits is told.
+    fn over(&self) {
         self.word.signal();
+        self.show_ready();
+    }
+
+    /// Brings the program's descriptor, if it has one, in line with the state.
+    fn show_ready(&self) {
+        let mut ready = lock(&self.ready);
+        // The state is looked at under the descriptor's lock: the last to look is right.
+        let failed = match &*lock(&self.state) {
+            State::Resolving | State::Handshake(_) => None,
+            State::Done(result) => Some(result.is_err()),
+            State::Taken => Some(false),
+        };
+        let level = Level {
+            full: failed.is_none(),
+            roomy: failed.is_some(),
+            ended: failed.filter(|failed| *failed),
+            ..Level::default()
+        };
+        if let Some(Err(error)) = ready.as_mut().map(|ready| ready.show(level)) {
+            tracing::error!("the readiness descriptor of a connect: {error}");
+        }
+    }
+
+    fn readiness(&self) -> io::Result<Readiness> {
+        let made = {
+            let mut ready = lock(&self.ready);
+            match &*ready {
+                Some(ready) => return Ok(ready.descriptor()),
+                None => ready.insert(ReadyPair::new()?).descriptor(),
+            }
+        };
+        self.show_ready();
+        Ok(made)
     }
 
     /// There is a result, or somebody has taken it.
@@ -209,7 +260,7 @@ impl Connecting {
         if let Some(Ok(conn)) = unwanted {
             discard(&conn);
         }
-        self.word.signal();
+        self.over();
     }
 
     /// The caller does not wait any more: whatever comes of it is closed.

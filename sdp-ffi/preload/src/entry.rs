@@ -2,13 +2,13 @@
 //! socket that speaks SDP.
 //!
 //! ```text
-//!   New ──connect──→ Connected            by SDP
-//!    │ └──listen───→ Listening            by both, or by SDP only
-//!    └─────────────→ Kernels              TCP has it; taken out of the table
+//!   New ──connect──→ (Connecting ──→) Connected     by SDP
+//!    │ └──listen───→ Listening                        by both, or by SDP only
+//!    └─────────────→ Kernels                          TCP has it; taken out of the table
 //! ```
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use libc::c_int;
@@ -29,6 +29,8 @@ pub(crate) enum Phase {
     /// The kernel's descriptor answers every call, until it is connected or listens.
     New,
     Listening,
+    /// By SDP only, on a socket that does not wait.
+    Connecting,
     Connected,
     /// TCP has it.
     Kernels,
@@ -78,6 +80,10 @@ pub(crate) struct Entry {
     /// Which queue an accept looks at first.
     pub(crate) kernel_first: AtomicBool,
     counted: AtomicBool,
+    /// Bytes that sends have taken.
+    sent: AtomicU64,
+    /// Tells of the end of a connect that goes on.
+    connect_end: Mutex<Option<Readiness>>,
     /// Held by the call that connects.
     pub(crate) connecting: Mutex<()>,
 }
@@ -101,6 +107,8 @@ impl Entry {
             numbers: AtomicUsize::new(0),
             kernel_first: AtomicBool::new(false),
             counted: AtomicBool::new(false),
+            sent: AtomicU64::new(0),
+            connect_end: Mutex::default(),
             connecting: Mutex::default(),
         }
     }
@@ -116,7 +124,7 @@ impl Entry {
     /// spoke SDP already, which stays with the parent.
     pub(crate) fn inherited(&self) -> Option<Arc<Self>> {
         let phase = self.phase();
-        if matches!(phase, Phase::Connected | Phase::Kernels) {
+        if !matches!(phase, Phase::New | Phase::Listening) {
             return None;
         }
         let listening = *self.listening.try_lock().ok()?;
@@ -140,7 +148,8 @@ impl Entry {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::New,
             1 => Phase::Listening,
-            2 => Phase::Connected,
+            2 => Phase::Connecting,
+            3 => Phase::Connected,
             _ => Phase::Kernels,
         }
     }
@@ -153,9 +162,40 @@ impl Entry {
         self.phase() == Phase::Kernels
     }
 
-    /// The socket, if it is connected by SDP.
+    /// The socket, if it is connected by SDP, or connecting, in which case it has its own to say.
     pub(crate) fn connected(&self) -> Option<&Socket> {
-        (self.phase() == Phase::Connected).then_some(&*self.socket)
+        let is_sdps = matches!(self.phase(), Phase::Connected | Phase::Connecting);
+        is_sdps.then_some(&*self.socket)
+    }
+
+    /// A connect goes on, and nobody waits in it: `end` tells when it is over.
+    pub(crate) fn set_connecting(&self, fd: c_int, end: Readiness) {
+        *lock(&self.connect_end) = Some(end);
+        self.set_phase(Phase::Connecting);
+        self.retarget(fd);
+    }
+
+    /// Sees whether a connect that went on has ended.
+    pub(crate) fn settle(&self, fd: c_int) {
+        if self.phase() != Phase::Connecting || self.socket.is_connecting() {
+            return;
+        }
+        let _one_at_a_time = lock(&self.connecting);
+        if self.phase() != Phase::Connecting {
+            return;
+        }
+        if self.socket.is_connected() {
+            self.set_connected(fd);
+        } else if !self.socket.is_connecting() {
+            self.set_phase(Phase::New);
+            self.retarget(fd);
+        }
+    }
+
+    fn retarget(&self, fd: c_int) {
+        if !self.watches.is_empty() {
+            self.watches.retarget(&self.target(fd));
+        }
     }
 
     /// O_NONBLOCK.
@@ -181,18 +221,14 @@ impl Entry {
     pub(crate) fn set_listening(&self, fd: c_int, listening: Listening) {
         *lock(&self.listening) = listening;
         self.set_phase(Phase::Listening);
-        if !self.watches.is_empty() {
-            self.watches.retarget(&self.target(fd));
-        }
+        self.retarget(fd);
     }
 
     /// It is connected by SDP now.
     pub(crate) fn set_connected(&self, fd: c_int) {
         self.set_phase(Phase::Connected);
         report::connected();
-        if !self.watches.is_empty() {
-            self.watches.retarget(&self.target(fd));
-        }
+        self.retarget(fd);
     }
 
     /// TCP has it from here on.
@@ -246,6 +282,10 @@ impl Entry {
         };
         match self.phase() {
             Phase::New | Phase::Kernels => Target::Kernels,
+            Phase::Connecting => {
+                let end = lock(&self.connect_end).clone();
+                end.map_or(Target::Kernels, Target::Sdp)
+            }
             Phase::Connected => readiness(Target::Sdp),
             Phase::Listening => match self.listen_now(fd) {
                 Listening::Both => readiness(Target::Both),
@@ -282,7 +322,20 @@ impl Entry {
         if self.phase() != Phase::Connected || self.counted.swap(true, Ordering::Relaxed) {
             return None;
         }
-        self.socket.stats()
+        let stats = self.socket.stats()?;
+        // What has been taken and not left yet leaves as a copy.
+        let uncopied = stats.tx_bytes_inline + stats.tx_bytes_zcopy;
+        let copied = self.sent.load(Ordering::Relaxed).saturating_sub(uncopied);
+        Some(SdpStats {
+            tx_bytes_bcopy: copied.max(stats.tx_bytes_bcopy),
+            ..stats
+        })
+    }
+
+    /// A send has taken as many bytes.
+    pub(crate) fn count_sent(&self, len: usize) {
+        let len = u64::try_from(len).unwrap_or(0);
+        self.sent.fetch_add(len, Ordering::Relaxed);
     }
 }
 

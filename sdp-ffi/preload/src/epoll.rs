@@ -116,21 +116,15 @@ impl Watches {
 
     /// The socket is connected, or listens: what tells of it is another descriptor now.
     pub(crate) fn retarget(&self, target: &Target) {
-        if matches!(target, Target::Kernels) {
-            return;
-        }
         lock(&self.0).retain_mut(|watch| {
+            if watch.is_right(target) {
+                return true;
+            }
             // A set that has been closed since needs nothing more.
-            if watch.kernels && kernel(watch.epoll, EPOLL_CTL_DEL, watch.fd, NO_EVENT).is_err() {
-                return false;
-            }
-            match Watch::add(watch.epoll, watch.fd, watch.event, target) {
-                Ok(moved) => {
-                    *watch = moved;
-                    true
-                }
-                Err(_) => false,
-            }
+            let moved = watch
+                .delete()
+                .and_then(|()| Watch::add(watch.epoll, watch.fd, watch.event, target));
+            moved.map(|moved| *watch = moved).is_ok()
         });
     }
 
@@ -176,6 +170,11 @@ impl Watch {
         })
     }
 
+    /// Whether the kernel's descriptor alone is registered, and is to be.
+    fn is_right(&self, target: &Target) -> bool {
+        matches!(target, Target::Kernels) && self.kernels && self.beside.is_none()
+    }
+
     fn add_again(&mut self, event: epoll_event) -> Result<(), Failure> {
         if self.kernels {
             kernel(self.epoll, EPOLL_CTL_ADD, self.fd, event)?;
@@ -189,7 +188,7 @@ impl Watch {
 
     fn modify(&mut self, event: epoll_event, target: &Target) -> Result<(), Failure> {
         if matches!(target, Target::Both(_)) && is_oneshot(event) != is_oneshot(self.event) {
-            self.delete_all()?;
+            self.delete()?;
             *self = Self::add(self.epoll, self.fd, event, target)?;
             return Ok(());
         }
@@ -203,11 +202,7 @@ impl Watch {
         Ok(())
     }
 
-    fn delete(self) -> Result<(), Failure> {
-        self.delete_all()
-    }
-
-    fn delete_all(&self) -> Result<(), Failure> {
+    fn delete(&self) -> Result<(), Failure> {
         let own = match self.kernels {
             true => kernel(self.epoll, EPOLL_CTL_DEL, self.fd, NO_EVENT),
             false => Ok(()),

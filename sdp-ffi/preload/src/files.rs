@@ -50,9 +50,9 @@ unsafe fn send_file(
     offset: *mut off_t,
     len: size_t,
 ) -> Outcome<ssize_t> {
-    let Some(socket) = entry.connected() else {
+    if entry.connected().is_none() {
         return Ok(None);
-    };
+    }
     if from < 0 {
         return Err(Failure::new(libc::EBADF, "no file"));
     }
@@ -77,7 +77,7 @@ unsafe fn send_file(
             Ok(read) => read,
             Err(failure) => break Err(failure),
         };
-        match sent(socket, &[IoSlice::new(&piece[..read])], 0) {
+        match sent(entry, &[IoSlice::new(&piece[..read])], 0) {
             Ok(Some(sent)) => {
                 let sent = usize::try_from(sent).unwrap_or(0);
                 done += sent;

@@ -63,10 +63,12 @@ interpose! {
     }
 
     wait fn writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t |entry| {
-        let Some(socket) = entry.connected() else { return Ok(None) };
+        if entry.connected().is_none() {
+            return Ok(None);
+        }
         // SAFETY: our caller's promise.
         let pieces = unsafe { send_pieces(pieces, count) }?;
-        sent(socket, &pieces, 0)
+        sent(entry, &pieces, 0)
     }
 
     fn sockatmark(fd: c_int) -> c_int |entry| {
@@ -178,16 +180,17 @@ unsafe fn transmit(
     len: size_t,
     flags: c_int,
 ) -> Outcome<ssize_t> {
-    let Some(socket) = entry.connected() else {
+    if entry.connected().is_none() {
         return Ok(None);
-    };
+    }
     // SAFETY: the caller's promise.
     let from = unsafe { bytes(from, len) }?;
-    sent(socket, &[IoSlice::new(from)], flags)
+    sent(entry, &[IoSlice::new(from)], flags)
 }
 
 /// Sends as sendmsg(2) does, flags and SIGPIPE and all.
-pub(crate) fn sent(socket: &Socket, from: &[IoSlice<'_>], flags: c_int) -> Outcome<ssize_t> {
+pub(crate) fn sent(entry: &Entry, from: &[IoSlice<'_>], flags: c_int) -> Outcome<ssize_t> {
+    let socket = &entry.socket;
     let how = SendFlags {
         nonblocking: flags & libc::MSG_DONTWAIT != 0,
     };
@@ -212,7 +215,11 @@ pub(crate) fn sent(socket: &Socket, from: &[IoSlice<'_>], flags: c_int) -> Outco
             let _ = unsafe { libc::raise(libc::SIGPIPE) };
             Err(failure)
         }
-        result => result.map(|len| Some(count(len))),
+        Ok(len) => {
+            entry.count_sent(len);
+            Ok(Some(count(len)))
+        }
+        Err(failure) => Err(failure),
     }
 }
 

@@ -105,9 +105,9 @@ unsafe fn each(
 /// # Safety
 /// As sendmsg(2).
 unsafe fn send_one(entry: &Entry, message: *const msghdr, flags: c_int) -> Outcome<ssize_t> {
-    let Some(socket) = entry.connected() else {
+    if entry.connected().is_none() {
         return Ok(None);
-    };
+    }
     // SAFETY: the caller's promise.
     let header = unsafe { header_of(message) }?;
     if header.msg_controllen > 0 && !header.msg_control.is_null() {
@@ -118,7 +118,7 @@ unsafe fn send_one(entry: &Entry, message: *const msghdr, flags: c_int) -> Outco
     }
     // SAFETY: the caller's promise.
     let pieces = unsafe { send_pieces(header.msg_iov, pieces_of(&header)?) }?;
-    sent(socket, &pieces, flags)
+    sent(entry, &pieces, flags)
 }
 
 /// # Safety

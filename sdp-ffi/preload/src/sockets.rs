@@ -59,7 +59,7 @@ interpose! {
 
     /// The kernel holds the port; an address of SDP's own family is one of TCP's to it.
     fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int |entry| {
-        if entry.phase() == Phase::Connected {
+        if entry.connected().is_some() {
             return Err(Failure::new(libc::EINVAL, "the socket is connected"));
         }
         if !entry.by_name {
@@ -111,7 +111,7 @@ interpose! {
             _ => return Ok(None),
         };
         match (entry.phase(), entry.listening()) {
-            (Phase::Connected, _) | (_, Listening::Sdp) => {
+            (Phase::Connected | Phase::Connecting, _) | (_, Listening::Sdp) => {
                 entry.socket.shutdown(direction).map(|()| Some(0))
             }
             (Phase::Listening, Listening::Both) => {
@@ -154,7 +154,7 @@ fn choose(entry: &Entry, role: Role, addr: SocketAddr) -> Choice {
 
 fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
     match (entry.phase(), entry.listening()) {
-        (Phase::Connected, _) => {
+        (Phase::Connected | Phase::Connecting, _) => {
             return Err(Failure::new(libc::EINVAL, "the socket is connected"));
         }
         (Phase::Listening, Listening::Sdp) => {
@@ -195,9 +195,13 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
 }
 
 fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
-    let _one_at_a_time = lock(&entry.connecting);
+    let one_at_a_time = lock(&entry.connecting);
     match entry.phase() {
-        Phase::Connected => return Err(Failure::new(libc::EISCONN, "it is connected")),
+        // The first call that finds it connected says so.
+        Phase::Connecting | Phase::Connected => {
+            drop(one_at_a_time);
+            return entry.socket.connect(addr).map(|()| Some(0));
+        }
         Phase::Listening => return Err(Failure::new(libc::EISCONN, "it listens")),
         Phase::Kernels => return Ok(None),
         Phase::New => {}
@@ -212,7 +216,7 @@ fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
             entry.socket.adopt(borrowed(fd))?;
         }
         if choice == Choice::Sdp {
-            return entry.socket.connect(addr);
+            return connect_by_sdp(entry, fd, addr);
         }
         let wait = config().wait.unwrap_or_else(|| wait_towards(addr.ip()));
         entry.socket.connect_within(addr, wait)
@@ -229,6 +233,21 @@ fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
             entry.leave(fd, reason, || failure.at(addr).message.into_owned());
             Ok(None)
         }
+    }
+}
+
+/// Connects, or leaves that under way.
+fn connect_by_sdp(entry: &Entry, fd: c_int, addr: SocketAddr) -> Result<(), Failure> {
+    match entry.socket.connect(addr) {
+        Err(failure) if failure.errno == libc::EINPROGRESS => match entry.socket.under_way()? {
+            Some(end) => {
+                entry.set_connecting(fd, end);
+                Err(failure)
+            }
+            // It has ended meanwhile, and this call may as well say how.
+            None => entry.socket.connect(addr),
+        },
+        other => other,
     }
 }
 

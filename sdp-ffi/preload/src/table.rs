@@ -87,6 +87,7 @@ pub(crate) fn holds(fd: c_int) -> bool {
 /// What a number is, if it is ours.
 pub(crate) fn get(fd: c_int) -> Option<Arc<Entry>> {
     let entry = slot(fd)?.entry()?;
+    entry.settle(fd);
     if entry.is_kernels() {
         // Another number of the socket has found out.
         remove(fd);

@@ -170,3 +170,69 @@ fn rules_decide() {
         assert!(reports[0].contains(reported), "{rules}: {reports:?}");
     }
 }
+
+/// What only a program with the library can see: children, waiting, both protocols at once.
+#[test]
+fn cases_hold() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("cases") else {
+        return;
+    };
+    let both = "";
+    let sdp = "use sdp server * *:*\nuse sdp client * *:*";
+    let rows = [
+        ("nonblocking", sdp),
+        ("families", both),
+        ("fork_of_new_ones", both),
+        ("fork_of_connected_ones", both),
+        ("vfork_and_spawn", both),
+        ("past_the_library", both),
+        ("both_queues", both),
+        ("waiting", both),
+        ("options", both),
+    ];
+    for (case, rules) in rows {
+        let mut command = bench.preloaded(Command::new(&program), case);
+        command.env("LIBSDP_CONFIG_FILE", bench.rules(rules));
+        command.arg(case);
+        let said = start(command).finish();
+        assert!(said.ends_with(&format!("{case} holds\n")), "{said}");
+        let reports = bench.report(case);
+        let connected: u64 = reports
+            .iter()
+            .map(|report| count(report, "connected"))
+            .sum();
+        assert!(connected > 0, "{case}: {reports:?}");
+    }
+    // The parent accepted one, and the child by a listener that had not spoken SDP.
+    let children = bench.report("fork_of_new_ones");
+    for report in &children {
+        assert!(
+            report.contains("1 connected, 1 accepted; TCP: 0"),
+            "{children:?}"
+        );
+    }
+    let children = bench.report("fork_of_connected_ones");
+    let child = "0 connected, 0 accepted; TCP: 1 accepted;";
+    assert!(children[0].contains(child), "{children:?}");
+}
+
+/// Python's servers, by select, poll, epoll and threads.
+#[test]
+fn servers_of_python() {
+    if !is_there("python3") {
+        return skipped("servers_of_python", "no python3 in PATH");
+    }
+    let bench = Bench::new();
+    let mut command = bench.preloaded(Command::new("python3"), "report");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers.py"));
+    assert_eq!(start(command).finish(), "served\n");
+    let reports = bench.report("report");
+    // asyncio's 21 at least, whose listeners are waited on before anybody connects.
+    assert!(count(&reports[0], "connected") >= 21, "{reports:?}");
+    let sent: u64 = reports[0]
+        .split("sent: ")
+        .nth(1)
+        .map_or(0, |rest| rest.split(' ').next().unwrap().parse().unwrap());
+    assert!(sent >= 41 * 300_000, "{reports:?}");
+}

@@ -58,6 +58,30 @@ impl Socket {
         connected(&mut phase)
     }
 
+    /// Whether a connect is under way, and what tells of its end.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn under_way(&self) -> Result<Option<Readiness>, Failure> {
+        match &*self.phase()? {
+            Phase::Connecting(connecting) => Ok(Some(connecting.readiness()?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether it is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.phase().is_ok() && self.stream.get().is_some()
+    }
+
+    /// Whether a connect is under way, or has failed and nobody has been told.
+    #[must_use]
+    pub fn is_connecting(&self) -> bool {
+        let phase = self.phase();
+        phase.is_ok_and(|phase| matches!(*phase, Phase::Connecting(_) | Phase::Failed(_)))
+    }
+
     /// Whether an accept would return at once.
     ///
     /// # Errors
