@@ -8,6 +8,7 @@
 #[expect(dead_code, reason = "what only the tests of libsdp use")]
 mod common;
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -235,4 +236,37 @@ fn servers_of_python() {
         .nth(1)
         .map_or(0, |rest| rest.split(' ').next().unwrap().parse().unwrap());
     assert!(sent >= 41 * 300_000, "{reports:?}");
+}
+
+/// The functions that the manual names in its table.
+fn documented() -> BTreeSet<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../man/libsdp-preload.7");
+    let page = fs::read_to_string(page).unwrap();
+    let table = page.split(".Sh FUNCTIONS").nth(1).unwrap();
+    let table = table.split(".Sh ENVIRONMENT").next().unwrap();
+    let words: Vec<&str> = table.split_whitespace().collect();
+    let named = words
+        .windows(2)
+        .filter(|pair| matches!(pair[0], "Fn" | ".Fn"));
+    named.map(|pair| pair[1].to_owned()).collect()
+}
+
+/// What the manual says is interposed is, and nothing else, the functions of libsdp least of all.
+#[test]
+fn only_what_the_manual_names_is_exported() {
+    if !is_there("nm") {
+        return skipped("only_what_the_manual_names_is_exported", "no nm in PATH");
+    }
+    let listed = succeeds(
+        Command::new("nm")
+            .args(["-D", "--defined-only"])
+            .arg(library()),
+    );
+    let exported: BTreeSet<String> = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .map(str::to_owned)
+        .collect();
+    assert!(exported.len() > 40, "{exported:?}");
+    assert_eq!(exported, documented());
 }
