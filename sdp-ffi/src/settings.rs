@@ -8,7 +8,9 @@ use sdp_socket::{Builder, SdpStream, ZcopyThreshold};
 use smallvec::SmallVec;
 
 use crate::errno::Failure;
-use crate::options::{SDP_STATS, SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP, SdpStats};
+use crate::kept::{Kept, Values, within};
+use crate::options::{SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP};
+use crate::stats::SDP_STATS;
 
 /// The bytes of an option: one of the structures below.
 pub(crate) type OptionBytes = SmallVec<[u8; 16]>;
@@ -26,6 +28,7 @@ pub(crate) enum Name {
     ReusePort,
     Type,
     Domain,
+    Protocol,
     AcceptConn,
     RecvLowWater,
     SendLowWater,
@@ -36,15 +39,23 @@ pub(crate) enum Name {
     KeepInterval,
     KeepCount,
     UserTimeout,
+    MaxSegment,
+    Info,
+    Congestion,
     OnlyV6,
     Threshold,
     Stats,
+    /// It changes nothing.
+    Kept(Kept),
 }
 
 /// Level, number, option.
-const NAMES: [(c_int, c_int, Name); 24] = [
+const NAMES: [(c_int, c_int, Name); 30] = [
     (libc::SOL_SOCKET, libc::SO_SNDBUF, Name::SendBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, Name::RecvBuffer),
+    // There is no limit of the system's to exceed.
+    (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, Name::SendBuffer),
+    (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, Name::RecvBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, Name::ReadTimeout),
     (libc::SOL_SOCKET, libc::SO_SNDTIMEO, Name::WriteTimeout),
     (libc::SOL_SOCKET, libc::SO_LINGER, Name::Linger),
@@ -53,6 +64,7 @@ const NAMES: [(c_int, c_int, Name); 24] = [
     (libc::SOL_SOCKET, libc::SO_REUSEPORT, Name::ReusePort),
     (libc::SOL_SOCKET, libc::SO_TYPE, Name::Type),
     (libc::SOL_SOCKET, libc::SO_DOMAIN, Name::Domain),
+    (libc::SOL_SOCKET, libc::SO_PROTOCOL, Name::Protocol),
     (libc::SOL_SOCKET, libc::SO_ACCEPTCONN, Name::AcceptConn),
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, Name::RecvLowWater),
     (libc::SOL_SOCKET, libc::SO_SNDLOWAT, Name::SendLowWater),
@@ -63,6 +75,9 @@ const NAMES: [(c_int, c_int, Name); 24] = [
     (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, Name::KeepInterval),
     (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, Name::KeepCount),
     (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, Name::UserTimeout),
+    (libc::IPPROTO_TCP, libc::TCP_MAXSEG, Name::MaxSegment),
+    (libc::IPPROTO_TCP, libc::TCP_INFO, Name::Info),
+    (libc::IPPROTO_TCP, libc::TCP_CONGESTION, Name::Congestion),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, Name::OnlyV6),
     (SOL_SDP, SDP_ZCOPY_THRESH, Name::Threshold),
     (SOL_SDP, SDP_STATS, Name::Stats),
@@ -75,10 +90,20 @@ impl Name {
     /// `ENOPROTOOPT` for an option there is not.
     pub(crate) fn of(level: c_int, number: c_int) -> Result<Self, Failure> {
         let found = NAMES.iter().find(|row| (row.0, row.1) == (level, number));
-        found.map(|row| row.2).ok_or_else(|| {
+        let kept = || Kept::of(level, number).map(Self::Kept);
+        found.map(|row| row.2).or_else(kept).ok_or_else(|| {
             let words = format!("no option {number} at level {level}");
             Failure::new(libc::ENOPROTOOPT, words)
         })
+    }
+
+    /// One of those that sockets of IPv4 have not.
+    pub(crate) fn is_v6(self) -> bool {
+        match self {
+            Self::OnlyV6 => true,
+            Self::Kept(kept) => kept.is_v6(),
+            _ => false,
+        }
     }
 }
 
@@ -106,6 +131,15 @@ impl Default for Keepalive {
 /// Linux's limits of the times in seconds and of the count.
 const KEEP_TIME_MAX: c_int = 32_767;
 const KEEP_COUNT_MAX: c_int = 127;
+/// Linux's limits of TCP_MAXSEG.
+const SEGMENT_MIN: c_int = 88;
+const SEGMENT_MAX: c_int = 32_767;
+/// What TCP_MAXSEG says before a connection.
+const SEGMENT_START: c_int = 536;
+/// What it says of one: the most that one message carries.
+pub(crate) const MESSAGE_MAX: c_int = 32 * 1024 - 16;
+/// What TCP_CONGESTION says. Its length there is that of Linux.
+const CONGESTION: &[u8; 16] = b"sdp\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Options that a program may set at any time.
 #[derive(Clone, Debug, Default)]
@@ -125,6 +159,9 @@ pub(crate) struct Settings {
     reuse_addr: bool,
     reuse_port: bool,
     threshold: ZcopyThreshold,
+    /// Zero: none was asked for.
+    max_segment: c_int,
+    kept: Values,
 }
 
 impl Settings {
@@ -194,11 +231,22 @@ impl Settings {
             Name::ReuseAddr => self.reuse_addr = int(bytes)? != 0,
             Name::ReusePort => self.reuse_port = int(bytes)? != 0,
             Name::Threshold => self.threshold = threshold(int(bytes)?)?,
+            Name::MaxSegment => {
+                let value = int(bytes)?;
+                self.max_segment = match value {
+                    0 => 0,
+                    _ => within(value, SEGMENT_MIN, SEGMENT_MAX)?,
+                };
+            }
+            Name::Congestion => congestion(bytes)?,
+            Name::Kept(kept) => self.kept.set(kept, kept_value(kept, bytes)?)?,
             Name::Error
             | Name::Type
             | Name::Domain
+            | Name::Protocol
             | Name::AcceptConn
             | Name::SendLowWater
+            | Name::Info
             | Name::Stats => {
                 let words = format!("{name:?} can only be read");
                 return Err(Failure::new(libc::ENOPROTOOPT, words));
@@ -237,9 +285,18 @@ impl Settings {
                 ZcopyThreshold::Off => 0,
                 ZcopyThreshold::Bytes(len) => saturating(len),
             }),
-            Name::Error | Name::Type | Name::Domain | Name::AcceptConn | Name::Stats => {
-                return None;
-            }
+            // Of a connection it is the connection's.
+            Name::MaxSegment if self.max_segment != 0 => int_bytes(self.max_segment),
+            Name::MaxSegment => int_bytes(SEGMENT_START),
+            Name::Congestion => OptionBytes::from_slice(CONGESTION),
+            Name::Kept(kept) => int_bytes(self.kept.get(kept)),
+            Name::Error
+            | Name::Type
+            | Name::Domain
+            | Name::Protocol
+            | Name::AcceptConn
+            | Name::Info
+            | Name::Stats => return None,
         })
     }
 }
@@ -256,14 +313,6 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Failure> {
     })
 }
 
-fn within(value: c_int, min: c_int, max: c_int) -> Result<c_int, Failure> {
-    if (min..=max).contains(&value) {
-        return Ok(value);
-    }
-    let words = format!("a value of {value}, which is not from {min} to {max}");
-    Err(Failure::new(libc::EINVAL, words))
-}
-
 fn int(bytes: &[u8]) -> Result<c_int, Failure> {
     field(bytes, 0).map(c_int::from_ne_bytes)
 }
@@ -272,30 +321,26 @@ pub(crate) fn int_bytes(value: c_int) -> OptionBytes {
     OptionBytes::from_slice(&value.to_ne_bytes())
 }
 
-/// The bytes of `struct sdp_stats`.
-pub(crate) fn stats_bytes(stats: &SdpStats) -> OptionBytes {
-    let SdpStats {
-        tx_bytes_bcopy,
-        tx_bytes_inline,
-        tx_bytes_zcopy,
-        rx_bytes_bcopy,
-        rx_bytes_inline,
-        rx_bytes_zcopy,
-        rx_bytes_read_ahead,
-    } = *stats;
-    let fields = [
-        tx_bytes_bcopy,
-        tx_bytes_inline,
-        tx_bytes_zcopy,
-        rx_bytes_bcopy,
-        rx_bytes_inline,
-        rx_bytes_zcopy,
-        rx_bytes_read_ahead,
-    ];
-    fields
-        .iter()
-        .flat_map(|field| field.to_ne_bytes())
-        .collect()
+/// Only one there is.
+fn congestion(bytes: &[u8]) -> Result<(), Failure> {
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    let ours = CONGESTION.split(|byte| *byte == 0).next();
+    if bytes.is_empty() {
+        return Err(Failure::new(libc::EINVAL, "a name of no bytes"));
+    }
+    if Some(name) == ours {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    let words = format!("no congestion control {name:?}: there is none but credits, sdp");
+    Err(Failure::new(libc::ENOENT, words))
+}
+
+fn kept_value(kept: Kept, bytes: &[u8]) -> Result<c_int, Failure> {
+    match bytes {
+        [byte, ..] if kept.takes_a_byte() && bytes.len() < size_of::<c_int>() => Ok((*byte).into()),
+        _ => int(bytes),
+    }
 }
 
 /// As Linux: a negative size is a huge one, and the library brings it into its range.
@@ -407,19 +452,36 @@ mod tests {
         }
     }
 
-    /// The counters are written as the structure has them, without gaps.
+    /// What is only read back is read back; what names an algorithm of TCP's is refused.
     #[test]
-    fn counters_are_the_structure() {
-        let stats = SdpStats {
-            tx_bytes_bcopy: 1,
-            rx_bytes_read_ahead: 7,
-            ..SdpStats::default()
-        };
-        let bytes = stats_bytes(&stats);
-        assert_eq!(bytes.len(), size_of::<SdpStats>());
-        assert_eq!(bytes[..8], 1_u64.to_ne_bytes());
-        let last = std::mem::offset_of!(SdpStats, rx_bytes_read_ahead);
-        assert_eq!(bytes[last..], 7_u64.to_ne_bytes());
+    fn options_of_tcp_s_own() {
+        let cork = Name::of(libc::IPPROTO_TCP, libc::TCP_CORK).unwrap();
+        assert_eq!(set_then_get(cork, &int_bytes(3)), int_bytes(1));
+        let tos = Name::of(libc::IPPROTO_IP, libc::IP_TOS).unwrap();
+        assert_eq!(set_then_get(tos, &[0x20]), int_bytes(0x20));
+        assert_eq!(
+            set_then_get(Name::MaxSegment, &int_bytes(1000)),
+            int_bytes(1000)
+        );
+        assert_eq!(
+            set_then_get(Name::MaxSegment, &int_bytes(0)),
+            int_bytes(536)
+        );
+        assert_eq!(set_then_get(Name::Congestion, b"sdp")[..], CONGESTION[..]);
+        let mut settings = Settings::default();
+        let rows: [(Name, &[u8], c_int); 4] = [
+            (Name::Congestion, b"cubic", libc::ENOENT),
+            (Name::Congestion, b"", libc::EINVAL),
+            (Name::MaxSegment, &int_bytes(87), libc::EINVAL),
+            (Name::Info, &int_bytes(1), libc::ENOPROTOOPT),
+        ];
+        for (name, bytes, errno) in rows {
+            assert_eq!(
+                settings.set(name, bytes).unwrap_err().errno,
+                errno,
+                "{name:?}"
+            );
+        }
     }
 
     /// Zero seconds mean no limit, as on every socket.

@@ -2,19 +2,20 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use libc::c_int;
 use sdp_socket::{
     Builder, Readiness, RecvFlags, SdpBound, SdpConnecting, SdpListener, SdpStream, SendFlags,
+    Stats,
 };
 
 use crate::address::Family;
 use crate::errno::Failure;
-use crate::options::SdpStats;
-use crate::settings::{Name, OptionBytes, Settings, int_bytes, stats_bytes};
+use crate::settings::{MESSAGE_MAX, Name, OptionBytes, Settings, int_bytes};
+use crate::stats::{SdpStats, tcp_info_bytes};
 
 /// Backlogs are brought down to this, as Linux does to `net.core.somaxconn`.
 const BACKLOG_MAX: u32 = 4096;
@@ -33,8 +34,19 @@ pub(crate) struct Socket {
     stream: OnceLock<SdpStream>,
     /// Set once, when listening.
     listener: OnceLock<SdpListener>,
-    /// Keeps the descriptor of `sdp_fileno` open as long as the socket.
-    readiness: OnceLock<Readiness>,
+    /// Keeps the descriptor of `sdp_fileno` open until the socket is closed or connects anew.
+    readiness: Mutex<Option<Readiness>>,
+    /// The errno of a failure behind bytes that a call returned, for the next call; else 0.
+    pending: AtomicI32,
+}
+
+/// What a socket shows to poll.
+#[derive(Debug)]
+pub(crate) enum Polled {
+    /// It neither is connected nor listens nor is about to: OUT and HUP, as with TCP.
+    Idle,
+    /// What this descriptor shows.
+    As(Readiness),
 }
 
 /// Where a socket is in its life.
@@ -68,7 +80,8 @@ impl Socket {
             phase: Mutex::new(Phase::Fresh),
             stream: OnceLock::new(),
             listener: OnceLock::new(),
-            readiness: OnceLock::new(),
+            readiness: Mutex::default(),
+            pending: AtomicI32::new(0),
         }
     }
 
@@ -76,7 +89,7 @@ impl Socket {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn is_nonblocking(&self) -> bool {
+    pub(crate) fn is_nonblocking(&self) -> bool {
         self.nonblocking.load(Ordering::Relaxed)
     }
 
@@ -202,6 +215,8 @@ impl Socket {
             _ => None,
         };
         let connecting = Arc::new(self.builder().start_connect(addr, bound)?);
+        // One of a connect that failed.
+        lock(&self.readiness).take();
         *phase = Phase::Connecting(Arc::clone(&connecting));
         if self.is_nonblocking() {
             return Err(Failure::new(libc::EINPROGRESS, "connecting goes on"));
@@ -216,6 +231,9 @@ impl Socket {
         time_max: impl Fn(&Settings) -> Option<Duration>,
         absent: c_int,
     ) -> Result<&SdpStream, Failure> {
+        if let Some(failure) = self.take_pending() {
+            return Err(failure);
+        }
         loop {
             if let Some(stream) = self.stream.get() {
                 return Ok(stream);
@@ -236,6 +254,32 @@ impl Socket {
                 return Err(still_connecting());
             }
         }
+    }
+
+    /// Whether there is a stream to move bytes by, for a call that is wrong in another way too.
+    ///
+    /// # Errors
+    /// `absent` if there is none.
+    pub(crate) fn expect_stream(&self, absent: c_int) -> Result<(), Failure> {
+        self.stream(true, |_| None, absent).map(|_| ())
+    }
+
+    /// A call that has moved bytes, and then failed, returns these; the next one returns the failure
+    /// if it would not happen again by itself.
+    pub(crate) fn keep(&self, failure: &Failure) {
+        let repeats = [libc::EAGAIN, libc::EINTR, libc::EPIPE, libc::EBADF];
+        if !repeats.contains(&failure.errno) {
+            self.pending.store(failure.errno, Ordering::Release);
+        }
+    }
+
+    fn take_pending(&self) -> Option<Failure> {
+        if self.pending.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let errno = self.pending.swap(0, Ordering::AcqRel);
+        let words = io::Error::from_raw_os_error(errno).to_string();
+        (errno != 0).then(|| Failure::new(errno, words))
     }
 
     /// Sends.
@@ -422,31 +466,46 @@ impl Socket {
     }
 
     /// The descriptor to wait on.
-    pub(crate) fn readiness(&self) -> Result<&Readiness, Failure> {
-        let _phase = self.phase()?;
-        if let Some(readiness) = self.readiness.get() {
-            return Ok(readiness);
+    pub(crate) fn readiness(&self) -> Result<Readiness, Failure> {
+        match self.polled()? {
+            Polled::As(readiness) => Ok(readiness),
+            Polled::Idle => Err(Failure::new(
+                libc::EOPNOTSUPP,
+                "a socket has a descriptor once it is connected, or connecting, or listens",
+            )),
         }
-        let made = match (self.stream.get(), self.listener.get()) {
-            (Some(stream), _) => stream.readiness()?,
-            (None, Some(listener)) => listener.readiness()?,
-            (None, None) => {
-                return Err(Failure::new(
-                    libc::EOPNOTSUPP,
-                    "a socket has a descriptor once it is connected or listens",
-                ));
-            }
+    }
+
+    /// What poll is to look at.
+    pub(crate) fn polled(&self) -> Result<Polled, Failure> {
+        let phase = self.phase()?;
+        let mut kept = lock(&self.readiness);
+        if let Some(readiness) = &*kept {
+            return Ok(Polled::As(readiness.clone()));
+        }
+        let made = match (&*phase, self.stream.get(), self.listener.get()) {
+            (Phase::Connecting(connecting), _, _) => connecting.readiness()?,
+            (_, Some(stream), _) => stream.readiness()?,
+            (_, None, Some(listener)) => listener.readiness()?,
+            (_, None, None) => return Ok(Polled::Idle),
         };
-        Ok(self.readiness.get_or_init(|| made))
+        Ok(Polled::As(kept.insert(made).clone()))
+    }
+
+    /// # Errors
+    /// `ENOPROTOOPT` for an option that only sockets of IPv6 have.
+    fn has_option(&self, name: Name) -> Result<(), Failure> {
+        if name.is_v6() && self.family != Family::V6 {
+            return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
+        }
+        Ok(())
     }
 
     /// Sets an option.
     pub(crate) fn set_option(&self, name: Name, bytes: &[u8]) -> Result<(), Failure> {
         let phase = self.phase()?;
+        self.has_option(name)?;
         if name == Name::OnlyV6 {
-            if self.family != Family::V6 {
-                return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
-            }
             let Phase::Fresh = *phase else {
                 return Err(Failure::new(libc::EINVAL, "the socket has an address"));
             };
@@ -462,11 +521,12 @@ impl Socket {
     /// Reads an option.
     pub(crate) fn option(&self, name: Name) -> Result<OptionBytes, Failure> {
         let mut phase = self.phase()?;
-        if name == Name::OnlyV6 && self.family != Family::V6 {
-            return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
-        }
+        self.has_option(name)?;
         let settings = self.settings();
         let stream = self.stream.get();
+        if name == Name::MaxSegment && stream.is_some() {
+            return Ok(int_bytes(MESSAGE_MAX));
+        }
         let buffers = match stream {
             Some(stream) => (stream.send_buffer_size()?, stream.recv_buffer_size()?),
             None => settings.builder().buffer_sizes(),
@@ -475,13 +535,26 @@ impl Socket {
             return Ok(bytes);
         }
         if name == Name::Stats {
-            return stream.map_or_else(|| Err(not_connected()), |s| Ok(stats_bytes(&counters(s))));
+            let stats = stream.ok_or_else(not_connected)?.stats();
+            return Ok(SdpStats::from(&stats).bytes());
+        }
+        if name == Name::Info {
+            let stats = stream.map_or_else(Stats::default, SdpStream::stats);
+            return Ok(tcp_info_bytes(
+                phase.tcp_state(),
+                MESSAGE_MAX.unsigned_abs(),
+                &stats,
+            ));
         }
         Ok(int_bytes(match name {
             Name::Type => libc::SOCK_STREAM,
             Name::Domain => self.domain,
+            Name::Protocol => libc::IPPROTO_TCP,
             Name::AcceptConn => c_int::from(matches!(*phase, Phase::Listening)),
             _ => match stream {
+                _ if self.pending.load(Ordering::Relaxed) != 0 => {
+                    self.take_pending().map_or(0, |failure| failure.errno)
+                }
                 Some(stream) => stream.take_error()?.map_or(0, |e| Failure::from(e).errno),
                 None => take_failure(&mut phase).map_or(0, |failure| failure.errno),
             },
@@ -489,16 +562,15 @@ impl Socket {
     }
 }
 
-fn counters(stream: &SdpStream) -> SdpStats {
-    let stats = stream.stats();
-    SdpStats {
-        tx_bytes_bcopy: stats.tx_bytes_bcopy,
-        tx_bytes_inline: stats.tx_bytes_inline,
-        tx_bytes_zcopy: stats.tx_bytes_zcopy,
-        rx_bytes_bcopy: stats.rx_bytes_bcopy,
-        rx_bytes_inline: stats.rx_bytes_inline,
-        rx_bytes_zcopy: stats.rx_bytes_zcopy,
-        rx_bytes_read_ahead: stats.rx_bytes_read_ahead,
+impl Phase {
+    /// The state that TCP_INFO tells, by Linux's numbers.
+    const fn tcp_state(&self) -> u8 {
+        match self {
+            Self::Connected { .. } => 1,
+            Self::Connecting(_) => 2,
+            Self::Fresh | Self::Bound(_) | Self::Failed(_) => 7,
+            Self::Listening => 10,
+        }
     }
 }
 

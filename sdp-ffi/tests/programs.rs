@@ -73,43 +73,55 @@ fn counters(program: Running) -> (u64, u64) {
     (sent.parse().unwrap(), received.parse().unwrap())
 }
 
-/// The promises of the header hold for C and for C++, with the shared and the static library.
-#[test]
-fn contract_in_both_languages_linked_both_ways() {
+/// Builds a program in every way there is and runs it; what it has to say at its end.
+fn in_every_way(name: &str, says: &str) {
     let prefix = Prefix::install();
     for (language, link) in WAYS {
-        let Some(program) = prefix.build("contract", language, link) else {
+        let Some(program) = prefix.build(name, language, link) else {
             continue;
         };
         let said = start(command(&program, false)).finish();
-        assert_eq!(said, "contract holds\n", "{language:?} {link:?}");
+        assert_eq!(said, says, "{name} {language:?} {link:?}");
     }
+}
+
+/// Runs a program under valgrind: no bad access, nothing lost.
+fn under_valgrind(name: &str, says: &str) {
+    if !is_there("valgrind") {
+        return skipped(&format!("{name}_under_valgrind"), "no valgrind in PATH");
+    }
+    let prefix = Prefix::install();
+    if let Some(program) = prefix.build(name, Language::C11, Link::Shared) {
+        assert_eq!(start(command(&program, true)).finish(), says);
+    }
+}
+
+/// The promises of the header hold for C and for C++, with the shared and the static library.
+#[test]
+fn contract_in_both_languages_linked_both_ways() {
+    in_every_way("contract", "contract holds\n");
+}
+
+/// So do those of the calls beyond send and recv.
+#[test]
+fn calls_in_both_languages_linked_both_ways() {
+    in_every_way("calls", "calls hold\n");
 }
 
 /// A cancelled thread ends between calls, and loses nothing.
 #[test]
 fn cancellation_in_both_languages() {
-    let prefix = Prefix::install();
-    for (language, link) in WAYS {
-        let Some(program) = prefix.build("cancel", language, link) else {
-            continue;
-        };
-        let said = start(command(&program, false)).finish();
-        assert_eq!(said, "cancellation holds\n", "{language:?} {link:?}");
-    }
+    in_every_way("cancel", "cancellation holds\n");
 }
 
-/// The same under valgrind: no bad access, nothing lost.
 #[test]
 fn contract_under_valgrind() {
-    if !is_there("valgrind") {
-        return skipped("contract_under_valgrind", "no valgrind in PATH");
-    }
-    let prefix = Prefix::install();
-    let program = prefix.build("contract", Language::C11, Link::Shared);
-    if let Some(program) = program {
-        assert_eq!(start(command(&program, true)).finish(), "contract holds\n");
-    }
+    under_valgrind("contract", "contract holds\n");
+}
+
+#[test]
+fn calls_under_valgrind() {
+    under_valgrind("calls", "calls hold\n");
 }
 
 /// Two processes, every byte checked, in every combination of language and memory; from

@@ -31,9 +31,8 @@ const UNDECIDED: Level = Level {
     read_closed: false,
     ended: None,
 };
-/// What it shows when there will be no stream: as TCP after a refusal.
+/// What it shows when there will be no stream: as TCP after a refusal, in one step.
 const FAILED: Level = Level {
-    read_closed: true,
     ended: Some(true),
     ..UNDECIDED
 };

@@ -1,4 +1,5 @@
 /* What the functions promise, as a C program sees it: both ends of a connection in one thread. */
+#include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
@@ -20,11 +21,27 @@ static void all_refuse(int bad) {
     struct sockaddr_in address = loopback(1);
     struct sockaddr *name = (struct sockaddr *)&address;
     socklen_t length = sizeof address;
+    struct msghdr message;
+    struct mmsghdr messages;
+    memset(&message, 0, sizeof message);
+    memset(&messages, 0, sizeof messages);
     int value = 1;
     socklen_t size = sizeof value;
     FAILS(sdp_bind(bad, name, length), EBADF);
     FAILS(sdp_listen(bad, 1), EBADF);
     FAILS(sdp_accept(bad, name, &length), EBADF);
+    FAILS(sdp_accept4(bad, name, &length, -1), EBADF);
+    FAILS(sdp_read(bad, NULL, 0), EBADF);
+    FAILS(sdp_write(bad, &byte, 1), EBADF);
+    FAILS(sdp_sendto(bad, &byte, 1, 0, name, 9999), EBADF);
+    FAILS(sdp_recvfrom(bad, &byte, 1, 0, name, NULL), EBADF);
+    FAILS(sdp_sendmsg(bad, &message, 0), EBADF);
+    FAILS(sdp_recvmsg(bad, NULL, 0), EBADF);
+    FAILS(sdp_sendmmsg(bad, &messages, 1, 0), EBADF);
+    FAILS(sdp_recvmmsg(bad, NULL, 1, 0, NULL), EBADF);
+    FAILS(sdp_sendfile(bad, 0, NULL, 1), EBADF);
+    FAILS(sdp_fcntl(bad, F_GETFL), EBADF);
+    FAILS(sdp_fcntl(bad, F_SETFL, O_NONBLOCK), EBADF);
     FAILS(sdp_connect(bad, name, length), EBADF);
     FAILS(sdp_send(bad, &byte, 1, 0), EBADF);
     FAILS(sdp_recv(bad, &byte, 1, 0), EBADF);
