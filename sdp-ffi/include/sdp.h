@@ -277,7 +277,7 @@ ssize_t sdp_readv(int socket, const struct iovec *pieces, int count);
 
 // Whether the next byte of the stream is the urgent one, as sockatmark(3).
 //
-// Returns 1 or 0; or -1 with ENOTCONN, EBADF.
+// Returns 1 or 0; or -1 with EBADF.
 int sdp_sockatmark(int socket);
 
 // Sends from several pieces, as sendmsg(2). The name is not looked at, as with TCP; control data
@@ -392,12 +392,16 @@ int sdp_setsockopt(int socket, int level, int option, const void *value, socklen
 // SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ACCEPTCONN, SO_SNDLOWAT, TCP_INFO (state, segment and bytes),
 // SDP_STATS.
 //
-// Returns 0; or -1 with ENOPROTOOPT, ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL),
+// Returns 0; or -1 with ENOPROTOOPT, EOPNOTSUPP (IPv6's on a socket of IPv4), ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL),
 // EBADF.
 //
 // The caller sees to it:
 // value is NULL, or *length bytes there can be written, and length too.
-int sdp_getsockopt(int socket, int level, int option, void *value, socklen_t *length);
+int sdp_getsockopt(int socket,
+                   int level,
+                   int option,
+                   void *value,
+                   socklen_t *length);
 
 // Makes the calls on a socket return EAGAIN (or EINPROGRESS) instead of waiting, or wait again:
 // fcntl(2) with O_NONBLOCK.

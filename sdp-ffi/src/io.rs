@@ -8,7 +8,9 @@ use sdp_socket::{RecvFlags, SendFlags};
 
 use crate::errno::Failure;
 use crate::guard::{cancellable, guard};
-use crate::pointer::{bytes, bytes_mut, no_source, recv_pieces, send_pieces, target_len};
+use crate::pointer::{
+    address_len, bytes, bytes_mut, no_source, piece_count, recv_pieces, send_pieces, target_len,
+};
 use crate::process::process;
 use crate::state::Socket;
 
@@ -100,7 +102,7 @@ pub unsafe extern "C-unwind" fn sdp_sendto(
         let bytes = unsafe { bytes(buffer, length) };
         let socket = process().sockets.get(socket)?;
         if !address.is_null() {
-            ignored_address(address_length)?;
+            address_len(address_length)?;
         }
         send(socket, flags, || Ok([IoSlice::new(bytes?)]))
     })
@@ -120,9 +122,10 @@ pub unsafe extern "C-unwind" fn sdp_writev(
     count: c_int,
 ) -> ssize_t {
     cancellable("sdp_writev", || {
+        let socket = process().sockets.get(socket)?;
+        piece_count(pieces, count)?;
         // SAFETY: our caller's promise.
         let pieces = unsafe { send_pieces(pieces, count) };
-        let socket = process().sockets.get(socket)?;
         if matches!(&pieces, Ok(pieces) if pieces.iter().all(|piece| piece.is_empty())) {
             return Ok(0);
         }
@@ -229,9 +232,10 @@ pub unsafe extern "C-unwind" fn sdp_readv(
     count: c_int,
 ) -> ssize_t {
     cancellable("sdp_readv", || {
+        let socket = process().sockets.get(socket)?;
+        piece_count(pieces, count)?;
         // SAFETY: our caller's promise.
         let pieces = unsafe { recv_pieces(pieces, count) };
-        let socket = process().sockets.get(socket)?;
         if matches!(&pieces, Ok(pieces) if pieces.iter().all(|piece| piece.is_empty())) {
             return Ok(0);
         }
@@ -241,7 +245,7 @@ pub unsafe extern "C-unwind" fn sdp_readv(
 
 /// Whether the next byte of the stream is the urgent one, as sockatmark(3).
 ///
-/// Returns 1 or 0; or -1 with ENOTCONN, EBADF.
+/// Returns 1 or 0; or -1 with EBADF.
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn sdp_sockatmark(socket: c_int) -> c_int {
     guard("sdp_sockatmark", || {
@@ -262,7 +266,7 @@ pub(crate) fn send<'a, T: AsRef<[IoSlice<'a>]>>(
         nonblocking: flags & libc::MSG_DONTWAIT != 0,
     };
     let sent = match memory() {
-        Err(bad) => socket.expect_stream(libc::EPIPE).and(Err(bad)),
+        Err(bad) => socket.send(&[], how).and(Err(bad)),
         Ok(memory) if flags & libc::MSG_OOB != 0 => send_urgent(&socket, memory.as_ref(), how),
         Ok(memory) => socket.send(memory.as_ref(), how),
     };
@@ -299,39 +303,39 @@ pub(crate) fn piped(sent: Result<usize, Failure>, flags: c_int) -> Result<ssize_
     sent.map(count)
 }
 
-/// Receives, in the order of [`send`].
+/// Receives, in the order of [`send`]. As Linux's TCP a receive of no bytes waits for one, and one
+/// into bad memory fails when there is something to put there.
 pub(crate) fn recv<'a, T: AsMut<[IoSliceMut<'a>]>>(
     socket: &Socket,
     flags: c_int,
     memory: impl FnOnce() -> Result<T, Failure>,
 ) -> Result<ssize_t, Failure> {
     known(flags, RECV_FLAGS)?;
-    let mut memory = match memory() {
-        Err(bad) => return socket.expect_stream(libc::ENOTCONN).and(Err(bad)),
-        Ok(memory) => memory,
-    };
+    let mut memory = memory();
+    let mut no_pieces: [IoSliceMut<'_>; 0] = [];
+    let pieces = memory.as_mut().map_or(&mut no_pieces[..], AsMut::as_mut);
     let peek = flags & libc::MSG_PEEK != 0;
-    if flags & libc::MSG_OOB != 0 {
-        let first = memory.as_mut().iter_mut().find(|piece| !piece.is_empty());
-        let to = first.map_or(&mut [][..], |piece| piece);
-        return socket.recv_urgent(to, peek).map(count);
-    }
-    let flags = RecvFlags {
-        nonblocking: flags & libc::MSG_DONTWAIT != 0,
-        peek,
-        wait_all: flags & libc::MSG_WAITALL != 0,
+    let received = if flags & libc::MSG_OOB != 0 {
+        let first = pieces.iter_mut().find(|piece| !piece.is_empty());
+        socket.recv_urgent(first.map_or(&mut [][..], |piece| piece), peek)
+    } else {
+        let flags = RecvFlags {
+            nonblocking: flags & libc::MSG_DONTWAIT != 0,
+            peek,
+            wait_all: flags & libc::MSG_WAITALL != 0,
+        };
+        if pieces.iter().all(|piece| piece.is_empty()) {
+            return match (socket.look(flags.nonblocking)?, memory) {
+                (true, Err(bad)) => Err(bad),
+                _ => Ok(0),
+            };
+        }
+        socket.recv(pieces, flags)
     };
-    socket.recv(memory.as_mut(), flags).map(count)
-}
-
-/// # Errors
-/// `EINVAL` for a length that no address has.
-pub(crate) fn ignored_address(len: socklen_t) -> Result<(), Failure> {
-    if usize::try_from(len).is_ok_and(|len| len <= size_of::<libc::sockaddr_storage>()) {
-        return Ok(());
+    match (received?, memory) {
+        (_, Err(bad)) => Err(bad),
+        (received, Ok(_)) => Ok(count(received)),
     }
-    let words = format!("an address of {len} bytes");
-    Err(Failure::new(libc::EINVAL, words))
 }
 
 /// # Errors

@@ -8,7 +8,9 @@ use libc::{c_int, c_uint, mmsghdr, msghdr, socklen_t, ssize_t, timespec};
 use crate::errno::Failure;
 use crate::guard::cancellable;
 use crate::io::{recv, send};
-use crate::pointer::{PIECES_MAX, check_control, read, recv_pieces, send_pieces, size};
+use crate::pointer::{
+    PIECES_MAX, check_control, piece_count, read, recv_pieces, send_pieces, size,
+};
 use crate::process::process;
 use crate::state::Socket;
 
@@ -188,23 +190,21 @@ unsafe fn send_one(
     // SAFETY: our caller's promise.
     let message = unsafe { read(at, "the message") }?;
     named(&message)?;
-    let piece_count = piece_count(&message)?;
+    let count = pieces_of(&message)?;
     // SAFETY: our caller's promise.
-    let pieces = unsafe { send_pieces(message.msg_iov, piece_count) };
+    let pieces = unsafe { send_pieces(message.msg_iov, count) };
     let control_len = size(message.msg_controllen);
     if c_int::try_from(control_len).is_err() {
         let words = format!("{control_len} bytes of control data");
         return Err(Failure::new(libc::ENOBUFS, words));
     }
-    if control_len > 0 {
-        if message.msg_control.is_null() {
-            return Err(Failure::null("the control data"));
-        }
-        // SAFETY: our caller's promise.
-        unsafe { check_control(message.msg_control, control_len) }?;
+    if control_len > 0 && message.msg_control.is_null() {
+        return Err(Failure::null("the control data"));
     }
     let mut whole = 0;
     let sent = send(socket, flags, || {
+        // SAFETY: our caller's promise.
+        unsafe { check_control(message.msg_control, control_len) }?;
         let pieces = pieces?;
         whole = pieces.iter().map(|piece| piece.len()).sum();
         Ok(pieces)
@@ -218,9 +218,9 @@ unsafe fn recv_one(socket: &Socket, at: *mut msghdr, flags: c_int) -> Result<ssi
     // SAFETY: our caller's promise.
     let mut message = unsafe { read(at, "the message") }?;
     named(&message)?;
-    let piece_count = piece_count(&message)?;
+    let count = pieces_of(&message)?;
     // SAFETY: our caller's promise.
-    let pieces = unsafe { recv_pieces(message.msg_iov, piece_count) };
+    let pieces = unsafe { recv_pieces(message.msg_iov, count) };
     let received = recv(socket, flags, || pieces)?;
     if !message.msg_name.is_null() {
         message.msg_namelen = 0;
@@ -243,19 +243,21 @@ unsafe fn recv_one(socket: &Socket, at: *mut msghdr, flags: c_int) -> Result<ssi
 /// `EINVAL` for a name of negative length.
 fn named(message: &msghdr) -> Result<(), Failure> {
     const LEN_MAX: socklen_t = socklen_t::MAX / 2;
-    if message.msg_namelen > LEN_MAX {
+    if !message.msg_name.is_null() && message.msg_namelen > LEN_MAX {
         return Err(Failure::new(libc::EINVAL, "a name of negative length"));
     }
     Ok(())
 }
 
-fn piece_count(message: &msghdr) -> Result<c_int, Failure> {
+fn pieces_of(message: &msghdr) -> Result<c_int, Failure> {
     let count = size(message.msg_iovlen);
     let few = c_int::try_from(count).ok().filter(|_| count <= PIECES_MAX);
-    few.ok_or_else(|| {
+    let few = few.ok_or_else(|| {
         let words = format!("{count} pieces: {PIECES_MAX} at most");
         Failure::new(libc::EMSGSIZE, words)
-    })
+    })?;
+    piece_count(message.msg_iov, few)?;
+    Ok(few)
 }
 
 /// The message of that number.
@@ -279,7 +281,9 @@ fn counted(count: c_uint) -> c_int {
     c_int::try_from(count).unwrap_or(c_int::MAX)
 }
 
-fn duration(time: timespec) -> Result<Duration, Failure> {
+/// # Errors
+/// `EINVAL` for what is no time.
+pub(crate) fn duration(time: timespec) -> Result<Duration, Failure> {
     let seconds = u64::try_from(time.tv_sec).ok();
     let nanos = u32::try_from(time.tv_nsec).ok();
     let valid = (0..NANOS_MAX).contains(&time.tv_nsec);

@@ -49,17 +49,21 @@ pub unsafe extern "C-unwind" fn sdp_setsockopt(
 ) -> c_int {
     guard("sdp_setsockopt", || {
         let socket = process().sockets.get(socket)?;
-        let name = Name::of(level, option)?;
-        if value.is_null() {
-            return Err(Failure::null("the value"));
-        }
-        // As Linux, which takes it for an int.
+        // As Linux, which takes it for an int, and looks at it before the name.
         let len = c_int::try_from(length)
             .ok()
             .and_then(|n| usize::try_from(n).ok());
         let Some(len) = len else {
             return Err(Failure::new(libc::EINVAL, "a negative length"));
         };
+        if len < least(level, option) {
+            let words = format!("an option value of {len} bytes: too short");
+            return Err(Failure::new(libc::EINVAL, words));
+        }
+        if len > 0 && value.is_null() {
+            return Err(Failure::null("the value"));
+        }
+        let name = Name::of(level, option)?;
         let mut copy = [0; VALUE_LEN_MAX];
         let len = len.min(VALUE_LEN_MAX);
         // SAFETY: our caller's promise for the source; the copy has room for `len`.
@@ -68,11 +72,22 @@ pub unsafe extern "C-unwind" fn sdp_setsockopt(
     })
 }
 
+/// The bytes that a value has at least, whatever option of the level it is.
+const fn least(level: c_int, option: c_int) -> usize {
+    match (level, option) {
+        // Names.
+        (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => 1,
+        (libc::SOL_SOCKET, libc::SO_BINDTODEVICE) => 0,
+        (libc::SOL_SOCKET | libc::IPPROTO_TCP, _) => size_of::<c_int>(),
+        _ => 0,
+    }
+}
+
 /// Reads an option, as getsockopt(2): those of sdp_setsockopt(), and SO_ERROR (which is then 0),
 /// SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ACCEPTCONN, SO_SNDLOWAT, TCP_INFO (state, segment and bytes),
 /// SDP_STATS.
 ///
-/// Returns 0; or -1 with ENOPROTOOPT, ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL),
+/// Returns 0; or -1 with ENOPROTOOPT, EOPNOTSUPP (IPv6's on a socket of IPv4), ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL),
 /// EBADF.
 ///
 /// # Safety

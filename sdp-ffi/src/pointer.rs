@@ -60,14 +60,7 @@ unsafe fn pieces<T>(
     count: c_int,
     mut f: impl FnMut(*mut c_void, usize) -> Result<T, Failure>,
 ) -> Result<Few<T>, Failure> {
-    let count = usize::try_from(count).ok().filter(|n| *n <= PIECES_MAX);
-    let Some(count) = count else {
-        let words = format!("more than {PIECES_MAX} pieces, or fewer than none");
-        return Err(Failure::new(libc::EINVAL, words));
-    };
-    if count > 0 && at.is_null() {
-        return Err(Failure::null("the array of pieces"));
-    }
+    let count = piece_count(at, count)?;
     let mut total = 0_usize;
     let mut out = Few::new();
     for index in 0..count {
@@ -83,6 +76,22 @@ unsafe fn pieces<T>(
         out.push(f(piece.iov_base, piece.iov_len.min(rest))?);
     }
     Ok(out)
+}
+
+/// How many pieces there are, which is looked at before the socket is.
+///
+/// # Errors
+/// `EINVAL` for a count out of range, `EFAULT` for no array.
+pub(crate) fn piece_count(at: *const iovec, count: c_int) -> Result<usize, Failure> {
+    let count = usize::try_from(count).ok().filter(|n| *n <= PIECES_MAX);
+    let Some(count) = count else {
+        let words = format!("more than {PIECES_MAX} pieces, or fewer than none");
+        return Err(Failure::new(libc::EINVAL, words));
+    };
+    if count > 0 && at.is_null() {
+        return Err(Failure::null("the array of pieces"));
+    }
+    Ok(count)
 }
 
 /// The pieces of a vectored send.
@@ -117,6 +126,16 @@ pub(crate) unsafe fn recv_pieces<'a>(
     unsafe { pieces(at, count, piece) }
 }
 
+/// # Errors
+/// `EINVAL` for a length that no address has.
+pub(crate) fn address_len(len: socklen_t) -> Result<(), Failure> {
+    if size(len) <= size_of::<libc::sockaddr_storage>() {
+        return Ok(());
+    }
+    let words = format!("an address of {len} bytes");
+    Err(Failure::new(libc::EINVAL, words))
+}
+
 /// Reads an address.
 ///
 /// # Safety
@@ -126,11 +145,12 @@ pub(crate) unsafe fn read_address(
     len: socklen_t,
     family: Family,
 ) -> Result<SocketAddr, Failure> {
+    address_len(len)?;
     if at.is_null() {
         return Err(Failure::null("the address"));
     }
     let mut copy = [0; V6_LEN];
-    let len = usize::try_from(len).map_or(V6_LEN, |len| len.min(V6_LEN));
+    let len = size(len).min(V6_LEN);
     // SAFETY: the caller's promise for the source; the copy has room for `len`.
     unsafe { ptr::copy_nonoverlapping(at.cast(), copy.as_mut_ptr(), len) };
     family.parse(&copy[..len])

@@ -9,6 +9,7 @@ use sdp_socket::Readiness;
 use crate::errno::Failure;
 use crate::guard::{cancellable, guard};
 use crate::handle::NUMBER_MIN;
+use crate::message::duration;
 use crate::pointer::{Few, read, size};
 use crate::process::process;
 use crate::state::Polled;
@@ -88,6 +89,9 @@ pub unsafe extern "C-unwind" fn sdp_ppoll(
             // SAFETY: our caller's promise.
             false => Some(unsafe { read(timeout, "the time") }?),
         };
+        if let Some(time) = time {
+            duration(time)?;
+        }
         // SAFETY: our caller's promise.
         unsafe { wait(polled, count, time, mask) }
     })
@@ -114,11 +118,11 @@ unsafe fn wait(
     }
     let mut found = question.ask(time, mask)?;
     let places = question.asked.iter().zip(&question.ours);
-    for (at, (answer, Ours { number, idle })) in places.enumerate() {
-        found += c_int::from(idle.is_some());
+    for (at, (answer, Ours { number, still })) in places.enumerate() {
+        found += c_int::from(still.is_some());
         let place = polled.wrapping_add(at);
         let place = place.wrapping_byte_add(std::mem::offset_of!(pollfd, revents));
-        let mut answer = idle.unwrap_or(answer.revents);
+        let mut answer = still.unwrap_or(answer.revents);
         if answer != 0 && number.is_some_and(|number| sockets.get(number).is_err()) {
             answer = libc::POLLNVAL;
         }
@@ -134,7 +138,7 @@ struct Ours {
     /// The number of one of its sockets.
     number: Option<c_int>,
     /// An answer that needs no kernel.
-    idle: Option<c_short>,
+    still: Option<c_short>,
 }
 
 /// What the kernel is asked in place of the program's array.
@@ -161,9 +165,8 @@ impl Question {
                     asked.fd = readiness.as_raw_fd();
                     self.kept.push(readiness);
                 }
-                Polled::Idle => {
-                    let out = asked.events & (libc::POLLOUT | libc::POLLWRNORM);
-                    ours.idle = Some(out | libc::POLLHUP);
+                Polled::Still(shown) => {
+                    ours.still = Some(shown & (asked.events | libc::POLLHUP | libc::POLLERR));
                     asked.fd = NOBODY;
                 }
             }
@@ -178,7 +181,7 @@ impl Question {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        let answered = self.ours.iter().any(|ours| ours.idle.is_some());
+        let answered = self.ours.iter().any(|ours| ours.still.is_some());
         let time = if answered { Some(AT_ONCE) } else { time };
         let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
         let count = nfds_t::try_from(self.asked.len()).unwrap_or(nfds_t::MAX);

@@ -38,7 +38,6 @@ pub unsafe extern "C-unwind" fn sdp_sendfile(
     count: size_t,
 ) -> ssize_t {
     cancellable("sdp_sendfile", || {
-        let socket = process().sockets.get(socket)?;
         let place = match offset.is_null() {
             true => None,
             // SAFETY: our caller's promise.
@@ -49,10 +48,16 @@ pub unsafe extern "C-unwind" fn sdp_sendfile(
         let Some(file) = file else {
             return Err(Failure::new(libc::EBADF, "a negative number of a file"));
         };
-        let start = start(&file, place)?;
+        let start = start(&file, place);
+        if place.is_some() {
+            start.as_ref().map_err(Clone::clone)?;
+        }
         if isize::try_from(count).is_err() {
             return Err(Failure::new(libc::EINVAL, "a negative count"));
         }
+        // As Linux: most of what is wrong with the file comes first.
+        let socket = process().sockets.get(socket)?;
+        let start = start?;
         let sent = copy(&socket, &file, start, count.min(CALL_LEN_MAX));
         drop(socket);
         if let Ok(sent @ 1..) = sent {

@@ -150,6 +150,8 @@ pub(crate) struct Settings {
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     linger: Option<Duration>,
+    /// The last time it had; it reads back after it was switched off, too.
+    linger_seconds: c_int,
     nodelay: bool,
     oob_inline: bool,
     keepalive: Keepalive,
@@ -219,7 +221,12 @@ impl Settings {
             Name::RecvLowWater => self.recv_low_water = Some(buffer_len(bytes)?),
             Name::ReadTimeout => self.read_timeout = time(bytes)?,
             Name::WriteTimeout => self.write_timeout = time(bytes)?,
-            Name::Linger => self.linger = linger(bytes)?,
+            Name::Linger => {
+                self.linger = linger(bytes)?;
+                if let Some(time) = self.linger {
+                    self.linger_seconds = c_int::try_from(time.as_secs()).unwrap_or(c_int::MAX);
+                }
+            }
             Name::Nodelay => self.nodelay = int(bytes)? != 0,
             Name::OobInline => self.oob_inline = int(bytes)? != 0,
             Name::Keepalive => self.keepalive.on = int(bytes)? != 0,
@@ -269,7 +276,7 @@ impl Settings {
             Name::SendLowWater => int_bytes(1),
             Name::ReadTimeout => time_bytes(self.read_timeout),
             Name::WriteTimeout => time_bytes(self.write_timeout),
-            Name::Linger => linger_bytes(self.linger),
+            Name::Linger => linger_bytes(self.linger.is_some(), self.linger_seconds),
             Name::Nodelay => int_bytes(c_int::from(self.nodelay)),
             Name::OobInline => int_bytes(c_int::from(self.oob_inline)),
             Name::Keepalive => int_bytes(c_int::from(self.keepalive.on)),
@@ -338,6 +345,7 @@ fn congestion(bytes: &[u8]) -> Result<(), Failure> {
 
 fn kept_value(kept: Kept, bytes: &[u8]) -> Result<c_int, Failure> {
     match bytes {
+        [] if kept.takes_a_byte() => Ok(0),
         [byte, ..] if kept.takes_a_byte() && bytes.len() < size_of::<c_int>() => Ok((*byte).into()),
         _ => int(bytes),
     }
@@ -363,17 +371,25 @@ fn threshold(value: c_int) -> Result<ZcopyThreshold, Failure> {
 const LONG_LEN: usize = size_of::<c_long>();
 const MICROS: c_long = 1_000_000;
 
-/// `struct timeval`; zero is no limit.
+/// What Linux takes for no limit, in seconds: longer than it can count.
+const TIME_MAX: c_long = c_long::MAX / 1000;
+/// A limit that is over at once, and reads as zero.
+const AT_ONCE: Duration = Duration::from_nanos(1);
+
+/// `struct timeval`; zero is no limit, less is no time at all.
 fn time(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
     let seconds = c_long::from_ne_bytes(field(bytes, 0)?);
     let micros = c_long::from_ne_bytes(field(bytes, LONG_LEN)?);
-    let (Ok(whole), true) = (u64::try_from(seconds), (0..MICROS).contains(&micros)) else {
+    if !(0..MICROS).contains(&micros) {
         let words = format!("a time of {seconds} s and {micros} µs");
         return Err(Failure::new(libc::EDOM, words));
+    }
+    let Ok(whole) = u64::try_from(seconds) else {
+        return Ok(Some(AT_ONCE));
     };
     let micros = u64::try_from(micros).map_or(Duration::ZERO, Duration::from_micros);
     let time = Duration::from_secs(whole).saturating_add(micros);
-    Ok((!time.is_zero()).then_some(time))
+    Ok((!time.is_zero() && seconds < TIME_MAX).then_some(time))
 }
 
 fn time_bytes(time: Option<Duration>) -> OptionBytes {
@@ -396,10 +412,8 @@ fn linger(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
     Ok(on.then(|| Duration::from_secs(seconds)))
 }
 
-fn linger_bytes(linger: Option<Duration>) -> OptionBytes {
-    let seconds = linger.unwrap_or_default().as_secs();
-    let seconds = c_int::try_from(seconds).unwrap_or(c_int::MAX);
-    let mut bytes = int_bytes(c_int::from(linger.is_some()));
+fn linger_bytes(on: bool, seconds: c_int) -> OptionBytes {
+    let mut bytes = int_bytes(c_int::from(on));
     bytes.extend_from_slice(&seconds.to_ne_bytes());
     bytes
 }
@@ -445,11 +459,18 @@ mod tests {
         assert_eq!(time.len(), size_of::<libc::timeval>());
         assert_eq!(set_then_get(Name::ReadTimeout, &time), time);
         assert_eq!(set_then_get(Name::WriteTimeout, &time), time);
-        for linger in [None, Some(Duration::ZERO), Some(Duration::from_secs(9))] {
-            let bytes = linger_bytes(linger);
+        for (on, seconds) in [(false, 0), (true, 0), (true, 9)] {
+            let bytes = linger_bytes(on, seconds);
             assert_eq!(bytes.len(), size_of::<libc::linger>());
             assert_eq!(set_then_get(Name::Linger, &bytes), bytes);
         }
+        let mut settings = Settings::default();
+        settings.set(Name::Linger, &linger_bytes(true, 9)).unwrap();
+        settings.set(Name::Linger, &linger_bytes(false, 5)).unwrap();
+        assert_eq!(
+            settings.get(Name::Linger, BUFFERS),
+            Some(linger_bytes(false, 9))
+        );
     }
 
     /// What is only read back is read back; what names an algorithm of TCP's is refused.
@@ -492,21 +513,34 @@ mod tests {
         assert_eq!(settings.read_timeout, None);
     }
 
+    /// A negative time is over at once, and one that no clock counts to is none; both read as zero.
+    #[test]
+    fn times_that_are_none() {
+        let mut settings = Settings::default();
+        for (seconds, expected) in [(-1, Some(AT_ONCE)), (c_long::MAX, None)] {
+            let mut bytes = time_bytes(None);
+            bytes[..LONG_LEN].copy_from_slice(&c_long::to_ne_bytes(seconds));
+            settings.set(Name::ReadTimeout, &bytes).unwrap();
+            assert_eq!(settings.read_timeout, expected);
+            assert_eq!(
+                settings.get(Name::ReadTimeout, BUFFERS),
+                Some(time_bytes(None))
+            );
+        }
+    }
+
     /// Each bad value has its errno, and changes nothing.
     #[test]
     fn bad_values_are_refused() {
         let mut bad_time = time_bytes(None);
         bad_time[LONG_LEN..].copy_from_slice(&MICROS.to_ne_bytes());
-        let mut negative = time_bytes(None);
-        negative[..LONG_LEN].copy_from_slice(&(-1 as c_long).to_ne_bytes());
         let one = int_bytes(1);
-        let rows: [(Name, &[u8], c_int); 17] = [
+        let rows: [(Name, &[u8], c_int); 16] = [
             (Name::Nodelay, &one[..3], libc::EINVAL),
             (Name::SendBuffer, &[], libc::EINVAL),
             (Name::Linger, &one, libc::EINVAL),
             (Name::ReadTimeout, &bad_time[..LONG_LEN], libc::EINVAL),
             (Name::ReadTimeout, &bad_time, libc::EDOM),
-            (Name::WriteTimeout, &negative, libc::EDOM),
             (Name::Threshold, &int_bytes(-2), libc::EINVAL),
             (Name::KeepIdle, &int_bytes(0), libc::EINVAL),
             (Name::KeepIdle, &int_bytes(32_768), libc::EINVAL),

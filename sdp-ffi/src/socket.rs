@@ -8,7 +8,7 @@ use libc::{c_int, sockaddr, socklen_t};
 use crate::address::Family;
 use crate::errno::Failure;
 use crate::guard::{cancellable, guard};
-use crate::pointer::{read_address, write_address};
+use crate::pointer::{address_len, read_address, size, write_address};
 use crate::process::process;
 use crate::state::Socket;
 
@@ -170,8 +170,14 @@ pub unsafe extern "C-unwind" fn sdp_connect(
     cancellable("sdp_connect", || {
         let socket = process().sockets.get(socket)?;
         // SAFETY: our caller's promise.
-        let address = unsafe { read_address(address, length, socket.family) }?;
-        socket.connect(address).map_err(|f| f.at(address))?;
+        let read = unsafe { read_address(address, length, socket.family) };
+        // What is no address at all is refused before the socket is looked at, other things after.
+        let none = address.is_null() || size(length) < size_of::<libc::sa_family_t>();
+        match read {
+            Err(bad) if none || address_len(length).is_err() => Err(bad),
+            Err(bad) => socket.connect_to(Err(bad)),
+            Ok(address) => socket.connect(address).map_err(|f| f.at(address)),
+        }?;
         Ok(0)
     })
 }

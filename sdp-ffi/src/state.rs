@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use libc::c_int;
+use libc::{c_int, c_short};
 use sdp_socket::{
     Builder, Readiness, RecvFlags, SdpBound, SdpConnecting, SdpListener, SdpStream, SendFlags,
     Stats,
@@ -43,8 +43,8 @@ pub(crate) struct Socket {
 /// What a socket shows to poll.
 #[derive(Debug)]
 pub(crate) enum Polled {
-    /// It neither is connected nor listens nor is about to: OUT and HUP, as with TCP.
-    Idle,
+    /// It neither is connected nor listens nor is about to: always these, as with TCP.
+    Still(c_short),
     /// What this descriptor shows.
     As(Readiness),
 }
@@ -55,9 +55,13 @@ enum Phase {
     Fresh,
     Bound(SdpBound),
     Listening,
+    /// It has listened, and was shut down: nothing more comes of it.
+    Unlistening,
     Connecting(Arc<SdpConnecting>),
     /// The connect failed and nobody has been told.
     Failed(Failure),
+    /// It failed, and this was told: as fresh, but that nothing more will come.
+    Spent,
     /// `told`: a connect has returned 0.
     Connected {
         told: bool,
@@ -131,7 +135,7 @@ impl Socket {
     /// Takes a local address.
     pub(crate) fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
         let mut phase = self.phase()?;
-        let Phase::Fresh = *phase else {
+        let (Phase::Fresh | Phase::Spent) = *phase else {
             return Err(Failure::new(libc::EINVAL, "the socket has an address"));
         };
         *phase = Phase::Bound(self.builder().reserve(addr)?);
@@ -149,7 +153,7 @@ impl Socket {
         }
         let bound = match std::mem::replace(&mut *phase, Phase::Fresh) {
             Phase::Bound(bound) => bound,
-            Phase::Fresh => self.builder().reserve(self.family.unspecified())?,
+            Phase::Fresh | Phase::Spent => self.builder().reserve(self.family.unspecified())?,
             other => {
                 *phase = other;
                 return Err(Failure::new(libc::EINVAL, "the socket is connected"));
@@ -186,16 +190,26 @@ impl Socket {
 
     /// Connects, or goes on connecting.
     pub(crate) fn connect(&self, addr: SocketAddr) -> Result<(), Failure> {
+        self.connect_to(Ok(addr))
+    }
+
+    /// As [`connect`](Self::connect), to an address that may be wrong: that is told when it would be
+    /// looked at.
+    pub(crate) fn connect_to(&self, addr: Result<SocketAddr, Failure>) -> Result<(), Failure> {
         let connecting = {
             let mut phase = self.phase()?;
             match &mut *phase {
-                Phase::Listening => return Err(Failure::new(libc::EISCONN, "it listens")),
+                Phase::Listening | Phase::Unlistening => {
+                    return Err(Failure::new(libc::EISCONN, "it listens"));
+                }
                 Phase::Connected { .. } | Phase::Failed(_) => return connected(&mut phase),
                 Phase::Connecting(_) if self.is_nonblocking() => {
                     return Err(Failure::new(libc::EALREADY, "still connecting"));
                 }
                 Phase::Connecting(connecting) => Arc::clone(connecting),
-                Phase::Fresh | Phase::Bound(_) => self.start_connect(&mut phase, addr)?,
+                Phase::Fresh | Phase::Spent | Phase::Bound(_) => {
+                    self.start_connect(&mut phase, addr?)?
+                }
             }
         };
         let in_time = connecting.wait(self.settings().write_timeout)?;
@@ -256,12 +270,17 @@ impl Socket {
         }
     }
 
-    /// Whether there is a stream to move bytes by, for a call that is wrong in another way too.
-    ///
-    /// # Errors
-    /// `absent` if there is none.
-    pub(crate) fn expect_stream(&self, absent: c_int) -> Result<(), Failure> {
-        self.stream(true, |_| None, absent).map(|_| ())
+    /// Waits as a receive does, and receives nothing: whether there is something to receive, or the
+    /// end of the stream.
+    pub(crate) fn look(&self, nonblocking: bool) -> Result<bool, Failure> {
+        let mut byte = [0];
+        let flags = RecvFlags {
+            nonblocking,
+            peek: true,
+            wait_all: false,
+        };
+        let seen = self.recv(&mut [IoSliceMut::new(&mut byte)], flags)?;
+        Ok(seen > 0)
     }
 
     /// A call that has moved bytes, and then failed, returns these; the next one returns the failure
@@ -297,13 +316,22 @@ impl Socket {
         flags: RecvFlags,
     ) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
-        let stream = self.stream(nonblocking, |s| s.read_timeout, libc::ENOTCONN)?;
+        let stream = match self.stream(nonblocking, |s| s.read_timeout, libc::ENOTCONN) {
+            Ok(stream) => stream,
+            Err(failure) if failure.errno == libc::ENOTCONN && self.is_spent() => return Ok(0),
+            Err(failure) => return Err(failure),
+        };
         let flags = RecvFlags {
             nonblocking,
             ..flags
         };
         let result = stream.recv_with(bufs, flags);
         self.counted(result.map_err(Failure::from))
+    }
+
+    /// A connect has failed, and none has begun since.
+    fn is_spent(&self) -> bool {
+        matches!(*lock(&self.phase), Phase::Spent)
     }
 
     /// Sends, the last byte urgent.
@@ -316,7 +344,9 @@ impl Socket {
 
     /// Receives the urgent byte, if there is room for one.
     pub(crate) fn recv_urgent(&self, to: &mut [u8], peek: bool) -> Result<usize, Failure> {
-        let stream = self.stream(true, |s| s.read_timeout, libc::ENOTCONN)?;
+        let Some(stream) = self.stream_if_any(libc::ENOTCONN)? else {
+            return Err(Failure::new(libc::EINVAL, "no urgent byte"));
+        };
         let found = if peek {
             stream.peek_urgent()
         } else {
@@ -332,9 +362,22 @@ impl Socket {
         })
     }
 
-    /// The next byte of the stream is the urgent one.
+    /// The stream, of a socket that has one; `listening` is the errno of one that listens.
+    fn stream_if_any(&self, listening: c_int) -> Result<Option<&SdpStream>, Failure> {
+        let phase = self.phase()?;
+        if matches!(*phase, Phase::Listening) {
+            return Err(Failure::new(listening, "the socket listens"));
+        }
+        Ok(self.stream.get())
+    }
+
+    /// The next byte of the stream is the urgent one. Where there is none, none is.
     pub(crate) fn at_mark(&self) -> Result<bool, Failure> {
-        let stream = self.stream(true, |s| s.read_timeout, libc::ENOTCONN)?;
+        let phase = self.phase()?;
+        let Some(stream) = self.stream.get() else {
+            return Ok(false);
+        };
+        drop(phase);
         stream
             .at_mark()
             .map_err(|error| self.or_closed(error.into()))
@@ -371,6 +414,7 @@ impl Socket {
                 // Nothing can be written to a listener: as Linux, no error.
                 if let (Some(listener), true) = (self.listener.get(), how != Shutdown::Write) {
                     listener.shutdown();
+                    *phase = Phase::Unlistening;
                 }
                 Ok(())
             }
@@ -467,9 +511,12 @@ impl Socket {
 
     /// The descriptor to wait on.
     pub(crate) fn readiness(&self) -> Result<Readiness, Failure> {
-        match self.polled()? {
-            Polled::As(readiness) => Ok(readiness),
-            Polled::Idle => Err(Failure::new(
+        let polled = self.polled()?;
+        // That of a connect that failed goes on showing so.
+        let kept = lock(&self.readiness).clone();
+        match (polled, kept) {
+            (Polled::As(readiness), _) | (Polled::Still(_), Some(readiness)) => Ok(readiness),
+            (Polled::Still(_), None) => Err(Failure::new(
                 libc::EOPNOTSUPP,
                 "a socket has a descriptor once it is connected, or connecting, or listens",
             )),
@@ -478,7 +525,17 @@ impl Socket {
 
     /// What poll is to look at.
     pub(crate) fn polled(&self) -> Result<Polled, Failure> {
+        const CLOSED: c_short = libc::POLLOUT | libc::POLLWRNORM | libc::POLLHUP;
+        const ENDED: c_short = CLOSED | libc::POLLIN | libc::POLLRDNORM | libc::POLLRDHUP;
         let phase = self.phase()?;
+        match *phase {
+            Phase::Fresh | Phase::Bound(_) | Phase::Unlistening => {
+                return Ok(Polled::Still(CLOSED));
+            }
+            Phase::Spent => return Ok(Polled::Still(ENDED)),
+            Phase::Failed(_) => return Ok(Polled::Still(ENDED | libc::POLLERR)),
+            Phase::Listening | Phase::Connecting(_) | Phase::Connected { .. } => {}
+        }
         let mut kept = lock(&self.readiness);
         if let Some(readiness) = &*kept {
             return Ok(Polled::As(readiness.clone()));
@@ -487,7 +544,7 @@ impl Socket {
             (Phase::Connecting(connecting), _, _) => connecting.readiness()?,
             (_, Some(stream), _) => stream.readiness()?,
             (_, None, Some(listener)) => listener.readiness()?,
-            (_, None, None) => return Ok(Polled::Idle),
+            (_, None, None) => return Ok(Polled::Still(CLOSED)),
         };
         Ok(Polled::As(kept.insert(made).clone()))
     }
@@ -506,7 +563,7 @@ impl Socket {
         let phase = self.phase()?;
         self.has_option(name)?;
         if name == Name::OnlyV6 {
-            let Phase::Fresh = *phase else {
+            let (Phase::Fresh | Phase::Spent) = *phase else {
                 return Err(Failure::new(libc::EINVAL, "the socket has an address"));
             };
         }
@@ -521,7 +578,11 @@ impl Socket {
     /// Reads an option.
     pub(crate) fn option(&self, name: Name) -> Result<OptionBytes, Failure> {
         let mut phase = self.phase()?;
-        self.has_option(name)?;
+        // By Linux's habit another errno than where it is set.
+        self.has_option(name).map_err(|failure| Failure {
+            errno: libc::EOPNOTSUPP,
+            ..failure
+        })?;
         let settings = self.settings();
         let stream = self.stream.get();
         if name == Name::MaxSegment && stream.is_some() {
@@ -568,7 +629,7 @@ impl Phase {
         match self {
             Self::Connected { .. } => 1,
             Self::Connecting(_) => 2,
-            Self::Fresh | Self::Bound(_) | Self::Failed(_) => 7,
+            Self::Fresh | Self::Bound(_) | Self::Failed(_) | Self::Spent | Self::Unlistening => 7,
             Self::Listening => 10,
         }
     }
@@ -587,7 +648,7 @@ fn take_failure(phase: &mut Phase) -> Option<Failure> {
     if !matches!(phase, Phase::Failed(_)) {
         return None;
     }
-    match std::mem::replace(phase, Phase::Fresh) {
+    match std::mem::replace(phase, Phase::Spent) {
         Phase::Failed(failure) => Some(failure),
         _ => None,
     }

@@ -108,6 +108,76 @@ fn calls_in_both_languages_linked_both_ways() {
     in_every_way("calls", "calls hold\n");
 }
 
+/// Where the library gives other results than Linux's TCP: probe, phase (all if empty), the beginning of
+/// the call, and why. `sdp.7` tells the reader.
+const DIFFERENCES: [(&str, &str, &str, &str); 6] = [
+    (
+        "binds",
+        "",
+        "S(bind)(s, name, sizeof address)",
+        "a socket has one address for its life, and that is looked at before the address is",
+    ),
+    (
+        "connects",
+        "no_longer_listening",
+        "S(connect)(s, name, sizeof address)",
+        "a socket that has listened does nothing else",
+    ),
+    ("listens", "no_longer_listening", "S(listen)", "the same"),
+    (
+        "asks_addresses",
+        "",
+        "S(getpeername)",
+        "an ended connection keeps its names",
+    ),
+    (
+        "asks_options",
+        "",
+        "TCP_QUICKACK",
+        "it has no effect, so nothing switches it off",
+    ),
+    (
+        "sets_options",
+        "",
+        "TCP_FASTOPEN_CONNECT",
+        "it has no effect, so every phase takes it",
+    ),
+];
+
+/// The same program over libc's sockets and over the library's prints the same, but for what is listed.
+#[test]
+fn results_are_those_of_tcp() {
+    let prefix = Prefix::install();
+    let build =
+        |name, over: &[&str]| prefix.build_as("differ", name, Language::C11, Link::Shared, over);
+    let (Some(tcp), Some(sdp)) = (build("tcp", &[]), build("sdp", &["-DOVER_SDP"])) else {
+        return;
+    };
+    let [tcp, sdp] = [tcp, sdp].map(|program| start(command(&program, false)).finish());
+    let (tcp, sdp): (Vec<&str>, Vec<&str>) = (tcp.lines().collect(), sdp.lines().collect());
+    assert!(tcp.len() > 8000, "{} lines", tcp.len());
+    let mut met = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (tcp, sdp) in tcp.iter().zip(&sdp).filter(|(tcp, sdp)| tcp != sdp) {
+        let listed = DIFFERENCES.iter().position(|(probe, phase, call, _)| {
+            let Some((place, said)) = tcp.split_once(": ") else {
+                return false;
+            };
+            let (at, asks) = place.split_once(", ").unwrap_or_default();
+            asks == *probe && at.contains(phase) && said.starts_with(call)
+        });
+        match listed {
+            Some(row) => {
+                met.insert(row);
+            }
+            None => wrong.push(format!("TCP {tcp}\nSDP {sdp}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(tcp.len(), sdp.len());
+    assert_eq!(met.len(), DIFFERENCES.len(), "only {met:?} are there");
+}
+
 /// A cancelled thread ends between calls, and loses nothing.
 #[test]
 fn cancellation_in_both_languages() {

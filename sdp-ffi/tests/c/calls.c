@@ -45,7 +45,12 @@ static void names_are_passed_over(int ends[2]) {
     CHECK(sdp_recv(ends[1], bytes, 2, MSG_WAITALL) == 2 && memcmp(bytes, "gh", 2) == 0);
     FAILS(sdp_recvfrom(ends[1], bytes, 2, MSG_DONTWAIT, NULL, NULL), EAGAIN);
     CHECK(sdp_read(ends[1], NULL, 0) == 0);
+    FAILS(sdp_recv(ends[1], NULL, 0, MSG_DONTWAIT), EAGAIN);
+    FAILS(sdp_recv(ends[1], NULL, 1, MSG_DONTWAIT), EAGAIN);
+    CHECK(sdp_write(ends[0], "x", 1) == 1);
     FAILS(sdp_read(ends[1], NULL, 1), EFAULT);
+    CHECK(sdp_recv(ends[1], NULL, 0, 0) == 0);
+    CHECK(sdp_read(ends[1], bytes, 1) == 1 && bytes[0] == 'x');
     FAILS(sdp_write(ends[1], NULL, 1), EFAULT);
 }
 

@@ -87,7 +87,7 @@ static void before_connecting(void) {
     FAILS(sdp_recv(fresh, &byte, 1, 0), ENOTCONN);
     FAILS(sdp_send(fresh, &byte, 1, MSG_NOSIGNAL), EPIPE);
     FAILS(sdp_shutdown(fresh, SHUT_RD), ENOTCONN);
-    FAILS(sdp_sockatmark(fresh), ENOTCONN);
+    CHECK(sdp_sockatmark(fresh) == 0);
     FAILS(sdp_shutdown(fresh, 7), EINVAL);
     FAILS(sdp_getpeername(fresh, name, &length), ENOTCONN);
     FAILS(sdp_fileno(fresh), EOPNOTSUPP);
@@ -196,7 +196,7 @@ static void transfer(int ends[2]) {
     FAILS(sdp_ioctl(ends[1], TIOCSTI, &value), ENOTTY);
 
     FAILS(sdp_send(ends[0], NULL, 1, 0), EFAULT);
-    FAILS(sdp_recv(ends[0], NULL, 1, 0), EFAULT);
+    FAILS(sdp_recv(ends[0], NULL, 1, MSG_DONTWAIT), EAGAIN);
     FAILS(sdp_writev(ends[0], NULL, 1), EFAULT);
     FAILS(sdp_readv(ends[0], NULL, 1), EFAULT);
     FAILS(sdp_writev(ends[0], out, -1), EINVAL);
@@ -244,7 +244,7 @@ static void queues(int listener, int ends[2]) {
 static void urgent(int ends[2]) {
     char bytes[8];
     FAILS(sdp_recv(ends[1], bytes, 1, MSG_OOB), EINVAL);
-    FAILS(sdp_recv(ends[1], NULL, 1, MSG_OOB), EFAULT);
+    FAILS(sdp_recv(ends[1], NULL, 1, MSG_OOB), EINVAL);
     FAILS(sdp_send(ends[0], NULL, 1, MSG_OOB), EFAULT);
     CHECK(sdp_sockatmark(ends[1]) == 0);
     CHECK(sdp_send(ends[0], "abc!", 4, MSG_OOB) == 4);
