@@ -21,6 +21,22 @@ use crate::sync::lock;
 /// `tcp_syn_retries` of 6, about two minutes.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(127);
 
+/// What the descriptor to wait on shows while nothing is decided: nothing.
+const UNDECIDED: Level = Level {
+    readable: false,
+    arrivals: 0,
+    full: true,
+    roomy: false,
+    urgent: false,
+    read_closed: false,
+    ended: None,
+};
+/// What it shows when there will be no stream: as TCP after a refusal, in one step.
+const FAILED: Level = Level {
+    ended: Some(true),
+    ..UNDECIDED
+};
+
 /// A connect in progress. The progress loop drives it; the caller waits on its word.
 #[derive(Debug)]
 pub(crate) struct Connecting {
@@ -32,7 +48,8 @@ pub(crate) struct Connecting {
     deadline: Instant,
     word: WaitWord,
     state: Mutex<State>,
-    /// The descriptor to wait on, once the program has asked for it.
+    /// The descriptor to wait on, if one was asked for, until a stream takes it over. Locked after
+    /// the state.
     ready: Mutex<Option<ReadyPair>>,
 }
 
@@ -99,26 +116,26 @@ impl SdpConnecting {
         }
     }
 
-    /// A descriptor for poll, select and epoll: OUT when it is known how the connect ends, with ERR
-    /// if it has failed. For the stream there is another one.
-    ///
-    /// # Errors
-    /// Out of descriptors.
-    pub fn readiness(&self) -> io::Result<Readiness> {
-        self.connecting.get()?.readiness()
-    }
-
     /// The address it connects from, once known.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.connecting.get().ok()?.id.local_addr()
     }
 
+    /// A descriptor for poll, select and epoll, made at the first call: OUT once there is a stream,
+    /// whose descriptor it is from then on; ERR and HUP once there will be none.
+    ///
+    /// # Errors
+    /// Out of descriptors; `ConnectionAborted` when it was given up before.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.connecting.get()?.readiness()
+    }
+
     /// Gives up: threads in [`wait`](Self::wait) return, there will be no stream.
     pub fn cancel(&self) {
         if let Ok(connecting) = self.connecting.get() {
             connecting.give_up();
-            connecting.over();
+            connecting.word.signal();
         }
     }
 }
@@ -174,6 +191,30 @@ impl Connecting {
         }
     }
 
+    fn readiness(&self) -> io::Result<Readiness> {
+        let state = lock(&self.state);
+        let mut ready = lock(&self.ready);
+        if let Some(ready) = &*ready {
+            return Ok(ready.descriptor());
+        }
+        let level = match &*state {
+            State::Done(Ok(conn)) => return conn.readiness(),
+            State::Done(Err(_)) => FAILED,
+            State::Taken => return Err(io::ErrorKind::ConnectionAborted.into()),
+            State::Resolving | State::Handshake(_) => UNDECIDED,
+        };
+        let mut made = ReadyPair::new()?;
+        made.show(level)?;
+        Ok(ready.insert(made).descriptor())
+    }
+
+    /// There will be no stream: whoever polls is told.
+    fn show_failed(&self) {
+        if let Some(Err(error)) = lock(&self.ready).as_mut().map(|ready| ready.show(FAILED)) {
+            tracing::error!("the readiness descriptor of a connect: {error}");
+        }
+    }
+
     /// The time for connecting is over.
     fn take_too_long(&self) {
         let error = io::Error::new(
@@ -190,45 +231,8 @@ impl Connecting {
             State::Handshake(conn) => discard(&conn),
             _ => self.id.disconnect(),
         }
-        self.over();
-    }
-
-    /// It is known how the connect ends: whoever waits is told.
-    fn over(&self) {
+        self.show_failed();
         self.word.signal();
-        self.show_ready();
-    }
-
-    /// Brings the program's descriptor, if it has one, in line with the state.
-    fn show_ready(&self) {
-        let mut ready = lock(&self.ready);
-        // The state is looked at under the descriptor's lock: the last to look is right.
-        let failed = match &*lock(&self.state) {
-            State::Resolving | State::Handshake(_) => None,
-            State::Done(result) => Some(result.is_err()),
-            State::Taken => Some(false),
-        };
-        let level = Level {
-            full: failed.is_none(),
-            roomy: failed.is_some(),
-            ended: failed.filter(|failed| *failed),
-            ..Level::default()
-        };
-        if let Some(Err(error)) = ready.as_mut().map(|ready| ready.show(level)) {
-            tracing::error!("the readiness descriptor of a connect: {error}");
-        }
-    }
-
-    fn readiness(&self) -> io::Result<Readiness> {
-        let made = {
-            let mut ready = lock(&self.ready);
-            match &*ready {
-                Some(ready) => return Ok(ready.descriptor()),
-                None => ready.insert(ReadyPair::new()?).descriptor(),
-            }
-        };
-        self.show_ready();
-        Ok(made)
     }
 
     /// There is a result, or somebody has taken it.
@@ -249,18 +253,26 @@ impl Connecting {
 
     fn finish(&self, result: io::Result<Arc<Conn>>) {
         let mut state = lock(&self.state);
-        let unwanted = match *state {
-            State::Taken | State::Done(_) => Some(result),
-            _ => {
-                *state = State::Done(result);
-                None
+        if matches!(*state, State::Taken | State::Done(_)) {
+            drop(state);
+            if let Ok(conn) = result {
+                discard(&conn);
             }
-        };
-        drop(state);
-        if let Some(Ok(conn)) = unwanted {
-            discard(&conn);
+            return;
         }
-        self.over();
+        let connected = result.as_ref().ok().map(Arc::clone);
+        let ready = connected.as_ref().and_then(|_| lock(&self.ready).take());
+        if let (Some(conn), Some(ready)) = (&connected, ready) {
+            conn.adopt_ready(ready);
+        }
+        *state = State::Done(result);
+        drop(state);
+        // Only now, when asking for the result gives one.
+        match connected {
+            Some(conn) => conn.show_adopted(),
+            None => self.show_failed(),
+        }
+        self.word.signal();
     }
 
     /// The caller does not wait any more: whatever comes of it is closed.
@@ -272,6 +284,7 @@ impl Connecting {
             // The stream has an owner, or this has been done before.
             State::Taken => {}
         }
+        self.show_failed();
     }
 
     /// An event for the id, before there is a connection.

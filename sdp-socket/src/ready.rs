@@ -67,7 +67,7 @@ pub(crate) struct Level {
     pub(crate) roomy: bool,
     /// There is an urgent byte that was not received.
     pub(crate) urgent: bool,
-    /// The peer sends no more.
+    /// The peer sends no more, or this side has shut down receiving.
     pub(crate) read_closed: bool,
     /// The connection has ended; in error if so.
     pub(crate) ended: Option<bool>,

@@ -82,8 +82,6 @@ pub(crate) struct Entry {
     counted: AtomicBool,
     /// Bytes that sends have taken.
     sent: AtomicU64,
-    /// Tells of the end of a connect that goes on.
-    connect_end: Mutex<Option<Readiness>>,
     /// Held by the call that connects.
     pub(crate) connecting: Mutex<()>,
 }
@@ -108,7 +106,6 @@ impl Entry {
             kernel_first: AtomicBool::new(false),
             counted: AtomicBool::new(false),
             sent: AtomicU64::new(0),
-            connect_end: Mutex::default(),
             connecting: Mutex::default(),
         }
     }
@@ -168,9 +165,8 @@ impl Entry {
         is_sdps.then_some(&*self.socket)
     }
 
-    /// A connect goes on, and nobody waits in it: `end` tells when it is over.
-    pub(crate) fn set_connecting(&self, fd: c_int, end: Readiness) {
-        *lock(&self.connect_end) = Some(end);
+    /// A connect goes on, and nobody waits in it.
+    pub(crate) fn set_connecting(&self, fd: c_int) {
         self.set_phase(Phase::Connecting);
         self.retarget(fd);
     }
@@ -185,7 +181,9 @@ impl Entry {
             return;
         }
         if self.socket.is_connected() {
-            self.set_connected(fd);
+            // What tells of the end of a connect tells of the connection.
+            self.set_phase(Phase::Connected);
+            report::connected();
         } else if !self.socket.is_connecting() {
             self.set_phase(Phase::New);
             self.retarget(fd);
@@ -272,7 +270,7 @@ impl Entry {
     /// What to wait on.
     pub(crate) fn target(&self, fd: c_int) -> Target {
         let readiness = |target: fn(Readiness) -> Target| match self.socket.readiness() {
-            Ok(readiness) => target(readiness.clone()),
+            Ok(readiness) => target(readiness),
             Err(failure) => {
                 say(Level::Error, || {
                     format!("{fd}: nothing to wait on: {}", failure.message)
@@ -282,11 +280,7 @@ impl Entry {
         };
         match self.phase() {
             Phase::New | Phase::Kernels => Target::Kernels,
-            Phase::Connecting => {
-                let end = lock(&self.connect_end).clone();
-                end.map_or(Target::Kernels, Target::Sdp)
-            }
-            Phase::Connected => readiness(Target::Sdp),
+            Phase::Connecting | Phase::Connected => readiness(Target::Sdp),
             Phase::Listening => match self.listen_now(fd) {
                 Listening::Both => readiness(Target::Both),
                 Listening::Sdp => readiness(Target::Sdp),

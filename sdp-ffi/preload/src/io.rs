@@ -161,7 +161,7 @@ pub(crate) fn told(socket: &Socket, failure: &Failure) {
     }
     if let Some(readiness) = socket.made_readiness() {
         // Asking takes it.
-        let _ = rustix::net::sockopt::socket_error(readiness);
+        let _ = rustix::net::sockopt::socket_error(&readiness);
     }
 }
 

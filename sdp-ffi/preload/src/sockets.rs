@@ -239,14 +239,14 @@ fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
 /// Connects, or leaves that under way.
 fn connect_by_sdp(entry: &Entry, fd: c_int, addr: SocketAddr) -> Result<(), Failure> {
     match entry.socket.connect(addr) {
-        Err(failure) if failure.errno == libc::EINPROGRESS => match entry.socket.under_way()? {
-            Some(end) => {
-                entry.set_connecting(fd, end);
-                Err(failure)
+        // If it has ended meanwhile, this call may as well say how.
+        Err(failure) if failure.errno == libc::EINPROGRESS => {
+            if !entry.socket.is_under_way() {
+                return entry.socket.connect(addr);
             }
-            // It has ended meanwhile, and this call may as well say how.
-            None => entry.socket.connect(addr),
-        },
+            entry.set_connecting(fd);
+            Err(failure)
+        }
         other => other,
     }
 }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use libc::c_int;
 use sdp_socket::Readiness;
 
-use super::{Phase, Socket, connected, counters};
+use super::{Phase, Socket, connected, lock};
 use crate::errno::Failure;
-use crate::options::SdpStats;
 use crate::settings::{Name, OptionBytes};
+use crate::stats::SdpStats;
 
 impl Socket {
     /// Takes the local address that a TCP socket is bound to.
@@ -21,7 +21,7 @@ impl Socket {
     /// As bind(2); `EINVAL` if this socket has an address or that one has none.
     pub fn adopt(&self, holder: BorrowedFd<'_>) -> Result<(), Failure> {
         let mut phase = self.phase()?;
-        let Phase::Fresh = *phase else {
+        let (Phase::Fresh | Phase::Spent) = *phase else {
             return Err(Failure::new(libc::EINVAL, "the socket has an address"));
         };
         *phase = Phase::Bound(self.builder().adopt(holder)?);
@@ -37,13 +37,15 @@ impl Socket {
             let mut phase = self.phase()?;
             let bound = match std::mem::replace(&mut *phase, Phase::Fresh) {
                 Phase::Bound(bound) => Some(bound),
-                Phase::Fresh => None,
+                Phase::Fresh | Phase::Spent => None,
                 other => {
                     *phase = other;
                     return Err(Failure::new(libc::EISCONN, "it is connected, or listens"));
                 }
             };
             let connecting = Arc::new(self.builder().start_connect(addr, bound)?);
+            // One of a connect that failed.
+            lock(&self.readiness).take();
             *phase = Phase::Connecting(Arc::clone(&connecting));
             connecting
         };
@@ -56,17 +58,6 @@ impl Socket {
             return Err(Failure::new(libc::ETIMEDOUT, words));
         }
         connected(&mut phase)
-    }
-
-    /// Whether a connect is under way, and what tells of its end.
-    ///
-    /// # Errors
-    /// Out of descriptors.
-    pub fn under_way(&self) -> Result<Option<Readiness>, Failure> {
-        match &*self.phase()? {
-            Phase::Connecting(connecting) => Ok(Some(connecting.readiness()?)),
-            _ => Ok(None),
-        }
     }
 
     /// Whether it is connected.
@@ -82,6 +73,13 @@ impl Socket {
         phase.is_ok_and(|phase| matches!(*phase, Phase::Connecting(_) | Phase::Failed(_)))
     }
 
+    /// Whether a connect is under way.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        let phase = self.phase();
+        phase.is_ok_and(|phase| matches!(*phase, Phase::Connecting(_)))
+    }
+
     /// Whether an accept would return at once.
     ///
     /// # Errors
@@ -95,8 +93,8 @@ impl Socket {
 
     /// The descriptor to wait on, if somebody has asked for it.
     #[must_use]
-    pub fn made_readiness(&self) -> Option<&Readiness> {
-        self.readiness.get()
+    pub fn made_readiness(&self) -> Option<Readiness> {
+        lock(&self.readiness).clone()
     }
 
     /// A new socket with the options of this one; `None` if a thread is changing them, which in a
@@ -140,6 +138,7 @@ impl Socket {
     /// What the connection has done, if there is one.
     #[must_use]
     pub fn stats(&self) -> Option<SdpStats> {
-        self.stream.get().map(counters)
+        let stream = self.stream.get()?;
+        Some(SdpStats::from(&stream.stats()))
     }
 }

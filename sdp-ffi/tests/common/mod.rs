@@ -63,6 +63,18 @@ impl Prefix {
 
     /// Compiles `tests/c/<name>.c` with every warning an error, or says why it cannot.
     pub(crate) fn build(&self, name: &str, language: Language, link: Link) -> Option<PathBuf> {
+        self.build_as(name, name, language, link, &[])
+    }
+
+    /// The same, with options of its own, as the program `program`.
+    pub(crate) fn build_as(
+        &self,
+        name: &str,
+        program: &str,
+        language: Language,
+        link: Link,
+        options: &[&str],
+    ) -> Option<PathBuf> {
         let (compiler, standard): (_, &[&str]) = match language {
             Language::C11 => ("cc", &["-std=c11"]),
             Language::Cpp17 => ("c++", &["-x", "c++", "-std=c++17"]),
@@ -74,9 +86,9 @@ impl Prefix {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/c/{name}.c"));
         let program = self
             .root()
-            .join(format!("bin/{name}-{language:?}-{link:?}"));
+            .join(format!("bin/{program}-{language:?}-{link:?}"));
         let mut command = Command::new(compiler);
-        command.args(standard);
+        command.args(standard).args(options);
         command.args([
             "-Wall",
             "-Wextra",
