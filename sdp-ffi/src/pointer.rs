@@ -24,7 +24,7 @@ pub(crate) type Few<T> = SmallVec<[T; 8]>;
 ///
 /// # Safety
 /// Not NULL: `len` readable bytes at `at`, until the call returns.
-pub unsafe fn bytes<'a>(at: *const c_void, len: size_t) -> Result<&'a [u8], Failure> {
+pub(crate) unsafe fn bytes<'a>(at: *const c_void, len: size_t) -> Result<&'a [u8], Failure> {
     if len == 0 {
         return Ok(&[]);
     }
@@ -40,7 +40,7 @@ pub unsafe fn bytes<'a>(at: *const c_void, len: size_t) -> Result<&'a [u8], Fail
 /// # Safety
 /// Not NULL: `len` writable bytes at `at` that nobody else touches until the call returns. They
 /// need no values: this library only writes there.
-pub unsafe fn bytes_mut<'a>(at: *mut c_void, len: size_t) -> Result<&'a mut [u8], Failure> {
+pub(crate) unsafe fn bytes_mut<'a>(at: *mut c_void, len: size_t) -> Result<&'a mut [u8], Failure> {
     if len == 0 {
         return Ok(&mut []);
     }
@@ -98,7 +98,10 @@ pub(crate) fn piece_count(at: *const iovec, count: c_int) -> Result<usize, Failu
 ///
 /// # Safety
 /// As [`bytes`], for every piece; `count` structures at `at`.
-pub unsafe fn send_pieces<'a>(at: *const iovec, count: c_int) -> Result<Few<IoSlice<'a>>, Failure> {
+pub(crate) unsafe fn send_pieces<'a>(
+    at: *const iovec,
+    count: c_int,
+) -> Result<Few<IoSlice<'a>>, Failure> {
     let piece = |base: *mut c_void, len| {
         // SAFETY: the caller's promise for this piece.
         unsafe { bytes(base, len) }.map(IoSlice::new)
@@ -111,7 +114,7 @@ pub unsafe fn send_pieces<'a>(at: *const iovec, count: c_int) -> Result<Few<IoSl
 ///
 /// # Safety
 /// As [`bytes_mut`], for every piece; no two overlap; `count` structures at `at`.
-pub unsafe fn recv_pieces<'a>(
+pub(crate) unsafe fn recv_pieces<'a>(
     at: *const iovec,
     count: c_int,
 ) -> Result<Few<IoSliceMut<'a>>, Failure> {
@@ -158,7 +161,7 @@ pub unsafe fn read_address(
 ///
 /// # Safety
 /// Not NULL: a writable length at `len`, and as many writable bytes at `at` as it says.
-pub unsafe fn write_bytes(
+pub(crate) unsafe fn write_bytes(
     bytes: &[u8],
     at: *mut c_void,
     len: *mut socklen_t,

@@ -13,7 +13,7 @@ use crate::options::{SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP};
 use crate::stats::SDP_STATS;
 
 /// The bytes of an option: one of the structures below.
-pub type OptionBytes = SmallVec<[u8; 16]>;
+pub(crate) type OptionBytes = SmallVec<[u8; 16]>;
 
 /// The options there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -138,7 +138,7 @@ impl Socket {
     }
 
     /// Takes a local address.
-    pub fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
+    pub(crate) fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
         let mut phase = self.phase()?;
         let (Phase::Fresh | Phase::Spent) = *phase else {
             return Err(Failure::new(libc::EINVAL, "the socket has an address"));
@@ -307,7 +307,7 @@ impl Socket {
     }
 
     /// Sends.
-    pub fn send(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Failure> {
+    pub(crate) fn send(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
         let stream = self.stream(nonblocking, |s| s.write_timeout, libc::EPIPE)?;
         let result = stream.send_with(bufs, SendFlags { nonblocking });
@@ -315,7 +315,11 @@ impl Socket {
     }
 
     /// Receives.
-    pub fn recv(&self, bufs: &mut [IoSliceMut<'_>], flags: RecvFlags) -> Result<usize, Failure> {
+    pub(crate) fn recv(
+        &self,
+        bufs: &mut [IoSliceMut<'_>],
+        flags: RecvFlags,
+    ) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
         let stream = match self.stream(nonblocking, |s| s.read_timeout, libc::ENOTCONN) {
             Ok(stream) => stream,
@@ -336,7 +340,7 @@ impl Socket {
     }
 
     /// Sends, the last byte urgent.
-    pub fn send_urgent(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Failure> {
+    pub(crate) fn send_urgent(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
         let stream = self.stream(nonblocking, |s| s.write_timeout, libc::EPIPE)?;
         let result = stream.send_urgent_with(bytes, SendFlags { nonblocking });
@@ -344,7 +348,7 @@ impl Socket {
     }
 
     /// Receives the urgent byte, if there is room for one.
-    pub fn recv_urgent(&self, to: &mut [u8], peek: bool) -> Result<usize, Failure> {
+    pub(crate) fn recv_urgent(&self, to: &mut [u8], peek: bool) -> Result<usize, Failure> {
         let Some(stream) = self.stream_if_any(libc::ENOTCONN)? else {
             return Err(Failure::new(libc::EINVAL, "no urgent byte"));
         };
@@ -373,7 +377,7 @@ impl Socket {
     }
 
     /// The next byte of the stream is the urgent one. Where there is none, none is.
-    pub fn at_mark(&self) -> Result<bool, Failure> {
+    pub(crate) fn at_mark(&self) -> Result<bool, Failure> {
         let phase = self.phase()?;
         let Some(stream) = self.stream.get() else {
             return Ok(false);
@@ -389,7 +393,20 @@ impl Socket {
         match result {
             Ok(count) if count > 0 || !self.is_closed() => Ok(count),
             Ok(_) => Err(Failure::closed()),
-            Err(failure) => Err(self.or_closed(failure)),
+            Err(failure) => {
+                self.told(&failure);
+                Err(self.or_closed(failure))
+            }
+        }
+    }
+
+    /// An error that the program has been told of is not shown to poll any more.
+    fn told(&self, failure: &Failure) {
+        if matches!(failure.errno, libc::EAGAIN | libc::EINTR) {
+            return;
+        }
+        if let Some(readiness) = &*lock(&self.readiness) {
+            readiness.error_told();
         }
     }
 
@@ -401,7 +418,7 @@ impl Socket {
     }
 
     /// Shuts down one or both directions, a listener, or a connect under way.
-    pub fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
+    pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), Failure> {
         if let Some(stream) = self.stream.get() {
             return Ok(stream.shutdown(how)?);
         }
@@ -430,7 +447,7 @@ impl Socket {
 
     /// Closes. Calls in progress end; the last of them lets go of the stream, which delivers
     /// what was sent, or is reset, by the rules of close(2).
-    pub fn close(self: Arc<Self>) {
+    pub(crate) fn close(self: Arc<Self>) {
         self.closed.store(true, Ordering::SeqCst);
         // The table has let go: nobody who is not in a call by now can come in any more.
         if Arc::strong_count(&self) == 1 {
@@ -463,7 +480,7 @@ impl Socket {
     }
 
     /// This end's address.
-    pub fn local_addr(&self) -> Result<SocketAddr, Failure> {
+    pub(crate) fn local_addr(&self) -> Result<SocketAddr, Failure> {
         let phase = self.phase()?;
         let addr = match &*phase {
             Phase::Bound(bound) => Some(bound.local_addr()?),
@@ -479,7 +496,7 @@ impl Socket {
     }
 
     /// The peer's address.
-    pub fn peer_addr(&self) -> Result<SocketAddr, Failure> {
+    pub(crate) fn peer_addr(&self) -> Result<SocketAddr, Failure> {
         let _phase = self.phase()?;
         let Some(stream) = self.stream.get() else {
             return Err(not_connected());
@@ -488,12 +505,12 @@ impl Socket {
     }
 
     /// Bytes that a receive gets now.
-    pub fn recv_queue_len(&self) -> Result<usize, Failure> {
+    pub(crate) fn recv_queue_len(&self) -> Result<usize, Failure> {
         self.queue_len(SdpStream::recv_queue_len)
     }
 
     /// Bytes sent that the peer has not taken.
-    pub fn send_queue_len(&self) -> Result<usize, Failure> {
+    pub(crate) fn send_queue_len(&self) -> Result<usize, Failure> {
         self.queue_len(SdpStream::send_queue_len)
     }
 
@@ -617,7 +634,11 @@ impl Socket {
                 _ if self.pending.load(Ordering::Relaxed) != 0 => {
                     self.take_pending().map_or(0, |failure| failure.errno)
                 }
-                Some(stream) => stream.take_error()?.map_or(0, |e| Failure::from(e).errno),
+                Some(stream) => stream.take_error()?.map_or(0, |error| {
+                    let failure = Failure::from(error);
+                    self.told(&failure);
+                    failure.errno
+                }),
                 None => take_failure(&mut phase).map_or(0, |failure| failure.errno),
             },
         }))

@@ -42,6 +42,15 @@ const FILL_LEN: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<OwnedFd>);
 
+impl Readiness {
+    /// The program has been told of the error in which the connection ended: ERR is not reported any
+    /// more, as by the kernel's sockets.
+    pub fn error_told(&self) {
+        // Asking takes it; there is nothing that can fail about it.
+        let _ = sockopt::socket_error(&self.0);
+    }
+}
+
 impl AsFd for Readiness {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

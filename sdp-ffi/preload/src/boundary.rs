@@ -62,6 +62,14 @@ fn of_entry<R: Answer>(fd: c_int, body: impl FnOnce(&Entry) -> Outcome<R>) -> Re
     Ok(answer.unwrap_or(R::KERNELS))
 }
 
+/// The number by which libsdp knows the socket, if the call is for it to carry out.
+#[inline]
+pub(crate) fn handle(fd: c_int) -> Option<c_int> {
+    ours("a call", fd, |entry| {
+        Ok(entry.is_sdps().then(|| entry.handle()))
+    })
+}
+
 fn answered<R: Answer>(result: R) -> Option<R> {
     (result != R::KERNELS).then_some(result)
 }
@@ -88,8 +96,8 @@ pub(crate) fn errno() -> c_int {
 /// Functions in front of those of the C library.
 ///
 /// `fn name(fd: c_int, …) -> R |entry| { … }`: what to do for a descriptor of ours; `Ok(None)`, and
-/// every other descriptor, is the C library's. `wait fn` is a cancellation point. `raw fn` is the
-/// whole function.
+/// every other descriptor, is the C library's. `wait fn` is a cancellation point. `sdp fn … = f;`: a
+/// connection by SDP is given to that function of libsdp. `raw fn` is the whole function.
 macro_rules! interpose {
     () => {};
     (
@@ -108,6 +116,25 @@ macro_rules! interpose {
                 );
                 // SAFETY: what our caller promised to the C library's function.
                 ours.unwrap_or_else(|| unsafe { $crate::real::$name($fd $(, $argument)*) })
+            }
+        }
+        $crate::boundary::interpose! { $($more)* }
+    };
+    (
+        $(#[$about:meta])*
+        sdp fn $name:ident($fd:ident: c_int $(, $argument:ident: $of:ty)* $(,)?) -> $result:ty
+            = $libsdps:ident;
+        $($more:tt)*
+    ) => {
+        $crate::boundary::interpose! {
+            $(#[$about])*
+            raw fn $name($fd: c_int $(, $argument: $of)*) -> $result {
+                match $crate::boundary::handle($fd) {
+                    // SAFETY: what our caller promised to the C library's function.
+                    Some(handle) => unsafe { ::sdp::$libsdps(handle $(, $argument)*) },
+                    // SAFETY: as above.
+                    None => unsafe { $crate::real::$name($fd $(, $argument)*) },
+                }
             }
         }
         $crate::boundary::interpose! { $($more)* }

@@ -7,9 +7,6 @@ use crate::boundary::{Outcome, checked, errno, interpose, set_errno};
 use crate::entry::Entry;
 use crate::{real, report, table};
 
-/// `sys/ioctl.h` has it, the libc crate has not.
-const SIOCATMARK: c_ulong = 0x8905;
-
 interpose! {
     raw fn close(fd: c_int) -> c_int {
         forget(fd);
@@ -171,30 +168,20 @@ unsafe fn control(fd: c_int, command: c_int, argument: c_ulong, kernels: Fcntl) 
 /// # Safety
 /// As ioctl(2), of a request that takes an int.
 unsafe fn ioctl_of(entry: &Entry, request: c_ulong, argument: *mut c_int) -> Outcome<c_int> {
-    if argument.is_null() {
-        return Ok(None);
-    }
-    if request == c_ulong::from(libc::FIONBIO) {
+    if request == c_ulong::from(libc::FIONBIO) && !argument.is_null() {
         // SAFETY: the caller's promise.
         let on = unsafe { argument.read_unaligned() } != 0;
         let stays = entry.set_nonblocking(on)?;
         // The kernel's own flag stays where it is needed.
         return Ok(if stays { Some(0) } else { None });
     }
-    let Some(socket) = entry.connected() else {
+    if !entry.is_sdps() {
         return Ok(None);
-    };
-    let value = if request == c_ulong::from(libc::FIONREAD) {
-        socket.recv_queue_len()?
-    } else if request == c_ulong::from(libc::TIOCOUTQ) {
-        socket.send_queue_len()?
-    } else if request == SIOCATMARK {
-        usize::from(socket.at_mark()?)
-    } else {
-        return Ok(None);
-    };
-    let value = c_int::try_from(value).unwrap_or(c_int::MAX);
+    }
     // SAFETY: the caller's promise.
-    unsafe { argument.write_unaligned(value) };
-    Ok(Some(0))
+    match checked(unsafe { sdp::sdp_ioctl(entry.handle(), request, argument.cast()) }) {
+        // What libsdp has no answer to is the kernel's.
+        Err(failure) if failure.errno == libc::ENOTTY => Ok(None),
+        done => done.map(Some),
+    }
 }

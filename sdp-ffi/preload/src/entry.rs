@@ -8,12 +8,12 @@
 //! ```
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use libc::c_int;
 use sdp::SdpStats;
-use sdp::posix::{Failure, Family, Socket};
+use sdp::posix::{Failure, Family, Socket, register};
 use sdp_socket::Readiness;
 
 use crate::boundary::checked;
@@ -67,7 +67,10 @@ pub(crate) enum Target {
 /// One socket, which several numbers may name.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) socket: Arc<Socket>,
+    /// The number by which libsdp knows it.
+    handle: c_int,
+    /// Libsdp holds it.
+    socket: Weak<Socket>,
     pub(crate) family: Family,
     /// Asked for as SDP's own address family: it never falls back.
     pub(crate) by_name: bool,
@@ -80,8 +83,6 @@ pub(crate) struct Entry {
     /// Which queue an accept looks at first.
     pub(crate) kernel_first: AtomicBool,
     counted: AtomicBool,
-    /// Bytes that sends have taken.
-    sent: AtomicU64,
     /// Held by the call that connects.
     pub(crate) connecting: Mutex<()>,
 }
@@ -93,9 +94,19 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Entry {
     /// A new socket.
-    pub(crate) fn new(socket: Socket, family: Family, by_name: bool, nonblocking: bool) -> Self {
-        Self {
-            socket: Arc::new(socket),
+    ///
+    /// # Errors
+    /// `EMFILE` with 2^20 open.
+    pub(crate) fn new(
+        socket: Socket,
+        family: Family,
+        by_name: bool,
+        nonblocking: bool,
+    ) -> Result<Self, Failure> {
+        let socket = Arc::new(socket);
+        Ok(Self {
+            socket: Arc::downgrade(&socket),
+            handle: register(socket)?,
             family,
             by_name,
             phase: AtomicU8::new(Phase::New as u8),
@@ -105,16 +116,36 @@ impl Entry {
             numbers: AtomicUsize::new(0),
             kernel_first: AtomicBool::new(false),
             counted: AtomicBool::new(false),
-            sent: AtomicU64::new(0),
             connecting: Mutex::default(),
-        }
+        })
     }
 
     /// A connection that was accepted.
-    pub(crate) fn accepted(socket: Socket, family: Family, nonblocking: bool) -> Self {
-        let entry = Self::new(socket, family, false, nonblocking);
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn accepted(
+        socket: Socket,
+        family: Family,
+        nonblocking: bool,
+    ) -> Result<Self, Failure> {
+        let entry = Self::new(socket, family, false, nonblocking)?;
         entry.set_phase(Phase::Connected);
-        entry
+        Ok(entry)
+    }
+
+    /// The socket.
+    ///
+    /// # Errors
+    /// `EBADF` if it has been closed.
+    pub(crate) fn socket(&self) -> Result<Arc<Socket>, Failure> {
+        let closed = || Failure::new(libc::EBADF, "the socket was closed during the call");
+        self.socket.upgrade().ok_or_else(closed)
+    }
+
+    /// The number by which libsdp knows it.
+    pub(crate) fn handle(&self) -> c_int {
+        self.handle
     }
 
     /// What a forked child has of a socket of its parent's: a new one of the same kind, unless it
@@ -126,8 +157,12 @@ impl Entry {
         }
         let listening = *self.listening.try_lock().ok()?;
         let nonblocking = self.is_nonblocking();
-        let entry = Self::new(self.socket.like()?, self.family, self.by_name, nonblocking);
-        entry.socket.set_nonblocking(nonblocking).ok()?;
+        let parents = self.socket.upgrade()?;
+        let socket = parents.like();
+        // The parent's memory is not for this process to free.
+        std::mem::forget(parents);
+        let entry = Self::new(socket?, self.family, self.by_name, nonblocking).ok()?;
+        entry.socket().ok()?.set_nonblocking(nonblocking).ok()?;
         match listening {
             Listening::No => {}
             Listening::Later(_) => *lock(&entry.listening) = listening,
@@ -159,10 +194,9 @@ impl Entry {
         self.phase() == Phase::Kernels
     }
 
-    /// The socket, if it is connected by SDP, or connecting, in which case it has its own to say.
-    pub(crate) fn connected(&self) -> Option<&Socket> {
-        let is_sdps = matches!(self.phase(), Phase::Connected | Phase::Connecting);
-        is_sdps.then_some(&*self.socket)
+    /// Connected by SDP, or connecting, which has its own to say to every call.
+    pub(crate) fn is_sdps(&self) -> bool {
+        matches!(self.phase(), Phase::Connected | Phase::Connecting)
     }
 
     /// A connect goes on, and nobody waits in it.
@@ -172,21 +206,30 @@ impl Entry {
     }
 
     /// Sees whether a connect that went on has ended.
-    pub(crate) fn settle(&self, fd: c_int) {
-        if self.phase() != Phase::Connecting || self.socket.is_connecting() {
-            return;
-        }
-        let _one_at_a_time = lock(&self.connecting);
+    pub(crate) fn settle(&self) {
         if self.phase() != Phase::Connecting {
             return;
         }
-        if self.socket.is_connected() {
+        let Ok(socket) = self.socket() else { return };
+        if !socket.is_connected() {
+            return;
+        }
+        let _one_at_a_time = lock(&self.connecting);
+        if self.phase() == Phase::Connecting {
             // What tells of the end of a connect tells of the connection.
             self.set_phase(Phase::Connected);
             report::connected();
-        } else if !self.socket.is_connecting() {
+        }
+    }
+
+    /// A socket whose connect has failed goes on saying so to every call, as TCP's does; but it may
+    /// connect or listen anew.
+    pub(crate) fn renew(&self) {
+        let _one_at_a_time = lock(&self.connecting);
+        let Ok(socket) = self.socket() else { return };
+        let is_spent = !socket.is_connecting() && !socket.is_connected();
+        if self.phase() == Phase::Connecting && is_spent {
             self.set_phase(Phase::New);
-            self.retarget(fd);
         }
     }
 
@@ -206,7 +249,7 @@ impl Entry {
         self.nonblocking.store(on, Ordering::Relaxed);
         let listening = self.listening();
         if listening != Listening::Both {
-            self.socket.set_nonblocking(on)?;
+            self.socket()?.set_nonblocking(on)?;
         }
         Ok(matches!(listening, Listening::Both | Listening::Tcp))
     }
@@ -259,17 +302,34 @@ impl Entry {
     }
 
     fn listen_beside(&self, fd: c_int, backlog: c_int) -> Result<(), Failure> {
-        self.socket.adopt(borrowed(fd))?;
-        self.socket.set_nonblocking(true)?;
-        self.socket.listen(backlog)?;
+        let socket = self.socket()?;
+        socket.adopt(borrowed(fd))?;
+        socket.set_nonblocking(true)?;
+        socket.listen(backlog)?;
         // An accept looks at two queues and must not hang in one.
         let flags = status_flags(fd)?;
         set_status_flags(fd, flags | libc::O_NONBLOCK)
     }
 
+    /// Nobody listens any more, by either protocol; what comes is the kernel's.
+    pub(crate) fn stop_listening(&self, fd: c_int) -> Result<(), Failure> {
+        if self.listening() == Listening::Both {
+            sdp::sdp_shutdown(self.handle, libc::SHUT_RD);
+            if !self.is_nonblocking() {
+                set_status_flags(fd, status_flags(fd)? & !libc::O_NONBLOCK)?;
+            }
+        }
+        self.set_phase(Phase::Kernels);
+        crate::table::remove(fd);
+        Ok(())
+    }
+
     /// What to wait on.
     pub(crate) fn target(&self, fd: c_int) -> Target {
-        let readiness = |target: fn(Readiness) -> Target| match self.socket.readiness() {
+        let readiness = |target: fn(Readiness) -> Target| match self
+            .socket()
+            .and_then(|socket| socket.readiness())
+        {
             Ok(readiness) => target(readiness),
             Err(failure) => {
                 say(Level::Error, || {
@@ -302,13 +362,7 @@ impl Entry {
         if let Some(stats) = self.last_stats() {
             report::ended(&stats);
         }
-        // A second one tells the socket that calls are in progress on it.
-        let in_call = Arc::strong_count(&self) > 1;
-        let kept = in_call.then(|| Arc::clone(&self.socket));
-        let socket = Arc::clone(&self.socket);
-        drop(self);
-        socket.close();
-        drop(kept);
+        sdp::sdp_close(self.handle);
     }
 
     /// What the connection has done, once.
@@ -316,20 +370,7 @@ impl Entry {
         if self.phase() != Phase::Connected || self.counted.swap(true, Ordering::Relaxed) {
             return None;
         }
-        let stats = self.socket.stats()?;
-        // What has been taken and not left yet leaves as a copy.
-        let uncopied = stats.tx_bytes_inline + stats.tx_bytes_zcopy;
-        let copied = self.sent.load(Ordering::Relaxed).saturating_sub(uncopied);
-        Some(SdpStats {
-            tx_bytes_bcopy: copied.max(stats.tx_bytes_bcopy),
-            ..stats
-        })
-    }
-
-    /// A send has taken as many bytes.
-    pub(crate) fn count_sent(&self, len: usize) {
-        let len = u64::try_from(len).unwrap_or(0);
-        self.sent.fetch_add(len, Ordering::Relaxed);
+        self.socket().ok()?.stats()
     }
 }
 

@@ -1,79 +1,170 @@
 //! Sending and receiving.
 
-use std::io::{IoSlice, IoSliceMut};
+use libc::{
+    c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t,
+    timespec,
+};
 
-use libc::{c_int, c_void, iovec, size_t, sockaddr, socklen_t, ssize_t};
-use sdp::posix::{Failure, Socket, bytes, bytes_mut, recv_pieces, send_pieces};
-use sdp_socket::{RecvFlags, SendFlags};
+use crate::boundary::{checked, handle, interpose, set_errno};
+use crate::{real, report};
 
-use crate::boundary::{Outcome, interpose};
-use crate::entry::Entry;
-use crate::real;
+/// Flags that libsdp knows. Of the others Linux's TCP takes no notice, so they are left out here.
+const SEND_FLAGS: c_int =
+    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | libc::MSG_OOB | libc::MSG_MORE | libc::MSG_EOR;
+const RECV_FLAGS: c_int = libc::MSG_DONTWAIT
+    | libc::MSG_NOSIGNAL
+    | libc::MSG_PEEK
+    | libc::MSG_WAITALL
+    | libc::MSG_OOB
+    | libc::MSG_CMSG_CLOEXEC;
 
 interpose! {
-    wait fn read(fd: c_int, to: *mut c_void, len: size_t) -> ssize_t |entry| {
-        // SAFETY: our caller's promise.
-        unsafe { receive(entry, to, len, 0) }
-    }
-
-    wait fn recv(fd: c_int, to: *mut c_void, len: size_t, flags: c_int) -> ssize_t |entry| {
-        // SAFETY: our caller's promise.
-        unsafe { receive(entry, to, len, flags) }
-    }
-
-    wait fn recvfrom(
-        fd: c_int, to: *mut c_void, len: size_t, flags: c_int, addr: *mut sockaddr,
-        addr_len: *mut socklen_t,
-    ) -> ssize_t |entry| {
-        // SAFETY: our caller's promise.
-        let received = unsafe { receive(entry, to, len, flags) };
-        if let (Ok(Some(_)), false, false) = (&received, addr.is_null(), addr_len.is_null()) {
-            // Streams name no sender, as with TCP.
-            // SAFETY: our caller's promise.
-            unsafe { addr_len.write_unaligned(0) };
-        }
-        received
-    }
-
-    wait fn readv(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t |entry| {
-        let Some(socket) = entry.connected() else { return Ok(None) };
-        // SAFETY: our caller's promise.
-        let mut pieces = unsafe { recv_pieces(pieces, count) }?;
-        received(socket, &mut pieces, 0)
-    }
-
-    wait fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t |entry| {
-        // SAFETY: our caller's promise.
-        unsafe { transmit(entry, from, len, 0) }
-    }
-
-    wait fn send(fd: c_int, from: *const c_void, len: size_t, flags: c_int) -> ssize_t |entry| {
-        // SAFETY: our caller's promise.
-        unsafe { transmit(entry, from, len, flags) }
-    }
-
-    wait fn sendto(
-        fd: c_int, from: *const c_void, len: size_t, flags: c_int, addr: *const sockaddr,
-        addr_len: socklen_t,
-    ) -> ssize_t |entry| {
-        // A connected stream takes no other address, and as with TCP none is looked at.
-        let _ = (addr, addr_len);
-        // SAFETY: our caller's promise.
-        unsafe { transmit(entry, from, len, flags) }
-    }
-
-    wait fn writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t |entry| {
-        if entry.connected().is_none() {
-            return Ok(None);
-        }
-        // SAFETY: our caller's promise.
-        let pieces = unsafe { send_pieces(pieces, count) }?;
-        sent(entry, &pieces, 0)
-    }
+    sdp fn read(fd: c_int, to: *mut c_void, len: size_t) -> ssize_t = sdp_read;
+    sdp fn readv(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t = sdp_readv;
 
     fn sockatmark(fd: c_int) -> c_int |entry| {
-        let Some(socket) = entry.connected() else { return Ok(None) };
-        socket.at_mark().map(|at| Some(c_int::from(at)))
+        if !entry.is_sdps() {
+            return Ok(None);
+        }
+        checked(sdp::sdp_sockatmark(entry.handle())).map(Some)
+    }
+
+    raw fn recv(fd: c_int, to: *mut c_void, len: size_t, flags: c_int) -> ssize_t {
+        // SAFETY: our caller's promise.
+        unsafe { recvfrom(fd, to, len, flags, std::ptr::null_mut(), std::ptr::null_mut()) }
+    }
+
+    raw fn recvfrom(
+        fd: c_int, to: *mut c_void, len: size_t, flags: c_int, addr: *mut sockaddr,
+        addr_len: *mut socklen_t,
+    ) -> ssize_t {
+        let Some(handle) = handle(fd) else {
+            // SAFETY: what our caller promised to the C library's function.
+            return unsafe { real::recvfrom(fd, to, len, flags, addr, addr_len) };
+        };
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            return no_error_queue();
+        }
+        if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 {
+            return discard(handle, len, flags);
+        }
+        // SAFETY: our caller's promise.
+        unsafe { sdp::sdp_recvfrom(handle, to, len, flags & RECV_FLAGS, addr, addr_len) }
+    }
+
+    raw fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+        match handle(fd) {
+            Some(_) if flags & libc::MSG_ERRQUEUE != 0 => no_error_queue(),
+            // SAFETY: our caller's promise.
+            Some(handle) => unsafe { sdp::sdp_recvmsg(handle, message, flags & RECV_FLAGS) },
+            // SAFETY: what our caller promised to the C library's function.
+            None => unsafe { real::recvmsg(fd, message, flags) },
+        }
+    }
+
+    raw fn recvmmsg(
+        fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, time: *mut timespec,
+    ) -> c_int {
+        let known = RECV_FLAGS | libc::MSG_WAITFORONE;
+        match handle(fd) {
+            // SAFETY: our caller's promise.
+            Some(handle) => unsafe {
+                sdp::sdp_recvmmsg(handle, messages, count, flags & known, time)
+            },
+            // SAFETY: what our caller promised to the C library's function.
+            None => unsafe { real::recvmmsg(fd, messages, count, flags, time) },
+        }
+    }
+
+    raw fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t {
+        match handle(fd) {
+            // SAFETY: our caller's promise.
+            Some(handle) => counted(unsafe { sdp::sdp_write(handle, from, len) }),
+            // SAFETY: what our caller promised to the C library's function.
+            None => unsafe { real::write(fd, from, len) },
+        }
+    }
+
+    raw fn writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
+        match handle(fd) {
+            // SAFETY: our caller's promise.
+            Some(handle) => counted(unsafe { sdp::sdp_writev(handle, pieces, count) }),
+            // SAFETY: what our caller promised to the C library's function.
+            None => unsafe { real::writev(fd, pieces, count) },
+        }
+    }
+
+    raw fn send(fd: c_int, from: *const c_void, len: size_t, flags: c_int) -> ssize_t {
+        match handle(fd) {
+            // SAFETY: our caller's promise.
+            Some(handle) => counted(unsafe { sdp::sdp_send(handle, from, len, flags & SEND_FLAGS) }),
+            // SAFETY: what our caller promised to the C library's function.
+            None => unsafe { real::send(fd, from, len, flags) },
+        }
+    }
+
+    raw fn sendto(
+        fd: c_int, from: *const c_void, len: size_t, flags: c_int, addr: *const sockaddr,
+        addr_len: socklen_t,
+    ) -> ssize_t {
+        let Some(handle) = handle(fd) else {
+            // SAFETY: what our caller promised to the C library's function.
+            return unsafe { real::sendto(fd, from, len, flags, addr, addr_len) };
+        };
+        // SAFETY: our caller's promise.
+        counted(unsafe { sdp::sdp_sendto(handle, from, len, flags & SEND_FLAGS, addr, addr_len) })
+    }
+
+    raw fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+        match handle(fd) {
+            // SAFETY: our caller's promise.
+            Some(handle) => counted(unsafe { sdp::sdp_sendmsg(handle, message, flags & SEND_FLAGS) }),
+            // SAFETY: what our caller promised to the C library's function.
+            None => unsafe { real::sendmsg(fd, message, flags) },
+        }
+    }
+
+    raw fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+        let Some(handle) = handle(fd) else {
+            // SAFETY: what our caller promised to the C library's function.
+            return unsafe { real::sendmmsg(fd, messages, count, flags) };
+        };
+        // SAFETY: our caller's promise.
+        let sent = unsafe { sdp::sdp_sendmmsg(handle, messages, count, flags & SEND_FLAGS) };
+        for at in 0..usize::try_from(sent).unwrap_or(0) {
+            // SAFETY: our caller's promise: as many messages are there.
+            let message = unsafe { messages.add(at) };
+            // SAFETY: as above; it has been written.
+            report::sent(unsafe { (*message).msg_len }.into());
+        }
+        sent
+    }
+
+    raw fn sendfile(fd: c_int, from: c_int, offset: *mut off_t, len: size_t) -> ssize_t {
+        match handle(fd) {
+            // SAFETY: our caller's promise.
+            Some(handle) => counted(unsafe { sdp::sdp_sendfile(handle, from, offset, len) }),
+            // SAFETY: what our caller promised to the C library's function.
+            None => unsafe { real::sendfile(fd, from, offset, len) },
+        }
+    }
+
+    /// The same function where files are long.
+    raw fn sendfile64(fd: c_int, from: c_int, offset: *mut off_t, len: size_t) -> ssize_t {
+        // SAFETY: our caller's promise.
+        unsafe { sendfile(fd, from, offset, len) }
+    }
+
+    /// The kernel cannot: what it says of a descriptor that has no pages to move.
+    raw fn splice(
+        from: c_int, from_at: *mut i64, to: c_int, to_at: *mut i64, len: size_t, flags: c_uint,
+    ) -> ssize_t {
+        if handle(from).or_else(|| handle(to)).is_some() {
+            set_errno(libc::EINVAL);
+            return -1;
+        }
+        // SAFETY: what our caller promised to the C library's function.
+        unsafe { real::splice(from, from_at, to, to_at, len, flags) }
     }
 
     /// What `read` is to a program built with _FORTIFY_SOURCE; too little room is the C library's
@@ -113,116 +204,21 @@ interpose! {
     }
 }
 
-/// # Safety
-/// As recv(2).
-unsafe fn receive(entry: &Entry, to: *mut c_void, len: size_t, flags: c_int) -> Outcome<ssize_t> {
-    let Some(socket) = entry.connected() else {
-        return Ok(None);
-    };
-    if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 {
-        return discarded(socket, len, flags);
-    }
-    // SAFETY: the caller's promise.
-    let to = unsafe { bytes_mut(to, len) }?;
-    received(socket, &mut [IoSliceMut::new(to)], flags)
+/// What a send gave.
+fn counted(sent: ssize_t) -> ssize_t {
+    report::sent(u64::try_from(sent).unwrap_or(0));
+    sent
 }
 
-/// Receives as recvmsg(2) does, flags and all. Flags that mean nothing to TCP mean nothing here.
-pub(crate) fn received(
-    socket: &Socket,
-    to: &mut [IoSliceMut<'_>],
-    flags: c_int,
-) -> Outcome<ssize_t> {
-    if flags & libc::MSG_ERRQUEUE != 0 {
-        return Err(Failure::new(libc::EAGAIN, "there is no queue of errors"));
-    }
-    let peek = flags & libc::MSG_PEEK != 0;
-    if flags & libc::MSG_OOB != 0 {
-        let first = to.iter_mut().find(|piece| !piece.is_empty());
-        let to = first.map_or(&mut [][..], |piece| &mut piece[..]);
-        return socket.recv_urgent(to, peek).map(|len| Some(count(len)));
-    }
-    let flags = RecvFlags {
-        nonblocking: flags & libc::MSG_DONTWAIT != 0,
-        peek,
-        wait_all: flags & libc::MSG_WAITALL != 0,
-    };
-    let received = socket.recv(to, flags);
-    if let Err(failure) = &received {
-        told(socket, failure);
-    }
-    received.map(|len| Some(count(len)))
-}
-
-/// An error that has been told is not reported by poll(2) any more.
-pub(crate) fn told(socket: &Socket, failure: &Failure) {
-    if matches!(failure.errno, libc::EAGAIN | libc::EINTR) {
-        return;
-    }
-    if let Some(readiness) = socket.made_readiness() {
-        // Asking takes it.
-        let _ = rustix::net::sockopt::socket_error(&readiness);
-    }
+fn no_error_queue() -> ssize_t {
+    set_errno(libc::EAGAIN);
+    -1
 }
 
 /// Bytes that TCP throws away under MSG_TRUNC are thrown away here, too.
-fn discarded(socket: &Socket, len: usize, flags: c_int) -> Outcome<ssize_t> {
-    const PIECE_LEN: usize = 64 << 10;
-    let mut piece = vec![0; len.min(PIECE_LEN)];
-    received(socket, &mut [IoSliceMut::new(&mut piece)], flags)
-}
-
-/// # Safety
-/// As send(2).
-unsafe fn transmit(
-    entry: &Entry,
-    from: *const c_void,
-    len: size_t,
-    flags: c_int,
-) -> Outcome<ssize_t> {
-    if entry.connected().is_none() {
-        return Ok(None);
-    }
-    // SAFETY: the caller's promise.
-    let from = unsafe { bytes(from, len) }?;
-    sent(entry, &[IoSlice::new(from)], flags)
-}
-
-/// Sends as sendmsg(2) does, flags and SIGPIPE and all.
-pub(crate) fn sent(entry: &Entry, from: &[IoSlice<'_>], flags: c_int) -> Outcome<ssize_t> {
-    let socket = &entry.socket;
-    let how = SendFlags {
-        nonblocking: flags & libc::MSG_DONTWAIT != 0,
-    };
-    let result = if flags & libc::MSG_OOB != 0 {
-        match from {
-            [piece] => socket.send_urgent(piece, how),
-            pieces => {
-                let bytes: Vec<u8> = pieces
-                    .iter()
-                    .flat_map(|piece| piece.iter().copied())
-                    .collect();
-                socket.send_urgent(&bytes, how)
-            }
-        }
-    } else {
-        socket.send(from, how)
-    };
-    match result {
-        Err(failure) if failure.errno == libc::EPIPE && flags & libc::MSG_NOSIGNAL == 0 => {
-            // SAFETY: raise has no preconditions; the handler, if any, runs on this thread, which
-            // holds no lock of this library.
-            let _ = unsafe { libc::raise(libc::SIGPIPE) };
-            Err(failure)
-        }
-        Ok(len) => {
-            entry.count_sent(len);
-            Ok(Some(count(len)))
-        }
-        Err(failure) => Err(failure),
-    }
-}
-
-pub(crate) fn count(len: usize) -> ssize_t {
-    ssize_t::try_from(len).unwrap_or(ssize_t::MAX)
+fn discard(handle: c_int, len: usize, flags: c_int) -> ssize_t {
+    let mut piece = [0_u8; 4096];
+    let len = len.min(piece.len());
+    // SAFETY: the memory is ours, and as long.
+    unsafe { sdp::sdp_recv(handle, piece.as_mut_ptr().cast(), len, flags & RECV_FLAGS) }
 }

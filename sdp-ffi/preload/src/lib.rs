@@ -18,12 +18,14 @@
 //! # Layers
 //!
 //! ```text
-//!   sockets io messages files stdio         the functions of the C library, by kind
-//!   descriptors options wait epoll
+//!   sockets io stdio descriptors            the functions of the C library, by kind
+//!   options wait epoll
 //!   boundary real                           which calls are ours; the C library's own
 //!   table entry                             numbers, and what is beside each
 //!   config rules log report                 what was asked for, and what is said
 //! ```
+//!
+//! What a call does on a socket by SDP is what libsdp's function of that name does: it is called.
 //!
 //! Nothing starts by loading the library: no thread, no allocation. `man 7 libsdp-preload` has the
 //! list of functions, the rules and the limits.
@@ -33,10 +35,8 @@ mod config;
 mod descriptors;
 mod entry;
 mod epoll;
-mod files;
 mod io;
 mod log;
-mod messages;
 mod options;
 mod real;
 mod report;

@@ -1,7 +1,7 @@
 //! Socket options: the kernel has all of them, and SDP those that it knows.
 
 use libc::{c_int, c_void, socklen_t};
-use sdp::posix::{Failure, write_bytes};
+use sdp::posix::Failure;
 
 use crate::boundary::{checked, interpose};
 use crate::entry::Phase;
@@ -32,21 +32,21 @@ interpose! {
             }
             return Err(Failure::new(libc::EOPNOTSUPP, format!("{word} is TCP's only")));
         }
-        let is_sdps = level == sdp::SOL_SDP || name == sdp::SDP_ZCOPY_THRESH && level == libc::IPPROTO_TCP;
-        if !is_sdps {
-            // The kernel judges the value, and has it if TCP takes over.
-            // SAFETY: what our caller promised to the C library's function.
-            checked(unsafe { real::setsockopt(fd, level, name, value, len) })?;
-        } else if value.is_null() {
-            return Err(Failure::new(libc::EFAULT, "the value or its length is NULL"));
+        if is_sdps(level, name) {
+            // SAFETY: our caller's promise.
+            let set = unsafe { sdp::sdp_setsockopt(entry.handle(), level, name, value, len) };
+            return checked(set).map(Some);
         }
+        // The kernel judges the value, and has it if TCP takes over.
+        // SAFETY: what our caller promised to the C library's function.
+        checked(unsafe { real::setsockopt(fd, level, name, value, len) })?;
         let mut copy = [0_u8; VALUE_LEN_MAX];
         let len = usize::try_from(len).map_or(VALUE_LEN_MAX, |len| len.min(VALUE_LEN_MAX));
-        // SAFETY: our caller's promise, which the kernel has relied on, or NULL was refused.
+        // SAFETY: our caller's promise, which the kernel has relied on.
         unsafe { std::ptr::copy_nonoverlapping(value.cast(), copy.as_mut_ptr(), len) };
-        match entry.socket.set_option_by_number(level, name, &copy[..len]) {
+        match entry.socket()?.set_option_by_number(level, name, &copy[..len]) {
             // What only the kernel knows is the kernel's.
-            Err(failure) if !is_sdps && failure.errno == libc::ENOPROTOOPT => Ok(Some(0)),
+            Err(failure) if failure.errno == libc::ENOPROTOOPT => Ok(Some(0)),
             set => set.map(|()| Some(0)),
         }
     }
@@ -54,36 +54,20 @@ interpose! {
     fn getsockopt(
         fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t,
     ) -> c_int |entry| {
-        let is_sdps = level == sdp::SOL_SDP || name == sdp::SDP_ZCOPY_THRESH && level == libc::IPPROTO_TCP;
-        let Some(socket) = entry.connected().or_else(|| is_sdps.then_some(&*entry.socket)) else {
-            return Ok(None);
-        };
-        let kernels = [libc::SO_TYPE, libc::SO_DOMAIN, libc::SO_PROTOCOL, libc::SO_ACCEPTCONN];
-        if level == libc::SOL_SOCKET && kernels.contains(&name) {
+        let kernels = [libc::SO_TYPE, libc::SO_DOMAIN, libc::SO_PROTOCOL];
+        let is_kernels = level == libc::SOL_SOCKET && kernels.contains(&name);
+        if is_kernels || !(entry.is_sdps() || is_sdps(level, name)) {
             return Ok(None);
         }
-        if value.is_null() || len.is_null() {
-            return Err(Failure::new(libc::EFAULT, "the value or its length is NULL"));
-        }
-        if (level, name) == (libc::IPPROTO_TCP, libc::TCP_INFO) {
-            // SAFETY: what our caller promised to the C library's function.
-            checked(unsafe { real::getsockopt(fd, level, name, value, len) })?;
-            // SAFETY: our caller's promise.
-            if unsafe { len.read_unaligned() } > 0 {
-                // The state comes first, and the kernel's descriptor is not connected.
-                // SAFETY: our caller's promise.
-                unsafe { value.cast::<u8>().write(TCP_ESTABLISHED) };
-            }
-            return Ok(Some(0));
-        }
-        match socket.option_by_number(level, name) {
-            // SAFETY: our caller's promise.
-            Ok(bytes) => unsafe { write_bytes(&bytes, value, len, false) }.map(|()| Some(0)),
-            Err(failure) if !is_sdps && failure.errno == libc::ENOPROTOOPT => Ok(None),
-            Err(failure) => Err(failure),
+        // SAFETY: our caller's promise.
+        match checked(unsafe { sdp::sdp_getsockopt(entry.handle(), level, name, value, len) }) {
+            Err(failure) if failure.errno == libc::ENOPROTOOPT => Ok(None),
+            got => got.map(Some),
         }
     }
 }
 
-/// `netinet/tcp.h` has it, the libc crate has not.
-const TCP_ESTABLISHED: u8 = 1;
+/// Options that TCP has not.
+fn is_sdps(level: c_int, name: c_int) -> bool {
+    level == sdp::SOL_SDP || (level, name) == (libc::IPPROTO_TCP, sdp::SDP_ZCOPY_THRESH)
+}

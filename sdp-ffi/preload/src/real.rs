@@ -112,7 +112,6 @@ real! {
 
     fn read(fd: c_int, to: *mut c_void, len: size_t) -> ssize_t;
     fn readv(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t;
-    fn recv(fd: c_int, to: *mut c_void, len: size_t, flags: c_int) -> ssize_t;
     fn recvfrom(fd: c_int, to: *mut c_void, len: size_t, flags: c_int, addr: *mut sockaddr, addr_len: *mut socklen_t) -> ssize_t;
     fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
     fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, time: *mut timespec) -> c_int;

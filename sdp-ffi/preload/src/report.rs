@@ -67,6 +67,8 @@ static CONNECTED: AtomicU64 = AtomicU64::new(0);
 static ACCEPTED: AtomicU64 = AtomicU64::new(0);
 static ACCEPTED_BY_TCP: AtomicU64 = AtomicU64::new(0);
 static TCP: [AtomicU64; REASONS.len()] = [const { AtomicU64::new(0) }; REASONS.len()];
+/// All bytes that sends have taken.
+static SENT: AtomicU64 = AtomicU64::new(0);
 /// Sent and received: copied, inside adverts, not copied.
 static BYTES: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 
@@ -89,6 +91,11 @@ pub(crate) fn left_to_tcp(reason: Reason) {
     add(&TCP[reason as usize], 1);
 }
 
+/// Bytes that a send has taken.
+pub(crate) fn sent(len: u64) {
+    add(&SENT, len);
+}
+
 /// What a connection that has ended, or ends with the process, has done.
 pub(crate) fn ended(stats: &SdpStats) {
     let counts = [
@@ -107,7 +114,7 @@ pub(crate) fn ended(stats: &SdpStats) {
 /// A forked child has done nothing yet. Only stores to atomics: it is called where nothing else is
 /// allowed.
 pub(crate) fn start_anew() {
-    let all = [&CONNECTED, &ACCEPTED, &ACCEPTED_BY_TCP];
+    let all = [&CONNECTED, &ACCEPTED, &ACCEPTED_BY_TCP, &SENT];
     for count in all.into_iter().chain(&TCP).chain(&BYTES) {
         count.store(0, Ordering::Relaxed);
     }
@@ -168,6 +175,8 @@ fn line() -> String {
         }
     }
     let [copied, inline, zcopy, rx_copied, rx_inline, rx_zcopy] = BYTES.each_ref().map(get);
+    // What has been taken and had not left when its connection was closed leaves as a copy.
+    let copied = copied.max(get(&SENT).saturating_sub(inline + zcopy));
     let _ = write!(
         text,
         "; sent: {copied} copied, {inline} inline, {zcopy} zero copy; received: {rx_copied} \

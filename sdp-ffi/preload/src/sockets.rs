@@ -1,6 +1,6 @@
 //! The life of a socket: socket(2) to shutdown(2).
 
-use std::net::{IpAddr, Shutdown, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ interpose! {
             config();
             let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
             let socket = Socket::new(domain, family, nonblocking);
-            let entry = Arc::new(Entry::new(socket, family, by_name, nonblocking));
+            let entry = Arc::new(Entry::new(socket, family, by_name, nonblocking)?);
             if !table::insert(fd, &entry) {
                 say(Level::Info, || format!("{fd}: TCP: the number is too great"));
             }
@@ -59,7 +59,8 @@ interpose! {
 
     /// The kernel holds the port; an address of SDP's own family is one of TCP's to it.
     fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int |entry| {
-        if entry.connected().is_some() {
+        entry.renew();
+        if entry.is_sdps() {
             return Err(Failure::new(libc::EINVAL, "the socket is connected"));
         }
         if !entry.by_name {
@@ -74,6 +75,7 @@ interpose! {
     }
 
     fn listen(fd: c_int, backlog: c_int) -> c_int |entry| {
+        entry.renew();
         start_listening(entry, fd, backlog)
     }
 
@@ -93,48 +95,37 @@ interpose! {
         if entry.phase() == Phase::Listening && entry.listening() != Listening::Sdp {
             return Ok(None);
         }
+        entry.renew();
+        if entry.phase() != Phase::New {
+            // SAFETY: our caller's promise.
+            return checked(unsafe { sdp::sdp_connect(entry.handle(), addr, len) }).map(Some);
+        }
         // SAFETY: our caller's promise.
         let parsed = unsafe { read_address(addr, len, entry.family) };
         match parsed {
             Ok(addr) => connect_to(entry, fd, addr),
-            Err(failure) if entry.by_name || entry.phase() != Phase::New => Err(failure),
+            Err(failure) if entry.by_name => Err(failure),
             // Whatever is wrong, the kernel says; AF_UNSPEC is not wrong at all.
             Err(_) => Ok(None),
         }
     }
 
     fn shutdown(fd: c_int, how: c_int) -> c_int |entry| {
-        let direction = match how {
-            libc::SHUT_RD => Shutdown::Read,
-            libc::SHUT_WR => Shutdown::Write,
-            libc::SHUT_RDWR => Shutdown::Both,
-            _ => return Ok(None),
-        };
-        match (entry.phase(), entry.listening()) {
-            (Phase::Connected | Phase::Connecting, _) | (_, Listening::Sdp) => {
-                entry.socket.shutdown(direction).map(|()| Some(0))
-            }
-            (Phase::Listening, Listening::Both) => {
-                entry.socket.shutdown(direction)?;
-                Ok(None)
-            }
-            _ => Ok(None),
+        let listening = entry.listening();
+        if entry.is_sdps() || listening == Listening::Sdp {
+            return checked(sdp::sdp_shutdown(entry.handle(), how)).map(Some);
         }
+        if listening != Listening::No && matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) {
+            entry.stop_listening(fd)?;
+        }
+        Ok(None)
     }
 
-    fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int |entry| {
-        let Some(socket) = entry.connected() else { return Ok(None) };
-        let name = socket.local_addr()?;
-        // SAFETY: our caller's promise.
-        unsafe { write_address(name, addr, len) }.map(|()| Some(0))
-    }
-
-    fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int |entry| {
-        let Some(socket) = entry.connected() else { return Ok(None) };
-        let name = socket.peer_addr()?;
-        // SAFETY: our caller's promise.
-        unsafe { write_address(name, addr, len) }.map(|()| Some(0))
-    }
+    /// A bound one's is the kernel's.
+    sdp fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int
+        = sdp_getsockname;
+    sdp fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int
+        = sdp_getpeername;
 }
 
 /// The address that the kernel's descriptor is bound to; port 0 if it is not.
@@ -158,10 +149,10 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
             return Err(Failure::new(libc::EINVAL, "the socket is connected"));
         }
         (Phase::Listening, Listening::Sdp) => {
-            return entry.socket.listen(backlog).map(|()| Some(0));
+            return entry.socket()?.listen(backlog).map(|()| Some(0));
         }
         (Phase::Listening, Listening::Both) => {
-            entry.socket.listen(backlog)?;
+            entry.socket()?.listen(backlog)?;
             return Ok(None);
         }
         (Phase::Listening | Phase::Kernels, _) => return Ok(None),
@@ -186,8 +177,8 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
                 // SAFETY: the address is ours.
                 checked(unsafe { real::bind(fd, any.as_ptr().cast(), len) })?;
             }
-            entry.socket.adopt(borrowed(fd))?;
-            entry.socket.listen(backlog)?;
+            entry.socket()?.adopt(borrowed(fd))?;
+            entry.socket()?.listen(backlog)?;
             entry.set_listening(fd, Listening::Sdp);
             Ok(Some(0))
         }
@@ -195,16 +186,12 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
 }
 
 fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
-    let one_at_a_time = lock(&entry.connecting);
+    let _one_at_a_time = lock(&entry.connecting);
     match entry.phase() {
-        // The first call that finds it connected says so.
-        Phase::Connecting | Phase::Connected => {
-            drop(one_at_a_time);
-            return entry.socket.connect(addr).map(|()| Some(0));
-        }
-        Phase::Listening => return Err(Failure::new(libc::EISCONN, "it listens")),
-        Phase::Kernels => return Ok(None),
         Phase::New => {}
+        Phase::Kernels => return Ok(None),
+        // Another thread was faster.
+        _ => return Err(Failure::new(libc::EISCONN, "it is connected, or listens")),
     }
     let choice = choose(entry, Role::Client, addr);
     if choice == Choice::Tcp {
@@ -213,13 +200,13 @@ fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
     }
     let attempt = || {
         if kernels_name(fd, entry.family).port() != 0 {
-            entry.socket.adopt(borrowed(fd))?;
+            entry.socket()?.adopt(borrowed(fd))?;
         }
         if choice == Choice::Sdp {
             return connect_by_sdp(entry, fd, addr);
         }
         let wait = config().wait.unwrap_or_else(|| wait_towards(addr.ip()));
-        entry.socket.connect_within(addr, wait)
+        entry.socket()?.connect_within(addr, wait)
     };
     match attempt() {
         Ok(()) => {
@@ -238,11 +225,19 @@ fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
 
 /// Connects, or leaves that under way.
 fn connect_by_sdp(entry: &Entry, fd: c_int, addr: SocketAddr) -> Result<(), Failure> {
-    match entry.socket.connect(addr) {
-        // If it has ended meanwhile, this call may as well say how.
+    let socket = entry.socket()?;
+    if entry.is_nonblocking() {
+        let started = socket.connect_unwaited(addr);
+        if matches!(&started, Err(failure) if failure.errno == libc::EINPROGRESS) {
+            entry.set_connecting(fd);
+        }
+        return started;
+    }
+    match socket.connect(addr) {
+        // Its time is over; if it has ended meanwhile, this call may as well say how.
         Err(failure) if failure.errno == libc::EINPROGRESS => {
-            if !entry.socket.is_under_way() {
-                return entry.socket.connect(addr);
+            if !socket.is_under_way() {
+                return socket.connect(addr);
             }
             entry.set_connecting(fd);
             Err(failure)
@@ -273,7 +268,7 @@ unsafe fn accept_one(
         return Ok(None);
     }
     let deadline = entry
-        .socket
+        .socket()?
         .read_timeout()
         .map(|time| Instant::now() + time);
     let listening = entry.listen_now(fd);
@@ -298,7 +293,7 @@ unsafe fn accept_one(
                     Err(failure) if failure.errno == libc::EAGAIN => {}
                     Err(failure) => return Err(failure),
                 }
-            } else if listening == Listening::Both && entry.socket.has_pending()? {
+            } else if listening == Listening::Both && entry.socket()?.has_pending()? {
                 // SAFETY: the caller's promise.
                 match unsafe { accept_sdp(entry, addr, len, flags) } {
                     Err(failure) if failure.errno == libc::EAGAIN => {}
@@ -370,9 +365,9 @@ unsafe fn accept_sdp(
     };
     // A number first: without one the connection stays in the queue. One that waits for a
     // connection has none meanwhile.
-    let waits = !entry.socket.has_pending()?;
+    let waits = !entry.socket()?.has_pending()?;
     let early = if waits { None } else { Some(Number(make()?)) };
-    let (socket, peer) = entry.socket.accept()?;
+    let (socket, peer) = entry.socket()?.accept()?;
     let number = match early {
         Some(number) => number,
         None => Number(make()?),
@@ -383,7 +378,7 @@ unsafe fn accept_sdp(
     }
     let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
     socket.set_nonblocking(nonblocking)?;
-    let accepted = Arc::new(Entry::accepted(socket, entry.family, nonblocking));
+    let accepted = Arc::new(Entry::accepted(socket, entry.family, nonblocking)?);
     if !table::insert(number.0, &accepted) {
         return Err(Failure::new(libc::EMFILE, "the number is too great"));
     }

@@ -87,7 +87,7 @@ pub(crate) fn holds(fd: c_int) -> bool {
 /// What a number is, if it is ours.
 pub(crate) fn get(fd: c_int) -> Option<Arc<Entry>> {
     let entry = slot(fd)?.entry()?;
-    entry.settle(fd);
+    entry.settle();
     if entry.is_kernels() {
         // Another number of the socket has found out.
         remove(fd);
@@ -247,7 +247,7 @@ mod tests {
 
     fn entry() -> Arc<Entry> {
         let socket = Socket::new(libc::AF_INET, Family::V4, false);
-        Arc::new(Entry::new(socket, Family::V4, false, false))
+        Arc::new(Entry::new(socket, Family::V4, false, false).unwrap())
     }
 
     /// Numbers lead to what they are until they are removed; strangers are nobody's.

@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libc::c_int;
-use sdp_socket::Readiness;
 
 use super::{Phase, Socket, connected, lock};
 use crate::errno::Failure;
-use crate::settings::{Name, OptionBytes};
+use crate::settings::Name;
 use crate::stats::SdpStats;
 
 impl Socket {
@@ -60,6 +59,20 @@ impl Socket {
         connected(&mut phase)
     }
 
+    /// Starts to connect, and has the descriptor to wait on from the beginning, so that it shows the end
+    /// whenever that comes.
+    ///
+    /// # Errors
+    /// `EINPROGRESS`, which is what a connect returns that goes on; others as connect(2).
+    pub fn connect_unwaited(&self, addr: SocketAddr) -> Result<(), Failure> {
+        let mut phase = self.phase()?;
+        let started = self.start_connect(&mut phase, addr);
+        if let Phase::Connecting(connecting) = &*phase {
+            *lock(&self.readiness) = Some(connecting.readiness()?);
+        }
+        started.map(|_| ())
+    }
+
     /// Whether it is connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {
@@ -91,12 +104,6 @@ impl Socket {
         Ok(listener.has_pending()?)
     }
 
-    /// The descriptor to wait on, if somebody has asked for it.
-    #[must_use]
-    pub fn made_readiness(&self) -> Option<Readiness> {
-        lock(&self.readiness).clone()
-    }
-
     /// A new socket with the options of this one; `None` if a thread is changing them, which in a
     /// forked child is one that is not there.
     #[must_use]
@@ -119,14 +126,6 @@ impl Socket {
         bytes: &[u8],
     ) -> Result<(), Failure> {
         self.set_option(Name::of(level, number)?, bytes)
-    }
-
-    /// Reads an option by its numbers.
-    ///
-    /// # Errors
-    /// As getsockopt(2); `ENOPROTOOPT` for one that there is not.
-    pub fn option_by_number(&self, level: c_int, number: c_int) -> Result<OptionBytes, Failure> {
-        self.option(Name::of(level, number)?)
     }
 
     /// How long a receive or an accept may wait.

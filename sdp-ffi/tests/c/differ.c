@@ -108,9 +108,17 @@ static int bound(void) {
     return s;
 }
 
+static short poll_one(int s, short events, int timeout) {
+    struct pollfd polled = {s, events, 0};
+    MUST(S(poll)(&polled, 1, timeout) >= 0);
+    return polled.revents;
+}
+
 static int listening_for(int backlog) {
     int s = bound();
     MUST(S(listen)(s, backlog) == 0);
+    /* Behind the preload library SDP listens once somebody waits. */
+    MUST(poll_one(s, POLLIN, 0) == 0);
     return s;
 }
 
@@ -133,12 +141,6 @@ static int connected(void) {
     return s;
 }
 
-static short poll_one(int s, short events, int timeout) {
-    struct pollfd polled = {s, events, 0};
-    MUST(S(poll)(&polled, 1, timeout) >= 0);
-    return polled.revents;
-}
-
 /* Stuck behind a listener that takes no more. */
 static int connecting(void) {
     int listener = listening_for(0);
@@ -147,9 +149,9 @@ static int connecting(void) {
     for (;;) {
         int s = S(socket)(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
         MUST(s >= 0 && other_count < 60);
-        MUST(S(connect)(s, (struct sockaddr *)&address, sizeof address) == -1);
-        MUST(errno == EINPROGRESS);
-        if (poll_one(s, POLLOUT, 300) == 0) {
+        int result = S(connect)(s, (struct sockaddr *)&address, sizeof address);
+        MUST(result == 0 || errno == EINPROGRESS);
+        if (result != 0 && poll_one(s, POLLOUT, 300) == 0) {
             return s;
         }
         others[other_count++] = s;
@@ -161,7 +163,8 @@ static int refused(void) {
     struct sockaddr_in address = loopback(port_of(taken));
     int s = S(socket)(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     MUST(S(connect)(s, (struct sockaddr *)&address, sizeof address) == -1);
-    MUST(errno == EINPROGRESS && (poll_one(s, POLLOUT, LONG) & POLLOUT) != 0);
+    /* Or it is known at once. */
+    MUST(errno == ECONNREFUSED || (errno == EINPROGRESS && (poll_one(s, POLLOUT, LONG) & POLLOUT) != 0));
     others[other_count++] = taken;
     return s;
 }
