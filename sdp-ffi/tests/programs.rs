@@ -4,13 +4,18 @@
     reason = "a test that cannot go on must fail; helpers are not seen as tests"
 )]
 
+#[allow(
+    dead_code,
+    reason = "each test program uses its own part of what they share"
+)]
 mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Language, Link, NATIVE_LIBS, Prefix, Running, is_there, skipped, start, succeeds};
+use common::layout;
+use common::{Language, Link, Prefix, Running, is_there, skipped, start, succeeds};
 
 const WAYS: [(Language, Link); 4] = [
     (Language::C11, Link::Shared),
@@ -330,21 +335,9 @@ fn the_map_versions_a_release() {
     let prefix = Prefix::install();
     let map = Path::new(env!("CARGO_MANIFEST_DIR")).join("libsdp.map");
     let library = prefix.root().join("lib/release.so");
-    let mut link = Command::new("cc");
-    link.args([
-        "-shared",
-        "-Wl,-soname,libsdp.so.0",
-        "-Wl,-z,nodelete",
-        "-Wl,--gc-sections",
-    ]);
-    link.arg(format!("-Wl,--version-script={}", map.display()));
-    let text = std::fs::read_to_string(&map).unwrap();
-    let functions = names(&text, ';');
-    // What the version script names is not searched for in an archive.
-    link.args(functions.iter().map(|name| format!("-Wl,-u,{name}")));
-    link.arg(prefix.root().join("lib/libsdp.a"))
-        .args(NATIVE_LIBS);
-    succeeds(link.arg("-o").arg(&library));
+    let archive = prefix.root().join("lib/libsdp.a");
+    succeeds(&mut layout::link_shared(&archive, &map, &library).unwrap());
+    let functions = layout::functions(&std::fs::read_to_string(&map).unwrap());
     let versioned = functions
         .iter()
         .map(|name| format!("{name}@@SDP_0.1"))
