@@ -113,6 +113,25 @@ fn calls_in_both_languages_linked_both_ways() {
     in_every_way("calls", "calls hold\n");
 }
 
+/// Sixty-four threads in every call on a socket that is closed under them; the number of rounds makes
+/// it a second, or half a minute under valgrind.
+#[test]
+fn a_crowd_on_a_socket_that_is_closed() {
+    let prefix = Prefix::install();
+    for (valgrind, rounds) in [(false, "40"), (true, "3")] {
+        if valgrind && !is_there("valgrind") {
+            skipped("a crowd under valgrind", "no valgrind in PATH");
+            continue;
+        }
+        let Some(program) = prefix.build("crowd", Language::C11, Link::Shared) else {
+            return;
+        };
+        let mut run = command(&program, valgrind);
+        run.arg(rounds);
+        assert_eq!(start(run).finish(), "the crowd is gone\n");
+    }
+}
+
 /// Where the library gives other results than Linux's TCP: probe, phase (all if empty), the beginning of
 /// the call, and why. `sdp.7` tells the reader.
 const DIFFERENCES: [(&str, &str, &str, &str); 6] = [
