@@ -2,14 +2,14 @@
  *
  * Each function is its POSIX namesake with sdp_ before it: the same arguments and results, -1 and
  * errno on failure; sdp_strerror_ext() says more. A socket is a number of this library's own, from
- * 2^20 up, and no file descriptor: do not give it to close(), poll() or fcntl(); sdp_fileno()
- * returns a descriptor for poll() and its kin.
+ * 2^20 up, and no file descriptor: do not give it to close(), poll() or fcntl(), but to sdp_close(),
+ * sdp_poll(), which takes both, and sdp_fcntl(); sdp_fileno() returns a descriptor for epoll(7).
  *
  * Any thread may call anything. sdp_close() ends the calls of other threads on that socket. A child
  * after fork() has none of its parent's sockets and buffers. A thread that pthread_cancel() names
- * ends before or after a call, never inside: sdp_accept(), sdp_connect(), sdp_send(), sdp_recv(),
- * their vectored forms and sdp_close() are cancellation points before they begin and when they have
- * failed; to end one that waits, shut the socket down, close it, or send the thread a signal.
+ * ends before or after a call, never inside: what accepts, connects, sends, receives or polls, and
+ * sdp_close(), are cancellation points before they begin and when they have failed; to end one that
+ * waits, shut the socket down, close it, or send the thread a signal.
  *
  * SPDX-License-Identifier: MIT OR Apache-2.0
  *
@@ -18,8 +18,10 @@
 #ifndef SDP_H
 #define SDP_H
 
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -31,6 +33,9 @@
 #define SDP_VERSION_STRING "0.1.0"
 #define SDP_VERSION_NUMBER \
     ((SDP_VERSION_MAJOR << 16) | (SDP_VERSION_MINOR << 8) | SDP_VERSION_PATCH)
+
+struct mmsghdr;
+struct timespec;
 
 // Address family of SDP over IPv4, for sdp_socket() and in addresses. AF_INET means the same here.
 #define AF_INET_SDP 27
@@ -51,23 +56,59 @@
 // Option, a struct sdp_stats, read only: what the connection has done. At level SOL_SDP.
 #define SDP_STATS 100
 
-// Counters of one connection since it was made: bytes of payload. Later versions add fields at the
-// end; as many bytes as there is room for are written.
+// Counters of one connection since it was made; of payload, where they count bytes. Later versions
+// add fields at the end: as many bytes as there is room for are written, and the length tells how
+// many these were.
 struct sdp_stats {
     // Sent by copying.
     uint64_t tx_bytes_bcopy;
     // Sent inside adverts.
     uint64_t tx_bytes_inline;
-    // Read by the peer out of the sender's own memory.
+    // Read by the peer out of the sender's own memory, or written from there.
     uint64_t tx_bytes_zcopy;
     // Received by copying.
     uint64_t rx_bytes_bcopy;
     // Received inside adverts.
     uint64_t rx_bytes_inline;
-    // Read straight into the receiver's own memory.
+    // Read straight into the receiver's own memory, or written there.
     uint64_t rx_bytes_zcopy;
     // Read ahead into private memory.
     uint64_t rx_bytes_read_ahead;
+    // Of tx_bytes_zcopy: written straight into the memory of the peer's receive.
+    uint64_t tx_bytes_written;
+    // Of rx_bytes_zcopy: written by the peer.
+    uint64_t rx_bytes_written;
+    // Times a send had to wait for credits: the receiver was behind.
+    uint64_t credit_stalls;
+    // Times buffers shrank because memory of the process came near SDP_MEM_MAX.
+    uint64_t memory_scarce;
+    // Times private memory was refused because of it.
+    uint64_t memory_refused;
+    // Signs of life asked for (SO_KEEPALIVE, TCP_USER_TIMEOUT).
+    uint64_t probes;
+    // Why bytes were copied. Sends were shorter than SDP_ZCOPY_THRESH.
+    uint64_t copied_below_threshold;
+    // SDP_ZCOPY_THRESH was 0.
+    uint64_t copied_threshold_off;
+    // The call was not to wait.
+    uint64_t copied_nonblocking;
+    // The peer cannot read the memory: on one machine it is mostly process_vm_readv that is not
+    // permitted. Memory of sdp_alloc() needs none.
+    uint64_t copied_memory_unreachable;
+    // The adapter gave no key for the memory.
+    uint64_t copied_bind_failed;
+    // Nobody received in time.
+    uint64_t copied_no_reader;
+    // The receiver asked for a copy.
+    uint64_t copied_peer_refused;
+    // The transfer was taken back: a signal, a time-out, the end of the connection.
+    uint64_t copied_cancelled;
+    // The receive was too small for it to be worth it.
+    uint64_t copied_small_receive;
+    // Copying was measured to be faster.
+    uint64_t copied_measured_slower;
+    // Anything else: ends of transfers, peeking, urgent bytes, measuring.
+    uint64_t copied_otherwise;
 };
 
 #ifdef __cplusplus
@@ -109,6 +150,15 @@ int sdp_listen(int socket, int backlog);
 // address is NULL, or *length bytes there can be written, and length too.
 int sdp_accept(int socket, struct sockaddr *address, socklen_t *length);
 
+// As sdp_accept(), and as accept4(2): flags are SOCK_NONBLOCK, which makes the new socket
+// non-blocking, and SOCK_CLOEXEC, which every socket of this library is.
+//
+// Returns as sdp_accept(); also -1 with EINVAL for other flags.
+//
+// The caller sees to it:
+// As sdp_accept().
+int sdp_accept4(int socket, struct sockaddr *address, socklen_t *length, int flags);
+
 // Connects, as connect(2). A non-blocking socket returns EINPROGRESS; call again for EALREADY, the
 // result, and at last EISCONN; SO_ERROR tells the result too. SO_SNDTIMEO limits the wait
 // (EINPROGRESS). After a failure the same socket may try again.
@@ -137,7 +187,8 @@ int sdp_close(int socket);
 // reads the caller's own memory: no other copy is made.
 //
 // flags: MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB (the last byte is urgent; up to 4 KiB wait for no
-// other send); MSG_MORE and MSG_EOR are taken and change nothing.
+// other send); MSG_MORE, MSG_EOR, MSG_CONFIRM, MSG_DONTROUTE and MSG_ZEROCOPY are taken and change
+// nothing.
 //
 // Returns the bytes taken, all of them on a blocking socket unless a signal, SO_SNDTIMEO or the
 // end of the connection comes between; or -1 with EAGAIN, EINTR, EPIPE (and SIGPIPE, unless
@@ -146,6 +197,27 @@ int sdp_close(int socket);
 // The caller sees to it:
 // buffer is NULL, or length bytes there can be read, and stay, until the call returns.
 ssize_t sdp_send(int socket, const void *buffer, size_t length, int flags);
+
+// Sends, as write(2): sdp_send() without flags.
+//
+// Returns as sdp_send().
+//
+// The caller sees to it:
+// As sdp_send().
+ssize_t sdp_write(int socket, const void *buffer, size_t length);
+
+// Sends, as sendto(2). A stream goes to its peer: the address is not looked at, as with TCP.
+//
+// Returns as sdp_send(); also -1 with EINVAL for an address of no possible length.
+//
+// The caller sees to it:
+// As sdp_send().
+ssize_t sdp_sendto(int socket,
+                   const void *buffer,
+                   size_t length,
+                   int flags,
+                   const struct sockaddr *address,
+                   socklen_t address_length);
 
 // Sends from several pieces, as writev(2) or sendmsg(2) without flags. Raises SIGPIPE on EPIPE.
 //
@@ -159,7 +231,8 @@ ssize_t sdp_writev(int socket, const struct iovec *pieces, int count);
 // Receives, as recv(2).
 //
 // flags: MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, MSG_OOB (the urgent byte, which is never waited for;
-// EINVAL if there is none, EAGAIN if it is on its way); MSG_NOSIGNAL is taken and changes nothing.
+// EINVAL if there is none, EAGAIN if it is on its way); MSG_NOSIGNAL and MSG_CMSG_CLOEXEC are taken
+// and change nothing.
 //
 // Returns the bytes received, 0 at the end of the stream; or -1 with EAGAIN, EINTR, ECONNRESET,
 // ENOTCONN, EINVAL, EOPNOTSUPP (other flags), EFAULT (NULL), EBADF.
@@ -168,6 +241,29 @@ ssize_t sdp_writev(int socket, const struct iovec *pieces, int count);
 // buffer is NULL, or length bytes there can be written, and are touched by nobody else, until
 // the call returns.
 ssize_t sdp_recv(int socket, void *buffer, size_t length, int flags);
+
+// Receives, as read(2): sdp_recv() without flags.
+//
+// Returns as sdp_recv(); 0 for no bytes, whatever the socket is.
+//
+// The caller sees to it:
+// As sdp_recv().
+ssize_t sdp_read(int socket, void *buffer, size_t length);
+
+// Receives, as recvfrom(2). A stream has one peer: no address is written, and the length becomes 0,
+// as with TCP.
+//
+// Returns as sdp_recv(); also -1 with EINVAL for a negative length, EFAULT for an address without
+// length; nothing is received then.
+//
+// The caller sees to it:
+// As sdp_recv(); address_length is NULL, or a length is there that can be read and written.
+ssize_t sdp_recvfrom(int socket,
+                     void *buffer,
+                     size_t length,
+                     int flags,
+                     struct sockaddr *address,
+                     socklen_t *address_length);
 
 // Receives into several pieces, as readv(2).
 //
@@ -181,8 +277,79 @@ ssize_t sdp_readv(int socket, const struct iovec *pieces, int count);
 
 // Whether the next byte of the stream is the urgent one, as sockatmark(3).
 //
-// Returns 1 or 0; or -1 with ENOTCONN, EBADF.
+// Returns 1 or 0; or -1 with EBADF.
 int sdp_sockatmark(int socket);
+
+// Sends from several pieces, as sendmsg(2). The name is not looked at, as with TCP; control data
+// is checked, and has no effect.
+//
+// Returns as sdp_send(); also -1 with EMSGSIZE for more than 1024 pieces, EINVAL for control data
+// that is cut off or that TCP would act on, ENOBUFS for more than 2 GiB of it.
+//
+// The caller sees to it:
+// message is NULL, or one is there whose pieces are as those of sdp_writev() and whose control data
+// can be read.
+ssize_t sdp_sendmsg(int socket, const struct msghdr *message, int flags);
+
+// Receives into several pieces, as recvmsg(2). No name and no control data ever come: msg_namelen,
+// if there is room for a name, and msg_controllen become 0. msg_flags tells MSG_OOB.
+//
+// Returns as sdp_recv(); also -1 with EMSGSIZE for more than 1024 pieces, EINVAL for a negative
+// msg_namelen.
+//
+// The caller sees to it:
+// message is NULL, or one is there that can be written and whose pieces are as those of sdp_readv().
+ssize_t sdp_recvmsg(int socket,
+                    struct msghdr *message,
+                    int flags);
+
+// Sends several messages one after the other, as sendmmsg(2), and says in msg_len how many bytes
+// of each were taken. It ends behind a message that was not taken whole. Of more than 1024 messages
+// the first ones are sent.
+//
+// Returns how many messages were sent, in part or whole; or, if the first one was not, -1 as
+// sdp_sendmsg().
+//
+// The caller sees to it:
+// messages is NULL, or count of them are there, each as that of sdp_sendmsg(), with a msg_len that can
+// be written.
+int sdp_sendmmsg(int socket,
+                 struct mmsghdr *messages,
+                 unsigned int count,
+                 int flags);
+
+// Receives several messages one after the other, as recvmmsg(2), with msg_len the bytes of each. A
+// stream has no messages: each one is what one sdp_recvmsg() receives. flags as there, and
+// MSG_WAITFORONE: only the first is waited for. It ends when timeout, if not NULL, has passed between
+// two of them, and writes there what was left of it; and behind an urgent byte.
+//
+// Returns how many messages were received; or, if there was none, -1 as sdp_recvmsg(); also EINVAL
+// for a bad time.
+//
+// The caller sees to it:
+// messages is NULL, or count of them are there, each as that of sdp_recvmsg(), with a msg_len that can
+// be written; timeout is NULL, or a time is there that can be read and written.
+int sdp_recvmmsg(int socket,
+                 struct mmsghdr *messages,
+                 unsigned int count,
+                 int flags,
+                 struct timespec *timeout);
+
+// Sends from a file, as sendfile(2). offset NULL: from the file's position, which moves behind what
+// was sent; else from there, and *offset moves instead. What the stream does not take stays in the
+// file: nothing is lost by a short count.
+//
+// Returns the bytes sent, fewer than asked for at the end of the file, and as sdp_send(); 0 at the end
+// of the file; or -1 as sdp_send(), and with EBADF (no such file, or not to read from), EINVAL
+// (negative offset or count, something that cannot be read at a place: a pipe, a socket, a folder),
+// ESPIPE (the same with an offset), EIO.
+//
+// The caller sees to it:
+// offset is NULL, or an offset is there that can be read and written.
+ssize_t sdp_sendfile(int socket,
+                     int file,
+                     off_t *offset,
+                     size_t count);
 
 // This end's address, as getsockname(2). Its family is AF_INET or AF_INET6, whichever number the
 // socket was made with.
@@ -203,22 +370,30 @@ int sdp_getpeername(int socket, struct sockaddr *address, socklen_t *length);
 
 // Sets an option, as setsockopt(2).
 //
-// SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled),
-// SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEADDR
-// (kept; binding always reuses), SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE,
-// TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY,
-// before binding. SOL_SDP: SDP_ZCOPY_THRESH.
+// SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled; also
+// as SO_SNDBUFFORCE and SO_RCVBUFFORCE), SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER,
+// SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEADDR (kept; binding always reuses), SO_REUSEPORT.
+// IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT,
+// SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP: SDP_ZCOPY_THRESH.
 //
-// Returns 0; or -1 with ENOPROTOOPT, EINVAL (length or value), EDOM (time), EFAULT (NULL), EBADF.
+// Checked and kept, without effect: SO_BROADCAST, SO_PRIORITY, SO_INCOMING_CPU; TCP_CORK,
+// TCP_QUICKACK, TCP_DEFER_ACCEPT, TCP_SYNCNT, TCP_LINGER2, TCP_NOTSENT_LOWAT, TCP_MAXSEG,
+// TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_CONGESTION ("sdp" only, else ENOENT); IP_TOS, IP_TTL,
+// IP_BIND_ADDRESS_NO_PORT; IPV6_TCLASS, IPV6_UNICAST_HOPS.
+//
+// Returns 0; or -1 with ENOPROTOOPT, EINVAL (length or value), EDOM (time), EPERM, ENOENT, EFAULT
+// (NULL), EBADF.
 //
 // The caller sees to it:
 // value is NULL, or length bytes there can be read.
 int sdp_setsockopt(int socket, int level, int option, const void *value, socklen_t length);
 
 // Reads an option, as getsockopt(2): those of sdp_setsockopt(), and SO_ERROR (which is then 0),
-// SO_TYPE, SO_DOMAIN, SO_ACCEPTCONN, SDP_STATS.
+// SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ACCEPTCONN, SO_SNDLOWAT, TCP_INFO (state, segment and bytes),
+// SDP_STATS.
 //
-// Returns 0; or -1 with ENOPROTOOPT, ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL), EBADF.
+// Returns 0; or -1 with ENOPROTOOPT, EOPNOTSUPP (IPv6's on a socket of IPv4), ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL),
+// EBADF.
 //
 // The caller sees to it:
 // value is NULL, or *length bytes there can be written, and length too.
@@ -236,11 +411,48 @@ int sdp_set_nonblocking(int socket, int on);
 
 // A file descriptor for poll(2), select(2) and epoll(7), in all their modes, and for nothing
 // else: it reports what the socket would do. It is made at the first call, is the same at every
-// further one, and is closed with the socket; take it out of epoll sets before.
+// further one until a connect that failed is tried again, and is closed with the socket; take it
+// out of epoll sets before.
 //
-// Returns the descriptor; or -1 with EOPNOTSUPP before the socket is connected or listens, EMFILE,
+// Returns the descriptor; or -1 with EOPNOTSUPP before the socket connects or listens, EMFILE,
 // EBADF.
 int sdp_fileno(int socket);
+
+// Waits for sockets of this library and for file descriptors, in one array and in any order, as
+// poll(2). Each place is answered as it is asked: a negative number is passed over, one that
+// nobody knows is POLLNVAL, a socket that neither is connected nor connects nor listens is
+// POLLHUP, with POLLOUT, as with TCP. A socket that is closed meanwhile shows POLLNVAL.
+//
+// Returns how many have something to tell, 0 if time is up; or -1 with EINTR, EINVAL (more than
+// RLIMIT_NOFILE), EFAULT (NULL), EMFILE (no descriptor to wait on), ENOMEM.
+//
+// The caller sees to it:
+// polled is NULL, or count of them are there that can be read and written.
+int sdp_poll(struct pollfd *polled, nfds_t count, int timeout);
+
+// As sdp_poll(), and as ppoll(2): timeout NULL waits without limit, and mask, if not NULL, is the
+// thread's signal mask while it waits.
+//
+// Returns as sdp_poll(); also -1 with EINVAL for a bad time.
+//
+// The caller sees to it:
+// As sdp_poll(); timeout and mask are NULL, or can be read.
+int sdp_ppoll(struct pollfd *polled,
+              nfds_t count,
+              const struct timespec *timeout,
+              const sigset_t *mask);
+
+// Reads and sets the flags of a socket, as fcntl(2); with two arguments or three.
+//
+// F_GETFL: O_RDWR, and O_NONBLOCK if it is set. F_SETFL: sets or clears O_NONBLOCK; access modes are
+// passed over. F_GETFD: FD_CLOEXEC, since no socket of this library lives through exec. F_SETFD: with
+// FD_CLOEXEC only.
+//
+// Returns the flags, or 0; or -1 with EINVAL for other commands (F_DUPFD, F_SETOWN, F_SETSIG, locks)
+// and flags (O_ASYNC, O_APPEND, O_DIRECT, O_NOATIME), EBADF.
+int sdp_fcntl(int socket,
+              int command,
+              long argument);
 
 // Asks for the state of a socket, as ioctl(2). argument is an int *.
 //
@@ -283,6 +495,10 @@ unsigned int sdp_version_number(void);
 // what to do about it. Never NULL, empty before the first failure. Valid until the thread's next
 // failure or end.
 const char *sdp_strerror_ext(void);
+
+/* fcntl(2) is called with two arguments or three. */
+#define SDP_FCNTL(socket, command, argument, ...) (sdp_fcntl)(socket, command, argument)
+#define sdp_fcntl(socket, ...) SDP_FCNTL(socket, __VA_ARGS__, 0, 0)
 
 #ifdef __cplusplus
 }  // extern "C"

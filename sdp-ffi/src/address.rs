@@ -17,14 +17,17 @@ const V6_LEN_MIN: usize = 24;
 
 /// The address family of a socket, whatever the program called it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Family {
+pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6, and IPv4 as mapped addresses.
     V6,
 }
 
 impl Family {
     /// From a domain: TCP's numbers and those of the SDP of old.
-    pub(crate) fn of(domain: c_int) -> Option<Self> {
+    #[must_use]
+    pub fn of(domain: c_int) -> Option<Self> {
         match domain {
             libc::AF_INET | AF_INET_SDP => Some(Self::V4),
             libc::AF_INET6 | AF_INET6_SDP => Some(Self::V6),
@@ -33,7 +36,8 @@ impl Family {
     }
 
     /// Any address, any port.
-    pub(crate) fn unspecified(self) -> SocketAddr {
+    #[must_use]
+    pub fn unspecified(self) -> SocketAddr {
         match self {
             Self::V4 => (Ipv4Addr::UNSPECIFIED, 0).into(),
             Self::V6 => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -41,7 +45,8 @@ impl Family {
     }
 
     /// An address as a socket of this family shows it: IPv4 addresses are mapped on IPv6 sockets.
-    pub(crate) fn shown(self, addr: SocketAddr) -> SocketAddr {
+    #[must_use]
+    pub fn shown(self, addr: SocketAddr) -> SocketAddr {
         match (self, addr) {
             (Self::V6, SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
             (Self::V4, SocketAddr::V6(v6)) => match v6.ip().to_ipv4_mapped() {
@@ -56,7 +61,7 @@ impl Family {
     ///
     /// # Errors
     /// `EINVAL` if they are too few, `EAFNOSUPPORT` if they are of another family.
-    pub(crate) fn parse(self, bytes: &[u8]) -> Result<SocketAddr, Failure> {
+    pub fn parse(self, bytes: &[u8]) -> Result<SocketAddr, Failure> {
         let need = match self {
             Self::V4 => V4_LEN,
             Self::V6 => V6_LEN_MIN,
@@ -93,7 +98,8 @@ fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
 }
 
 /// The bytes of the structure that says `addr`.
-pub(crate) fn bytes_of(addr: SocketAddr) -> SmallVec<[u8; V6_LEN]> {
+#[must_use]
+pub fn bytes_of(addr: SocketAddr) -> SmallVec<[u8; V6_LEN]> {
     let mut bytes = SmallVec::new();
     let mut head = |family: c_int| {
         let family = libc::sa_family_t::try_from(family).expect("both families fit their type");

@@ -8,13 +8,17 @@ use libc::c_int;
 
 /// Why a call failed: for `errno`, and for `sdp_strerror_ext`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) errno: c_int,
-    pub(crate) message: Cow<'static, str>,
+pub struct Failure {
+    /// The number.
+    pub errno: c_int,
+    /// What there is to say beyond it.
+    pub message: Cow<'static, str>,
 }
 
 impl Failure {
-    pub(crate) fn new(errno: c_int, message: impl Into<Cow<'static, str>>) -> Self {
+    /// Of a number and words.
+    #[must_use]
+    pub fn new(errno: c_int, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             errno,
             message: message.into(),
@@ -22,7 +26,8 @@ impl Failure {
     }
 
     /// The same, of an address: words that do not name it are given it.
-    pub(crate) fn at(mut self, addr: SocketAddr) -> Self {
+    #[must_use]
+    pub fn at(mut self, addr: SocketAddr) -> Self {
         let name = addr.to_string();
         if !self.message.contains(&name) {
             self.message = format!("{name}: {}", self.message).into();

@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// What a function returns when it fails.
-pub(crate) trait Failed: Copy + PartialEq {
+pub trait Failed: Copy + PartialEq {
     /// -1, or NULL.
     const FAILED: Self;
 }
@@ -35,7 +35,7 @@ impl Failed for *mut c_void {
 /// Carries out the body of the function `name`. A failure sets `errno` and this thread's words;
 /// success leaves both alone. A panic is a failure with `EIO`. The thread is not cancelled
 /// meanwhile.
-pub(crate) fn guard<R: Failed>(name: &'static str, body: impl FnOnce() -> Result<R, Failure>) -> R {
+pub fn guard<R: Failed>(name: &'static str, body: impl FnOnce() -> Result<R, Failure>) -> R {
     let held = cancel::hold();
     let result = caught(name, body);
     held.release();
@@ -44,10 +44,7 @@ pub(crate) fn guard<R: Failed>(name: &'static str, body: impl FnOnce() -> Result
 
 /// As [`guard`], for a function that is a cancellation point: a cancelled thread ends before the
 /// body is carried out, or when it has failed, which is when it has done nothing.
-pub(crate) fn cancellable<R: Failed>(
-    name: &'static str,
-    body: impl FnOnce() -> Result<R, Failure>,
-) -> R {
+pub fn cancellable<R: Failed>(name: &'static str, body: impl FnOnce() -> Result<R, Failure>) -> R {
     cancel::point();
     let result = guard(name, body);
     if result == R::FAILED {

@@ -17,6 +17,8 @@ use libc::c_int;
 use crate::errno::Failure;
 
 const PLACE_BITS: u32 = 20;
+/// The least number of a socket.
+pub(crate) const NUMBER_MIN: c_int = 1 << PLACE_BITS;
 /// Sockets that may be open at once.
 const PLACES_MAX: usize = 1 << PLACE_BITS;
 /// Generations are 1 to this.

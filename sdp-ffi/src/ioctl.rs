@@ -63,14 +63,13 @@ pub unsafe extern "C-unwind" fn sdp_ioctl(
     guard("sdp_ioctl", || {
         let socket = process().sockets.get(socket)?;
         let request = Request::of(request)?;
-        if argument.is_null() {
-            return Err(Failure::null("the argument"));
-        }
+        let null = || Failure::null("the argument");
         let argument = argument.cast::<c_int>();
         let queued = match request {
             Request::Unread => socket.recv_queue_len()?,
             Request::Unsent => socket.send_queue_len()?,
             Request::AtMark => usize::from(socket.at_mark()?),
+            Request::Nonblocking if argument.is_null() => return Err(null()),
             Request::Nonblocking => {
                 // SAFETY: our caller's promise.
                 let on = unsafe { argument.read_unaligned() };
@@ -78,6 +77,9 @@ pub unsafe extern "C-unwind" fn sdp_ioctl(
                 return Ok(0);
             }
         };
+        if argument.is_null() {
+            return Err(null());
+        }
         let queued = c_int::try_from(queued).unwrap_or(c_int::MAX);
         // SAFETY: our caller's promise.
         unsafe { argument.write_unaligned(queued) };

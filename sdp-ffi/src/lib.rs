@@ -26,41 +26,55 @@
 //! # Layers
 //!
 //! ```text
-//!   socket io options names poll ioctl memory version   the functions of sdp.h: unsafe, thin
+//!   socket io message sendfile options names poll       the functions of sdp.h: unsafe, thin
+//!   control ioctl memory version
 //!   pointer guard cancel                                pointers in, errno and panics out
-//!   state settings address process handle errno         what they do: safe
+//!   state settings kept stats address process handle    what they do: safe
+//!   errno
+//!   posix                                               those two for another front door
 //! ```
 //!
 //! No panic crosses into the caller: it becomes `EIO`.
 
 mod address;
 mod cancel;
+mod control;
 mod errno;
 mod guard;
 mod handle;
 mod io;
 mod ioctl;
+mod kept;
 mod memory;
+mod message;
 mod names;
 mod options;
 mod pointer;
 mod poll;
+pub mod posix;
 mod process;
+mod sendfile;
 mod settings;
 mod socket;
 mod state;
+mod stats;
 mod version;
 
-pub use io::{sdp_readv, sdp_recv, sdp_send, sdp_sockatmark, sdp_writev};
+pub use control::sdp_fcntl;
+pub use io::{
+    sdp_read, sdp_readv, sdp_recv, sdp_recvfrom, sdp_send, sdp_sendto, sdp_sockatmark, sdp_write,
+    sdp_writev,
+};
 pub use ioctl::sdp_ioctl;
 pub use memory::{sdp_alloc, sdp_free};
+pub use message::{sdp_recvmmsg, sdp_recvmsg, sdp_sendmmsg, sdp_sendmsg};
 pub use names::{sdp_getpeername, sdp_getsockname};
-pub use options::{
-    SDP_STATS, SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP, SdpStats, sdp_getsockopt, sdp_setsockopt,
-};
-pub use poll::{sdp_fileno, sdp_set_nonblocking};
+pub use options::{SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP, sdp_getsockopt, sdp_setsockopt};
+pub use poll::{sdp_fileno, sdp_poll, sdp_ppoll, sdp_set_nonblocking};
+pub use sendfile::sdp_sendfile;
 pub use socket::{
-    AF_INET_SDP, AF_INET6_SDP, sdp_accept, sdp_bind, sdp_close, sdp_connect, sdp_listen,
-    sdp_shutdown, sdp_socket,
+    AF_INET_SDP, AF_INET6_SDP, sdp_accept, sdp_accept4, sdp_bind, sdp_close, sdp_connect,
+    sdp_listen, sdp_shutdown, sdp_socket,
 };
+pub use stats::{SDP_STATS, SdpStats};
 pub use version::{sdp_strerror_ext, sdp_version, sdp_version_number};

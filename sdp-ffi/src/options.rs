@@ -18,42 +18,24 @@ pub const SDP_ZCOPY_THRESH: c_int = 80;
 /// Value of SDP_ZCOPY_THRESH, the default.
 pub const SDP_ZCOPY_AUTO: c_int = -1;
 
-/// Option, a struct sdp_stats, read only: what the connection has done. At level SOL_SDP.
-pub const SDP_STATS: c_int = 100;
-
-/// Counters of one connection since it was made: bytes of payload. Later versions add fields at the
-/// end; as many bytes as there is room for are written.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SdpStats {
-    /// Sent by copying.
-    pub tx_bytes_bcopy: u64,
-    /// Sent inside adverts.
-    pub tx_bytes_inline: u64,
-    /// Read by the peer out of the sender's own memory.
-    pub tx_bytes_zcopy: u64,
-    /// Received by copying.
-    pub rx_bytes_bcopy: u64,
-    /// Received inside adverts.
-    pub rx_bytes_inline: u64,
-    /// Read straight into the receiver's own memory.
-    pub rx_bytes_zcopy: u64,
-    /// Read ahead into private memory.
-    pub rx_bytes_read_ahead: u64,
-}
-
 /// No option that can be set has more bytes; of longer values the first ones are looked at.
 const VALUE_LEN_MAX: usize = 16;
 
 /// Sets an option, as setsockopt(2).
 ///
-/// SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled),
-/// SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER, SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEADDR
-/// (kept; binding always reuses), SO_REUSEPORT. IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE,
-/// TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT, SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY,
-/// before binding. SOL_SDP: SDP_ZCOPY_THRESH.
+/// SOL_SOCKET: SO_SNDBUF and SO_RCVBUF (4 KiB to 64 MiB, read back as they are, not doubled; also
+/// as SO_SNDBUFFORCE and SO_RCVBUFFORCE), SO_RCVLOWAT, SO_RCVTIMEO, SO_SNDTIMEO, SO_LINGER,
+/// SO_KEEPALIVE, SO_OOBINLINE, SO_REUSEADDR (kept; binding always reuses), SO_REUSEPORT.
+/// IPPROTO_TCP: TCP_NODELAY, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT,
+/// SDP_ZCOPY_THRESH. IPPROTO_IPV6: IPV6_V6ONLY, before binding. SOL_SDP: SDP_ZCOPY_THRESH.
 ///
-/// Returns 0; or -1 with ENOPROTOOPT, EINVAL (length or value), EDOM (time), EFAULT (NULL), EBADF.
+/// Checked and kept, without effect: SO_BROADCAST, SO_PRIORITY, SO_INCOMING_CPU; TCP_CORK,
+/// TCP_QUICKACK, TCP_DEFER_ACCEPT, TCP_SYNCNT, TCP_LINGER2, TCP_NOTSENT_LOWAT, TCP_MAXSEG,
+/// TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_CONGESTION ("sdp" only, else ENOENT); IP_TOS, IP_TTL,
+/// IP_BIND_ADDRESS_NO_PORT; IPV6_TCLASS, IPV6_UNICAST_HOPS.
+///
+/// Returns 0; or -1 with ENOPROTOOPT, EINVAL (length or value), EDOM (time), EPERM, ENOENT, EFAULT
+/// (NULL), EBADF.
 ///
 /// # Safety
 /// value is NULL, or length bytes there can be read.
@@ -67,17 +49,21 @@ pub unsafe extern "C-unwind" fn sdp_setsockopt(
 ) -> c_int {
     guard("sdp_setsockopt", || {
         let socket = process().sockets.get(socket)?;
-        let name = Name::of(level, option)?;
-        if value.is_null() {
-            return Err(Failure::null("the value"));
-        }
-        // As Linux, which takes it for an int.
+        // As Linux, which takes it for an int, and looks at it before the name.
         let len = c_int::try_from(length)
             .ok()
             .and_then(|n| usize::try_from(n).ok());
         let Some(len) = len else {
             return Err(Failure::new(libc::EINVAL, "a negative length"));
         };
+        if len < least(level, option) {
+            let words = format!("an option value of {len} bytes: too short");
+            return Err(Failure::new(libc::EINVAL, words));
+        }
+        if len > 0 && value.is_null() {
+            return Err(Failure::null("the value"));
+        }
+        let name = Name::of(level, option)?;
         let mut copy = [0; VALUE_LEN_MAX];
         let len = len.min(VALUE_LEN_MAX);
         // SAFETY: our caller's promise for the source; the copy has room for `len`.
@@ -86,10 +72,23 @@ pub unsafe extern "C-unwind" fn sdp_setsockopt(
     })
 }
 
+/// The bytes that a value has at least, whatever option of the level it is.
+const fn least(level: c_int, option: c_int) -> usize {
+    match (level, option) {
+        // Names.
+        (libc::IPPROTO_TCP, libc::TCP_CONGESTION) => 1,
+        (libc::SOL_SOCKET, libc::SO_BINDTODEVICE) => 0,
+        (libc::SOL_SOCKET | libc::IPPROTO_TCP, _) => size_of::<c_int>(),
+        _ => 0,
+    }
+}
+
 /// Reads an option, as getsockopt(2): those of sdp_setsockopt(), and SO_ERROR (which is then 0),
-/// SO_TYPE, SO_DOMAIN, SO_ACCEPTCONN, SDP_STATS.
+/// SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ACCEPTCONN, SO_SNDLOWAT, TCP_INFO (state, segment and bytes),
+/// SDP_STATS.
 ///
-/// Returns 0; or -1 with ENOPROTOOPT, ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL), EBADF.
+/// Returns 0; or -1 with ENOPROTOOPT, EOPNOTSUPP (IPv6's on a socket of IPv4), ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL),
+/// EBADF.
 ///
 /// # Safety
 /// value is NULL, or *length bytes there can be written, and length too.

@@ -4,19 +4,21 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ptr;
 
-use libc::{c_int, c_void, iovec, size_t, sockaddr, socklen_t};
+use libc::{
+    c_int, c_void, cmsghdr, iovec, msghdr, off_t, pollfd, size_t, sockaddr, socklen_t, timespec,
+};
 use smallvec::SmallVec;
 
 use crate::address::{Family, V6_LEN, bytes_of};
 use crate::errno::Failure;
 
 /// Bytes one call may move, as on Linux: more are left for the next call.
-const CALL_LEN_MAX: usize = 0x7fff_f000;
+pub(crate) const CALL_LEN_MAX: usize = 0x7fff_f000;
 /// Pieces of a vectored call, as `IOV_MAX` of Linux.
-const PIECES_MAX: usize = 1024;
+pub(crate) const PIECES_MAX: usize = 1024;
 
 /// Pieces of memory on the stack.
-type Few<T> = SmallVec<[T; 8]>;
+pub(crate) type Few<T> = SmallVec<[T; 8]>;
 
 /// The bytes of a send. NULL is fine for none.
 ///
@@ -58,14 +60,7 @@ unsafe fn pieces<T>(
     count: c_int,
     mut f: impl FnMut(*mut c_void, usize) -> Result<T, Failure>,
 ) -> Result<Few<T>, Failure> {
-    let count = usize::try_from(count).ok().filter(|n| *n <= PIECES_MAX);
-    let Some(count) = count else {
-        let words = format!("more than {PIECES_MAX} pieces, or fewer than none");
-        return Err(Failure::new(libc::EINVAL, words));
-    };
-    if count > 0 && at.is_null() {
-        return Err(Failure::null("the array of pieces"));
-    }
+    let count = piece_count(at, count)?;
     let mut total = 0_usize;
     let mut out = Few::new();
     for index in 0..count {
@@ -81,6 +76,22 @@ unsafe fn pieces<T>(
         out.push(f(piece.iov_base, piece.iov_len.min(rest))?);
     }
     Ok(out)
+}
+
+/// How many pieces there are, which is looked at before the socket is.
+///
+/// # Errors
+/// `EINVAL` for a count out of range, `EFAULT` for no array.
+pub(crate) fn piece_count(at: *const iovec, count: c_int) -> Result<usize, Failure> {
+    let count = usize::try_from(count).ok().filter(|n| *n <= PIECES_MAX);
+    let Some(count) = count else {
+        let words = format!("more than {PIECES_MAX} pieces, or fewer than none");
+        return Err(Failure::new(libc::EINVAL, words));
+    };
+    if count > 0 && at.is_null() {
+        return Err(Failure::null("the array of pieces"));
+    }
+    Ok(count)
 }
 
 /// The pieces of a vectored send.
@@ -115,20 +126,31 @@ pub(crate) unsafe fn recv_pieces<'a>(
     unsafe { pieces(at, count, piece) }
 }
 
+/// # Errors
+/// `EINVAL` for a length that no address has.
+pub(crate) fn address_len(len: socklen_t) -> Result<(), Failure> {
+    if size(len) <= size_of::<libc::sockaddr_storage>() {
+        return Ok(());
+    }
+    let words = format!("an address of {len} bytes");
+    Err(Failure::new(libc::EINVAL, words))
+}
+
 /// Reads an address.
 ///
 /// # Safety
 /// Not NULL: `len` readable bytes at `at`.
-pub(crate) unsafe fn read_address(
+pub unsafe fn read_address(
     at: *const sockaddr,
     len: socklen_t,
     family: Family,
 ) -> Result<SocketAddr, Failure> {
+    address_len(len)?;
     if at.is_null() {
         return Err(Failure::null("the address"));
     }
     let mut copy = [0; V6_LEN];
-    let len = usize::try_from(len).map_or(V6_LEN, |len| len.min(V6_LEN));
+    let len = size(len).min(V6_LEN);
     // SAFETY: the caller's promise for the source; the copy has room for `len`.
     unsafe { ptr::copy_nonoverlapping(at.cast(), copy.as_mut_ptr(), len) };
     family.parse(&copy[..len])
@@ -148,18 +170,8 @@ pub(crate) unsafe fn write_bytes(
     if at.is_null() {
         return Err(Failure::null("the place for the result"));
     }
-    if len.is_null() {
-        return Err(Failure::null("the length of the result"));
-    }
     // SAFETY: the caller's promise.
-    let room = unsafe { len.read_unaligned() };
-    // As Linux, which takes it for an int.
-    let room = c_int::try_from(room)
-        .ok()
-        .and_then(|n| usize::try_from(n).ok());
-    let Some(room) = room else {
-        return Err(Failure::new(libc::EINVAL, "a negative length"));
-    };
+    let room = unsafe { target_len(len) }?;
     let written = bytes.len().min(room);
     // SAFETY: the caller's promise for the target, which has room; `bytes` is our own copy.
     unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at.cast(), written) };
@@ -174,11 +186,93 @@ pub(crate) unsafe fn write_bytes(
 ///
 /// # Safety
 /// As [`write_bytes`].
-pub(crate) unsafe fn write_address(
+pub unsafe fn write_address(
     addr: SocketAddr,
     at: *mut sockaddr,
     len: *mut socklen_t,
 ) -> Result<(), Failure> {
     // SAFETY: the caller's promise.
     unsafe { write_bytes(&bytes_of(addr), at.cast(), len, true) }
+}
+
+/// The room for a result.
+///
+/// # Safety
+/// Not NULL: a readable length at `len`.
+pub(crate) unsafe fn target_len(len: *const socklen_t) -> Result<usize, Failure> {
+    if len.is_null() {
+        return Err(Failure::null("the length of the result"));
+    }
+    // SAFETY: the caller's promise.
+    let room = unsafe { len.read_unaligned() };
+    // As Linux, which takes it for an int.
+    let room = c_int::try_from(room).ok();
+    room.and_then(|room| usize::try_from(room).ok())
+        .ok_or_else(|| Failure::new(libc::EINVAL, "a negative length"))
+}
+
+/// A receive that tells no address, as TCP's.
+///
+/// # Safety
+/// A writable length at `len`.
+pub(crate) unsafe fn no_source(len: *mut socklen_t) {
+    // SAFETY: the caller's promise.
+    unsafe { len.write_unaligned(0) };
+}
+
+/// Reads a structure.
+///
+/// # Safety
+/// Not NULL: a readable, valid `T` at `at`, however it is aligned.
+pub(crate) unsafe fn read<T: Plain>(at: *const T, what: &'static str) -> Result<T, Failure> {
+    if at.is_null() {
+        return Err(Failure::null(what));
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { at.read_unaligned() })
+}
+
+/// Structures of C that any bytes are.
+pub(crate) trait Plain: Copy {}
+impl Plain for msghdr {}
+impl Plain for cmsghdr {}
+impl Plain for off_t {}
+impl Plain for pollfd {}
+impl Plain for timespec {}
+
+/// A number of the C library's, whose types for it differ.
+pub(crate) fn size(value: impl TryInto<usize>) -> usize {
+    value.try_into().unwrap_or(usize::MAX)
+}
+
+/// Looks at the control data of a send as Linux's TCP does: what is meant for other kinds of socket
+/// passes by, and nothing is left that has an effect.
+///
+/// # Errors
+/// `EINVAL` for data that is cut off, and for what TCP would act on.
+///
+/// # Safety
+/// Not NULL: `len` readable bytes at `at`.
+pub(crate) unsafe fn check_control(at: *const c_void, len: usize) -> Result<(), Failure> {
+    const HEADER_LEN: usize = size_of::<cmsghdr>();
+    let bad = |what: String| Failure::new(libc::EINVAL, what);
+    let mut done = 0;
+    while len - done >= HEADER_LEN {
+        // SAFETY: within the caller's bytes.
+        let header = unsafe { at.byte_add(done) }.cast::<cmsghdr>();
+        // SAFETY: as above, and the loop's condition.
+        let header = unsafe { read(header, "the control data") }?;
+        let item_len = size(header.cmsg_len);
+        if item_len < HEADER_LEN || item_len > len - done {
+            return Err(bad(format!("control data of {item_len} bytes in {len}")));
+        }
+        let passes = [libc::SCM_RIGHTS, libc::SCM_CREDENTIALS].contains(&header.cmsg_type);
+        if header.cmsg_level == libc::SOL_SOCKET && !passes {
+            return Err(bad(format!("control data of type {}", header.cmsg_type)));
+        }
+        done += item_len
+            .next_multiple_of(size_of::<size_t>())
+            .min(len - done);
+    }
+    Ok(())
 }

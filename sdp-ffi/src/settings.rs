@@ -8,7 +8,9 @@ use sdp_socket::{Builder, SdpStream, ZcopyThreshold};
 use smallvec::SmallVec;
 
 use crate::errno::Failure;
-use crate::options::{SDP_STATS, SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP, SdpStats};
+use crate::kept::{Kept, Values, within};
+use crate::options::{SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP};
+use crate::stats::SDP_STATS;
 
 /// The bytes of an option: one of the structures below.
 pub(crate) type OptionBytes = SmallVec<[u8; 16]>;
@@ -26,6 +28,7 @@ pub(crate) enum Name {
     ReusePort,
     Type,
     Domain,
+    Protocol,
     AcceptConn,
     RecvLowWater,
     SendLowWater,
@@ -36,15 +39,23 @@ pub(crate) enum Name {
     KeepInterval,
     KeepCount,
     UserTimeout,
+    MaxSegment,
+    Info,
+    Congestion,
     OnlyV6,
     Threshold,
     Stats,
+    /// It changes nothing.
+    Kept(Kept),
 }
 
 /// Level, number, option.
-const NAMES: [(c_int, c_int, Name); 24] = [
+const NAMES: [(c_int, c_int, Name); 30] = [
     (libc::SOL_SOCKET, libc::SO_SNDBUF, Name::SendBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVBUF, Name::RecvBuffer),
+    // There is no limit of the system's to exceed.
+    (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, Name::SendBuffer),
+    (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, Name::RecvBuffer),
     (libc::SOL_SOCKET, libc::SO_RCVTIMEO, Name::ReadTimeout),
     (libc::SOL_SOCKET, libc::SO_SNDTIMEO, Name::WriteTimeout),
     (libc::SOL_SOCKET, libc::SO_LINGER, Name::Linger),
@@ -53,6 +64,7 @@ const NAMES: [(c_int, c_int, Name); 24] = [
     (libc::SOL_SOCKET, libc::SO_REUSEPORT, Name::ReusePort),
     (libc::SOL_SOCKET, libc::SO_TYPE, Name::Type),
     (libc::SOL_SOCKET, libc::SO_DOMAIN, Name::Domain),
+    (libc::SOL_SOCKET, libc::SO_PROTOCOL, Name::Protocol),
     (libc::SOL_SOCKET, libc::SO_ACCEPTCONN, Name::AcceptConn),
     (libc::SOL_SOCKET, libc::SO_RCVLOWAT, Name::RecvLowWater),
     (libc::SOL_SOCKET, libc::SO_SNDLOWAT, Name::SendLowWater),
@@ -63,6 +75,9 @@ const NAMES: [(c_int, c_int, Name); 24] = [
     (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, Name::KeepInterval),
     (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, Name::KeepCount),
     (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, Name::UserTimeout),
+    (libc::IPPROTO_TCP, libc::TCP_MAXSEG, Name::MaxSegment),
+    (libc::IPPROTO_TCP, libc::TCP_INFO, Name::Info),
+    (libc::IPPROTO_TCP, libc::TCP_CONGESTION, Name::Congestion),
     (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, Name::OnlyV6),
     (SOL_SDP, SDP_ZCOPY_THRESH, Name::Threshold),
     (SOL_SDP, SDP_STATS, Name::Stats),
@@ -75,10 +90,20 @@ impl Name {
     /// `ENOPROTOOPT` for an option there is not.
     pub(crate) fn of(level: c_int, number: c_int) -> Result<Self, Failure> {
         let found = NAMES.iter().find(|row| (row.0, row.1) == (level, number));
-        found.map(|row| row.2).ok_or_else(|| {
+        let kept = || Kept::of(level, number).map(Self::Kept);
+        found.map(|row| row.2).or_else(kept).ok_or_else(|| {
             let words = format!("no option {number} at level {level}");
             Failure::new(libc::ENOPROTOOPT, words)
         })
+    }
+
+    /// One of those that sockets of IPv4 have not.
+    pub(crate) fn is_v6(self) -> bool {
+        match self {
+            Self::OnlyV6 => true,
+            Self::Kept(kept) => kept.is_v6(),
+            _ => false,
+        }
     }
 }
 
@@ -106,6 +131,15 @@ impl Default for Keepalive {
 /// Linux's limits of the times in seconds and of the count.
 const KEEP_TIME_MAX: c_int = 32_767;
 const KEEP_COUNT_MAX: c_int = 127;
+/// Linux's limits of TCP_MAXSEG.
+const SEGMENT_MIN: c_int = 88;
+const SEGMENT_MAX: c_int = 32_767;
+/// What TCP_MAXSEG says before a connection.
+const SEGMENT_START: c_int = 536;
+/// What it says of one: the most that one message carries.
+pub(crate) const MESSAGE_MAX: c_int = 32 * 1024 - 16;
+/// What TCP_CONGESTION says. Its length there is that of Linux.
+const CONGESTION: &[u8; 16] = b"sdp\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Options that a program may set at any time.
 #[derive(Clone, Debug, Default)]
@@ -116,6 +150,8 @@ pub(crate) struct Settings {
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     linger: Option<Duration>,
+    /// The last time it had; it reads back after it was switched off, too.
+    linger_seconds: c_int,
     nodelay: bool,
     oob_inline: bool,
     keepalive: Keepalive,
@@ -125,6 +161,9 @@ pub(crate) struct Settings {
     reuse_addr: bool,
     reuse_port: bool,
     threshold: ZcopyThreshold,
+    /// Zero: none was asked for.
+    max_segment: c_int,
+    kept: Values,
 }
 
 impl Settings {
@@ -182,7 +221,12 @@ impl Settings {
             Name::RecvLowWater => self.recv_low_water = Some(buffer_len(bytes)?),
             Name::ReadTimeout => self.read_timeout = time(bytes)?,
             Name::WriteTimeout => self.write_timeout = time(bytes)?,
-            Name::Linger => self.linger = linger(bytes)?,
+            Name::Linger => {
+                self.linger = linger(bytes)?;
+                if let Some(time) = self.linger {
+                    self.linger_seconds = c_int::try_from(time.as_secs()).unwrap_or(c_int::MAX);
+                }
+            }
             Name::Nodelay => self.nodelay = int(bytes)? != 0,
             Name::OobInline => self.oob_inline = int(bytes)? != 0,
             Name::Keepalive => self.keepalive.on = int(bytes)? != 0,
@@ -194,11 +238,22 @@ impl Settings {
             Name::ReuseAddr => self.reuse_addr = int(bytes)? != 0,
             Name::ReusePort => self.reuse_port = int(bytes)? != 0,
             Name::Threshold => self.threshold = threshold(int(bytes)?)?,
+            Name::MaxSegment => {
+                let value = int(bytes)?;
+                self.max_segment = match value {
+                    0 => 0,
+                    _ => within(value, SEGMENT_MIN, SEGMENT_MAX)?,
+                };
+            }
+            Name::Congestion => congestion(bytes)?,
+            Name::Kept(kept) => self.kept.set(kept, kept_value(kept, bytes)?)?,
             Name::Error
             | Name::Type
             | Name::Domain
+            | Name::Protocol
             | Name::AcceptConn
             | Name::SendLowWater
+            | Name::Info
             | Name::Stats => {
                 let words = format!("{name:?} can only be read");
                 return Err(Failure::new(libc::ENOPROTOOPT, words));
@@ -221,7 +276,7 @@ impl Settings {
             Name::SendLowWater => int_bytes(1),
             Name::ReadTimeout => time_bytes(self.read_timeout),
             Name::WriteTimeout => time_bytes(self.write_timeout),
-            Name::Linger => linger_bytes(self.linger),
+            Name::Linger => linger_bytes(self.linger.is_some(), self.linger_seconds),
             Name::Nodelay => int_bytes(c_int::from(self.nodelay)),
             Name::OobInline => int_bytes(c_int::from(self.oob_inline)),
             Name::Keepalive => int_bytes(c_int::from(self.keepalive.on)),
@@ -237,9 +292,18 @@ impl Settings {
                 ZcopyThreshold::Off => 0,
                 ZcopyThreshold::Bytes(len) => saturating(len),
             }),
-            Name::Error | Name::Type | Name::Domain | Name::AcceptConn | Name::Stats => {
-                return None;
-            }
+            // Of a connection it is the connection's.
+            Name::MaxSegment if self.max_segment != 0 => int_bytes(self.max_segment),
+            Name::MaxSegment => int_bytes(SEGMENT_START),
+            Name::Congestion => OptionBytes::from_slice(CONGESTION),
+            Name::Kept(kept) => int_bytes(self.kept.get(kept)),
+            Name::Error
+            | Name::Type
+            | Name::Domain
+            | Name::Protocol
+            | Name::AcceptConn
+            | Name::Info
+            | Name::Stats => return None,
         })
     }
 }
@@ -256,14 +320,6 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Failure> {
     })
 }
 
-fn within(value: c_int, min: c_int, max: c_int) -> Result<c_int, Failure> {
-    if (min..=max).contains(&value) {
-        return Ok(value);
-    }
-    let words = format!("a value of {value}, which is not from {min} to {max}");
-    Err(Failure::new(libc::EINVAL, words))
-}
-
 fn int(bytes: &[u8]) -> Result<c_int, Failure> {
     field(bytes, 0).map(c_int::from_ne_bytes)
 }
@@ -272,30 +328,27 @@ pub(crate) fn int_bytes(value: c_int) -> OptionBytes {
     OptionBytes::from_slice(&value.to_ne_bytes())
 }
 
-/// The bytes of `struct sdp_stats`.
-pub(crate) fn stats_bytes(stats: &SdpStats) -> OptionBytes {
-    let SdpStats {
-        tx_bytes_bcopy,
-        tx_bytes_inline,
-        tx_bytes_zcopy,
-        rx_bytes_bcopy,
-        rx_bytes_inline,
-        rx_bytes_zcopy,
-        rx_bytes_read_ahead,
-    } = *stats;
-    let fields = [
-        tx_bytes_bcopy,
-        tx_bytes_inline,
-        tx_bytes_zcopy,
-        rx_bytes_bcopy,
-        rx_bytes_inline,
-        rx_bytes_zcopy,
-        rx_bytes_read_ahead,
-    ];
-    fields
-        .iter()
-        .flat_map(|field| field.to_ne_bytes())
-        .collect()
+/// Only one there is.
+fn congestion(bytes: &[u8]) -> Result<(), Failure> {
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    let ours = CONGESTION.split(|byte| *byte == 0).next();
+    if bytes.is_empty() {
+        return Err(Failure::new(libc::EINVAL, "a name of no bytes"));
+    }
+    if Some(name) == ours {
+        return Ok(());
+    }
+    let name = String::from_utf8_lossy(name);
+    let words = format!("no congestion control {name:?}: there is none but credits, sdp");
+    Err(Failure::new(libc::ENOENT, words))
+}
+
+fn kept_value(kept: Kept, bytes: &[u8]) -> Result<c_int, Failure> {
+    match bytes {
+        [] if kept.takes_a_byte() => Ok(0),
+        [byte, ..] if kept.takes_a_byte() && bytes.len() < size_of::<c_int>() => Ok((*byte).into()),
+        _ => int(bytes),
+    }
 }
 
 /// As Linux: a negative size is a huge one, and the library brings it into its range.
@@ -318,17 +371,25 @@ fn threshold(value: c_int) -> Result<ZcopyThreshold, Failure> {
 const LONG_LEN: usize = size_of::<c_long>();
 const MICROS: c_long = 1_000_000;
 
-/// `struct timeval`; zero is no limit.
+/// What Linux takes for no limit, in seconds: longer than it can count.
+const TIME_MAX: c_long = c_long::MAX / 1000;
+/// A limit that is over at once, and reads as zero.
+const AT_ONCE: Duration = Duration::from_nanos(1);
+
+/// `struct timeval`; zero is no limit, less is no time at all.
 fn time(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
     let seconds = c_long::from_ne_bytes(field(bytes, 0)?);
     let micros = c_long::from_ne_bytes(field(bytes, LONG_LEN)?);
-    let (Ok(whole), true) = (u64::try_from(seconds), (0..MICROS).contains(&micros)) else {
+    if !(0..MICROS).contains(&micros) {
         let words = format!("a time of {seconds} s and {micros} µs");
         return Err(Failure::new(libc::EDOM, words));
+    }
+    let Ok(whole) = u64::try_from(seconds) else {
+        return Ok(Some(AT_ONCE));
     };
     let micros = u64::try_from(micros).map_or(Duration::ZERO, Duration::from_micros);
     let time = Duration::from_secs(whole).saturating_add(micros);
-    Ok((!time.is_zero()).then_some(time))
+    Ok((!time.is_zero() && seconds < TIME_MAX).then_some(time))
 }
 
 fn time_bytes(time: Option<Duration>) -> OptionBytes {
@@ -351,10 +412,8 @@ fn linger(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
     Ok(on.then(|| Duration::from_secs(seconds)))
 }
 
-fn linger_bytes(linger: Option<Duration>) -> OptionBytes {
-    let seconds = linger.unwrap_or_default().as_secs();
-    let seconds = c_int::try_from(seconds).unwrap_or(c_int::MAX);
-    let mut bytes = int_bytes(c_int::from(linger.is_some()));
+fn linger_bytes(on: bool, seconds: c_int) -> OptionBytes {
+    let mut bytes = int_bytes(c_int::from(on));
     bytes.extend_from_slice(&seconds.to_ne_bytes());
     bytes
 }
@@ -400,26 +459,50 @@ mod tests {
         assert_eq!(time.len(), size_of::<libc::timeval>());
         assert_eq!(set_then_get(Name::ReadTimeout, &time), time);
         assert_eq!(set_then_get(Name::WriteTimeout, &time), time);
-        for linger in [None, Some(Duration::ZERO), Some(Duration::from_secs(9))] {
-            let bytes = linger_bytes(linger);
+        for (on, seconds) in [(false, 0), (true, 0), (true, 9)] {
+            let bytes = linger_bytes(on, seconds);
             assert_eq!(bytes.len(), size_of::<libc::linger>());
             assert_eq!(set_then_get(Name::Linger, &bytes), bytes);
         }
+        let mut settings = Settings::default();
+        settings.set(Name::Linger, &linger_bytes(true, 9)).unwrap();
+        settings.set(Name::Linger, &linger_bytes(false, 5)).unwrap();
+        assert_eq!(
+            settings.get(Name::Linger, BUFFERS),
+            Some(linger_bytes(false, 9))
+        );
     }
 
-    /// The counters are written as the structure has them, without gaps.
+    /// What is only read back is read back; what names an algorithm of TCP's is refused.
     #[test]
-    fn counters_are_the_structure() {
-        let stats = SdpStats {
-            tx_bytes_bcopy: 1,
-            rx_bytes_read_ahead: 7,
-            ..SdpStats::default()
-        };
-        let bytes = stats_bytes(&stats);
-        assert_eq!(bytes.len(), size_of::<SdpStats>());
-        assert_eq!(bytes[..8], 1_u64.to_ne_bytes());
-        let last = std::mem::offset_of!(SdpStats, rx_bytes_read_ahead);
-        assert_eq!(bytes[last..], 7_u64.to_ne_bytes());
+    fn options_of_tcp_s_own() {
+        let cork = Name::of(libc::IPPROTO_TCP, libc::TCP_CORK).unwrap();
+        assert_eq!(set_then_get(cork, &int_bytes(3)), int_bytes(1));
+        let tos = Name::of(libc::IPPROTO_IP, libc::IP_TOS).unwrap();
+        assert_eq!(set_then_get(tos, &[0x20]), int_bytes(0x20));
+        assert_eq!(
+            set_then_get(Name::MaxSegment, &int_bytes(1000)),
+            int_bytes(1000)
+        );
+        assert_eq!(
+            set_then_get(Name::MaxSegment, &int_bytes(0)),
+            int_bytes(536)
+        );
+        assert_eq!(set_then_get(Name::Congestion, b"sdp")[..], CONGESTION[..]);
+        let mut settings = Settings::default();
+        let rows: [(Name, &[u8], c_int); 4] = [
+            (Name::Congestion, b"cubic", libc::ENOENT),
+            (Name::Congestion, b"", libc::EINVAL),
+            (Name::MaxSegment, &int_bytes(87), libc::EINVAL),
+            (Name::Info, &int_bytes(1), libc::ENOPROTOOPT),
+        ];
+        for (name, bytes, errno) in rows {
+            assert_eq!(
+                settings.set(name, bytes).unwrap_err().errno,
+                errno,
+                "{name:?}"
+            );
+        }
     }
 
     /// Zero seconds mean no limit, as on every socket.
@@ -430,21 +513,34 @@ mod tests {
         assert_eq!(settings.read_timeout, None);
     }
 
+    /// A negative time is over at once, and one that no clock counts to is none; both read as zero.
+    #[test]
+    fn times_that_are_none() {
+        let mut settings = Settings::default();
+        for (seconds, expected) in [(-1, Some(AT_ONCE)), (c_long::MAX, None)] {
+            let mut bytes = time_bytes(None);
+            bytes[..LONG_LEN].copy_from_slice(&c_long::to_ne_bytes(seconds));
+            settings.set(Name::ReadTimeout, &bytes).unwrap();
+            assert_eq!(settings.read_timeout, expected);
+            assert_eq!(
+                settings.get(Name::ReadTimeout, BUFFERS),
+                Some(time_bytes(None))
+            );
+        }
+    }
+
     /// Each bad value has its errno, and changes nothing.
     #[test]
     fn bad_values_are_refused() {
         let mut bad_time = time_bytes(None);
         bad_time[LONG_LEN..].copy_from_slice(&MICROS.to_ne_bytes());
-        let mut negative = time_bytes(None);
-        negative[..LONG_LEN].copy_from_slice(&(-1 as c_long).to_ne_bytes());
         let one = int_bytes(1);
-        let rows: [(Name, &[u8], c_int); 17] = [
+        let rows: [(Name, &[u8], c_int); 16] = [
             (Name::Nodelay, &one[..3], libc::EINVAL),
             (Name::SendBuffer, &[], libc::EINVAL),
             (Name::Linger, &one, libc::EINVAL),
             (Name::ReadTimeout, &bad_time[..LONG_LEN], libc::EINVAL),
             (Name::ReadTimeout, &bad_time, libc::EDOM),
-            (Name::WriteTimeout, &negative, libc::EDOM),
             (Name::Threshold, &int_bytes(-2), libc::EINVAL),
             (Name::KeepIdle, &int_bytes(0), libc::EINVAL),
             (Name::KeepIdle, &int_bytes(32_768), libc::EINVAL),

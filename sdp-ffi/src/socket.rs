@@ -8,7 +8,7 @@ use libc::{c_int, sockaddr, socklen_t};
 use crate::address::Family;
 use crate::errno::Failure;
 use crate::guard::{cancellable, guard};
-use crate::pointer::{read_address, write_address};
+use crate::pointer::{address_len, read_address, size, write_address};
 use crate::process::process;
 use crate::state::Socket;
 
@@ -102,14 +102,54 @@ pub unsafe extern "C-unwind" fn sdp_accept(
     length: *mut socklen_t,
 ) -> c_int {
     cancellable("sdp_accept", || {
-        let sockets = &process().sockets;
-        let (accepted, peer) = sockets.get(socket)?.accept()?;
-        if !address.is_null() {
-            // SAFETY: our caller's promise. On failure the connection is closed, as by Linux.
-            unsafe { write_address(peer, address, length) }?;
-        }
-        sockets.insert(Arc::new(accepted))
+        // SAFETY: our caller's promise.
+        unsafe { accept(socket, address, length, 0) }
     })
+}
+
+/// As sdp_accept(), and as accept4(2): flags are SOCK_NONBLOCK, which makes the new socket
+/// non-blocking, and SOCK_CLOEXEC, which every socket of this library is.
+///
+/// Returns as sdp_accept(); also -1 with EINVAL for other flags.
+///
+/// # Safety
+/// As sdp_accept().
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn sdp_accept4(
+    socket: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
+    cancellable("sdp_accept4", || {
+        // SAFETY: our caller's promise.
+        unsafe { accept(socket, address, length, flags) }
+    })
+}
+
+/// # Safety
+/// As [`sdp_accept`].
+unsafe fn accept(
+    socket: c_int,
+    address: *mut sockaddr,
+    length: *mut socklen_t,
+    flags: c_int,
+) -> Result<c_int, Failure> {
+    let sockets = &process().sockets;
+    let listening = sockets.get(socket)?;
+    if flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+        let words = format!("flags not supported: {flags:#x}");
+        return Err(Failure::new(libc::EINVAL, words));
+    }
+    let (accepted, peer) = listening.accept()?;
+    if flags & libc::SOCK_NONBLOCK != 0 {
+        accepted.set_nonblocking(true)?;
+    }
+    if !address.is_null() {
+        // SAFETY: our caller's promise. On failure the connection is closed, as by Linux.
+        unsafe { write_address(peer, address, length) }?;
+    }
+    sockets.insert(Arc::new(accepted))
 }
 
 /// Connects, as connect(2). A non-blocking socket returns EINPROGRESS; call again for EALREADY, the
@@ -130,8 +170,14 @@ pub unsafe extern "C-unwind" fn sdp_connect(
     cancellable("sdp_connect", || {
         let socket = process().sockets.get(socket)?;
         // SAFETY: our caller's promise.
-        let address = unsafe { read_address(address, length, socket.family) }?;
-        socket.connect(address).map_err(|f| f.at(address))?;
+        let read = unsafe { read_address(address, length, socket.family) };
+        // What is no address at all is refused before the socket is looked at, other things after.
+        let none = address.is_null() || size(length) < size_of::<libc::sa_family_t>();
+        match read {
+            Err(bad) if none || address_len(length).is_err() => Err(bad),
+            Err(bad) => socket.connect_to(Err(bad)),
+            Ok(address) => socket.connect(address).map_err(|f| f.at(address)),
+        }?;
         Ok(0)
     })
 }

@@ -1,30 +1,34 @@
 //! A socket and what it is at the moment.
 
+mod beside;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use libc::c_int;
+use libc::{c_int, c_short};
 use sdp_socket::{
     Builder, Readiness, RecvFlags, SdpBound, SdpConnecting, SdpListener, SdpStream, SendFlags,
+    Stats,
 };
 
 use crate::address::Family;
 use crate::errno::Failure;
-use crate::options::SdpStats;
-use crate::settings::{Name, OptionBytes, Settings, int_bytes, stats_bytes};
+use crate::settings::{MESSAGE_MAX, Name, OptionBytes, Settings, int_bytes};
+use crate::stats::{SdpStats, tcp_info_bytes};
 
 /// Backlogs are brought down to this, as Linux does to `net.core.somaxconn`.
 const BACKLOG_MAX: u32 = 4096;
 
 /// One socket. Calls hold it by `Arc`, so a close never takes it from under one.
 #[derive(Debug)]
-pub(crate) struct Socket {
+pub struct Socket {
     /// As the program named it.
     domain: c_int,
-    pub(crate) family: Family,
+    /// The family of its addresses.
+    pub family: Family,
     nonblocking: AtomicBool,
     closed: AtomicBool,
     settings: Mutex<Settings>,
@@ -33,8 +37,19 @@ pub(crate) struct Socket {
     stream: OnceLock<SdpStream>,
     /// Set once, when listening.
     listener: OnceLock<SdpListener>,
-    /// Keeps the descriptor of `sdp_fileno` open as long as the socket.
-    readiness: OnceLock<Readiness>,
+    /// Keeps the descriptor of `sdp_fileno` open until the socket is closed or connects anew.
+    readiness: Mutex<Option<Readiness>>,
+    /// The errno of a failure behind bytes that a call returned, for the next call; else 0.
+    pending: AtomicI32,
+}
+
+/// What a socket shows to poll.
+#[derive(Debug)]
+pub(crate) enum Polled {
+    /// It neither is connected nor listens nor is about to: always these, as with TCP.
+    Still(c_short),
+    /// What this descriptor shows.
+    As(Readiness),
 }
 
 /// Where a socket is in its life.
@@ -43,9 +58,13 @@ enum Phase {
     Fresh,
     Bound(SdpBound),
     Listening,
+    /// It has listened, and was shut down: nothing more comes of it.
+    Unlistening,
     Connecting(Arc<SdpConnecting>),
     /// The connect failed and nobody has been told.
     Failed(Failure),
+    /// It failed, and this was told: as fresh, but that nothing more will come.
+    Spent,
     /// `told`: a connect has returned 0.
     Connected {
         told: bool,
@@ -58,7 +77,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Socket {
-    pub(crate) fn new(domain: c_int, family: Family, nonblocking: bool) -> Self {
+    /// A socket that the program asked for as one of `domain`.
+    #[must_use]
+    pub fn new(domain: c_int, family: Family, nonblocking: bool) -> Self {
         Self {
             domain,
             family,
@@ -68,7 +89,8 @@ impl Socket {
             phase: Mutex::new(Phase::Fresh),
             stream: OnceLock::new(),
             listener: OnceLock::new(),
-            readiness: OnceLock::new(),
+            readiness: Mutex::default(),
+            pending: AtomicI32::new(0),
         }
     }
 
@@ -76,7 +98,7 @@ impl Socket {
         self.closed.load(Ordering::Acquire)
     }
 
-    fn is_nonblocking(&self) -> bool {
+    pub(crate) fn is_nonblocking(&self) -> bool {
         self.nonblocking.load(Ordering::Relaxed)
     }
 
@@ -118,7 +140,7 @@ impl Socket {
     /// Takes a local address.
     pub(crate) fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
         let mut phase = self.phase()?;
-        let Phase::Fresh = *phase else {
+        let (Phase::Fresh | Phase::Spent) = *phase else {
             return Err(Failure::new(libc::EINVAL, "the socket has an address"));
         };
         *phase = Phase::Bound(self.builder().reserve(addr)?);
@@ -126,7 +148,7 @@ impl Socket {
     }
 
     /// Listens, or changes the backlog.
-    pub(crate) fn listen(&self, backlog: c_int) -> Result<(), Failure> {
+    pub fn listen(&self, backlog: c_int) -> Result<(), Failure> {
         let backlog = u32::try_from(backlog)
             .unwrap_or(BACKLOG_MAX)
             .min(BACKLOG_MAX);
@@ -136,7 +158,7 @@ impl Socket {
         }
         let bound = match std::mem::replace(&mut *phase, Phase::Fresh) {
             Phase::Bound(bound) => bound,
-            Phase::Fresh => self.builder().reserve(self.family.unspecified())?,
+            Phase::Fresh | Phase::Spent => self.builder().reserve(self.family.unspecified())?,
             other => {
                 *phase = other;
                 return Err(Failure::new(libc::EINVAL, "the socket is connected"));
@@ -151,7 +173,7 @@ impl Socket {
     }
 
     /// Waits for a connection.
-    pub(crate) fn accept(&self) -> Result<(Self, SocketAddr), Failure> {
+    pub fn accept(&self) -> Result<(Self, SocketAddr), Failure> {
         let Some(listener) = self.listener.get() else {
             return Err(Failure::new(libc::EINVAL, "the socket does not listen"));
         };
@@ -172,17 +194,27 @@ impl Socket {
     }
 
     /// Connects, or goes on connecting.
-    pub(crate) fn connect(&self, addr: SocketAddr) -> Result<(), Failure> {
+    pub fn connect(&self, addr: SocketAddr) -> Result<(), Failure> {
+        self.connect_to(Ok(addr))
+    }
+
+    /// As [`connect`](Self::connect), to an address that may be wrong: that is told when it would be
+    /// looked at.
+    pub(crate) fn connect_to(&self, addr: Result<SocketAddr, Failure>) -> Result<(), Failure> {
         let connecting = {
             let mut phase = self.phase()?;
             match &mut *phase {
-                Phase::Listening => return Err(Failure::new(libc::EISCONN, "it listens")),
+                Phase::Listening | Phase::Unlistening => {
+                    return Err(Failure::new(libc::EISCONN, "it listens"));
+                }
                 Phase::Connected { .. } | Phase::Failed(_) => return connected(&mut phase),
                 Phase::Connecting(_) if self.is_nonblocking() => {
                     return Err(Failure::new(libc::EALREADY, "still connecting"));
                 }
                 Phase::Connecting(connecting) => Arc::clone(connecting),
-                Phase::Fresh | Phase::Bound(_) => self.start_connect(&mut phase, addr)?,
+                Phase::Fresh | Phase::Spent | Phase::Bound(_) => {
+                    self.start_connect(&mut phase, addr?)?
+                }
             }
         };
         let in_time = connecting.wait(self.settings().write_timeout)?;
@@ -202,6 +234,8 @@ impl Socket {
             _ => None,
         };
         let connecting = Arc::new(self.builder().start_connect(addr, bound)?);
+        // One of a connect that failed.
+        lock(&self.readiness).take();
         *phase = Phase::Connecting(Arc::clone(&connecting));
         if self.is_nonblocking() {
             return Err(Failure::new(libc::EINPROGRESS, "connecting goes on"));
@@ -216,6 +250,9 @@ impl Socket {
         time_max: impl Fn(&Settings) -> Option<Duration>,
         absent: c_int,
     ) -> Result<&SdpStream, Failure> {
+        if let Some(failure) = self.take_pending() {
+            return Err(failure);
+        }
         loop {
             if let Some(stream) = self.stream.get() {
                 return Ok(stream);
@@ -238,6 +275,37 @@ impl Socket {
         }
     }
 
+    /// Waits as a receive does, and receives nothing: whether there is something to receive, or the
+    /// end of the stream.
+    pub(crate) fn look(&self, nonblocking: bool) -> Result<bool, Failure> {
+        let mut byte = [0];
+        let flags = RecvFlags {
+            nonblocking,
+            peek: true,
+            wait_all: false,
+        };
+        let seen = self.recv(&mut [IoSliceMut::new(&mut byte)], flags)?;
+        Ok(seen > 0)
+    }
+
+    /// A call that has moved bytes, and then failed, returns these; the next one returns the failure
+    /// if it would not happen again by itself.
+    pub(crate) fn keep(&self, failure: &Failure) {
+        let repeats = [libc::EAGAIN, libc::EINTR, libc::EPIPE, libc::EBADF];
+        if !repeats.contains(&failure.errno) {
+            self.pending.store(failure.errno, Ordering::Release);
+        }
+    }
+
+    fn take_pending(&self) -> Option<Failure> {
+        if self.pending.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let errno = self.pending.swap(0, Ordering::AcqRel);
+        let words = io::Error::from_raw_os_error(errno).to_string();
+        (errno != 0).then(|| Failure::new(errno, words))
+    }
+
     /// Sends.
     pub(crate) fn send(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
@@ -253,13 +321,22 @@ impl Socket {
         flags: RecvFlags,
     ) -> Result<usize, Failure> {
         let nonblocking = flags.nonblocking || self.is_nonblocking();
-        let stream = self.stream(nonblocking, |s| s.read_timeout, libc::ENOTCONN)?;
+        let stream = match self.stream(nonblocking, |s| s.read_timeout, libc::ENOTCONN) {
+            Ok(stream) => stream,
+            Err(failure) if failure.errno == libc::ENOTCONN && self.is_spent() => return Ok(0),
+            Err(failure) => return Err(failure),
+        };
         let flags = RecvFlags {
             nonblocking,
             ..flags
         };
         let result = stream.recv_with(bufs, flags);
         self.counted(result.map_err(Failure::from))
+    }
+
+    /// A connect has failed, and none has begun since.
+    fn is_spent(&self) -> bool {
+        matches!(*lock(&self.phase), Phase::Spent)
     }
 
     /// Sends, the last byte urgent.
@@ -272,7 +349,9 @@ impl Socket {
 
     /// Receives the urgent byte, if there is room for one.
     pub(crate) fn recv_urgent(&self, to: &mut [u8], peek: bool) -> Result<usize, Failure> {
-        let stream = self.stream(true, |s| s.read_timeout, libc::ENOTCONN)?;
+        let Some(stream) = self.stream_if_any(libc::ENOTCONN)? else {
+            return Err(Failure::new(libc::EINVAL, "no urgent byte"));
+        };
         let found = if peek {
             stream.peek_urgent()
         } else {
@@ -288,9 +367,22 @@ impl Socket {
         })
     }
 
-    /// The next byte of the stream is the urgent one.
+    /// The stream, of a socket that has one; `listening` is the errno of one that listens.
+    fn stream_if_any(&self, listening: c_int) -> Result<Option<&SdpStream>, Failure> {
+        let phase = self.phase()?;
+        if matches!(*phase, Phase::Listening) {
+            return Err(Failure::new(listening, "the socket listens"));
+        }
+        Ok(self.stream.get())
+    }
+
+    /// The next byte of the stream is the urgent one. Where there is none, none is.
     pub(crate) fn at_mark(&self) -> Result<bool, Failure> {
-        let stream = self.stream(true, |s| s.read_timeout, libc::ENOTCONN)?;
+        let phase = self.phase()?;
+        let Some(stream) = self.stream.get() else {
+            return Ok(false);
+        };
+        drop(phase);
         stream
             .at_mark()
             .map_err(|error| self.or_closed(error.into()))
@@ -301,7 +393,20 @@ impl Socket {
         match result {
             Ok(count) if count > 0 || !self.is_closed() => Ok(count),
             Ok(_) => Err(Failure::closed()),
-            Err(failure) => Err(self.or_closed(failure)),
+            Err(failure) => {
+                self.told(&failure);
+                Err(self.or_closed(failure))
+            }
+        }
+    }
+
+    /// An error that the program has been told of is not shown to poll any more.
+    fn told(&self, failure: &Failure) {
+        if matches!(failure.errno, libc::EAGAIN | libc::EINTR) {
+            return;
+        }
+        if let Some(readiness) = &*lock(&self.readiness) {
+            readiness.error_told();
         }
     }
 
@@ -327,6 +432,7 @@ impl Socket {
                 // Nothing can be written to a listener: as Linux, no error.
                 if let (Some(listener), true) = (self.listener.get(), how != Shutdown::Write) {
                     listener.shutdown();
+                    *phase = Phase::Unlistening;
                 }
                 Ok(())
             }
@@ -363,7 +469,7 @@ impl Socket {
     }
 
     /// O_NONBLOCK.
-    pub(crate) fn set_nonblocking(&self, on: bool) -> Result<(), Failure> {
+    pub fn set_nonblocking(&self, on: bool) -> Result<(), Failure> {
         // Under the lock, so that a listener that is being made cannot miss it.
         let _phase = self.phase()?;
         self.nonblocking.store(on, Ordering::Relaxed);
@@ -422,32 +528,60 @@ impl Socket {
     }
 
     /// The descriptor to wait on.
-    pub(crate) fn readiness(&self) -> Result<&Readiness, Failure> {
-        let _phase = self.phase()?;
-        if let Some(readiness) = self.readiness.get() {
-            return Ok(readiness);
+    pub fn readiness(&self) -> Result<Readiness, Failure> {
+        let polled = self.polled()?;
+        // That of a connect that failed goes on showing so.
+        let kept = lock(&self.readiness).clone();
+        match (polled, kept) {
+            (Polled::As(readiness), _) | (Polled::Still(_), Some(readiness)) => Ok(readiness),
+            (Polled::Still(_), None) => Err(Failure::new(
+                libc::EOPNOTSUPP,
+                "a socket has a descriptor once it is connected, or connecting, or listens",
+            )),
         }
-        let made = match (self.stream.get(), self.listener.get()) {
-            (Some(stream), _) => stream.readiness()?,
-            (None, Some(listener)) => listener.readiness()?,
-            (None, None) => {
-                return Err(Failure::new(
-                    libc::EOPNOTSUPP,
-                    "a socket has a descriptor once it is connected or listens",
-                ));
+    }
+
+    /// What poll is to look at.
+    pub(crate) fn polled(&self) -> Result<Polled, Failure> {
+        const CLOSED: c_short = libc::POLLOUT | libc::POLLWRNORM | libc::POLLHUP;
+        const ENDED: c_short = CLOSED | libc::POLLIN | libc::POLLRDNORM | libc::POLLRDHUP;
+        let phase = self.phase()?;
+        match *phase {
+            Phase::Fresh | Phase::Bound(_) | Phase::Unlistening => {
+                return Ok(Polled::Still(CLOSED));
             }
+            Phase::Spent => return Ok(Polled::Still(ENDED)),
+            Phase::Failed(_) => return Ok(Polled::Still(ENDED | libc::POLLERR)),
+            Phase::Listening | Phase::Connecting(_) | Phase::Connected { .. } => {}
+        }
+        let mut kept = lock(&self.readiness);
+        if let Some(readiness) = &*kept {
+            return Ok(Polled::As(readiness.clone()));
+        }
+        let made = match (&*phase, self.stream.get(), self.listener.get()) {
+            (Phase::Connecting(connecting), _, _) => connecting.readiness()?,
+            (_, Some(stream), _) => stream.readiness()?,
+            (_, None, Some(listener)) => listener.readiness()?,
+            (_, None, None) => return Ok(Polled::Still(CLOSED)),
         };
-        Ok(self.readiness.get_or_init(|| made))
+        Ok(Polled::As(kept.insert(made).clone()))
+    }
+
+    /// # Errors
+    /// `ENOPROTOOPT` for an option that only sockets of IPv6 have.
+    fn has_option(&self, name: Name) -> Result<(), Failure> {
+        if name.is_v6() && self.family != Family::V6 {
+            return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
+        }
+        Ok(())
     }
 
     /// Sets an option.
     pub(crate) fn set_option(&self, name: Name, bytes: &[u8]) -> Result<(), Failure> {
         let phase = self.phase()?;
+        self.has_option(name)?;
         if name == Name::OnlyV6 {
-            if self.family != Family::V6 {
-                return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
-            }
-            let Phase::Fresh = *phase else {
+            let (Phase::Fresh | Phase::Spent) = *phase else {
                 return Err(Failure::new(libc::EINVAL, "the socket has an address"));
             };
         }
@@ -462,11 +596,16 @@ impl Socket {
     /// Reads an option.
     pub(crate) fn option(&self, name: Name) -> Result<OptionBytes, Failure> {
         let mut phase = self.phase()?;
-        if name == Name::OnlyV6 && self.family != Family::V6 {
-            return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
-        }
+        // By Linux's habit another errno than where it is set.
+        self.has_option(name).map_err(|failure| Failure {
+            errno: libc::EOPNOTSUPP,
+            ..failure
+        })?;
         let settings = self.settings();
         let stream = self.stream.get();
+        if name == Name::MaxSegment && stream.is_some() {
+            return Ok(int_bytes(MESSAGE_MAX));
+        }
         let buffers = match stream {
             Some(stream) => (stream.send_buffer_size()?, stream.recv_buffer_size()?),
             None => settings.builder().buffer_sizes(),
@@ -475,30 +614,46 @@ impl Socket {
             return Ok(bytes);
         }
         if name == Name::Stats {
-            return stream.map_or_else(|| Err(not_connected()), |s| Ok(stats_bytes(&counters(s))));
+            let stats = stream.ok_or_else(not_connected)?.stats();
+            return Ok(SdpStats::from(&stats).bytes());
+        }
+        if name == Name::Info {
+            let stats = stream.map_or_else(Stats::default, SdpStream::stats);
+            return Ok(tcp_info_bytes(
+                phase.tcp_state(),
+                MESSAGE_MAX.unsigned_abs(),
+                &stats,
+            ));
         }
         Ok(int_bytes(match name {
             Name::Type => libc::SOCK_STREAM,
             Name::Domain => self.domain,
+            Name::Protocol => libc::IPPROTO_TCP,
             Name::AcceptConn => c_int::from(matches!(*phase, Phase::Listening)),
             _ => match stream {
-                Some(stream) => stream.take_error()?.map_or(0, |e| Failure::from(e).errno),
+                _ if self.pending.load(Ordering::Relaxed) != 0 => {
+                    self.take_pending().map_or(0, |failure| failure.errno)
+                }
+                Some(stream) => stream.take_error()?.map_or(0, |error| {
+                    let failure = Failure::from(error);
+                    self.told(&failure);
+                    failure.errno
+                }),
                 None => take_failure(&mut phase).map_or(0, |failure| failure.errno),
             },
         }))
     }
 }
 
-fn counters(stream: &SdpStream) -> SdpStats {
-    let stats = stream.stats();
-    SdpStats {
-        tx_bytes_bcopy: stats.tx_bytes_bcopy,
-        tx_bytes_inline: stats.tx_bytes_inline,
-        tx_bytes_zcopy: stats.tx_bytes_zcopy,
-        rx_bytes_bcopy: stats.rx_bytes_bcopy,
-        rx_bytes_inline: stats.rx_bytes_inline,
-        rx_bytes_zcopy: stats.rx_bytes_zcopy,
-        rx_bytes_read_ahead: stats.rx_bytes_read_ahead,
+impl Phase {
+    /// The state that TCP_INFO tells, by Linux's numbers.
+    const fn tcp_state(&self) -> u8 {
+        match self {
+            Self::Connected { .. } => 1,
+            Self::Connecting(_) => 2,
+            Self::Fresh | Self::Bound(_) | Self::Failed(_) | Self::Spent | Self::Unlistening => 7,
+            Self::Listening => 10,
+        }
     }
 }
 
@@ -515,7 +670,7 @@ fn take_failure(phase: &mut Phase) -> Option<Failure> {
     if !matches!(phase, Phase::Failed(_)) {
         return None;
     }
-    match std::mem::replace(phase, Phase::Fresh) {
+    match std::mem::replace(phase, Phase::Spent) {
         Phase::Failed(failure) => Some(failure),
         _ => None,
     }

@@ -4,13 +4,18 @@
     reason = "a test that cannot go on must fail; helpers are not seen as tests"
 )]
 
+#[allow(
+    dead_code,
+    reason = "each test program uses its own part of what they share"
+)]
 mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Language, Link, NATIVE_LIBS, Prefix, Running, is_there, skipped, start, succeeds};
+use common::layout;
+use common::{Language, Link, Prefix, Running, is_there, skipped, start, succeeds};
 
 const WAYS: [(Language, Link); 4] = [
     (Language::C11, Link::Shared),
@@ -73,43 +78,144 @@ fn counters(program: Running) -> (u64, u64) {
     (sent.parse().unwrap(), received.parse().unwrap())
 }
 
-/// The promises of the header hold for C and for C++, with the shared and the static library.
-#[test]
-fn contract_in_both_languages_linked_both_ways() {
+/// Builds a program in every way there is and runs it; what it has to say at its end.
+fn in_every_way(name: &str, says: &str) {
     let prefix = Prefix::install();
     for (language, link) in WAYS {
-        let Some(program) = prefix.build("contract", language, link) else {
+        let Some(program) = prefix.build(name, language, link) else {
             continue;
         };
         let said = start(command(&program, false)).finish();
-        assert_eq!(said, "contract holds\n", "{language:?} {link:?}");
+        assert_eq!(said, says, "{name} {language:?} {link:?}");
     }
+}
+
+/// Runs a program under valgrind: no bad access, nothing lost.
+fn under_valgrind(name: &str, says: &str) {
+    if !is_there("valgrind") {
+        return skipped(&format!("{name}_under_valgrind"), "no valgrind in PATH");
+    }
+    let prefix = Prefix::install();
+    if let Some(program) = prefix.build(name, Language::C11, Link::Shared) {
+        assert_eq!(start(command(&program, true)).finish(), says);
+    }
+}
+
+/// The promises of the header hold for C and for C++, with the shared and the static library.
+#[test]
+fn contract_in_both_languages_linked_both_ways() {
+    in_every_way("contract", "contract holds\n");
+}
+
+/// So do those of the calls beyond send and recv.
+#[test]
+fn calls_in_both_languages_linked_both_ways() {
+    in_every_way("calls", "calls hold\n");
+}
+
+/// Sixty-four threads in every call on a socket that is closed under them; the number of rounds makes
+/// it a second, or half a minute under valgrind.
+#[test]
+fn a_crowd_on_a_socket_that_is_closed() {
+    let prefix = Prefix::install();
+    for (valgrind, rounds) in [(false, "40"), (true, "3")] {
+        if valgrind && !is_there("valgrind") {
+            skipped("a crowd under valgrind", "no valgrind in PATH");
+            continue;
+        }
+        let Some(program) = prefix.build("crowd", Language::C11, Link::Shared) else {
+            return;
+        };
+        let mut run = command(&program, valgrind);
+        run.arg(rounds);
+        assert_eq!(start(run).finish(), "the crowd is gone\n");
+    }
+}
+
+/// Where the library gives other results than Linux's TCP: probe, phase (all if empty), the beginning of
+/// the call, and why. `sdp.7` tells the reader.
+const DIFFERENCES: [(&str, &str, &str, &str); 6] = [
+    (
+        "binds",
+        "",
+        "S(bind)(s, name, sizeof address)",
+        "a socket has one address for its life, and that is looked at before the address is",
+    ),
+    (
+        "connects",
+        "no_longer_listening",
+        "S(connect)(s, name, sizeof address)",
+        "a socket that has listened does nothing else",
+    ),
+    ("listens", "no_longer_listening", "S(listen)", "the same"),
+    (
+        "asks_addresses",
+        "",
+        "S(getpeername)",
+        "an ended connection keeps its names",
+    ),
+    (
+        "asks_options",
+        "",
+        "TCP_QUICKACK",
+        "it has no effect, so nothing switches it off",
+    ),
+    (
+        "sets_options",
+        "",
+        "TCP_FASTOPEN_CONNECT",
+        "it has no effect, so every phase takes it",
+    ),
+];
+
+/// The same program over libc's sockets and over the library's prints the same, but for what is listed.
+#[test]
+fn results_are_those_of_tcp() {
+    let prefix = Prefix::install();
+    let build =
+        |name, over: &[&str]| prefix.build_as("differ", name, Language::C11, Link::Shared, over);
+    let (Some(tcp), Some(sdp)) = (build("tcp", &[]), build("sdp", &["-DOVER_SDP"])) else {
+        return;
+    };
+    let [tcp, sdp] = [tcp, sdp].map(|program| start(command(&program, false)).finish());
+    let (tcp, sdp): (Vec<&str>, Vec<&str>) = (tcp.lines().collect(), sdp.lines().collect());
+    assert!(tcp.len() > 8000, "{} lines", tcp.len());
+    let mut met = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (tcp, sdp) in tcp.iter().zip(&sdp).filter(|(tcp, sdp)| tcp != sdp) {
+        let listed = DIFFERENCES.iter().position(|(probe, phase, call, _)| {
+            let Some((place, said)) = tcp.split_once(": ") else {
+                return false;
+            };
+            let (at, asks) = place.split_once(", ").unwrap_or_default();
+            asks == *probe && at.contains(phase) && said.starts_with(call)
+        });
+        match listed {
+            Some(row) => {
+                met.insert(row);
+            }
+            None => wrong.push(format!("TCP {tcp}\nSDP {sdp}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(tcp.len(), sdp.len());
+    assert_eq!(met.len(), DIFFERENCES.len(), "only {met:?} are there");
 }
 
 /// A cancelled thread ends between calls, and loses nothing.
 #[test]
 fn cancellation_in_both_languages() {
-    let prefix = Prefix::install();
-    for (language, link) in WAYS {
-        let Some(program) = prefix.build("cancel", language, link) else {
-            continue;
-        };
-        let said = start(command(&program, false)).finish();
-        assert_eq!(said, "cancellation holds\n", "{language:?} {link:?}");
-    }
+    in_every_way("cancel", "cancellation holds\n");
 }
 
-/// The same under valgrind: no bad access, nothing lost.
 #[test]
 fn contract_under_valgrind() {
-    if !is_there("valgrind") {
-        return skipped("contract_under_valgrind", "no valgrind in PATH");
-    }
-    let prefix = Prefix::install();
-    let program = prefix.build("contract", Language::C11, Link::Shared);
-    if let Some(program) = program {
-        assert_eq!(start(command(&program, true)).finish(), "contract holds\n");
-    }
+    under_valgrind("contract", "contract holds\n");
+}
+
+#[test]
+fn calls_under_valgrind() {
+    under_valgrind("calls", "calls hold\n");
 }
 
 /// Two processes, every byte checked, in every combination of language and memory; from
@@ -248,21 +354,9 @@ fn the_map_versions_a_release() {
     let prefix = Prefix::install();
     let map = Path::new(env!("CARGO_MANIFEST_DIR")).join("libsdp.map");
     let library = prefix.root().join("lib/release.so");
-    let mut link = Command::new("cc");
-    link.args([
-        "-shared",
-        "-Wl,-soname,libsdp.so.0",
-        "-Wl,-z,nodelete",
-        "-Wl,--gc-sections",
-    ]);
-    link.arg(format!("-Wl,--version-script={}", map.display()));
-    let text = std::fs::read_to_string(&map).unwrap();
-    let functions = names(&text, ';');
-    // What the version script names is not searched for in an archive.
-    link.args(functions.iter().map(|name| format!("-Wl,-u,{name}")));
-    link.arg(prefix.root().join("lib/libsdp.a"))
-        .args(NATIVE_LIBS);
-    succeeds(link.arg("-o").arg(&library));
+    let archive = prefix.root().join("lib/libsdp.a");
+    succeeds(&mut layout::link_shared(&archive, &map, &library).unwrap());
+    let functions = layout::functions(&std::fs::read_to_string(&map).unwrap());
     let versioned = functions
         .iter()
         .map(|name| format!("{name}@@SDP_0.1"))

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use sdp_verbs::{BindRequest, CmId};
@@ -37,10 +38,18 @@ pub(crate) struct Hold {
 pub(crate) type Holds = SmallVec<[Hold; 2]>;
 
 impl Hold {
-    fn take(context: &Arc<Context>, request: BindRequest) -> io::Result<Self> {
+    fn take(
+        context: &Arc<Context>,
+        request: BindRequest,
+        holder: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
         context.start_progress()?;
         let id = context.create_id().map_err(error::verbs_error)?;
-        id.bind(request).map_err(error::verbs_error)?;
+        let bound = match holder {
+            Some(holder) => id.adopt(request, holder),
+            None => id.bind(request),
+        };
+        bound.map_err(error::verbs_error)?;
         Ok(Self {
             context: Arc::clone(context),
             id,
@@ -49,9 +58,13 @@ impl Hold {
     }
 
     /// Takes the address on a provider: on all of its contexts, if it is every address.
-    fn take_on(contexts: &Contexts, request: BindRequest) -> io::Result<Self> {
+    fn take_on(
+        contexts: &Contexts,
+        request: BindRequest,
+        holder: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
         let (first, others) = contexts.split_first().expect("a context");
-        let mut taken = Self::take(first, request);
+        let mut taken = Self::take(first, request, holder);
         if request.addr.ip().is_unspecified() {
             if let Ok(hold) = &mut taken {
                 for other in others {
@@ -66,7 +79,7 @@ impl Hold {
         for other in others {
             match &taken {
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                    taken = Self::take(other, request);
+                    taken = Self::take(other, request, holder);
                 }
                 _ => break,
             }
@@ -87,11 +100,17 @@ impl Hold {
 
 impl SdpBound {
     /// Takes the address on the first of the providers, and on each of the others that it belongs to.
-    pub(crate) fn reserve(providers: &[Contexts], request: BindRequest) -> io::Result<Self> {
+    ///
+    /// `holder`: a TCP socket that is bound to it.
+    pub(crate) fn reserve(
+        providers: &[Contexts],
+        request: BindRequest,
+        holder: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
         let mut tries = PORTS_TRIED_MAX;
         let holds = loop {
             tries -= 1;
-            match take_all(providers, request) {
+            match take_all(providers, request, holder) {
                 // The port was free on the first provider only.
                 Err(error)
                     if error.kind() == io::ErrorKind::AddrInUse
@@ -153,13 +172,17 @@ impl SdpBound {
             reuse_port: false,
         };
         drop(hold);
-        Hold::take(&context, request)
+        Hold::take(&context, request, None)
     }
 }
 
-fn take_all(providers: &[Contexts], request: BindRequest) -> io::Result<Holds> {
+fn take_all(
+    providers: &[Contexts],
+    request: BindRequest,
+    holder: Option<BorrowedFd<'_>>,
+) -> io::Result<Holds> {
     let (first, others) = providers.split_first().expect("a provider");
-    let mut holds: Holds = smallvec![Hold::take_on(first, request)?];
+    let mut holds: Holds = smallvec![Hold::take_on(first, request, holder)?];
     if is_loopback(request.addr.ip()) {
         // An adapter would take it for an address of its own.
         return Ok(holds);
@@ -167,7 +190,7 @@ fn take_all(providers: &[Contexts], request: BindRequest) -> io::Result<Holds> {
     let addr = SocketAddr::new(request.addr.ip(), holds[0].addr()?.port());
     for contexts in others {
         let name = contexts[0].provider().name();
-        match Hold::take_on(contexts, BindRequest { addr, ..request }) {
+        match Hold::take_on(contexts, BindRequest { addr, ..request }, holder) {
             Ok(hold) => holds.push(hold),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
             // No adapter's address: what most addresses of a machine are.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -210,7 +211,7 @@ impl Builder {
     pub fn bind(&self, addr: impl ToSocketAddrs) -> io::Result<SdpListener> {
         let contexts = self.local_contexts()?;
         each(addr, |addr| {
-            let bound = SdpBound::reserve(&contexts, self.bind_request(addr))?;
+            let bound = SdpBound::reserve(&contexts, self.bind_request(addr), None)?;
             SdpListener::open(bound, BACKLOG, self.options.inherited())
         })
     }
@@ -228,7 +229,37 @@ impl Builder {
     /// # Errors
     /// As `bind(2)`.
     pub fn reserve(&self, addr: SocketAddr) -> io::Result<SdpBound> {
-        SdpBound::reserve(&self.local_contexts()?, self.bind_request(addr))
+        SdpBound::reserve(&self.local_contexts()?, self.bind_request(addr), None)
+    }
+
+    /// Opens what a local address would be taken on, which the first use takes a millisecond for, and
+    /// no more: no thread is started, nobody is heard.
+    ///
+    /// # Errors
+    /// `Unsupported` for a provider that is not there; out of descriptors or memory.
+    pub fn open(&self) -> io::Result<()> {
+        self.local_contexts().map(drop)
+    }
+
+    /// Takes the local address that a TCP socket is bound to, which holds the port for both: a
+    /// duplicate of it is kept. Whether it listens makes no difference.
+    ///
+    /// # Errors
+    /// As `bind(2)`; `InvalidInput` for a socket that has no Internet address and port.
+    pub fn adopt(&self, holder: BorrowedFd<'_>) -> io::Result<SdpBound> {
+        let name = rustix::net::getsockname(holder)?;
+        let addr = SocketAddr::try_from(name)?;
+        if addr.port() == 0 {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the socket is not bound",
+            ));
+        }
+        SdpBound::reserve(
+            &self.local_contexts()?,
+            self.bind_request(addr),
+            Some(holder),
+        )
     }
 
     /// Listens on an address taken before; `backlog` connections may wait to be accepted.

@@ -13,12 +13,29 @@ use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
 use crate::park::{Own, WaitWord};
+use crate::ready::{Level, Readiness, ReadyPair};
 use crate::stream::SdpStream;
 use crate::sync::lock;
 
 /// Resolving and connecting give up after this time if the caller names none: as Linux's
 /// `tcp_syn_retries` of 6, about two minutes.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(127);
+
+/// What the descriptor to wait on shows while nothing is decided: nothing.
+const UNDECIDED: Level = Level {
+    readable: false,
+    arrivals: 0,
+    full: true,
+    roomy: false,
+    urgent: false,
+    read_closed: false,
+    ended: None,
+};
+/// What it shows when there will be no stream: as TCP after a refusal, in one step.
+const FAILED: Level = Level {
+    ended: Some(true),
+    ..UNDECIDED
+};
 
 /// A connect in progress. The progress loop drives it; the caller waits on its word.
 #[derive(Debug)]
@@ -31,6 +48,9 @@ pub(crate) struct Connecting {
     deadline: Instant,
     word: WaitWord,
     state: Mutex<State>,
+    /// The descriptor to wait on, if one was asked for, until a stream takes it over. Locked after
+    /// the state.
+    ready: Mutex<Option<ReadyPair>>,
 }
 
 #[derive(Debug)]
@@ -67,6 +87,7 @@ impl SdpConnecting {
             deadline: context.now() + time_max,
             word: WaitWord::default(),
             state: Mutex::new(State::Resolving),
+            ready: Mutex::default(),
         });
         context.add_connecting(token, &connecting);
         // From here on the drop of this value cleans up.
@@ -99,6 +120,15 @@ impl SdpConnecting {
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.connecting.get().ok()?.id.local_addr()
+    }
+
+    /// A descriptor for poll, select and epoll, made at the first call: OUT once there is a stream,
+    /// whose descriptor it is from then on; ERR and HUP once there will be none.
+    ///
+    /// # Errors
+    /// Out of descriptors; `ConnectionAborted` when it was given up before.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.connecting.get()?.readiness()
     }
 
     /// Gives up: threads in [`wait`](Self::wait) return, there will be no stream.
@@ -161,6 +191,30 @@ impl Connecting {
         }
     }
 
+    fn readiness(&self) -> io::Result<Readiness> {
+        let state = lock(&self.state);
+        let mut ready = lock(&self.ready);
+        if let Some(ready) = &*ready {
+            return Ok(ready.descriptor());
+        }
+        let level = match &*state {
+            State::Done(Ok(conn)) => return conn.readiness(),
+            State::Done(Err(_)) => FAILED,
+            State::Taken => return Err(io::ErrorKind::ConnectionAborted.into()),
+            State::Resolving | State::Handshake(_) => UNDECIDED,
+        };
+        let mut made = ReadyPair::new()?;
+        made.show(level)?;
+        Ok(ready.insert(made).descriptor())
+    }
+
+    /// There will be no stream: whoever polls is told.
+    fn show_failed(&self) {
+        if let Some(Err(error)) = lock(&self.ready).as_mut().map(|ready| ready.show(FAILED)) {
+            tracing::error!("the readiness descriptor of a connect: {error}");
+        }
+    }
+
     /// The time for connecting is over.
     fn take_too_long(&self) {
         let error = io::Error::new(
@@ -177,6 +231,7 @@ impl Connecting {
             State::Handshake(conn) => discard(&conn),
             _ => self.id.disconnect(),
         }
+        self.show_failed();
         self.word.signal();
     }
 
@@ -198,16 +253,24 @@ impl Connecting {
 
     fn finish(&self, result: io::Result<Arc<Conn>>) {
         let mut state = lock(&self.state);
-        let unwanted = match *state {
-            State::Taken | State::Done(_) => Some(result),
-            _ => {
-                *state = State::Done(result);
-                None
+        if matches!(*state, State::Taken | State::Done(_)) {
+            drop(state);
+            if let Ok(conn) = result {
+                discard(&conn);
             }
-        };
+            return;
+        }
+        let connected = result.as_ref().ok().map(Arc::clone);
+        let ready = connected.as_ref().and_then(|_| lock(&self.ready).take());
+        if let (Some(conn), Some(ready)) = (&connected, ready) {
+            conn.adopt_ready(ready);
+        }
+        *state = State::Done(result);
         drop(state);
-        if let Some(Ok(conn)) = unwanted {
-            discard(&conn);
+        // Only now, when asking for the result gives one.
+        match connected {
+            Some(conn) => conn.show_adopted(),
+            None => self.show_failed(),
         }
         self.word.signal();
     }
@@ -221,6 +284,7 @@ impl Connecting {
             // The stream has an owner, or this has been done before.
             State::Taken => {}
         }
+        self.show_failed();
     }
 
     /// An event for the id, before there is a connection.

@@ -68,7 +68,7 @@ pub use driver::{RecvFlags, SendFlags};
 pub use error::raw_errno;
 pub use listener::{Incoming, SdpListener};
 pub use options::ZcopyThreshold;
-pub use park::{Runtime, SpinPolicy, WaitWord};
+pub use park::{Runtime, SpinPolicy, WaitWord, signals_restart};
 pub use provider::{ProviderKind, diagnosis, memory_use, set_trace, verbs_counters};
 pub use ready::Readiness;
 pub use sdp_verbs::hook::trace::TraceCounters as VerbsCounters;

@@ -384,6 +384,15 @@ impl SdpListener {
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
+    /// Whether an accept would return at once.
+    ///
+    /// # Errors
+    /// None.
+    pub fn has_pending(&self) -> io::Result<bool> {
+        let listening = self.listening()?;
+        Ok(listening.shut.load(Ordering::Acquire) || !lock(&listening.queue).is_empty())
+    }
+
     /// Accepts connections one after the other, without end.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self }

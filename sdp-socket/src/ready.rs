@@ -42,6 +42,15 @@ const FILL_LEN: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Readiness(Arc<OwnedFd>);
 
+impl Readiness {
+    /// The program has been told of the error in which the connection ended: ERR is not reported any
+    /// more, as by the kernel's sockets.
+    pub fn error_told(&self) {
+        // Asking takes it; there is nothing that can fail about it.
+        let _ = sockopt::socket_error(&self.0);
+    }
+}
+
 impl AsFd for Readiness {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -67,7 +76,7 @@ pub(crate) struct Level {
     pub(crate) roomy: bool,
     /// There is an urgent byte that was not received.
     pub(crate) urgent: bool,
-    /// The peer sends no more.
+    /// The peer sends no more, or this side has shut down receiving.
     pub(crate) read_closed: bool,
     /// The connection has ended; in error if so.
     pub(crate) ended: Option<bool>,

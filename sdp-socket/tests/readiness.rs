@@ -144,6 +144,64 @@ fn what_is_there_already_is_told() {
     });
 }
 
+/// The descriptor of a connect shows nothing until it is decided: then OUT, and the stream goes on
+/// with it.
+#[test]
+fn a_connect_is_told_when_it_is_decided() {
+    watched(|| {
+        for net in [Sdp::over_host(), Sdp::lazy(3)] {
+            let (listener, addr) = net.listen();
+            for round in 0..100 {
+                let connecting = net.client.start_connect(addr, None).expect("connect");
+                let early = (round % 2 == 0).then(|| connecting.readiness().expect("readiness"));
+                if round % 4 == 1 {
+                    connecting.wait(None).expect("wait");
+                }
+                let ready = connecting.readiness().expect("readiness");
+                if let Some(early) = early {
+                    assert_eq!(early.as_raw_fd(), ready.as_raw_fd());
+                }
+                assert_eq!(polled(&ready, PollFlags::OUT), PollFlags::OUT);
+                let stream = connecting.try_finish().expect("decided").expect("a stream");
+                assert_eq!(stream.as_raw_fd(), ready.as_raw_fd());
+                let (server, _) = Listener::accept(&listener).expect("accept");
+                server.put(b"x");
+                polled(&ready, PollFlags::IN);
+                stream.get(&mut [0; 1]);
+            }
+        }
+    });
+}
+
+/// One that comes to nothing shows what TCP shows, whether it was refused or given up.
+#[test]
+fn a_connect_that_fails_is_told() {
+    watched(|| {
+        let net = Sdp::over_host();
+        let (listener, addr) = net.listen();
+        drop(listener);
+        let all = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP | PollFlags::HUP;
+        let connecting = net.client.start_connect(addr, None).expect("connect");
+        let ready = connecting.readiness().expect("readiness");
+        assert_eq!(polled(&ready, PollFlags::ERR), all | PollFlags::ERR);
+        let error = connecting
+            .try_finish()
+            .expect("decided")
+            .expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+        let connecting = net.client.start_connect(addr, None).expect("connect");
+        connecting.wait(None).expect("wait");
+        let late = connecting.readiness().expect("readiness");
+        assert_eq!(polled(&late, PollFlags::ERR), all | PollFlags::ERR);
+
+        let (_listener, addr) = net.listen();
+        let connecting = net.client.start_connect(addr, None).expect("connect");
+        let ready = connecting.readiness().expect("readiness");
+        connecting.cancel();
+        polled(&ready, PollFlags::HUP);
+    });
+}
+
 /// SO_RCVLOWAT holds for the descriptor too.
 #[test]
 fn few_bytes_are_not_told() {

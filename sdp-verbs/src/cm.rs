@@ -106,6 +106,16 @@ pub trait CmId: Debug + Send + Sync {
     /// As bind(2): EADDRINUSE, EADDRNOTAVAIL, EACCES in [`VerbsError::Os`].
     fn bind(&self, request: BindRequest) -> Result<(), VerbsError>;
 
+    /// Binds to a local address whose port a TCP socket of the program holds already: a provider
+    /// whose ports are TCP's keeps a duplicate of it in place of a socket of its own.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind); [`VerbsError::Limit`] when out of descriptors.
+    fn adopt(&self, request: BindRequest, holder: BorrowedFd<'_>) -> Result<(), VerbsError> {
+        let _ = holder;
+        self.bind(request)
+    }
+
     /// Starts to listen; requests come as events. At most `backlog` of them wait unanswered.
     ///
     /// # Errors

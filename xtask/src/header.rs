@@ -18,9 +18,21 @@ const SETTINGS: &str = "cbindgen.toml";
 const HEADER: &str = "include/sdp.h";
 /// The files with C functions, in the order of the header. One that is missing here is missed by
 /// the test that compares the header with the symbols of the library.
-const SOURCES: [&str; 8] = [
-    "socket", "io", "names", "options", "poll", "ioctl", "memory", "version",
+const SOURCES: [&str; 12] = [
+    "socket", "io", "message", "sendfile", "names", "options", "stats", "poll", "control", "ioctl",
+    "memory", "version",
 ];
+/// Structures that the system's headers show to those only who ask for their functions.
+const FORWARD: &str = "\n\nstruct mmsghdr;\nstruct timespec;";
+/// What follows the functions: fcntl(2) is called with two arguments or three, and a function of Rust's
+/// has as many as it has.
+const MACROS: &str = "
+/* fcntl(2) is called with two arguments or three. */
+#define SDP_FCNTL(socket, command, argument, ...) (sdp_fcntl)(socket, command, argument)
+#define sdp_fcntl(socket, ...) SDP_FCNTL(socket, __VA_ARGS__, 0, 0)
+";
+/// Where that is.
+const END: &str = "\n#ifdef __cplusplus\n}  // extern \"C\"\n";
 /// A heading for Rust people, and the same for C people.
 const SAFETY: (&str, &str) = ("// # Safety\n", "// The caller sees to it:\n");
 
@@ -73,7 +85,7 @@ fn generate(workspace: &Workspace) -> anyhow::Result<(PathBuf, String)> {
     let settings = folder.join(SETTINGS);
     let mut config = cbindgen::Config::from_file(&settings)
         .map_err(|why| anyhow::anyhow!("{}: {why}", settings.display()))?;
-    config.after_includes = Some(version_macros(package)?);
+    config.after_includes = Some(format!("{}{FORWARD}", version_macros(package)?));
     let builder = cbindgen::Builder::new().with_config(config);
     let bindings = SOURCES
         .iter()
@@ -85,6 +97,10 @@ fn generate(workspace: &Workspace) -> anyhow::Result<(PathBuf, String)> {
     let mut text = Vec::new();
     bindings.write(&mut text);
     let text = String::from_utf8(text).context("the header is not UTF-8")?;
+    let (functions, end) = text
+        .split_once(END)
+        .context("the generator ends a header in another way now")?;
+    let text = format!("{functions}{MACROS}{END}{end}");
     Ok((folder.join(HEADER), text.replace(SAFETY.0, SAFETY.1)))
 }
 

@@ -119,6 +119,13 @@ impl Connection {
         self.sh.life.is_open() && self.sh.resize.is_shrinking()
     }
 
+    /// Nothing more is received: the peer has ended its half of the stream, or this side does not
+    /// read any more.
+    #[must_use]
+    pub fn is_read_closed(&self) -> bool {
+        self.sh.life.peer_fin || self.sh.life.rx_shut
+    }
+
     /// The peer has ended its half of the stream.
     #[must_use]
     pub fn peer_has_shut(&self) -> bool {

@@ -31,6 +31,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Perf,
     },
+    /// Run a program that knows only TCP, and have its sockets speak SDP.
+    ///
+    /// sdp run becomes the program, loaded with libsdp_preload.so. Between two such programs bytes go
+    /// by SDP, with everybody else by TCP, or as rules say.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
     /// Run a program and write every message of its sockets into a pcapng file for Wireshark.
     ///
     /// The program must use this library, by itself or preloaded. The file shows RoCEv2 packets,
@@ -57,6 +63,35 @@ pub(crate) enum Command {
     /// The process that is killed.
     #[command(hide = true)]
     KillVictim(KillVictimArgs),
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sdp run iperf3 -s                     SDP with who has it, TCP with the others
+  sdp run --report iperf3 -c 127.0.0.1  say at the end how the bytes went
+  sdp run --only-sdp redis-server       no TCP at all
+  sdp run --rules my.conf nginx         rules in the grammar of libsdp.conf:
+                                          use tcp server nginx *:443
+                                          use both client * 10.0.0.0/8:*";
+
+/// Arguments of `sdp run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Stream sockets speak SDP whatever the rules, and nothing else.
+    #[arg(long, conflicts_with = "rules")]
+    pub(crate) only_sdp: bool,
+    /// Rules in place of /etc/libsdp.conf.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Say on standard error, when a process ends, how many connections and bytes went by SDP.
+    #[arg(long)]
+    pub(crate) report: bool,
+    /// The library, if it is neither beside this program nor in ../lib/sdp.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) library: Option<PathBuf>,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Arguments of `sdp capture`.

@@ -7,9 +7,11 @@
 //!
 //! `sdp capture` runs a program and writes what its sockets say into a file for Wireshark.
 //!
+//! `sdp run` becomes a program whose ordinary sockets speak SDP.
+//!
 //! Exit status: 0 when every check of the run holds, 1 when one fails or nothing could be
 //! measured, 2 for a wrong command line;
-//! `sdp capture` has that of the program it ran.
+//! `sdp capture` and `sdp run` have that of the program they ran.
 
 mod capture;
 mod cli;
@@ -17,6 +19,7 @@ mod kill;
 mod lab;
 mod perf;
 mod report;
+mod run;
 mod soak;
 mod table;
 mod transport;
@@ -33,6 +36,10 @@ fn main() -> ExitCode {
     show_log();
     let outcome = match cli.command {
         cli::Command::Capture(args) => match capture::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        cli::Command::Run(args) => match run::run(&args) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },

@@ -340,6 +340,19 @@ impl Conn {
         Ok(descriptor)
     }
 
+    /// Takes over the descriptor of the connect that this connection came of. It goes on showing
+    /// what it does until [`show_adopted`](Self::show_adopted).
+    pub(crate) fn adopt_ready(&self, ready: ReadyPair) {
+        self.lock().ready = Some(ready);
+    }
+
+    /// A descriptor that was taken over shows the state of the connection from here on.
+    pub(crate) fn show_adopted(&self) {
+        if self.lock().ready.is_some() {
+            self.visit_engine(|_, _| ());
+        }
+    }
+
     /// What this connection has done.
     pub(crate) fn stats(&self) -> Stats {
         let stats = self.visit_engine(|engine, _| Stats::of(engine));

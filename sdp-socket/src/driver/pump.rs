@@ -343,7 +343,7 @@ impl Conn {
             // Linux calls a TCP socket writable from a third of its buffer on.
             roomy: space >= engine.send_buffer_len() / 3,
             urgent: engine.has_urgent(),
-            read_closed: engine.peer_has_shut(),
+            read_closed: engine.is_read_closed(),
             ended: engine.is_closed().then(|| engine.has_failed()),
         };
         if let Err(error) = ready.show(level) {

@@ -9,7 +9,7 @@ use sdp_core::{EndCall, Instant};
 use sdp_verbs::{ArmFor, Wake};
 
 use super::Conn;
-use crate::park::{AbortOnUnwind, NEVER, SpinPolicy, Spinner, WaitWord, all_restart};
+use crate::park::{AbortOnUnwind, NEVER, SpinPolicy, Spinner, WaitWord, signals_restart};
 
 /// A sleep that is timed only so that every signal handler ends it; it just begins again.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -120,7 +120,7 @@ impl Conn {
         self.tick();
         // Where the sleep had to be timed for the engine's sake only, TCP's would be restarted.
         spinner.interrupted =
-            matches!(slept, Ok(Wake::Interrupted)) && !(until.is_restarted() && all_restart());
+            matches!(slept, Ok(Wake::Interrupted)) && !(until.is_restarted() && signals_restart());
         if word.seen() != seen {
             // Should the call have to wait again, the signal ends it.
             spinner.restart();

@@ -24,7 +24,7 @@ pub(crate) use alarm::{Alarm, NEVER};
 pub(crate) use eventcount::EventCount;
 pub(crate) use exit::{at_exit, say_at_exit};
 pub(crate) use fork::{GENERATIONS_MAX, Own, generation};
-pub(crate) use signals::all_restart;
+pub use signals::signals_restart;
 pub use spin::SpinPolicy;
 pub(crate) use spin::Spinner;
 pub(crate) use threads::ThreadRuntime;

@@ -17,7 +17,8 @@ const FAULTS: [libc::c_int; 7] = [
 /// Whether a signal that came during a wait lets the wait go on: every handler of the program is
 /// installed with SA_RESTART. For waits that the kernel ends although a call without a time-out
 /// would be restarted, since they have a time-out of this library's own.
-pub(crate) fn all_restart() -> bool {
+#[must_use]
+pub fn signals_restart() -> bool {
     (1..=libc::SIGRTMAX())
         .filter(|signal| !FAULTS.contains(signal))
         .all(|signal| {
@@ -48,6 +49,6 @@ mod tests {
     fn ignored_and_untouched_signals_do_not_count() {
         assert!(action_of(libc::SIGSEGV).is_some());
         assert!(action_of(0).is_none());
-        assert!(all_restart());
+        assert!(signals_restart());
     }
 }

@@ -35,6 +35,12 @@ macro_rules! forward {
 
     (@CmId token) => { forward!(# token() -> crate::CmToken); };
     (@CmId bind) => { forward!(# bind(request: crate::BindRequest) -> Result<(), crate::VerbsError>); };
+    (@CmId adopt) => {
+        forward!(#
+            adopt(request: crate::BindRequest, holder: std::os::fd::BorrowedFd<'_>)
+                -> Result<(), crate::VerbsError>
+        );
+    };
     (@CmId listen) => { forward!(# listen(backlog: u32) -> Result<(), crate::VerbsError>); };
     (@CmId resolve) => {
         forward!(#

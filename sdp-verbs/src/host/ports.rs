@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
@@ -37,6 +37,18 @@ pub(crate) fn reserve(request: BindRequest) -> Result<(OwnedFd, SocketAddr), Ver
         }
         other => other.map_err(os)?,
     }
+    let bound = bound_addr(&socket)?;
+    Ok((fd::hide(socket), bound))
+}
+
+/// Holds the port of a TCP socket that the program has bound, by a duplicate of it; the address it
+/// is bound to comes with it.
+///
+/// # Errors
+/// [`VerbsError::Os`] as getsockname(2), [`VerbsError::Limit`] when out of descriptors.
+pub(crate) fn adopt(holder: BorrowedFd<'_>) -> Result<(OwnedFd, SocketAddr), VerbsError> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(holder, 0)
+        .map_err(|e| descriptor::failed("holding a port", e))?;
     let bound = bound_addr(&socket)?;
     Ok((fd::hide(socket), bound))
 }
@@ -159,6 +171,7 @@ fn parse_range(text: &str) -> Option<(u16, u16)> {
 mod tests {
     use super::*;
     use std::net::{TcpListener, UdpSocket};
+    use std::os::fd::AsFd;
 
     fn request(addr: &str) -> BindRequest {
         BindRequest {
@@ -192,6 +205,19 @@ mod tests {
         let (_second, _) = reserve(shared).unwrap();
         shared.reuse_port = false;
         assert_eq!(reserve(shared).unwrap_err().errno(), libc::EADDRINUSE);
+    }
+
+    /// The port stays held when the program's own descriptor is gone.
+    #[test]
+    fn an_adopted_port_is_held_by_a_duplicate() {
+        let (socket, addr) = reserve(request("127.0.0.1:0")).unwrap();
+        let (held, adopted) = adopt(socket.as_fd()).unwrap();
+        assert_eq!(adopted, addr);
+        drop(socket);
+        let error = TcpListener::bind(addr).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
+        drop(held);
+        TcpListener::bind(addr).unwrap();
     }
 
     #[test]

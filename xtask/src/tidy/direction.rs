@@ -5,7 +5,7 @@ use crate::workspace::{Package, Workspace};
 
 /// Every package of the workspace and the packages of the workspace it may depend on, in any way:
 /// as an ordinary, build or test dependency.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
     ("sdp-wire", &[]),
     ("sdp-verbs", &[]),
     ("sdp-core", &["sdp-wire"]),
@@ -16,6 +16,7 @@ const ALLOWED: [(&str, &[&str]); 8] = [
         &["sdp-core", "sdp-socket", "sdp-verbs", "sdp-wire"],
     ),
     ("sdp-ffi", &["sdp-socket"]),
+    ("sdp-preload", &["sdp-ffi", "sdp-socket"]),
     ("xtask", &[]),
 ];
 

@@ -57,9 +57,12 @@ const CONFINED: [Confined; 3] = [
             // The functions of sdp.h, one file per kind.
             "sdp-ffi/src/socket",
             "sdp-ffi/src/io",
+            "sdp-ffi/src/message",
+            "sdp-ffi/src/sendfile",
             "sdp-ffi/src/options",
             "sdp-ffi/src/names",
             "sdp-ffi/src/poll",
+            "sdp-ffi/src/control",
             "sdp-ffi/src/ioctl",
             "sdp-ffi/src/memory",
             "sdp-ffi/src/version",

@@ -113,7 +113,7 @@ impl Drop for CaptureId {
 }
 
 impl CmId for CaptureId {
-    forward!(CmId: token, bind, listen, resolve, local_addr, peer_addr);
+    forward!(CmId: token, bind, adopt, listen, resolve, local_addr, peer_addr);
 
     fn create_qp(&self, attr: &QpAttr) -> Result<Arc<dyn QueuePair>, VerbsError> {
         let cq = own::<CaptureCq>(Arc::clone(&attr.cq) as _, "completion queue", |_| true)?;

@@ -81,7 +81,7 @@ impl Drop for LazyId {
 }
 
 impl CmId for LazyId {
-    forward!(CmId: token, bind, listen, resolve, connect, accept, establish, reject);
+    forward!(CmId: token, bind, adopt, listen, resolve, connect, accept, establish, reject);
     forward!(CmId: local_addr, peer_addr);
 
     fn create_qp(&self, attr: &QpAttr) -> Result<Arc<dyn QueuePair>, VerbsError> {

@@ -63,7 +63,7 @@ impl TraceId {
 }
 
 impl CmId for TraceId {
-    forward!(CmId: token, bind, listen, resolve, establish, local_addr, peer_addr);
+    forward!(CmId: token, bind, adopt, listen, resolve, establish, local_addr, peer_addr);
 
     fn create_qp(&self, attr: &QpAttr) -> Result<Arc<dyn QueuePair>, VerbsError> {
         let cq = own::<TraceCq>(Arc::clone(&attr.cq) as _, "completion queue", |_| true)?;

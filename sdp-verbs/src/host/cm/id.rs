@@ -1,6 +1,7 @@
 //! The handle of a connection or a listener.
 
 use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,14 +23,13 @@ impl HostCmId {
     pub(super) fn new(cm: Arc<Cm>, token: CmToken) -> Self {
         Self { cm, token }
     }
-}
 
-impl CmId for HostCmId {
-    fn token(&self) -> CmToken {
-        self.token
-    }
-
-    fn bind(&self, request: BindRequest) -> Result<(), VerbsError> {
+    /// Gives the id the address that `port` holds.
+    fn take_address(
+        &self,
+        request: BindRequest,
+        port: impl FnOnce() -> Result<(OwnedFd, SocketAddr), VerbsError>,
+    ) -> Result<(), VerbsError> {
         const OP: &str = "bind";
         self.cm.enter(OP, |_, state| {
             let id = state.id(OP, self.token.0)?;
@@ -40,7 +40,7 @@ impl CmId for HostCmId {
                 };
                 return Err(VerbsError::State { op: OP, state });
             }
-            let (port, addr) = ports::reserve(request)?;
+            let (port, addr) = port()?;
             id.local = Some(addr);
             id.bound = Some(Bound {
                 _port: port,
@@ -49,6 +49,20 @@ impl CmId for HostCmId {
             });
             Ok(())
         })
+    }
+}
+
+impl CmId for HostCmId {
+    fn token(&self) -> CmToken {
+        self.token
+    }
+
+    fn bind(&self, request: BindRequest) -> Result<(), VerbsError> {
+        self.take_address(request, || ports::reserve(request))
+    }
+
+    fn adopt(&self, request: BindRequest, holder: BorrowedFd<'_>) -> Result<(), VerbsError> {
+        self.take_address(request, || ports::adopt(holder))
     }
 
     fn listen(&self, backlog: u32) -> Result<(), VerbsError> {

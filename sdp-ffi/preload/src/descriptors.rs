@@ -1,0 +1,187 @@
+//! Descriptors: what closes them, makes more of them, and what the kernel keeps with them.
+
+use libc::{c_int, c_uint, c_ulong, c_void};
+use sdp::posix::guard;
+
+use crate::boundary::{Outcome, checked, errno, interpose, set_errno};
+use crate::entry::Entry;
+use crate::{real, report, table};
+
+interpose! {
+    raw fn close(fd: c_int) -> c_int {
+        forget(fd);
+        // SAFETY: what our caller promised to the C library's function.
+        unsafe { real::close(fd) }
+    }
+
+    raw fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+        // CLOSE_RANGE_CLOEXEC closes nothing.
+        if flags.cast_unsigned() & libc::CLOSE_RANGE_CLOEXEC == 0 {
+            forget_all(first, last);
+        }
+        // SAFETY: what our caller promised to the C library's function.
+        unsafe { real::close_range(first, last, flags) }
+    }
+
+    raw fn closefrom(first: c_int) {
+        forget_all(first.max(0).cast_unsigned(), c_uint::MAX);
+        // SAFETY: what our caller promised to the C library's function.
+        unsafe { real::closefrom(first) };
+    }
+
+    raw fn dup(fd: c_int) -> c_int {
+        // SAFETY: what our caller promised to the C library's function.
+        also(fd, unsafe { real::dup(fd) })
+    }
+
+    raw fn dup2(fd: c_int, to: c_int) -> c_int {
+        if fd != to {
+            forget_if_open(fd, to);
+        }
+        // SAFETY: what our caller promised to the C library's function.
+        also(fd, unsafe { real::dup2(fd, to) })
+    }
+
+    raw fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
+        if fd != to {
+            forget_if_open(fd, to);
+        }
+        // SAFETY: what our caller promised to the C library's function.
+        also(fd, unsafe { real::dup3(fd, to, flags) })
+    }
+
+    raw fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
+        // SAFETY: our caller's promise.
+        unsafe { control(fd, command, argument, real::fcntl) }
+    }
+
+    raw fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
+        // SAFETY: our caller's promise.
+        unsafe { control(fd, command, argument, real::fcntl64) }
+    }
+
+    fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int |entry| {
+        // SAFETY: our caller's promise.
+        unsafe { ioctl_of(entry, request, argument.cast()) }
+    }
+
+    /// The end of a process that does not go through exit(3).
+    raw fn _exit(status: c_int) {
+        report::write();
+        // SAFETY: no preconditions.
+        unsafe { real::_exit(status) };
+    }
+
+    raw fn _Exit(status: c_int) {
+        report::write();
+        // SAFETY: no preconditions.
+        unsafe { real::_Exit(status) };
+    }
+}
+
+/// The program closes a number. A child of vfork closes its own, and has our table only lent.
+fn forget(fd: c_int) {
+    if table::holds(fd) && table::is_owner() {
+        let before = errno();
+        guard("close", || {
+            table::remove(fd);
+            Ok(0)
+        });
+        set_errno(before);
+    }
+}
+
+fn forget_all(first: c_uint, last: c_uint) {
+    let number = |n: c_uint| c_int::try_from(n).unwrap_or(c_int::MAX);
+    for fd in table::within(number(first), number(last)) {
+        forget(fd);
+    }
+}
+
+/// `to` is about to become another name of `from`, which closes it, unless there is no `from`.
+fn forget_if_open(from: c_int, to: c_int) {
+    if table::holds(to) {
+        // SAFETY: the command takes no argument.
+        let flags = unsafe { real::fcntl(from, libc::F_GETFD, 0) };
+        if flags >= 0 {
+            forget(to);
+        }
+    }
+}
+
+/// `new`, which the kernel has made of `fd`, is the same socket.
+fn also(fd: c_int, new: c_int) -> c_int {
+    if new < 0 || new == fd || !table::holds(fd) || !table::is_owner() {
+        return new;
+    }
+    guard("dup", || {
+        if let Some(entry) = table::get(fd) {
+            table::insert(new, &entry);
+        }
+        Ok(new)
+    })
+}
+
+type Fcntl = unsafe fn(c_int, c_int, c_ulong) -> c_int;
+
+/// # Safety
+/// As fcntl(2).
+unsafe fn control(fd: c_int, command: c_int, argument: c_ulong, kernels: Fcntl) -> c_int {
+    if !table::holds(fd) {
+        // SAFETY: the caller's promise.
+        return unsafe { kernels(fd, command, argument) };
+    }
+    let nonblocking = c_ulong::from(libc::O_NONBLOCK.cast_unsigned());
+    match command {
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => {
+            // SAFETY: the caller's promise.
+            also(fd, unsafe { kernels(fd, command, argument) })
+        }
+        libc::F_SETFL => guard("fcntl", || {
+            let on = argument & nonblocking != 0;
+            let stays = match table::get(fd) {
+                Some(entry) => entry.set_nonblocking(on)?,
+                None => false,
+            };
+            let argument = if stays {
+                argument | nonblocking
+            } else {
+                argument
+            };
+            // SAFETY: the caller's promise.
+            checked(unsafe { kernels(fd, command, argument) })
+        }),
+        libc::F_GETFL => guard("fcntl", || {
+            // SAFETY: the caller's promise.
+            let flags = checked(unsafe { kernels(fd, command, argument) })?;
+            Ok(match table::get(fd) {
+                Some(entry) if entry.is_nonblocking() => flags | libc::O_NONBLOCK,
+                Some(_) => flags & !libc::O_NONBLOCK,
+                None => flags,
+            })
+        }),
+        // SAFETY: the caller's promise.
+        _ => unsafe { kernels(fd, command, argument) },
+    }
+}
+
+/// # Safety
+/// As ioctl(2), of a request that takes an int.
+unsafe fn ioctl_of(entry: &Entry, request: c_ulong, argument: *mut c_int) -> Outcome<c_int> {
+    if request == c_ulong::from(libc::FIONBIO) && !argument.is_null() {
+        // SAFETY: the caller's promise.
+        let on = unsafe { argument.read_unaligned() } != 0;
+        let stays = entry.set_nonblocking(on)?;
+        // The kernel's own flag stays where it is needed.
+        return Ok(if stays { Some(0) } else { None });
+    }
+    if !entry.is_sdps() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    match checked(unsafe { sdp::sdp_ioctl(entry.handle(), request, argument.cast()) }) {
+        // What libsdp has no answer to is the kernel's.
+        Err(failure) if failure.errno == libc::ENOTTY => Ok(None),
+        done => done.map(Some),
+    }
+}

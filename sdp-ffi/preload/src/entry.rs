@@ -1,0 +1,393 @@
+//! A socket of the program's: the kernel's descriptor, which it always keeps, and beside it the
+//! socket that speaks SDP.
+//!
+//! ```text
+//!   New ──connect──→ (Connecting ──→) Connected     by SDP
+//!    │ └──listen───→ Listening                        by both, or by SDP only
+//!    └─────────────→ Kernels                          TCP has it; taken out of the table
+//! ```
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use libc::c_int;
+use sdp::SdpStats;
+use sdp::posix::{Failure, Family, Socket, register};
+use sdp_socket::Readiness;
+
+use crate::boundary::checked;
+use crate::epoll::Watches;
+use crate::log::{Level, say};
+use crate::real;
+use crate::report::{self, Reason};
+
+/// Where a socket is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// The kernel's descriptor answers every call, until it is connected or listens.
+    New,
+    Listening,
+    /// By SDP only, on a socket that does not wait.
+    Connecting,
+    Connected,
+    /// TCP has it.
+    Kernels,
+}
+
+/// Who listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Listening {
+    /// Nobody.
+    No,
+    /// TCP, and SDP as soon as this process waits for a connection: one that only makes sockets
+    /// for its children never does.
+    Later(c_int),
+    /// TCP and SDP.
+    Both,
+    /// TCP; SDP was not to be had. The kernel's descriptor may be non-blocking all the same, for
+    /// another process that has it too.
+    Tcp,
+    /// SDP.
+    Sdp,
+}
+
+/// What to wait on in place of a descriptor.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// The descriptor itself.
+    Kernels,
+    /// What tells of SDP.
+    Sdp(Readiness),
+    /// Both.
+    Both(Readiness),
+}
+
+/// One socket, which several numbers may name.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// The number by which libsdp knows it.
+    handle: c_int,
+    /// Libsdp holds it.
+    socket: Weak<Socket>,
+    pub(crate) family: Family,
+    /// Asked for as SDP's own address family: it never falls back.
+    pub(crate) by_name: bool,
+    phase: AtomicU8,
+    /// O_NONBLOCK, as the program sees it.
+    nonblocking: AtomicBool,
+    listening: Mutex<Listening>,
+    pub(crate) watches: Watches,
+    numbers: AtomicUsize,
+    /// Which queue an accept looks at first.
+    pub(crate) kernel_first: AtomicBool,
+    counted: AtomicBool,
+    /// Held by the call that connects.
+    pub(crate) connecting: Mutex<()>,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values are replaced whole, so none is left halfway by a panic.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    /// A new socket.
+    ///
+    /// # Errors
+    /// `EMFILE` with 2^20 open.
+    pub(crate) fn new(
+        socket: Socket,
+        family: Family,
+        by_name: bool,
+        nonblocking: bool,
+    ) -> Result<Self, Failure> {
+        let socket = Arc::new(socket);
+        Ok(Self {
+            socket: Arc::downgrade(&socket),
+            handle: register(socket)?,
+            family,
+            by_name,
+            phase: AtomicU8::new(Phase::New as u8),
+            nonblocking: AtomicBool::new(nonblocking),
+            listening: Mutex::new(Listening::No),
+            watches: Watches::default(),
+            numbers: AtomicUsize::new(0),
+            kernel_first: AtomicBool::new(false),
+            counted: AtomicBool::new(false),
+            connecting: Mutex::default(),
+        })
+    }
+
+    /// A connection that was accepted.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn accepted(
+        socket: Socket,
+        family: Family,
+        nonblocking: bool,
+    ) -> Result<Self, Failure> {
+        let entry = Self::new(socket, family, false, nonblocking)?;
+        entry.set_phase(Phase::Connected);
+        Ok(entry)
+    }
+
+    /// The socket.
+    ///
+    /// # Errors
+    /// `EBADF` if it has been closed.
+    pub(crate) fn socket(&self) -> Result<Arc<Socket>, Failure> {
+        let closed = || Failure::new(libc::EBADF, "the socket was closed during the call");
+        self.socket.upgrade().ok_or_else(closed)
+    }
+
+    /// The number by which libsdp knows it.
+    pub(crate) fn handle(&self) -> c_int {
+        self.handle
+    }
+
+    /// What a forked child has of a socket of its parent's: a new one of the same kind, unless it
+    /// spoke SDP already, which stays with the parent.
+    pub(crate) fn inherited(&self) -> Option<Arc<Self>> {
+        let phase = self.phase();
+        if !matches!(phase, Phase::New | Phase::Listening) {
+            return None;
+        }
+        let listening = *self.listening.try_lock().ok()?;
+        let nonblocking = self.is_nonblocking();
+        let parents = self.socket.upgrade()?;
+        let socket = parents.like();
+        // The parent's memory is not for this process to free.
+        std::mem::forget(parents);
+        let entry = Self::new(socket?, self.family, self.by_name, nonblocking).ok()?;
+        entry.socket().ok()?.set_nonblocking(nonblocking).ok()?;
+        match listening {
+            Listening::No => {}
+            Listening::Later(_) => *lock(&entry.listening) = listening,
+            // The parent has the address for SDP.
+            Listening::Both | Listening::Tcp => *lock(&entry.listening) = Listening::Tcp,
+            Listening::Sdp => return None,
+        }
+        entry.set_phase(phase);
+        entry.watches.inherit(&self.watches);
+        entry.add_number();
+        Some(Arc::new(entry))
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::New,
+            1 => Phase::Listening,
+            2 => Phase::Connecting,
+            3 => Phase::Connected,
+            _ => Phase::Kernels,
+        }
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    pub(crate) fn is_kernels(&self) -> bool {
+        self.phase() == Phase::Kernels
+    }
+
+    /// Connected by SDP, or connecting, which has its own to say to every call.
+    pub(crate) fn is_sdps(&self) -> bool {
+        matches!(self.phase(), Phase::Connected | Phase::Connecting)
+    }
+
+    /// A connect goes on, and nobody waits in it.
+    pub(crate) fn set_connecting(&self, fd: c_int) {
+        self.set_phase(Phase::Connecting);
+        self.retarget(fd);
+    }
+
+    /// Sees whether a connect that went on has ended.
+    pub(crate) fn settle(&self) {
+        if self.phase() != Phase::Connecting {
+            return;
+        }
+        let Ok(socket) = self.socket() else { return };
+        if !socket.is_connected() {
+            return;
+        }
+        let _one_at_a_time = lock(&self.connecting);
+        if self.phase() == Phase::Connecting {
+            // What tells of the end of a connect tells of the connection.
+            self.set_phase(Phase::Connected);
+            report::connected();
+        }
+    }
+
+    /// A socket whose connect has failed goes on saying so to every call, as TCP's does; but it may
+    /// connect or listen anew.
+    pub(crate) fn renew(&self) {
+        let _one_at_a_time = lock(&self.connecting);
+        let Ok(socket) = self.socket() else { return };
+        let is_spent = !socket.is_connecting() && !socket.is_connected();
+        if self.phase() == Phase::Connecting && is_spent {
+            self.set_phase(Phase::New);
+        }
+    }
+
+    fn retarget(&self, fd: c_int) {
+        if !self.watches.is_empty() {
+            self.watches.retarget(&self.target(fd));
+        }
+    }
+
+    /// O_NONBLOCK.
+    pub(crate) fn is_nonblocking(&self) -> bool {
+        self.nonblocking.load(Ordering::Relaxed)
+    }
+
+    /// O_NONBLOCK. True: the kernel's descriptor is non-blocking whatever the program wants.
+    pub(crate) fn set_nonblocking(&self, on: bool) -> Result<bool, Failure> {
+        self.nonblocking.store(on, Ordering::Relaxed);
+        let listening = self.listening();
+        if listening != Listening::Both {
+            self.socket()?.set_nonblocking(on)?;
+        }
+        Ok(matches!(listening, Listening::Both | Listening::Tcp))
+    }
+
+    pub(crate) fn listening(&self) -> Listening {
+        *lock(&self.listening)
+    }
+
+    /// It listens now.
+    pub(crate) fn set_listening(&self, fd: c_int, listening: Listening) {
+        *lock(&self.listening) = listening;
+        self.set_phase(Phase::Listening);
+        self.retarget(fd);
+    }
+
+    /// It is connected by SDP now.
+    pub(crate) fn set_connected(&self, fd: c_int) {
+        self.set_phase(Phase::Connected);
+        report::connected();
+        self.retarget(fd);
+    }
+
+    /// TCP has it from here on.
+    pub(crate) fn leave(&self, fd: c_int, reason: Reason, words: impl FnOnce() -> String) {
+        self.set_phase(Phase::Kernels);
+        report::left_to_tcp(reason);
+        say(Level::Info, || {
+            format!("{fd}: TCP ({}): {}", reason.name(), words())
+        });
+        crate::table::remove(fd);
+    }
+
+    /// Has SDP listen beside TCP, if that has been left for later.
+    pub(crate) fn listen_now(&self, fd: c_int) -> Listening {
+        let mut listening = lock(&self.listening);
+        let Listening::Later(backlog) = *listening else {
+            return *listening;
+        };
+        *listening = match self.listen_beside(fd, backlog) {
+            Ok(()) => Listening::Both,
+            Err(failure) => {
+                report::left_to_tcp(Reason::of(failure.errno));
+                say(Level::Debug, || {
+                    format!("{fd}: only TCP listens: {}", failure.message)
+                });
+                Listening::Tcp
+            }
+        };
+        *listening
+    }
+
+    fn listen_beside(&self, fd: c_int, backlog: c_int) -> Result<(), Failure> {
+        let socket = self.socket()?;
+        socket.adopt(borrowed(fd))?;
+        socket.set_nonblocking(true)?;
+        socket.listen(backlog)?;
+        // An accept looks at two queues and must not hang in one.
+        let flags = status_flags(fd)?;
+        set_status_flags(fd, flags | libc::O_NONBLOCK)
+    }
+
+    /// Nobody listens any more, by either protocol; what comes is the kernel's.
+    pub(crate) fn stop_listening(&self, fd: c_int) -> Result<(), Failure> {
+        if self.listening() == Listening::Both {
+            sdp::sdp_shutdown(self.handle, libc::SHUT_RD);
+            if !self.is_nonblocking() {
+                set_status_flags(fd, status_flags(fd)? & !libc::O_NONBLOCK)?;
+            }
+        }
+        self.set_phase(Phase::Kernels);
+        crate::table::remove(fd);
+        Ok(())
+    }
+
+    /// What to wait on.
+    pub(crate) fn target(&self, fd: c_int) -> Target {
+        let readiness = |target: fn(Readiness) -> Target| match self
+            .socket()
+            .and_then(|socket| socket.readiness())
+        {
+            Ok(readiness) => target(readiness),
+            Err(failure) => {
+                say(Level::Error, || {
+                    format!("{fd}: nothing to wait on: {}", failure.message)
+                });
+                Target::Kernels
+            }
+        };
+        match self.phase() {
+            Phase::New | Phase::Kernels => Target::Kernels,
+            Phase::Connecting | Phase::Connected => readiness(Target::Sdp),
+            Phase::Listening => match self.listen_now(fd) {
+                Listening::Both => readiness(Target::Both),
+                Listening::Sdp => readiness(Target::Sdp),
+                _ => Target::Kernels,
+            },
+        }
+    }
+
+    pub(crate) fn add_number(&self) {
+        self.numbers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One number less; the last one closes.
+    pub(crate) fn drop_number(self: Arc<Self>) {
+        if self.numbers.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        self.watches.forget_all();
+        if let Some(stats) = self.last_stats() {
+            report::ended(&stats);
+        }
+        sdp::sdp_close(self.handle);
+    }
+
+    /// What the connection has done, once.
+    pub(crate) fn last_stats(&self) -> Option<SdpStats> {
+        if self.phase() != Phase::Connected || self.counted.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        self.socket().ok()?.stats()
+    }
+}
+
+/// A number that the program uses in this call.
+pub(crate) fn borrowed(fd: c_int) -> BorrowedFd<'static> {
+    // SAFETY: it is not -1, being in the table, and goes to system calls only, which check it.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// The kernel's flags of a descriptor.
+pub(crate) fn status_flags(fd: c_int) -> Result<c_int, Failure> {
+    // SAFETY: the command takes no argument.
+    checked(unsafe { real::fcntl(fd, libc::F_GETFL, 0) })
+}
+
+pub(crate) fn set_status_flags(fd: c_int, flags: c_int) -> Result<(), Failure> {
+    let flags = libc::c_ulong::try_from(flags).unwrap_or(0);
+    // SAFETY: the command takes an int.
+    checked(unsafe { real::fcntl(fd, libc::F_SETFL, flags) }).map(|_| ())
+}

@@ -1,0 +1,236 @@
+//! epoll(7). What a program registers is its descriptor; what the kernel is given is what tells of
+//! SDP, with the same event. So waiting is the kernel's alone.
+//!
+//! A descriptor that is registered before it is connected or listens is registered itself, as the
+//! kernel's sockets are, and moved when it is. A listener of both protocols is registered twice;
+//! under EPOLLONESHOT, where one event must be the only one, as a set of its two.
+
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr;
+use std::sync::Mutex;
+
+use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
+use rustix::event::epoll;
+use sdp::posix::Failure;
+
+use crate::boundary::{checked, interpose, ours};
+use crate::entry::{Target, lock};
+use crate::real;
+
+/// Where a socket is registered.
+#[derive(Debug, Default)]
+pub(crate) struct Watches(Mutex<Vec<Watch>>);
+
+/// One registration.
+#[derive(Debug)]
+struct Watch {
+    epoll: c_int,
+    /// The number by which the program registered it.
+    fd: c_int,
+    event: epoll_event,
+    /// Whether the kernel's descriptor is registered.
+    kernels: bool,
+    /// What else is.
+    beside: Option<OwnedFd>,
+}
+
+interpose! {
+    raw fn epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
+        let ours = ours("epoll_ctl", fd, |entry| {
+            // SAFETY: our caller's promise.
+            let event = unsafe { event.as_ref() }.copied();
+            entry.watches.control(epoll, op, fd, event, || entry.target(fd))
+        });
+        // SAFETY: what our caller promised to the C library's function.
+        ours.unwrap_or_else(|| unsafe { real::epoll_ctl(epoll, op, fd, event) })
+    }
+}
+
+/// The kernel's epoll_ctl(2).
+fn kernel(epoll: c_int, op: c_int, fd: c_int, mut event: epoll_event) -> Result<(), Failure> {
+    // SAFETY: the event is ours.
+    checked(unsafe { real::epoll_ctl(epoll, op, fd, &raw mut event) }).map(|_| ())
+}
+
+const NO_EVENT: epoll_event = epoll_event { events: 0, u64: 0 };
+
+/// Two registrations would be two events.
+fn is_oneshot(event: epoll_event) -> bool {
+    event.events & libc::EPOLLONESHOT.cast_unsigned() != 0
+}
+
+impl Watches {
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).is_empty()
+    }
+
+    /// What a child's copy of a socket that spoke no SDP has: the same registrations.
+    pub(crate) fn inherit(&self, parents: &Self) {
+        let Ok(theirs) = parents.0.try_lock() else {
+            return;
+        };
+        let kernels = theirs.iter().filter(|watch| watch.beside.is_none());
+        lock(&self.0).extend(kernels.map(|watch| Watch {
+            epoll: watch.epoll,
+            fd: watch.fd,
+            event: watch.event,
+            kernels: watch.kernels,
+            beside: None,
+        }));
+    }
+
+    /// Carries out epoll_ctl(2). `target` is asked for under the lock: a socket that is connected
+    /// meanwhile finds the registration.
+    fn control(
+        &self,
+        epoll: c_int,
+        op: c_int,
+        fd: c_int,
+        event: Option<epoll_event>,
+        target: impl FnOnce() -> Target,
+    ) -> Result<Option<c_int>, Failure> {
+        let mut watches = lock(&self.0);
+        let place = watches
+            .iter()
+            .position(|watch| (watch.epoll, watch.fd) == (epoll, fd));
+        match (op, event) {
+            (EPOLL_CTL_ADD, Some(event)) => match place {
+                // Twice, or the set has been closed since, and this one has its number: the
+                // kernel knows.
+                Some(at) => watches[at].add_again(event)?,
+                None => watches.push(Watch::add(epoll, fd, event, &target())?),
+            },
+            (EPOLL_CTL_MOD, Some(event)) => match place {
+                Some(at) => watches[at].modify(event, &target())?,
+                None => return Ok(None),
+            },
+            (EPOLL_CTL_DEL, _) => match place {
+                Some(at) => watches.remove(at).delete()?,
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        }
+        Ok(Some(0))
+    }
+
+    /// The socket is connected, or listens: what tells of it is another descriptor now.
+    pub(crate) fn retarget(&self, target: &Target) {
+        lock(&self.0).retain_mut(|watch| {
+            if watch.is_right(target) {
+                return true;
+            }
+            // A set that has been closed since needs nothing more.
+            let moved = watch
+                .delete()
+                .and_then(|()| Watch::add(watch.epoll, watch.fd, watch.event, target));
+            moved.map(|moved| *watch = moved).is_ok()
+        });
+    }
+
+    /// The socket is closed. The kernel does by itself what is to be done about its own descriptor.
+    pub(crate) fn forget_all(&self) {
+        for watch in mem::take(&mut *lock(&self.0)) {
+            if let Some(beside) = &watch.beside {
+                // A set that has been closed since has forgotten it.
+                let _ = kernel(watch.epoll, EPOLL_CTL_DEL, beside.as_raw_fd(), NO_EVENT);
+            }
+        }
+    }
+}
+
+impl Watch {
+    fn add(epoll: c_int, fd: c_int, event: epoll_event, target: &Target) -> Result<Self, Failure> {
+        let (kernels, beside) = match target {
+            Target::Kernels => (true, None),
+            Target::Sdp(readiness) => (false, Some(duplicate(readiness)?)),
+            Target::Both(readiness) if is_oneshot(event) => {
+                (false, Some(set_of_two(fd, readiness)?))
+            }
+            Target::Both(readiness) => (true, Some(duplicate(readiness)?)),
+        };
+        if kernels {
+            kernel(epoll, EPOLL_CTL_ADD, fd, event)?;
+        }
+        let added = beside.as_ref().map_or(Ok(()), |it| {
+            kernel(epoll, EPOLL_CTL_ADD, it.as_raw_fd(), event)
+        });
+        if let Err(failure) = added {
+            if kernels {
+                kernel(epoll, EPOLL_CTL_DEL, fd, NO_EVENT)?;
+            }
+            return Err(failure);
+        }
+        Ok(Self {
+            epoll,
+            fd,
+            event,
+            kernels,
+            beside,
+        })
+    }
+
+    /// Whether the kernel's descriptor alone is registered, and is to be.
+    fn is_right(&self, target: &Target) -> bool {
+        matches!(target, Target::Kernels) && self.kernels && self.beside.is_none()
+    }
+
+    fn add_again(&mut self, event: epoll_event) -> Result<(), Failure> {
+        if self.kernels {
+            kernel(self.epoll, EPOLL_CTL_ADD, self.fd, event)?;
+        }
+        if let Some(beside) = &self.beside {
+            kernel(self.epoll, EPOLL_CTL_ADD, beside.as_raw_fd(), event)?;
+        }
+        self.event = event;
+        Ok(())
+    }
+
+    fn modify(&mut self, event: epoll_event, target: &Target) -> Result<(), Failure> {
+        if matches!(target, Target::Both(_)) && is_oneshot(event) != is_oneshot(self.event) {
+            self.delete()?;
+            *self = Self::add(self.epoll, self.fd, event, target)?;
+            return Ok(());
+        }
+        if self.kernels {
+            kernel(self.epoll, EPOLL_CTL_MOD, self.fd, event)?;
+        }
+        if let Some(beside) = &self.beside {
+            kernel(self.epoll, EPOLL_CTL_MOD, beside.as_raw_fd(), event)?;
+        }
+        self.event = event;
+        Ok(())
+    }
+
+    fn delete(&self) -> Result<(), Failure> {
+        let own = match self.kernels {
+            true => kernel(self.epoll, EPOLL_CTL_DEL, self.fd, NO_EVENT),
+            false => Ok(()),
+        };
+        if let Some(beside) = &self.beside {
+            kernel(self.epoll, EPOLL_CTL_DEL, beside.as_raw_fd(), NO_EVENT)?;
+        }
+        own
+    }
+}
+
+/// Each registration has a number of its own, as epoll knows things by their numbers.
+fn duplicate(readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
+    rustix::io::fcntl_dupfd_cloexec(readiness, HIDDEN_FD_MIN)
+        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(readiness, 0))
+        .map_err(|error| std::io::Error::from(error).into())
+}
+
+/// Above the numbers that a program counts on.
+const HIDDEN_FD_MIN: c_int = 1 << 18;
+
+/// A set in which either of a listener's descriptors is an event.
+fn set_of_two(fd: c_int, readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
+    let failed = |error: rustix::io::Errno| Failure::from(std::io::Error::from(error));
+    let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+    let data = epoll::EventData::new_ptr(ptr::null_mut());
+    for one in [crate::entry::borrowed(fd), readiness.as_fd()] {
+        epoll::add(&set, one, data, epoll::EventFlags::IN).map_err(failed)?;
+    }
+    Ok(set)
+}

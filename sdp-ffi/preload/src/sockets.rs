@@ -1,0 +1,414 @@
+//! The life of a socket: socket(2) to shutdown(2).
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use libc::{c_int, sockaddr, socklen_t};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use sdp::posix::{Failure, Family, Socket, bytes_of, guard, read_address, write_address};
+use sdp_socket::signals_restart;
+
+use crate::boundary::{Outcome, checked, interpose};
+use crate::config::config;
+use crate::entry::{Entry, Listening, Phase, Target, borrowed, lock};
+use crate::log::{Level, say};
+use crate::real;
+use crate::report::{self, Reason};
+use crate::rules::{Choice, Role};
+use crate::table;
+
+/// How long a connect by both protocols waits for SDP towards an address of this machine. Who does
+/// not listen there in SDP says so at once; this is for one that is slow to be scheduled.
+const WAIT_LOCAL: Duration = Duration::from_millis(50);
+/// The same over an adapter.
+const WAIT_REMOTE: Duration = Duration::from_millis(300);
+
+interpose! {
+    /// The kernel makes the socket; one that may speak SDP is noted.
+    raw fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+        let by_name = domain == sdp::AF_INET_SDP || domain == sdp::AF_INET6_SDP;
+        let kernels = match domain {
+            sdp::AF_INET_SDP => libc::AF_INET,
+            sdp::AF_INET6_SDP => libc::AF_INET6,
+            other => other,
+        };
+        // SAFETY: no preconditions.
+        let fd = unsafe { real::socket(kernels, kind, protocol) };
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let is_tcp = kind & !flags == libc::SOCK_STREAM
+            && (protocol == 0 || protocol == libc::IPPROTO_TCP);
+        if fd < 0 || !is_tcp {
+            return fd;
+        }
+        let Some(family) = Family::of(kernels) else { return fd };
+        guard("socket", || {
+            // Read now, so that what is wrong with the rules is said even if none is needed.
+            config();
+            let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
+            let socket = Socket::new(domain, family, nonblocking);
+            let entry = Arc::new(Entry::new(socket, family, by_name, nonblocking)?);
+            if !table::insert(fd, &entry) {
+                say(Level::Info, || format!("{fd}: TCP: the number is too great"));
+            }
+            Ok(fd)
+        })
+    }
+
+    /// The kernel holds the port; an address of SDP's own family is one of TCP's to it.
+    fn bind(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int |entry| {
+        entry.renew();
+        if entry.is_sdps() {
+            return Err(Failure::new(libc::EINVAL, "the socket is connected"));
+        }
+        if !entry.by_name {
+            return Ok(None);
+        }
+        // SAFETY: our caller's promise.
+        let addr = unsafe { read_address(addr, len, entry.family) }?;
+        let bytes = bytes_of(addr);
+        let len = socklen_t::try_from(bytes.len()).unwrap_or(0);
+        // SAFETY: the address is ours.
+        checked(unsafe { real::bind(fd, bytes.as_ptr().cast(), len) }).map(Some)
+    }
+
+    fn listen(fd: c_int, backlog: c_int) -> c_int |entry| {
+        entry.renew();
+        start_listening(entry, fd, backlog)
+    }
+
+    wait fn accept(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int |entry| {
+        // SAFETY: our caller's promise.
+        unsafe { accept_one(entry, fd, addr, len, 0) }
+    }
+
+    wait fn accept4(
+        fd: c_int, addr: *mut sockaddr, len: *mut socklen_t, flags: c_int,
+    ) -> c_int |entry| {
+        // SAFETY: our caller's promise.
+        unsafe { accept_one(entry, fd, addr, len, flags) }
+    }
+
+    wait fn connect(fd: c_int, addr: *const sockaddr, len: socklen_t) -> c_int |entry| {
+        if entry.phase() == Phase::Listening && entry.listening() != Listening::Sdp {
+            return Ok(None);
+        }
+        entry.renew();
+        if entry.phase() != Phase::New {
+            // SAFETY: our caller's promise.
+            return checked(unsafe { sdp::sdp_connect(entry.handle(), addr, len) }).map(Some);
+        }
+        // SAFETY: our caller's promise.
+        let parsed = unsafe { read_address(addr, len, entry.family) };
+        match parsed {
+            Ok(addr) => connect_to(entry, fd, addr),
+            Err(failure) if entry.by_name => Err(failure),
+            // Whatever is wrong, the kernel says; AF_UNSPEC is not wrong at all.
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn shutdown(fd: c_int, how: c_int) -> c_int |entry| {
+        let listening = entry.listening();
+        if entry.is_sdps() || listening == Listening::Sdp {
+            return checked(sdp::sdp_shutdown(entry.handle(), how)).map(Some);
+        }
+        if listening != Listening::No && matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) {
+            entry.stop_listening(fd)?;
+        }
+        Ok(None)
+    }
+
+    /// A bound one's is the kernel's.
+    sdp fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int
+        = sdp_getsockname;
+    sdp fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int
+        = sdp_getpeername;
+}
+
+/// The address that the kernel's descriptor is bound to; port 0 if it is not.
+fn kernels_name(fd: c_int, family: Family) -> SocketAddr {
+    let name = rustix::net::getsockname(borrowed(fd)).ok();
+    let addr = name.and_then(|name| SocketAddr::try_from(name).ok());
+    addr.unwrap_or_else(|| family.unspecified())
+}
+
+fn choose(entry: &Entry, role: Role, addr: SocketAddr) -> Choice {
+    if entry.by_name {
+        return Choice::Sdp;
+    }
+    let config = config();
+    config.rules.choose(role, &config.program, addr)
+}
+
+fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
+    match (entry.phase(), entry.listening()) {
+        (Phase::Connected | Phase::Connecting, _) => {
+            return Err(Failure::new(libc::EINVAL, "the socket is connected"));
+        }
+        (Phase::Listening, Listening::Sdp) => {
+            return entry.socket()?.listen(backlog).map(|()| Some(0));
+        }
+        (Phase::Listening, Listening::Both) => {
+            entry.socket()?.listen(backlog)?;
+            return Ok(None);
+        }
+        (Phase::Listening | Phase::Kernels, _) => return Ok(None),
+        (Phase::New, _) => {}
+    }
+    let addr = kernels_name(fd, entry.family);
+    match choose(entry, Role::Server, addr) {
+        Choice::Tcp => {
+            entry.leave(fd, Reason::Rule, || format!("listens on {addr}"));
+            Ok(None)
+        }
+        Choice::Both => {
+            // Who connects between the first accept and SDP's listening gets TCP: let it be short.
+            if let Err(failure) = entry.socket()?.prepare() {
+                say(Level::Debug, || {
+                    format!("{fd}: nothing to listen on by SDP yet: {}", failure.message)
+                });
+            }
+            // SAFETY: no preconditions.
+            checked(unsafe { real::listen(fd, backlog) })?;
+            entry.set_listening(fd, Listening::Later(backlog));
+            Ok(Some(0))
+        }
+        Choice::Sdp => {
+            if addr.port() == 0 {
+                let any = bytes_of(entry.family.unspecified());
+                let len = socklen_t::try_from(any.len()).unwrap_or(0);
+                // SAFETY: the address is ours.
+                checked(unsafe { real::bind(fd, any.as_ptr().cast(), len) })?;
+            }
+            entry.socket()?.adopt(borrowed(fd))?;
+            entry.socket()?.listen(backlog)?;
+            entry.set_listening(fd, Listening::Sdp);
+            Ok(Some(0))
+        }
+    }
+}
+
+fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
+    let _one_at_a_time = lock(&entry.connecting);
+    match entry.phase() {
+        Phase::New => {}
+        Phase::Kernels => return Ok(None),
+        // Another thread was faster.
+        _ => return Err(Failure::new(libc::EISCONN, "it is connected, or listens")),
+    }
+    let choice = choose(entry, Role::Client, addr);
+    if choice == Choice::Tcp {
+        entry.leave(fd, Reason::Rule, || format!("connects to {addr}"));
+        return Ok(None);
+    }
+    let attempt = || {
+        if kernels_name(fd, entry.family).port() != 0 {
+            entry.socket()?.adopt(borrowed(fd))?;
+        }
+        if choice == Choice::Sdp {
+            return connect_by_sdp(entry, fd, addr);
+        }
+        let wait = config().wait.unwrap_or_else(|| wait_towards(addr.ip()));
+        entry.socket()?.connect_within(addr, wait)
+    };
+    match attempt() {
+        Ok(()) => {
+            entry.set_connected(fd);
+            say(Level::Debug, || format!("{fd}: connected to {addr} by SDP"));
+            Ok(Some(0))
+        }
+        Err(failure) if choice == Choice::Sdp => Err(failure.at(addr)),
+        Err(failure) => {
+            let reason = Reason::of(failure.errno);
+            entry.leave(fd, reason, || failure.at(addr).message.into_owned());
+            Ok(None)
+        }
+    }
+}
+
+/// Connects, or leaves that under way.
+fn connect_by_sdp(entry: &Entry, fd: c_int, addr: SocketAddr) -> Result<(), Failure> {
+    let socket = entry.socket()?;
+    if entry.is_nonblocking() {
+        let started = socket.connect_unwaited(addr);
+        if matches!(&started, Err(failure) if failure.errno == libc::EINPROGRESS) {
+            entry.set_connecting(fd);
+        }
+        return started;
+    }
+    match socket.connect(addr) {
+        // Its time is over; if it has ended meanwhile, this call may as well say how.
+        Err(failure) if failure.errno == libc::EINPROGRESS => {
+            if !socket.is_under_way() {
+                return socket.connect(addr);
+            }
+            entry.set_connecting(fd);
+            Err(failure)
+        }
+        other => other,
+    }
+}
+
+fn wait_towards(ip: IpAddr) -> Duration {
+    // Nothing is sent: the system says whether it would take the address as its own.
+    if ip.is_unspecified() || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok() {
+        WAIT_LOCAL
+    } else {
+        WAIT_REMOTE
+    }
+}
+
+/// # Safety
+/// As accept4(2).
+unsafe fn accept_one(
+    entry: &Entry,
+    fd: c_int,
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+    flags: c_int,
+) -> Outcome<c_int> {
+    if entry.phase() != Phase::Listening {
+        return Ok(None);
+    }
+    let deadline = entry
+        .socket()?
+        .read_timeout()
+        .map(|time| Instant::now() + time);
+    let listening = entry.listen_now(fd);
+    if listening == Listening::Sdp {
+        // SAFETY: the caller's promise.
+        return unsafe { accept_sdp(entry, addr, len, flags) }.map(Some);
+    }
+    loop {
+        let kernel_first = entry.kernel_first.fetch_xor(true, Ordering::Relaxed);
+        for kernels in [kernel_first, !kernel_first] {
+            if kernels {
+                if listening == Listening::Tcp && !kernels_ready(fd)? {
+                    continue;
+                }
+                // SAFETY: the caller's promise.
+                let accepted = unsafe { real::accept4(fd, addr, len, flags) };
+                match checked(accepted) {
+                    Ok(accepted) => {
+                        report::accepted(false);
+                        return Ok(Some(accepted));
+                    }
+                    Err(failure) if failure.errno == libc::EAGAIN => {}
+                    Err(failure) => return Err(failure),
+                }
+            } else if listening == Listening::Both && entry.socket()?.has_pending()? {
+                // SAFETY: the caller's promise.
+                match unsafe { accept_sdp(entry, addr, len, flags) } {
+                    Err(failure) if failure.errno == libc::EAGAIN => {}
+                    other => return other.map(Some),
+                }
+            }
+        }
+        if entry.is_nonblocking() {
+            return Err(Failure::new(libc::EAGAIN, "nobody waits to be accepted"));
+        }
+        wait_for_either(entry, fd, deadline)?;
+    }
+}
+
+/// Whether the kernel has a connection: its descriptor may be a blocking one.
+fn kernels_ready(fd: c_int) -> Result<bool, Failure> {
+    let fd = borrowed(fd);
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
+        Ok(count) => Ok(count > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(std::io::Error::from(error).into()),
+    }
+}
+
+/// Sleeps until TCP or SDP has a connection.
+fn wait_for_either(entry: &Entry, fd: c_int, deadline: Option<Instant>) -> Result<(), Failure> {
+    let target = entry.target(fd);
+    let own = borrowed(fd);
+    let mut fds = vec![PollFd::new(&own, PollFlags::IN)];
+    if let Target::Both(readiness) = &target {
+        fds.push(PollFd::new(readiness, PollFlags::IN));
+    }
+    loop {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        match rustix::event::poll(&mut fds, left.as_ref()) {
+            Ok(0) => return Err(Failure::new(libc::EAGAIN, "nobody came in time")),
+            Ok(_) => return Ok(()),
+            // The kernel restarts an accept without a time-out under these handlers.
+            Err(Errno::INTR) if deadline.is_none() && signals_restart() => {}
+            Err(error) => return Err(std::io::Error::from(error).into()),
+        }
+    }
+}
+
+/// # Safety
+/// As accept4(2).
+unsafe fn accept_sdp(
+    entry: &Entry,
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+    flags: c_int,
+) -> Result<c_int, Failure> {
+    let known = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    if flags & !known != 0 {
+        return Err(Failure::new(libc::EINVAL, "unknown flags"));
+    }
+    let domain = match entry.family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    let make = || {
+        // SAFETY: no preconditions.
+        checked(unsafe { real::socket(domain, libc::SOCK_STREAM | flags, 0) })
+    };
+    // A number first: without one the connection stays in the queue. One that waits for a
+    // connection has none meanwhile.
+    let waits = !entry.socket()?.has_pending()?;
+    let early = if waits { None } else { Some(Number(make()?)) };
+    let (socket, peer) = entry.socket()?.accept()?;
+    let number = match early {
+        Some(number) => number,
+        None => Number(make()?),
+    };
+    if !addr.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { write_address(peer, addr, len) }?;
+    }
+    let nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+    socket.set_nonblocking(nonblocking)?;
+    let accepted = Arc::new(Entry::accepted(socket, entry.family, nonblocking)?);
+    if !table::insert(number.0, &accepted) {
+        return Err(Failure::new(libc::EMFILE, "the number is too great"));
+    }
+    report::accepted(true);
+    say(Level::Debug, || {
+        format!("{}: accepted {peer} by SDP", number.0)
+    });
+    Ok(number.keep())
+}
+
+/// A number that is closed again unless it is kept.
+struct Number(c_int);
+
+impl Number {
+    fn keep(self) -> c_int {
+        let fd = self.0;
+        std::mem::forget(self);
+        fd
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        // SAFETY: nobody else knows the number.
+        unsafe { real::close(self.0) };
+    }
+}

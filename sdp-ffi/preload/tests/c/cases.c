@@ -1,0 +1,415 @@
+/* What only a program with the library can see, one case a run. */
+#include "common.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define AF_INET_SDP 27
+
+static char end[16];
+
+/* A connection by TCP, past the library. */
+static int raw_connect(int port) {
+    struct sockaddr_in address = loopback(port);
+    int fd = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+    CHECK(fd >= 0);
+    CHECK(syscall(SYS_connect, fd, &address, sizeof address) == 0);
+    return fd;
+}
+
+static int connect_to(int port) {
+    struct sockaddr_in address = loopback(port);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    return fd;
+}
+
+static void talk(int one, int other) {
+    CHECK(write(one, "there", 5) == 5 && read(other, end, 8) == 5);
+    CHECK(write(other, "back", 4) == 4 && read(one, end, 8) == 4);
+}
+
+static int error_of(int fd) {
+    int error = -1;
+    socklen_t length = sizeof error;
+    CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0);
+    return error;
+}
+
+static int status_of(pid_t child) {
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    return status;
+}
+
+/* By SDP only, a connect that does not wait is one that is under way, for poll, epoll and all. */
+static void nonblocking(void) {
+    int listener = listen_anywhere(), set = epoll_create1(0), server, client, again;
+    struct sockaddr_in address = loopback(port_of(listener));
+    struct epoll_event event = {EPOLLOUT | EPOLLIN, {.u64 = 5}}, got;
+    struct pollfd one;
+    client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    again = connect(client, (struct sockaddr *)&address, sizeof address);
+    CHECK(again == 0 || errno == EINPROGRESS);
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == 0);
+    one = (struct pollfd){client, POLLOUT, 0};
+    CHECK(poll(&one, 1, 20000) == 1 && one.revents == POLLOUT);
+    CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 5);
+    CHECK(error_of(client) == 0);
+    again = connect(client, (struct sockaddr *)&address, sizeof address);
+    CHECK(again == 0 || errno == EISCONN);
+    CHECK(read(client, end, 1) == -1 && errno == EAGAIN);
+    server = accept(listener, NULL, NULL);
+    CHECK(write(server, "x", 1) == 1);
+    do {
+        CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 5);
+    } while (!(got.events & EPOLLIN));
+    CHECK(read(client, end, 8) == 1);
+    CHECK(close(listener) == 0);
+    client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == -1);
+    if (errno == EINPROGRESS) {
+        one = (struct pollfd){client, POLLOUT, 0};
+        CHECK(poll(&one, 1, 20000) == 1 && one.revents & POLLERR);
+        CHECK(error_of(client) == ECONNREFUSED);
+        CHECK(error_of(client) == 0);
+    } else {
+        CHECK(errno == ECONNREFUSED);
+    }
+}
+
+/* The address families of the SDP of old. */
+static void families(void) {
+    int listener = socket(AF_INET_SDP, SOCK_STREAM, 0), client, server;
+    struct sockaddr_in address = loopback(0), name;
+    socklen_t length = sizeof name;
+    address.sin_family = AF_INET_SDP;
+    CHECK(listener >= 0);
+    CHECK(bind(listener, (struct sockaddr *)&address, sizeof address) == 0);
+    CHECK(listen(listener, 5) == 0);
+    address.sin_port = htons((in_port_t)port_of(listener));
+    client = socket(AF_INET_SDP, SOCK_STREAM, 0);
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+    server = accept(listener, (struct sockaddr *)&name, &length);
+    CHECK(length == sizeof name && name.sin_family == AF_INET);
+    talk(client, server);
+    /* They never fall back. */
+    CHECK(close(listener) == 0);
+    address.sin_family = AF_INET;
+    listener = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
+    address.sin_port = 0;
+    CHECK(syscall(SYS_bind, listener, &address, sizeof address) == 0);
+    CHECK(syscall(SYS_listen, listener, 5) == 0);
+    address.sin_port = htons((in_port_t)port_of(listener));
+    client = socket(AF_INET_SDP, SOCK_STREAM, 0);
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == -1 && errno == ECONNREFUSED);
+}
+
+/* What a child may use: sockets that were new, and a listener that spoke TCP only. */
+static void fork_of_new_ones(void) {
+    int fresh = socket(AF_INET, SOCK_STREAM, 0), listener = listen_anywhere();
+    int elsewhere = listen_anywhere();
+    int port = port_of(listener), client, server;
+    struct sockaddr_in address = loopback(port_of(elsewhere));
+    struct pollfd one = {elsewhere, POLLIN, 0};
+    pid_t child;
+    CHECK(poll(&one, 1, 0) == 0);
+    child = fork();
+    if (child == 0) {
+        CHECK(connect(fresh, (struct sockaddr *)&address, sizeof address) == 0);
+        CHECK(write(fresh, "go", 2) == 2);
+        server = accept(listener, NULL, NULL);
+        CHECK(read(server, end, 8) == 5 && write(server, "back", 4) == 4);
+        CHECK(read(server, end, 8) == 0);
+        exit(0);
+    }
+    server = accept(elsewhere, NULL, NULL);
+    CHECK(read(server, end, 8) == 2);
+    client = connect_to(port);
+    CHECK(write(client, "there", 5) == 5 && read(client, end, 8) == 4);
+    CHECK(close(client) == 0);
+    CHECK(status_of(child) == 0);
+}
+
+/* A child has nothing of a connection; what it does disturbs nobody. */
+static void fork_of_connected_ones(void) {
+    struct pair pair = make_pair();
+    int listener = listen_anywhere(), client, server;
+    struct pollfd one = {listener, POLLIN, 0};
+    pid_t child;
+    CHECK(poll(&one, 1, 0) == 0);
+    signal(SIGPIPE, SIG_IGN);
+    child = fork();
+    if (child == 0) {
+        CHECK(read(pair.client, end, 1) == -1 && errno == ENOTCONN);
+        CHECK(write(pair.client, end, 1) == -1 && errno == EPIPE);
+        CHECK(shutdown(pair.server, SHUT_RDWR) == -1 && errno == ENOTCONN);
+        CHECK(close(pair.server) == 0);
+        CHECK(dup2(1, pair.client) == pair.client);
+        /* Its listener is TCP's only, and waits although the kernel's does not. */
+        client = raw_connect(port_of(listener));
+        server = accept(listener, NULL, NULL);
+        CHECK(server >= 0);
+        talk(client, server);
+        exit(0);
+    }
+    CHECK(status_of(child) == 0);
+    talk(pair.client, pair.server);
+    client = connect_to(port_of(listener));
+    server = accept(listener, NULL, NULL);
+    talk(client, server);
+}
+
+/* Children that borrow this process's memory, and start something else. */
+static void vfork_and_spawn(void) {
+    struct pair pair = make_pair();
+    char *words[] = {(char *)"true", NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t child = vfork();
+    if (child == 0) {
+        if (dup2(pair.client, 400) != 400 || dup2(1, pair.server) < 0 || close(pair.client) != 0) {
+            _exit(3);
+        }
+        close_range(3, 1000, 0);
+        execvp("true", words);
+        _exit(4);
+    }
+    CHECK(status_of(child) == 0);
+    CHECK(fcntl(400, F_GETFD) == -1);
+    talk(pair.client, pair.server);
+    CHECK(posix_spawn_file_actions_init(&actions) == 0);
+    CHECK(posix_spawn_file_actions_adddup2(&actions, pair.client, 0) == 0);
+    CHECK(posix_spawnp(&child, "true", &actions, NULL, words, NULL) == 0);
+    CHECK(posix_spawn_file_actions_destroy(&actions) == 0);
+    CHECK(status_of(child) == 0);
+    talk(pair.client, pair.server);
+}
+
+/* Whoever goes past the library meets a socket that is not connected. */
+static void past_the_library(void) {
+    struct pair pair = make_pair();
+    signal(SIGPIPE, SIG_IGN);
+    CHECK(syscall(SYS_write, pair.client, "x", 1) == -1 && errno == EPIPE);
+    CHECK(syscall(SYS_read, pair.client, end, 1) == -1 && errno == ENOTCONN);
+    talk(pair.client, pair.server);
+}
+
+/* One listener, two protocols: whichever comes is accepted, by every way to wait. */
+static void both_queues(void) {
+    int listener = listen_anywhere(), port = port_of(listener), set = epoll_create1(0);
+    const uint32_t ways[] = {EPOLLIN, EPOLLIN | EPOLLET, EPOLLIN | EPOLLEXCLUSIVE,
+                             EPOLLIN | EPOLLONESHOT};
+    struct pollfd one = {listener, POLLIN, 0};
+    struct epoll_event event = {0, {.u64 = 9}}, got[4];
+    CHECK(poll(&one, 1, 0) == 0);
+    for (int turn = 0; turn < 8; turn++) {
+        int client, server;
+        client = turn % 2 ? raw_connect(port) : connect_to(port);
+        CHECK(poll(&one, 1, 20000) == 1 && one.revents == POLLIN);
+        server = accept4(listener, NULL, NULL, turn & 2 ? SOCK_CLOEXEC : 0);
+        CHECK(fcntl(server, F_GETFD) == (turn & 2 ? FD_CLOEXEC : 0));
+        talk(client, server);
+        CHECK(close(client) == 0 && close(server) == 0);
+    }
+    CHECK(fcntl(listener, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+    for (int way = 0; way < 4; way++) {
+        int first, second, count = 0;
+        event.events = ways[way];
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, listener, &event) == 0);
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, listener, &event) == -1 && errno == EEXIST);
+        CHECK(epoll_wait(set, got, 4, 0) == 0);
+        first = raw_connect(port);
+        second = connect_to(port);
+        CHECK(epoll_wait(set, got, 4, 20000) >= 1);
+        CHECK(got[0].data.u64 == 9 && got[0].events == EPOLLIN);
+        if (ways[way] & EPOLLONESHOT) {
+            CHECK(epoll_wait(set, got, 4, 0) == 0);
+            CHECK(epoll_ctl(set, EPOLL_CTL_MOD, listener, &event) == 0);
+            CHECK(epoll_wait(set, got, 4, 20000) == 1 && got[0].data.u64 == 9);
+        }
+        while (count < 2) {
+            /* A connect may have returned a moment before the other side has it. */
+            CHECK(poll(&one, 1, 20000) == 1);
+            int server = accept(listener, NULL, NULL);
+            CHECK(server >= 0);
+            CHECK(close(server) == 0);
+            count++;
+        }
+        CHECK(accept(listener, NULL, NULL) == -1 && errno == EAGAIN);
+        CHECK(epoll_ctl(set, EPOLL_CTL_DEL, listener, NULL) == 0);
+        CHECK(epoll_ctl(set, EPOLL_CTL_DEL, listener, NULL) == -1 && errno == ENOENT);
+        CHECK(close(first) == 0 && close(second) == 0);
+    }
+    CHECK(close(listener) == 0);
+    CHECK(epoll_wait(set, got, 4, 0) == 0);
+}
+
+static pthread_barrier_t gate;
+
+static void *accepts(void *argument) {
+    int listener = *(int *)argument;
+    pthread_barrier_wait(&gate);
+    return (void *)(intptr_t)accept(listener, NULL, NULL);
+}
+
+static void *polls(void *argument) {
+    struct pollfd one = {*(int *)argument, POLLIN, 0};
+    pthread_barrier_wait(&gate);
+    return (void *)(intptr_t)poll(&one, 1, -1);
+}
+
+static void *reads(void *argument) {
+    pthread_barrier_wait(&gate);
+    intptr_t got = read(*(int *)argument, end, 1);
+    return (void *)(got == -1 ? (intptr_t)-errno : got);
+}
+
+/* Calls that wait, and what ends them. */
+static void waiting(void) {
+    int listener = listen_anywhere(), port = port_of(listener);
+    struct pollfd one = {listener, POLLIN, 0};
+    struct pair pair = make_pair();
+    struct sigaction action;
+    pthread_t thread;
+    void *result;
+    CHECK(poll(&one, 1, 0) == 0);
+    CHECK(pthread_barrier_init(&gate, NULL, 2) == 0);
+    for (int turn = 0; turn < 6; turn++) {
+        int client;
+        CHECK(pthread_create(&thread, NULL, accepts, &listener) == 0);
+        pthread_barrier_wait(&gate);
+        client = turn % 2 ? raw_connect(port) : connect_to(port);
+        CHECK(pthread_join(thread, &result) == 0);
+        talk(client, (int)(intptr_t)result);
+        CHECK(close(client) == 0 && close((int)(intptr_t)result) == 0);
+    }
+    /* A thread that polls may be cancelled. */
+    CHECK(pthread_create(&thread, NULL, polls, &pair.client) == 0);
+    pthread_barrier_wait(&gate);
+    CHECK(pthread_cancel(thread) == 0);
+    CHECK(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
+    talk(pair.client, pair.server);
+    /* One that reads ends when the socket is closed. */
+    CHECK(pthread_create(&thread, NULL, reads, &pair.client) == 0);
+    pthread_barrier_wait(&gate);
+    CHECK(close(pair.client) == 0);
+    CHECK(pthread_join(thread, &result) == 0 && (intptr_t)result == -EBADF);
+    /* A signal whose handler restarts calls leaves an accept alone. */
+    memset(&action, 0, sizeof action);
+    action.sa_handler = count_signal;
+    action.sa_flags = SA_RESTART;
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+    CHECK(pthread_create(&thread, NULL, accepts, &listener) == 0);
+    pthread_barrier_wait(&gate);
+    CHECK(pthread_kill(thread, SIGUSR1) == 0);
+    while (signals == 0) {
+        sched_yield();
+    }
+    close(connect_to(port));
+    CHECK(pthread_join(thread, &result) == 0 && (intptr_t)result >= 0);
+}
+
+/* Options of the stream go with it, whichever protocol takes it. */
+static void options(void) {
+    int listener = listen_anywhere(), port = port_of(listener), client, value = 1;
+    struct pollfd one = {listener, POLLIN, 0};
+    struct sockaddr_in address = loopback(port);
+    CHECK(poll(&one, 1, 0) == 0);
+    client = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value) == 0);
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+    option(client, IPPROTO_TCP, TCP_NODELAY, "by SDP");
+    {
+        struct tcp_info info;
+        socklen_t length = sizeof info;
+        CHECK(getsockopt(client, IPPROTO_TCP, TCP_INFO, &info, &length) == 0);
+        CHECK(info.tcpi_state == TCP_ESTABLISHED);
+    }
+    CHECK(setsockopt(client, SOL_SOCKET, SO_ZEROCOPY, &value, sizeof value) == -1);
+    CHECK(errno == EOPNOTSUPP);
+    client = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value) == 0);
+    /* The kernel is to do what only TCP has. */
+    CHECK(setsockopt(client, SOL_SOCKET, SO_ZEROCOPY, &value, sizeof value) == 0);
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+    option(client, IPPROTO_TCP, TCP_NODELAY, "by TCP");
+}
+
+static int open_count(void) {
+    DIR *folder = opendir("/proc/self/fd");
+    int count = 0;
+    CHECK(folder != NULL);
+    while (readdir(folder) != NULL) {
+        count++;
+    }
+    CHECK(closedir(folder) == 0);
+    return count;
+}
+
+/* Two numbers of one socket in one set are two registrations, and closing leaves nothing behind. */
+static void registrations(void) {
+    int set = epoll_create1(0), before = 0;
+    struct timespec start, now;
+    for (int round = 0; round < 200; round++) {
+        struct pair pair = make_pair();
+        int copy = dup(pair.client);
+        struct epoll_event event = {EPOLLIN, {.u64 = 1}}, got[4];
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.client, &event) == 0);
+        event.data.u64 = 2;
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, copy, &event) == 0);
+        CHECK(epoll_wait(set, got, 4, 0) == 0);
+        CHECK(write(pair.server, "both", 4) == 4);
+        CHECK(epoll_wait(set, got, 4, 20000) >= 1);
+        CHECK(epoll_wait(set, got, 4, 20000) == 2 && got[0].data.u64 + got[1].data.u64 == 3);
+        CHECK(close(pair.client) == 0);
+        CHECK(read(copy, end, 8) == 4);
+        CHECK(epoll_ctl(set, EPOLL_CTL_DEL, copy, NULL) == 0);
+        CHECK(close(copy) == 0 && close(pair.server) == 0);
+        CHECK(epoll_wait(set, got, 4, 0) == 0);
+        if (round == 20) {
+            before = open_count();
+        }
+    }
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &start) == 0);
+    /* What was sent leaves in the background. */
+    while (open_count() > before) {
+        CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0 && now.tv_sec - start.tv_sec < 20);
+        sched_yield();
+    }
+}
+
+int main(int count, char **words) {
+    const struct {
+        const char *name;
+        void (*run)(void);
+    } cases[] = {
+        {"nonblocking", nonblocking},
+        {"families", families},
+        {"fork_of_new_ones", fork_of_new_ones},
+        {"fork_of_connected_ones", fork_of_connected_ones},
+        {"vfork_and_spawn", vfork_and_spawn},
+        {"past_the_library", past_the_library},
+        {"both_queues", both_queues},
+        {"waiting", waiting},
+        {"options", options},
+        {"registrations", registrations},
+    };
+    CHECK(count == 2);
+    for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
+        if (strcmp(cases[at].name, words[1]) == 0) {
+            cases[at].run();
+            printf("%s holds\n", words[1]);
+            return 0;
+        }
+    }
+    return 2;
+}

@@ -1,0 +1,342 @@
+//! Programs that know nothing of the library, with it and without.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must fail; helpers are not seen as tests"
+)]
+
+#[path = "../../tests/common/mod.rs"]
+#[expect(dead_code, reason = "what only the tests of libsdp use")]
+mod common;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{is_there, skipped, start, succeeds};
+
+/// The library that was built with this test.
+fn library() -> PathBuf {
+    let test = env::current_exe().unwrap();
+    let library = test.parent().unwrap().join("libsdp_preload.so");
+    assert!(library.exists(), "{} is missing", library.display());
+    library
+}
+
+/// A folder for programs, rules and reports.
+struct Bench(tempfile::TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Compiles `tests/c/<name>.c` with every warning an error, or says why it cannot.
+    fn build(&self, name: &str) -> Option<PathBuf> {
+        self.build_from("tests/c", name)
+    }
+
+    /// The same of a source in another folder, beside this package.
+    fn build_from(&self, folder: &str, name: &str) -> Option<PathBuf> {
+        if !is_there("cc") {
+            skipped(name, "no cc in PATH");
+            return None;
+        }
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let source = folder.join(format!("{name}.c"));
+        let program = self.path(name);
+        let mut command = Command::new("cc");
+        command.args(["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-pthread"]);
+        command.args(["-Wall", "-Wextra", "-Werror", "-D_FORTIFY_SOURCE=2"]);
+        succeeds(command.arg(source).arg("-o").arg(&program));
+        Some(program)
+    }
+
+    /// The command with the library, whose report goes to the file of that name. Nothing on a busy
+    /// machine is to be left to TCP for being late.
+    fn preloaded(&self, mut command: Command, report: &str) -> Command {
+        command.env("LD_PRELOAD", library());
+        command.env("SDP_PRELOAD_REPORT", self.path(report));
+        command.env("SDP_PRELOAD_WAIT", "20000");
+        command.env("LIBSDP_CONFIG_FILE", self.rules(""));
+        command
+    }
+
+    /// A file of rules.
+    fn rules(&self, text: &str) -> PathBuf {
+        let count = fs::read_dir(self.0.path()).unwrap().count();
+        let path = self.path(&format!("rules{count}"));
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The reports in a file, one for each process.
+    fn report(&self, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// The number in front of a word of a report.
+fn count(report: &str, word: &str) -> u64 {
+    let (before, _) = report.split_once(&format!(" {word}")).unwrap();
+    before.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// Every call in every phase has the result and the errno that TCP gives it.
+#[test]
+fn calls_are_those_of_tcp() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("conformance") else {
+        return;
+    };
+    let plain = start(Command::new(&program)).finish();
+    let ours = start(bench.preloaded(Command::new(&program), "report")).finish();
+    let differences: Vec<_> = plain
+        .lines()
+        .zip(ours.lines())
+        .filter(|(a, b)| a != b)
+        .collect();
+    assert_eq!(differences, []);
+    assert_eq!(plain.lines().count(), ours.lines().count());
+    let reports = bench.report("report");
+    let [child, own] = &reports[..] else {
+        panic!("{reports:?}");
+    };
+    assert_eq!(count(child, "connected"), 1, "{child}");
+    assert!(count(own, "connected") >= 9, "{own}");
+    assert_eq!(count(own, "accepted"), count(own, "connected") + 1, "{own}");
+}
+
+/// Where a connection by SDP gives other results: probe, the beginning of the call, and why. The
+/// manual tells the reader.
+const DIFFERENCES: [(&str, &str, &str); 4] = [
+    (
+        "binds",
+        "S(bind)",
+        "that it is connected is looked at before the address is",
+    ),
+    (
+        "asks_addresses",
+        "S(getpeername)",
+        "an ended connection keeps its names",
+    ),
+    (
+        "asks_options",
+        "TCP_QUICKACK",
+        "the kernel's socket has it, and nothing switches it off",
+    ),
+    (
+        "sets_options",
+        "TCP_FASTOPEN_CONNECT",
+        "the kernel's socket takes it, not being connected",
+    ),
+];
+
+/// The same with libsdp's own list of calls and arguments, thousands of them.
+#[test]
+fn odd_calls_are_those_of_tcp() {
+    let bench = Bench::new();
+    let Some(program) = bench.build_from("../tests/c", "differ") else {
+        return;
+    };
+    let plain = start(Command::new(&program)).finish();
+    let mut command = bench.preloaded(Command::new(&program), "report");
+    command.env("LIBSDP_CONFIG_FILE", bench.rules("use sdp client * *:*"));
+    let ours = start(command).finish();
+    let (plain, ours): (Vec<&str>, Vec<&str>) = (plain.lines().collect(), ours.lines().collect());
+    assert!(plain.len() > 8000, "{} lines", plain.len());
+    let mut met = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (plain, ours) in plain
+        .iter()
+        .zip(&ours)
+        .filter(|(plain, ours)| plain != ours)
+    {
+        let (place, said) = plain.split_once(": ").unwrap_or_default();
+        let listed = DIFFERENCES
+            .iter()
+            .position(|(probe, call, _)| place.ends_with(probe) && said.starts_with(call));
+        match listed {
+            Some(row) => {
+                met.insert(row);
+            }
+            None => wrong.push(format!("TCP  {plain}\nours {ours}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(plain.len(), ours.len());
+    assert_eq!(met.len(), DIFFERENCES.len(), "only {met:?} are there");
+    let reports = bench.report("report");
+    assert!(count(&reports[0], "connected") > 100, "{reports:?}");
+}
+
+/// A rule keeps a socket with TCP, and one that wants SDP only gets nothing else.
+#[test]
+fn rules_decide() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("one_connect") else {
+        return;
+    };
+    let rows = [
+        // rules, whether the listener has been waited on, how it ends, what the report names
+        (
+            "",
+            true,
+            "connected",
+            "1 connected, 1 accepted; TCP: 0 accepted;",
+        ),
+        (
+            "use tcp client * *:*",
+            true,
+            "connected",
+            "0 connected, 0 accepted; TCP: 1 accepted, rule 1;",
+        ),
+        (
+            "use tcp server one_connect *:*",
+            true,
+            "connected",
+            "TCP: 0 accepted, rule 1, refused 1;",
+        ),
+        (
+            "use tcp server nobody *:*",
+            true,
+            "connected",
+            "1 connected, 1 accepted; TCP: 0 accepted;",
+        ),
+        (
+            "use sdp connect * 127.0.0.0/8:*",
+            true,
+            "connected",
+            "1 connected, 1 accepted; TCP: 0 accepted;",
+        ),
+        // A listener that nobody has waited on yet is TCP's.
+        (
+            "use sdp client * *:*",
+            false,
+            "ECONNREFUSED",
+            "TCP: 0 accepted;",
+        ),
+        ("", false, "connected", "TCP: 1 accepted, refused 1;"),
+        (
+            "use sdp server * *:*",
+            false,
+            "connected",
+            "1 connected, 1 accepted; TCP: 0 accepted;",
+        ),
+    ];
+    for (at, (rules, waits, end, reported)) in rows.into_iter().enumerate() {
+        let report = format!("report{at}");
+        let mut command = bench.preloaded(Command::new(&program), &report);
+        command.env("LIBSDP_CONFIG_FILE", bench.rules(rules));
+        command.arg(if waits { "waits" } else { "not yet" });
+        assert_eq!(start(command).finish(), format!("{end}\n"), "{rules}");
+        let reports = bench.report(&report);
+        assert!(reports[0].contains(reported), "{rules}: {reports:?}");
+    }
+}
+
+/// What only a program with the library can see: children, waiting, both protocols at once.
+#[test]
+fn cases_hold() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("cases") else {
+        return;
+    };
+    let both = "";
+    let sdp = "use sdp server * *:*\nuse sdp client * *:*";
+    let rows = [
+        ("nonblocking", sdp),
+        ("families", both),
+        ("fork_of_new_ones", both),
+        ("fork_of_connected_ones", both),
+        ("vfork_and_spawn", both),
+        ("past_the_library", both),
+        ("both_queues", both),
+        ("waiting", both),
+        ("options", both),
+        ("registrations", both),
+    ];
+    for (case, rules) in rows {
+        let mut command = bench.preloaded(Command::new(&program), case);
+        command.env("LIBSDP_CONFIG_FILE", bench.rules(rules));
+        command.arg(case);
+        let said = start(command).finish();
+        assert!(said.ends_with(&format!("{case} holds\n")), "{said}");
+        let reports = bench.report(case);
+        let connected: u64 = reports
+            .iter()
+            .map(|report| count(report, "connected"))
+            .sum();
+        assert!(connected > 0, "{case}: {reports:?}");
+    }
+    // The parent accepted one, and the child by a listener that had not spoken SDP.
+    let children = bench.report("fork_of_new_ones");
+    for report in &children {
+        assert!(
+            report.contains("1 connected, 1 accepted; TCP: 0"),
+            "{children:?}"
+        );
+    }
+    let children = bench.report("fork_of_connected_ones");
+    let child = "0 connected, 0 accepted; TCP: 1 accepted;";
+    assert!(children[0].contains(child), "{children:?}");
+}
+
+/// Python's servers, by select, poll, epoll and threads.
+#[test]
+fn servers_of_python() {
+    if !is_there("python3") {
+        return skipped("servers_of_python", "no python3 in PATH");
+    }
+    let bench = Bench::new();
+    let mut command = bench.preloaded(Command::new("python3"), "report");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers.py"));
+    assert_eq!(start(command).finish(), "served\n");
+    let reports = bench.report("report");
+    // asyncio's 21 at least, whose listeners are waited on before anybody connects.
+    assert!(count(&reports[0], "connected") >= 21, "{reports:?}");
+    let sent: u64 = reports[0]
+        .split("sent: ")
+        .nth(1)
+        .map_or(0, |rest| rest.split(' ').next().unwrap().parse().unwrap());
+    assert!(sent >= 41 * 300_000, "{reports:?}");
+}
+
+/// The functions that the manual names in its table.
+fn documented() -> BTreeSet<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../man/libsdp-preload.7");
+    let page = fs::read_to_string(page).unwrap();
+    let table = page.split(".Sh FUNCTIONS").nth(1).unwrap();
+    let table = table.split(".Sh ENVIRONMENT").next().unwrap();
+    let words: Vec<&str> = table.split_whitespace().collect();
+    let named = words
+        .windows(2)
+        .filter(|pair| matches!(pair[0], "Fn" | ".Fn"));
+    named.map(|pair| pair[1].to_owned()).collect()
+}
+
+/// What the manual says is interposed is, and nothing else, the functions of libsdp least of all.
+#[test]
+fn only_what_the_manual_names_is_exported() {
+    if !is_there("nm") {
+        return skipped("only_what_the_manual_names_is_exported", "no nm in PATH");
+    }
+    let listed = succeeds(
+        Command::new("nm")
+            .args(["-D", "--defined-only"])
+            .arg(library()),
+    );
+    let exported: BTreeSet<String> = listed
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .map(str::to_owned)
+        .collect();
+    assert!(exported.len() > 40, "{exported:?}");
+    assert_eq!(exported, documented());
+}
