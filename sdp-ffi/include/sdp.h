@@ -228,7 +228,7 @@ ssize_t sdp_sendto(int socket,
 // pieces is NULL, or count of them are there, each NULL or as the buffer of sdp_send().
 ssize_t sdp_writev(int socket, const struct iovec *pieces, int count);
 
-// Receives, as recv(2).
+// Receives, as recv(2). A length of 0 waits as any other, as with TCP.
 //
 // flags: MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, MSG_OOB (the urgent byte, which is never waited for;
 // EINVAL if there is none, EAGAIN if it is on its way); MSG_NOSIGNAL and MSG_CMSG_CLOEXEC are taken

@@ -133,7 +133,7 @@ pub unsafe extern "C-unwind" fn sdp_writev(
     })
 }
 
-/// Receives, as recv(2).
+/// Receives, as recv(2). A length of 0 waits as any other, as with TCP.
 ///
 /// flags: MSG_DONTWAIT, MSG_PEEK, MSG_WAITALL, MSG_OOB (the urgent byte, which is never waited for;
 /// EINVAL if there is none, EAGAIN if it is on its way); MSG_NOSIGNAL and MSG_CMSG_CLOEXEC are taken

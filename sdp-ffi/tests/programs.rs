@@ -177,6 +177,14 @@ fn results_are_those_of_tcp() {
     let (Some(tcp), Some(sdp)) = (build("tcp", &[]), build("sdp", &["-DOVER_SDP"])) else {
         return;
     };
+    if is_there("valgrind") {
+        start(command(&sdp, true)).finish();
+    } else {
+        skipped(
+            "the comparison with TCP under valgrind",
+            "no valgrind in PATH",
+        );
+    }
     let [tcp, sdp] = [tcp, sdp].map(|program| start(command(&program, false)).finish());
     let (tcp, sdp): (Vec<&str>, Vec<&str>) = (tcp.lines().collect(), sdp.lines().collect());
     assert!(tcp.len() > 8000, "{} lines", tcp.len());

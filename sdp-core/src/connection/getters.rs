@@ -126,12 +126,6 @@ impl Connection {
         self.sh.life.peer_fin || self.sh.life.rx_shut
     }
 
-    /// The peer has ended its half of the stream.
-    #[must_use]
-    pub fn peer_has_shut(&self) -> bool {
-        self.sh.life.peer_fin
-    }
-
     /// This side has closed, and everything up to its DisConn has been delivered to the peer's
     /// adapter.
     #[must_use]

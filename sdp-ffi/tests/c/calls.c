@@ -179,6 +179,41 @@ static void several_messages(int ends[2]) {
     CHECK(time.tv_sec == 999 && memcmp(bytes[0], "efgh", 4) == 0);
 }
 
+/* What ends the second message is told by the next call, once. */
+static void an_error_behind_bytes(int listener) {
+    char bytes[2][4];
+    struct iovec in[2] = {{bytes[0], 4}, {bytes[1], 4}};
+    struct mmsghdr messages[2];
+    struct linger linger = {1, 0};
+    int ends[2], queued = 0, value = -1;
+    memset(messages, 0, sizeof messages);
+    for (int i = 0; i < 2; i++) {
+        messages[i].msg_hdr.msg_iov = &in[i];
+        messages[i].msg_hdr.msg_iovlen = 1;
+    }
+    for (int by_option = 0; by_option < 2; by_option++) {
+        make_pair(listener, ends);
+        CHECK(sdp_write(ends[0], "abcd", 4) == 4);
+        for (queued = 0; queued < 4;) {
+            CHECK(sdp_ioctl(ends[1], FIONREAD, &queued) == 0);
+        }
+        CHECK(sdp_setsockopt(ends[0], SOL_SOCKET, SO_LINGER, &linger, sizeof linger) == 0);
+        CHECK(sdp_close(ends[0]) == 0);
+        CHECK(sdp_recvmmsg(ends[1], messages, 2, MSG_WAITALL, NULL) == 1);
+        CHECK(messages[0].msg_len == 4 && memcmp(bytes[0], "abcd", 4) == 0);
+        socklen_t length = sizeof value;
+        if (by_option) {
+            CHECK(sdp_getsockopt(ends[1], SOL_SOCKET, SO_ERROR, &value, &length) == 0);
+            CHECK(value == ECONNRESET);
+        } else {
+            FAILS(sdp_read(ends[1], bytes[0], 1), ECONNRESET);
+        }
+        CHECK(sdp_read(ends[1], bytes[0], 1) == 0);
+        CHECK(sdp_getsockopt(ends[1], SOL_SOCKET, SO_ERROR, &value, &length) == 0 && value == 0);
+        CHECK(sdp_close(ends[1]) == 0);
+    }
+}
+
 static unsigned char byte_at(size_t place) {
     return (unsigned char)(place % 251);
 }
@@ -465,6 +500,7 @@ int main(void) {
     names_are_passed_over(ends);
     messages_of_pieces(ends);
     several_messages(ends);
+    an_error_behind_bytes(listener);
     files(ends);
     mixed_poll(listener, ends);
     masked_poll(ends);
