@@ -36,10 +36,12 @@ pub(crate) enum Timer {
     /// Where the side that connected must send first: nothing shows yet that it was heard, or the
     /// side that accepted has not heard it.
     Opening,
+    /// Sink: the reader of a moment ago has not come back.
+    Unread,
 }
 
 /// All timers, in the order in which they are looked at.
-pub(crate) const TIMERS: [Timer; 14] = [
+pub(crate) const TIMERS: [Timer; 15] = [
     Timer::TxStall,
     Timer::Cancel,
     Timer::SinkCancel,
@@ -54,6 +56,7 @@ pub(crate) const TIMERS: [Timer; 14] = [
     Timer::UserTimeout,
     Timer::Scarce,
     Timer::Opening,
+    Timer::Unread,
 ];
 
 /// From this one on no call waits for a timer.

@@ -39,6 +39,8 @@ pub struct Socket {
     listener: OnceLock<SdpListener>,
     /// Keeps the descriptor of `sdp_fileno` open until the socket is closed or connects anew.
     readiness: Mutex<Option<Readiness>>,
+    /// Whether those who wait need edges, once somebody has waited.
+    edges: Mutex<Option<bool>>,
     /// The errno of a failure behind bytes that a call returned, for the next call; else 0.
     pending: AtomicI32,
 }
@@ -90,6 +92,7 @@ impl Socket {
             stream: OnceLock::new(),
             listener: OnceLock::new(),
             readiness: Mutex::default(),
+            edges: Mutex::default(),
             pending: AtomicI32::new(0),
         }
     }

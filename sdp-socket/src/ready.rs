@@ -17,6 +17,9 @@
 //! long. What a program itself reads from or writes to P is lost on it: the descriptor is for
 //! waiting only.
 //!
+//! Where nobody waits for edges (`set_edges`), what arrives while P says IN changes nothing, and
+//! nobody has to look after the connection until it is read.
+//!
 //! The kernel reports an urgent byte as something to read, too. A receive that finds nothing but an
 //! urgent byte in the stream leaves it there, so that is an idle turn and no more. While one is
 //! shown tokens are only added, since a receive from P would take it.
@@ -92,6 +95,8 @@ pub(crate) struct ReadyPair {
     filled: bool,
     shut: bool,
     arrivals: u64,
+    /// Each arrival is to be an edge.
+    edges: bool,
 }
 
 impl ReadyPair {
@@ -112,6 +117,7 @@ impl ReadyPair {
             filled: false,
             shut: false,
             arrivals: 0,
+            edges: true,
         };
         pair.prime()?;
         Ok(pair)
@@ -120,6 +126,17 @@ impl ReadyPair {
     /// The program's end.
     pub(crate) fn descriptor(&self) -> Readiness {
         Readiness(Arc::clone(&self.p))
+    }
+
+    /// Whether each arrival is to be an edge; at first it is.
+    pub(crate) fn set_edges(&mut self, on: bool) {
+        self.edges = on;
+    }
+
+    /// Whether what arrives changes what P reports, or must be an edge. The peer asks by itself for
+    /// what has to be seen at once, urgent bytes and the end.
+    pub(crate) fn awaits_arrivals(&self) -> bool {
+        self.edges || self.filled || self.shut || !self.token
     }
 
     /// Makes P report `level`.
@@ -164,7 +181,7 @@ impl ReadyPair {
             (true, false) => {
                 self.put_token()?;
             }
-            (true, true) if arrived => {
+            (true, true) if arrived && self.edges => {
                 self.put_token()?;
                 if !self.urgent {
                     self.take_tokens(1)?;

@@ -406,6 +406,18 @@ impl SdpStream {
         self.kept_readiness().cloned()
     }
 
+    /// Whether each arrival is to be an edge of the descriptor of [`readiness`](Self::readiness), for
+    /// EPOLLET: it is, unless this is turned off. Without, whoever waits must wait for IN among
+    /// others; what arrives while IN is shown then costs no system call, and no thread a turn.
+    ///
+    /// # Errors
+    /// As [`readiness`](Self::readiness).
+    pub fn set_edges(&self, on: bool) -> io::Result<()> {
+        self.kept_readiness()?;
+        self.conn()?.set_edges(on);
+        Ok(())
+    }
+
     fn kept_readiness(&self) -> io::Result<&Readiness> {
         let Handle { conn, readiness } = self.handle.get()?;
         if let Some(kept) = readiness.get() {

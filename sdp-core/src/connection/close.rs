@@ -273,7 +273,7 @@ impl Connection {
                 Timer::Opening if self.sh.credits.is_muted() => self.fail(UNHEARD),
                 Timer::Opening => self.sh.on_opening(now),
                 // The visit itself is what was asked for.
-                Timer::Scarce => {}
+                Timer::Scarce | Timer::Unread => {}
                 Timer::Move => self.on_move_timeout(now),
                 Timer::UserTimeout => self.on_abort(now, Shared::untaken()),
                 Timer::Retry => {

@@ -1,7 +1,10 @@
 //! Bytes count, not messages: unread bytes are moved out of receive buffers when nobody reads
-//! them and the peer is running out of credits.
+//! them and the peer is running out of credits. A program that polls is in no call when that happens:
+//! who has read within `rendezvous_wait` reads, and what is moved for it is copied once more for
+//! nothing.
 
 use alloc::vec::Vec;
+use core::mem;
 
 use crate::action::{Action, CopyJob, CopyWhat};
 use crate::connection::Shared;
@@ -31,6 +34,10 @@ pub(super) struct Compaction {
     moves: Vec<Move>,
     /// Goes on until enough receives are posted again.
     active: bool,
+    /// Bytes were taken since the last look.
+    pub(super) was_read: bool,
+    /// When the last were taken, as the next look found.
+    read_at: Option<Instant>,
 }
 
 impl Compaction {
@@ -41,7 +48,10 @@ impl Compaction {
 
 impl Rx {
     /// Starts copies if there is need.
-    pub(super) fn compact(&mut self, sh: &mut Shared) {
+    pub(super) fn compact(&mut self, sh: &mut Shared, now: Instant) {
+        if mem::take(&mut self.compaction.was_read) {
+            self.compaction.read_at = Some(now);
+        }
         if sh.suspend.empties_buffers() {
             return self.empty_buffers(sh);
         }
@@ -56,8 +66,24 @@ impl Rx {
         if self.is_full(sh) || self.paused || (self.has_reader() && !self.waits_at_mark()) {
             return;
         }
+        if !self.compaction.active && self.is_read(sh, now) {
+            return;
+        }
         self.compaction.active = true;
         self.start_moves(sh);
+    }
+
+    /// Somebody has read a moment ago, and a look is taken later whether it goes on.
+    fn is_read(&self, sh: &mut Shared, now: Instant) -> bool {
+        let wait = sh.config.rendezvous_wait;
+        let read = self
+            .compaction
+            .read_at
+            .is_some_and(|at| now.since(at) < wait);
+        if read {
+            sh.timers.set_once(Timer::Unread, now, wait);
+        }
+        read
     }
 
     /// Enough is unread. But a peer that is asked to move needs a credit to answer with, and it may

@@ -312,7 +312,7 @@ impl Rx {
         if self.adverts.is_empty() {
             self.trim(sh);
         }
-        self.compact(sh);
+        self.compact(sh, now);
         if !sh.suspend.is_silent() {
             self.buffers.post(sh, self.held());
         }
@@ -322,6 +322,7 @@ impl Rx {
     /// Takes `len` bytes from the queue.
     fn take(&mut self, sh: &mut Shared, len: usize) {
         self.urgent.on_taken(len);
+        self.compaction.was_read = true;
         match self.queue.take(len) {
             Taken::Part => {}
             Taken::Buffer(buf) => self.buffers.put(buf),

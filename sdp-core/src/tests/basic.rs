@@ -1,12 +1,14 @@
 //! The handshake, copies both ways, credits, and the end.
 
+use core::time::Duration;
+
 use sdp_wire::{Body, ModeChange};
 
 use super::util::copying;
 use super::util::lone::Lone;
 use super::util::op::Op;
 use super::util::world::{Laws, World};
-use crate::{CallError, Event, Phase};
+use crate::{CallError, Config, Event, Phase};
 
 #[test]
 fn the_handshake_connects_both_sides() {
@@ -132,4 +134,25 @@ fn an_answer_goes_with_the_last_credit_once_the_receive_is_posted() {
     lone.peer(Body::ChRcvBuf { size: 4_096 }, 0);
     let answer = lone.find(sdp_wire::Mid::ChRcvBufAck);
     assert!(answer.mseq_ack + u32::from(answer.bufs) > 4);
+}
+
+/// What was received in small pieces was copied to private memory between any two of them.
+#[test]
+fn who_has_just_read_is_given_time_to_read_on() {
+    let mut lone = Lone::new(Config {
+        recv_buffers_max: 4,
+        rendezvous_wait: Duration::from_millis(2),
+        ..copying()
+    });
+    let posted = lone.posted_count;
+    lone.peer(Body::Data, 4_000);
+    lone.recv_all(10);
+    // The last credit but the two for messages without payload.
+    lone.peer(Body::Data, 4_000);
+    assert_eq!(lone.posted_count, posted, "buffers were emptied");
+    lone.pass(1_000_000);
+    assert_eq!(lone.posted_count, posted, "within the time");
+    // Nobody comes: the peer goes on by what is moved.
+    lone.pass(2_000_000);
+    assert!(lone.posted_count > posted, "nothing was moved");
 }

@@ -235,7 +235,8 @@ impl Entry {
 
     fn retarget(&self, fd: c_int) {
         if !self.watches.is_empty() {
-            self.watches.retarget(&self.target(fd));
+            self.watches
+                .retarget(&self.target(fd, self.watches.any_for_edges()));
         }
     }
 
@@ -324,12 +325,12 @@ impl Entry {
         Ok(())
     }
 
-    /// What to wait on.
-    pub(crate) fn target(&self, fd: c_int) -> Target {
-        let readiness = |target: fn(Readiness) -> Target| match self
-            .socket()
-            .and_then(|socket| socket.readiness())
-        {
+    /// What to wait on, for edges or for a level.
+    pub(crate) fn target(&self, fd: c_int, for_edges: bool) -> Target {
+        let readiness = |target: fn(Readiness) -> Target| match self.socket().and_then(|socket| {
+            socket.awaited(for_edges)?;
+            socket.readiness()
+        }) {
             Ok(readiness) => target(readiness),
             Err(failure) => {
                 say(Level::Error, || {

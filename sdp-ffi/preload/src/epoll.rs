@@ -40,7 +40,7 @@ interpose! {
         let ours = ours("epoll_ctl", fd, |entry| {
             // SAFETY: our caller's promise.
             let event = unsafe { event.as_ref() }.copied();
-            entry.watches.control(epoll, op, fd, event, || entry.target(fd))
+            entry.watches.control(epoll, op, fd, event, || entry.target(fd, event.is_some_and(is_for_edges)))
         });
         // SAFETY: what our caller promised to the C library's function.
         ours.unwrap_or_else(|| unsafe { real::epoll_ctl(epoll, op, fd, event) })
@@ -60,7 +60,17 @@ fn is_oneshot(event: epoll_event) -> bool {
     event.events & libc::EPOLLONESHOT.cast_unsigned() != 0
 }
 
+/// Needs each arrival: by EPOLLET, or because it waits for the end only, however much there is to read.
+fn is_for_edges(event: epoll_event) -> bool {
+    let data = (libc::EPOLLIN | libc::EPOLLOUT).cast_unsigned();
+    event.events & libc::EPOLLET.cast_unsigned() != 0 || event.events & data == 0
+}
+
 impl Watches {
+    pub(crate) fn any_for_edges(&self) -> bool {
+        lock(&self.0).iter().any(|watch| is_for_edges(watch.event))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         lock(&self.0).is_empty()
     }

@@ -327,7 +327,7 @@ fn kernels_ready(fd: c_int) -> Result<bool, Failure> {
 
 /// Sleeps until TCP or SDP has a connection.
 fn wait_for_either(entry: &Entry, fd: c_int, deadline: Option<Instant>) -> Result<(), Failure> {
-    let target = entry.target(fd);
+    let target = entry.target(fd, false);
     let own = borrowed(fd);
     let mut fds = vec![PollFd::new(&own, PollFlags::IN)];
     if let Target::Both(readiness) = &target {

@@ -174,7 +174,7 @@ impl Mixed {
             let Some(entry) = table::get(one.fd) else {
                 continue;
             };
-            match entry.target(one.fd) {
+            match entry.target(one.fd, one.events & (POLLIN | POLLOUT) == 0) {
                 Target::Kernels => {}
                 Target::Sdp(readiness) => {
                     fds[at].fd = readiness.as_raw_fd();

@@ -81,6 +81,27 @@ impl Socket {
         started.map(|_| ())
     }
 
+    /// Somebody waits, for edges or for a level. While nobody has ever waited for edges, a stream whose
+    /// descriptor says IN is not looked after before it is read.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn awaited(&self, for_edges: bool) -> Result<(), Failure> {
+        let mut edges = lock(&self.edges);
+        let wanted = for_edges || *edges == Some(true);
+        let Some(stream) = self.stream.get() else {
+            // A stream that comes of it shows edges until somebody waits for a level.
+            if for_edges {
+                *edges = Some(true);
+            }
+            return Ok(());
+        };
+        if edges.replace(wanted) != Some(wanted) {
+            stream.set_edges(wanted)?;
+        }
+        Ok(())
+    }
+
     /// Whether it is connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {

@@ -340,6 +340,15 @@ impl Conn {
         Ok(descriptor)
     }
 
+    /// Whether each arrival is an edge of the descriptor, which must be there.
+    pub(crate) fn set_edges(&self, on: bool) {
+        // Who leaves a call arms by what is wanted now.
+        let _caller = self.enter();
+        if let Some(ready) = &mut self.lock().ready {
+            ready.set_edges(on);
+        }
+    }
+
     /// Takes over the descriptor of the connect that this connection came of. It goes on showing
     /// what it does until [`show_adopted`](Self::show_adopted).
     pub(crate) fn adopt_ready(&self, ready: ReadyPair) {

@@ -10,7 +10,7 @@ use sdp_verbs::{ArmFor, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
 
 use super::{Conn, Inner, POLL_BATCH, Portion, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK};
 use crate::park::{NEVER, WaitWord};
-use crate::ready::Level;
+use crate::ready::{Level, ReadyPair};
 
 /// Calls that follow each other within this time are taken for a conversation: between two of them
 /// the completion queue is not armed. So long a peer that is stuck may have to wait for attention.
@@ -477,7 +477,7 @@ impl Conn {
         match inner.engine.phase() {
             Phase::Open => {
                 let engine = &inner.engine;
-                inner.ready.is_some()
+                inner.ready.as_ref().is_some_and(ReadyPair::awaits_arrivals)
                     || inner.works != 0
                     || engine.is_moving()
                     || engine.unsent_len() != 0

@@ -216,6 +216,9 @@ impl Side {
                 to_get: 0,
                 blocked: false,
             };
+            // Of those that wait for a level, some look like what may wait for edges.
+            let edges = socket.mode == Mode::Edge || index % 4 == 0;
+            socket.stream.set_edges(edges).expect("set_edges");
             let (flags, name) = (socket.interest(), EventData::new_u64(index as u64));
             epoll::add(side.home(index), &socket.stream, name, flags).expect("add");
             if index == TWIN {

@@ -30,7 +30,7 @@ pub(in crate::tests) struct Lone {
     /// Receives that have memory, posted or not.
     allocated: BTreeSet<BufferId>,
     /// Receives posted so far.
-    posted_count: u32,
+    pub(in crate::tests) posted_count: u32,
     /// Lengths of the receives posted, likewise.
     pub(in crate::tests) posted_lens: Vec<u32>,
     pub(in crate::tests) last_work: Option<WorkId>,
