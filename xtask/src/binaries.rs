@@ -28,8 +28,8 @@ struct Test {
 }
 
 impl Binaries {
-    /// Builds this program, the tests called `names`, and the `sdp` program if it is wanted;
-    /// optimised, since a guest is emulated.
+    /// Builds this program, the tests called `names`, and the `sdp` program if it is wanted, with the
+    /// preload library beside it if that is; optimised, since a guest is emulated.
     ///
     /// # Errors
     /// When something does not build; the whole output is printed first.
@@ -38,6 +38,7 @@ impl Binaries {
         ui: &Ui,
         names: &[&str],
         with_sdp: bool,
+        with_preload: bool,
     ) -> anyhow::Result<Self> {
         let mut built = Self::default();
         if !names.is_empty() {
@@ -55,6 +56,10 @@ impl Binaries {
         }
         if with_sdp {
             built.sdp = Some(program(workspace, ui, "sdp-cli", "sdp")?);
+        }
+        if with_preload {
+            let library = workspace.cargo(["build", "--release", "-p", "sdp-preload"]);
+            messages(ui, "build the preload library", library)?;
         }
         // Not the file of the process that runs: another may have been built in its place.
         built.xtask = Some(program(workspace, ui, "xtask", "xtask")?);

@@ -134,7 +134,7 @@ impl Findings<'_> {
 fn sdp(ui: &Ui, options: &HwTestOptions) -> anyhow::Result<PathBuf> {
     match &options.sdp {
         Some(given) => Ok(given.clone()),
-        None => Ok(Binaries::build(&Workspace::load()?, ui, &[], true)?
+        None => Ok(Binaries::build(&Workspace::load()?, ui, &[], true, false)?
             .sdp()?
             .clone()),
     }
@@ -228,9 +228,15 @@ fn conformance(
 ) -> anyhow::Result<()> {
     let path = match &options.conformance {
         Some(given) => given.clone(),
-        None => Binaries::build(&Workspace::load()?, findings.ui, &[CONFORMANCE], false)?
-            .test(CONFORMANCE)?
-            .clone(),
+        None => Binaries::build(
+            &Workspace::load()?,
+            findings.ui,
+            &[CONFORMANCE],
+            false,
+            false,
+        )?
+        .test(CONFORMANCE)?
+        .clone(),
     };
     let mut command = Command::new(path);
     command

@@ -67,6 +67,8 @@ pub(super) struct Job {
     pub(super) with_sdp: bool,
     /// Whether one guest reaches the other by ssh.
     pub(super) with_ssh: bool,
+    /// Whether unmodified programs run, with the preload library.
+    pub(super) with_preload: bool,
     /// Whether it needs the small C programs.
     pub(super) with_probes: bool,
     /// Whether its guest always has virtual time, which no other work of this machine disturbs.
@@ -100,6 +102,7 @@ const KILL: &str = include_str!("../../guest/jobs/kill.sh");
 const SOAK: &str = include_str!("../../guest/jobs/soak.sh");
 const CAPTURE: &str = include_str!("../../guest/jobs/capture.sh");
 const FIRST_MESSAGE: &str = include_str!("../../guest/jobs/first_message.sh");
+const PRELOAD: &str = include_str!("../../guest/jobs/preload.sh");
 const LOSS: &str = include_str!("../../guest/jobs/loss.sh");
 const PEER_GONE: &str = include_str!("../../guest/jobs/peer_gone.sh");
 const KEYS: &str = include_str!("../../guest/jobs/keys.sh");
@@ -165,6 +168,7 @@ pub(super) const JOBS: &[Job] = &[
     job("capture", TWO_GUESTS, RXE, CAPTURE)
         .sdp()
         .judged(Evidence::Conversation),
+    job("preload", TWO_GUESTS, RXE, PRELOAD).sdp().preload(),
     job("first-message", TWO_GUESTS, SIW, FIRST_MESSAGE).sdp(),
     job("loss", TWO_GUESTS, BOTH, LOSS).sdp(),
     job("peer-gone", TWO_GUESTS, BOTH, PEER_GONE).test("peer_gone"),
@@ -193,6 +197,7 @@ const fn job(
         test: None,
         with_sdp: false,
         with_ssh: false,
+        with_preload: false,
         with_probes: false,
         counted: false,
         reading: Reading::Status,
@@ -221,6 +226,11 @@ impl Job {
 
     const fn ssh(mut self) -> Self {
         self.with_ssh = true;
+        self
+    }
+
+    const fn preload(mut self) -> Self {
+        self.with_preload = true;
         self
     }
 

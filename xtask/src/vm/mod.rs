@@ -183,6 +183,10 @@ impl Lab {
         if cases.iter().any(|case| case.job.with_ssh) {
             needs.extend(packages::SSH);
         }
+        let with_preload = cases.iter().any(|case| case.job.with_preload);
+        if with_preload {
+            needs.extend(packages::UNMODIFIED);
+        }
         packages::install(ui, &needs)?;
         let mut tests: Vec<&str> = cases.iter().filter_map(|case| case.job.test).collect();
         tests.sort_unstable();
@@ -194,7 +198,7 @@ impl Lab {
             .then(|| Probes::build(ui, &workspace.root, &workspace.target.join("vm-probes")));
         Ok(Self {
             image: Image::ready(ui, with_siw)?,
-            binaries: Binaries::build(workspace, ui, &tests, with_sdp)?,
+            binaries: Binaries::build(workspace, ui, &tests, with_sdp, with_preload)?,
             probes: probes.transpose()?,
             root: workspace.root.clone(),
             folder: workspace.target.join("vm-test"),

@@ -50,6 +50,8 @@ pub(crate) const SSH: &[Need] = &[
     need("dropbear", "dropbear-bin"),
     need("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
 ];
+/// A program that knows only TCP.
+pub(crate) const UNMODIFIED: &[Need] = &[need("socat", "socat")];
 /// What building small C programs needs.
 pub(crate) const PROBES: &[Need] = &[
     need("cc", "gcc"),
