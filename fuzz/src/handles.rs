@@ -4,14 +4,19 @@
 //! What must hold: no crash; every call but the ones that only look returns or fails with an
 //! errno; a closed or made-up number is EBADF, whatever the call.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_long, c_ulong, c_void};
+use std::fs::File;
 use std::mem::{size_of, zeroed};
+use std::os::fd::AsRawFd;
+use std::ptr::null_mut;
 
-use libc::{sockaddr, sockaddr_in, socklen_t};
+use libc::{iovec, mmsghdr, pollfd, sockaddr, sockaddr_in, socklen_t};
 use sdp::{
-    sdp_accept, sdp_alloc, sdp_bind, sdp_close, sdp_connect, sdp_fileno, sdp_free, sdp_getpeername,
-    sdp_getsockname, sdp_getsockopt, sdp_listen, sdp_recv, sdp_send, sdp_set_nonblocking,
-    sdp_setsockopt, sdp_shutdown, sdp_socket,
+    sdp_accept, sdp_accept4, sdp_alloc, sdp_bind, sdp_close, sdp_connect, sdp_fcntl, sdp_fileno,
+    sdp_free, sdp_getpeername, sdp_getsockname, sdp_getsockopt, sdp_ioctl, sdp_listen, sdp_poll,
+    sdp_read, sdp_recv, sdp_recvfrom, sdp_recvmmsg, sdp_recvmsg, sdp_send, sdp_sendfile,
+    sdp_sendmmsg, sdp_sendmsg, sdp_sendto, sdp_set_nonblocking, sdp_setsockopt, sdp_shutdown,
+    sdp_sockatmark, sdp_socket, sdp_write,
 };
 
 #[path = "input.rs"]
@@ -25,8 +30,14 @@ const STEPS_MAX: usize = 64;
 const OPEN_MAX: usize = 8;
 /// Bytes of a call at most.
 const CALL_MAX: usize = 4096;
+/// Pieces of a message, messages of a call, places of a poll.
+const FEW: usize = 4;
 /// Room for the value of an option, or an address.
 const VALUE_MAX: usize = 256;
+
+/// From here on a call is one of the second kind: the inputs kept before there was one mean what they
+/// meant.
+const OTHERS_MIN: u8 = 224;
 
 impl Bytes<'_> {
     fn u16(&mut self) -> u16 {
@@ -49,16 +60,21 @@ struct Program {
     listening: Option<sockaddr_in>,
     memory: Vec<*mut c_void>,
     buffer: Box<[u8; CALL_MAX]>,
+    /// What files are sent from: zeros without end.
+    file: File,
 }
 
 /// One execution.
 pub(crate) fn run(bytes: &[u8]) {
+    // SAFETY: to ignore a signal has no preconditions.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     let mut program = Program {
         open: Vec::new(),
         closed: Vec::new(),
         listening: None,
         memory: Vec::new(),
         buffer: Box::new([0x5a; CALL_MAX]),
+        file: File::open("/dev/zero").expect("every system has it"),
     };
     Bytes::new(bytes).steps(STEPS_MAX, |input| program.step(input));
     program.end();
@@ -137,7 +153,11 @@ impl Program {
 
     fn call(&mut self, socket: c_int, input: &mut Bytes<'_>) -> isize {
         let small = |result: c_int| isize::try_from(result).expect("an isize holds an int");
-        match input.u8() % 14 {
+        let call = input.u8();
+        if call >= OTHERS_MIN {
+            return self.other_call(socket, input);
+        }
+        match call % 14 {
             0 => small(self.close(socket)),
             1 => small(bind(socket, &loopback(0))),
             2 => small(self.listen(socket, input.number())),
@@ -157,6 +177,128 @@ impl Program {
                 self.memory(input);
                 small(sdp_set_nonblocking(socket, 1))
             }
+        }
+    }
+
+    fn other_call(&mut self, socket: c_int, input: &mut Bytes<'_>) -> isize {
+        let small = |result: c_int| isize::try_from(result).expect("an isize holds an int");
+        let len = usize::from(input.u16()) % (CALL_MAX + 1);
+        let flags = input.number();
+        let buffer: *mut c_void = self.buffer.as_mut_ptr().cast();
+        match input.u8() % 14 {
+            // SAFETY: the buffer is at least that long.
+            0 => unsafe { sdp_read(socket, buffer, len) },
+            // SAFETY: as above.
+            1 => unsafe { sdp_write(socket, buffer, len) },
+            2 => {
+                let to = loopback(input.u16());
+                let (to, quiet) = ((&raw const to).cast(), flags | libc::MSG_NOSIGNAL);
+                let to_len = input.number().cast_unsigned();
+                // SAFETY: as above; the address is looked at for its length only.
+                unsafe { sdp_sendto(socket, buffer, len, quiet, to, to_len) }
+            }
+            3 => {
+                let mut from = loopback(0);
+                let mut from_len = input.number().cast_unsigned();
+                let from = (&raw mut from).cast();
+                // SAFETY: as above; no address is written.
+                unsafe { sdp_recvfrom(socket, buffer, len, flags, from, &raw mut from_len) }
+            }
+            4..=7 => self.messages(socket, flags, input),
+            8 => small(self.accept_with(socket, flags)),
+            9 => {
+                let file = self.file.as_raw_fd();
+                let mut offset = libc::off_t::from(input.number());
+                let place = if input.u8() & 1 == 0 {
+                    null_mut()
+                } else {
+                    offset = offset.max(0);
+                    &raw mut offset
+                };
+                // SAFETY: the offset is ours.
+                unsafe { sdp_sendfile(socket, file, place, len) }
+            }
+            10 => {
+                let result = sdp_fcntl(socket, flags, c_long::from(input.number()));
+                sdp_set_nonblocking(socket, 1);
+                small(result)
+            }
+            11 => {
+                let requests = [libc::FIONREAD, libc::TIOCOUTQ, libc::FIONBIO, 0x8905];
+                let request = requests[usize::from(input.u8()) % requests.len()];
+                let mut value = flags;
+                // SAFETY: the value is an int.
+                let result =
+                    unsafe { sdp_ioctl(socket, request as c_ulong, (&raw mut value).cast()) };
+                sdp_set_nonblocking(socket, 1);
+                small(result)
+            }
+            12 => small(sdp_sockatmark(socket)),
+            _ => {
+                self.poll(input);
+                small(sdp_set_nonblocking(socket, 1))
+            }
+        }
+    }
+
+    /// Up to four messages of up to four pieces, sent or received.
+    fn messages(&mut self, socket: c_int, flags: c_int, input: &mut Bytes<'_>) -> isize {
+        // SAFETY: all zeros is such a structure.
+        let mut pieces: [iovec; FEW] = unsafe { zeroed() };
+        for (piece, part) in pieces
+            .iter_mut()
+            .zip(self.buffer.chunks_mut(CALL_MAX / FEW))
+        {
+            piece.iov_base = part.as_mut_ptr().cast();
+            piece.iov_len = usize::from(input.u16()) % (part.len() + 1);
+        }
+        // SAFETY: as above.
+        let mut messages: [mmsghdr; FEW] = unsafe { zeroed() };
+        for message in &mut messages {
+            message.msg_hdr.msg_iov = pieces.as_mut_ptr();
+            message.msg_hdr.msg_iovlen = (usize::from(input.u8()) % (FEW + 1)) as _;
+            message.msg_hdr.msg_namelen = input.number().cast_unsigned();
+        }
+        let count = u32::from(input.u8() & 3);
+        let one = &raw mut messages[0].msg_hdr;
+        let all = messages.as_mut_ptr();
+        let quiet = flags | libc::MSG_NOSIGNAL;
+        let small = |result: c_int| isize::try_from(result).expect("an isize holds an int");
+        match input.u8() & 3 {
+            // SAFETY: every message has pieces of memory that is there, no two the same.
+            0 => unsafe { sdp_sendmsg(socket, one, quiet) },
+            // SAFETY: as above.
+            1 => unsafe { sdp_recvmsg(socket, one, flags) },
+            // SAFETY: as above, and so many are there.
+            2 => small(unsafe { sdp_sendmmsg(socket, all, count, quiet) }),
+            // SAFETY: as above.
+            _ => small(unsafe { sdp_recvmmsg(socket, all, count, flags, null_mut()) }),
+        }
+    }
+
+    fn accept_with(&mut self, socket: c_int, flags: c_int) -> c_int {
+        // SAFETY: it is not asked for the address.
+        let accepted = unsafe { sdp_accept4(socket, null_mut(), null_mut(), flags) };
+        if accepted >= 0 {
+            sdp_set_nonblocking(accepted, 1);
+            self.adopt(accepted);
+        }
+        accepted
+    }
+
+    /// Sockets of every kind in one array: each is answered at its place, a dead one as such.
+    fn poll(&self, input: &mut Bytes<'_>) {
+        let mut asked: [pollfd; FEW] = std::array::from_fn(|_| pollfd {
+            fd: self.pick(input),
+            events: i16::from(input.u8()),
+            revents: -1,
+        });
+        // SAFETY: so many are there.
+        let found = unsafe { sdp_poll(asked.as_mut_ptr(), FEW as libc::nfds_t, 0) };
+        let told = asked.iter().filter(|place| place.revents != 0).count();
+        assert_eq!(usize::try_from(found), Ok(told), "errno {}", errno());
+        for place in asked.iter().filter(|place| self.closed.contains(&place.fd)) {
+            assert_eq!(place.revents, libc::POLLNVAL, "{} is closed", place.fd);
         }
     }
 
@@ -183,7 +325,7 @@ impl Program {
 
     fn accept(&mut self, socket: c_int) -> c_int {
         // SAFETY: it is not asked for the address.
-        let accepted = unsafe { sdp_accept(socket, std::ptr::null_mut(), std::ptr::null_mut()) };
+        let accepted = unsafe { sdp_accept(socket, null_mut(), null_mut()) };
         if accepted >= 0 {
             sdp_set_nonblocking(accepted, 1);
             self.adopt(accepted);

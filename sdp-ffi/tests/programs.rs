@@ -4,13 +4,18 @@
     reason = "a test that cannot go on must fail; helpers are not seen as tests"
 )]
 
+#[allow(
+    dead_code,
+    reason = "each test program uses its own part of what they share"
+)]
 mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Language, Link, NATIVE_LIBS, Prefix, Running, is_there, skipped, start, succeeds};
+use common::layout;
+use common::{Language, Link, Prefix, Running, is_there, skipped, start, succeeds};
 
 const WAYS: [(Language, Link); 4] = [
     (Language::C11, Link::Shared),
@@ -106,6 +111,25 @@ fn contract_in_both_languages_linked_both_ways() {
 #[test]
 fn calls_in_both_languages_linked_both_ways() {
     in_every_way("calls", "calls hold\n");
+}
+
+/// Sixty-four threads in every call on a socket that is closed under them; the number of rounds makes
+/// it a second, or half a minute under valgrind.
+#[test]
+fn a_crowd_on_a_socket_that_is_closed() {
+    let prefix = Prefix::install();
+    for (valgrind, rounds) in [(false, "40"), (true, "3")] {
+        if valgrind && !is_there("valgrind") {
+            skipped("a crowd under valgrind", "no valgrind in PATH");
+            continue;
+        }
+        let Some(program) = prefix.build("crowd", Language::C11, Link::Shared) else {
+            return;
+        };
+        let mut run = command(&program, valgrind);
+        run.arg(rounds);
+        assert_eq!(start(run).finish(), "the crowd is gone\n");
+    }
 }
 
 /// Where the library gives other results than Linux's TCP: probe, phase (all if empty), the beginning of
@@ -330,21 +354,9 @@ fn the_map_versions_a_release() {
     let prefix = Prefix::install();
     let map = Path::new(env!("CARGO_MANIFEST_DIR")).join("libsdp.map");
     let library = prefix.root().join("lib/release.so");
-    let mut link = Command::new("cc");
-    link.args([
-        "-shared",
-        "-Wl,-soname,libsdp.so.0",
-        "-Wl,-z,nodelete",
-        "-Wl,--gc-sections",
-    ]);
-    link.arg(format!("-Wl,--version-script={}", map.display()));
-    let text = std::fs::read_to_string(&map).unwrap();
-    let functions = names(&text, ';');
-    // What the version script names is not searched for in an archive.
-    link.args(functions.iter().map(|name| format!("-Wl,-u,{name}")));
-    link.arg(prefix.root().join("lib/libsdp.a"))
-        .args(NATIVE_LIBS);
-    succeeds(link.arg("-o").arg(&library));
+    let archive = prefix.root().join("lib/libsdp.a");
+    succeeds(&mut layout::link_shared(&archive, &map, &library).unwrap());
+    let functions = layout::functions(&std::fs::read_to_string(&map).unwrap());
     let versioned = functions
         .iter()
         .map(|name| format!("{name}@@SDP_0.1"))

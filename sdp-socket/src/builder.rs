@@ -232,6 +232,15 @@ impl Builder {
         SdpBound::reserve(&self.local_contexts()?, self.bind_request(addr), None)
     }
 
+    /// Opens what a local address would be taken on, which the first use takes a millisecond for, and
+    /// no more: no thread is started, nobody is heard.
+    ///
+    /// # Errors
+    /// `Unsupported` for a provider that is not there; out of descriptors or memory.
+    pub fn open(&self) -> io::Result<()> {
+        self.local_contexts().map(drop)
+    }
+
     /// Takes the local address that a TCP socket is bound to, which holds the port for both: a
     /// duplicate of it is kept. Whether it listens makes no difference.
     ///

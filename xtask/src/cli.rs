@@ -138,6 +138,12 @@ pub(crate) enum Command {
         check: bool,
     },
 
+    /// Build the release of the C library and install it, with manual pages and the `sdp` program
+    ///
+    /// The header, libsdp.so with its links, libsdp.a, the pkg-config file, the pages, the program, and
+    /// lib/sdp/libsdp_preload.so. What was installed there before is replaced.
+    Install(InstallOptions),
+
     /// Run the tests that need RDMA devices, on software devices in virtual machines
     ///
     /// On Debian 12 for x86-64. Installs the packages it needs (as root or by sudo), builds a guest
@@ -187,6 +193,17 @@ pub(crate) struct DemoOptions {
     /// compare`).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: Option<u32>,
+}
+
+/// Options of `install`.
+#[derive(Debug, Args)]
+pub(crate) struct InstallOptions {
+    /// The folder with bin, include, lib and share.
+    #[arg(long, value_name = "DIR", default_value = "/usr/local")]
+    pub(crate) prefix: PathBuf,
+    /// A folder to put it below, for packages: programs will find it without.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) destdir: Option<PathBuf>,
 }
 
 /// Options of `vm-test`.
@@ -359,7 +376,11 @@ impl Command {
             | Self::Scribble { json, .. }
             | Self::CaptureCheck { json }
             | Self::Ci { json } => json.as_deref(),
-            Self::Tidy | Self::Diagrams | Self::Header { .. } | Self::Bindings { .. } => None,
+            Self::Tidy
+            | Self::Diagrams
+            | Self::Header { .. }
+            | Self::Install(_)
+            | Self::Bindings { .. } => None,
         }
     }
 }

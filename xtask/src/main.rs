@@ -15,6 +15,7 @@ mod diagrams;
 mod fuzz;
 mod header;
 mod hw;
+mod install;
 mod keys;
 mod libtest;
 mod loom;
@@ -70,6 +71,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Sim(options) => sim::run(&workspace()?, options),
         cli::Command::Tidy => tidy::run(&workspace()?, ui),
         cli::Command::Header { check } => header::run(&workspace()?, ui, *check),
+        cli::Command::Install(options) => install::run(&workspace()?, ui, options),
         cli::Command::VmTest(options) => vm::run(&workspace()?, ui, options),
         cli::Command::Bindings { check } => bindings::run(&workspace()?, ui, *check),
         cli::Command::HwTest(options) => hw::run(ui, options),

@@ -187,6 +187,12 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
             Ok(None)
         }
         Choice::Both => {
+            // Who connects between the first accept and SDP's listening gets TCP: let it be short.
+            if let Err(failure) = entry.socket()?.prepare() {
+                say(Level::Debug, || {
+                    format!("{fd}: nothing to listen on by SDP yet: {}", failure.message)
+                });
+            }
             // SAFETY: no preconditions.
             checked(unsafe { real::listen(fd, backlog) })?;
             entry.set_listening(fd, Listening::Later(backlog));

@@ -260,6 +260,7 @@ fn cases_hold() {
         ("both_queues", both),
         ("waiting", both),
         ("options", both),
+        ("registrations", both),
     ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);

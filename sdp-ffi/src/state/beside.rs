@@ -14,6 +14,14 @@ use crate::settings::Name;
 use crate::stats::SdpStats;
 
 impl Socket {
+    /// Opens what listening will need, so that it takes less time when it comes.
+    ///
+    /// # Errors
+    /// As listen(2).
+    pub fn prepare(&self) -> Result<(), Failure> {
+        Ok(self.builder().open()?)
+    }
+
     /// Takes the local address that a TCP socket is bound to.
     ///
     /// # Errors

@@ -13,8 +13,10 @@ use std::time::Duration;
 /// No program here takes as long, even on a loaded machine and under valgrind.
 const TIME_MAX: Duration = Duration::from_secs(300);
 
-/// What `rustc --print native-static-libs` says the static library wants.
-pub(crate) const NATIVE_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+#[path = "../../../xtask/src/install/layout.rs"]
+pub(crate) mod layout;
+
+use layout::{NATIVE_LIBS, Tree};
 
 /// A language and its compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,19 +43,16 @@ impl Prefix {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for part in ["include", "lib/pkgconfig", "bin"] {
-            fs::create_dir_all(root.join(part)).unwrap();
-        }
-        fs::copy(package.join("include/sdp.h"), root.join("include/sdp.h")).unwrap();
-        symlink(built("so"), root.join("lib/libsdp.so.0")).unwrap();
-        symlink("libsdp.so.0", root.join("lib/libsdp.so")).unwrap();
-        symlink(built("a"), root.join("lib/libsdp.a")).unwrap();
-        let template = fs::read_to_string(package.join("libsdp.pc.in")).unwrap();
-        let filled = template
-            .replace("@prefix@", root.to_str().unwrap())
-            .replace("@version@", env!("CARGO_PKG_VERSION"));
-        assert!(!filled.contains('@'), "{filled}");
-        fs::write(root.join("lib/pkgconfig/libsdp.pc"), filled).unwrap();
+        let tree = Tree {
+            root,
+            prefix: root,
+            // The build's own files do, and are large.
+            put: |from, to| symlink(from, to),
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        tree.library(package, version, &built("so"), &built("a"))
+            .unwrap();
+        fs::create_dir(root.join("bin")).unwrap();
         Self { folder }
     }
 

@@ -1,6 +1,7 @@
 /* What only a program with the library can see, one case a run. */
 #include "common.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #define AF_INET_SDP 27
 
@@ -339,6 +341,49 @@ static void options(void) {
     option(client, IPPROTO_TCP, TCP_NODELAY, "by TCP");
 }
 
+static int open_count(void) {
+    DIR *folder = opendir("/proc/self/fd");
+    int count = 0;
+    CHECK(folder != NULL);
+    while (readdir(folder) != NULL) {
+        count++;
+    }
+    CHECK(closedir(folder) == 0);
+    return count;
+}
+
+/* Two numbers of one socket in one set are two registrations, and closing leaves nothing behind. */
+static void registrations(void) {
+    int set = epoll_create1(0), before = 0;
+    struct timespec start, now;
+    for (int round = 0; round < 200; round++) {
+        struct pair pair = make_pair();
+        int copy = dup(pair.client);
+        struct epoll_event event = {EPOLLIN, {.u64 = 1}}, got[4];
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.client, &event) == 0);
+        event.data.u64 = 2;
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, copy, &event) == 0);
+        CHECK(epoll_wait(set, got, 4, 0) == 0);
+        CHECK(write(pair.server, "both", 4) == 4);
+        CHECK(epoll_wait(set, got, 4, 20000) >= 1);
+        CHECK(epoll_wait(set, got, 4, 20000) == 2 && got[0].data.u64 + got[1].data.u64 == 3);
+        CHECK(close(pair.client) == 0);
+        CHECK(read(copy, end, 8) == 4);
+        CHECK(epoll_ctl(set, EPOLL_CTL_DEL, copy, NULL) == 0);
+        CHECK(close(copy) == 0 && close(pair.server) == 0);
+        CHECK(epoll_wait(set, got, 4, 0) == 0);
+        if (round == 20) {
+            before = open_count();
+        }
+    }
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &start) == 0);
+    /* What was sent leaves in the background. */
+    while (open_count() > before) {
+        CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0 && now.tv_sec - start.tv_sec < 20);
+        sched_yield();
+    }
+}
+
 int main(int count, char **words) {
     const struct {
         const char *name;
@@ -353,6 +398,7 @@ int main(int count, char **words) {
         {"both_queues", both_queues},
         {"waiting", waiting},
         {"options", options},
+        {"registrations", registrations},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
