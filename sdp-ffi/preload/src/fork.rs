@@ -14,18 +14,19 @@
 //! seen to hang up.
 
 use std::collections::HashMap;
-use std::mem::{self, ManuallyDrop};
+use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 
-use libc::c_int;
+use libc::{c_int, socklen_t};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::DupFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sdp::posix::{Failure, guard};
 
+use crate::boundary::checked;
 use crate::entry::{Entry, Phase, lock};
 use crate::log::{Level, say};
 use crate::relay::{self, Relay};
@@ -212,7 +213,22 @@ fn pair(entry: &Entry) -> Result<(OwnedFd, OwnedFd), Failure> {
     if entry.is_nonblocking() {
         rustix::io::ioctl_fionbio(&childs, true).map_err(failed)?;
     }
+    copy_times(entry, &childs)?;
     Ok((out_of_the_way(ours), childs))
+}
+
+/// Calls of the child's wait as long as the parent wanted them to.
+fn copy_times(entry: &Entry, childs: &OwnedFd) -> Result<(), Failure> {
+    for name in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+        let mut time = MaybeUninit::<libc::timeval>::zeroed();
+        let mut len = socklen_t::try_from(size_of_val(&time)).unwrap_or(0);
+        let (at, level) = (time.as_mut_ptr().cast(), libc::SOL_SOCKET);
+        // SAFETY: the memory is ours, and as long.
+        checked(unsafe { sdp::sdp_getsockopt(entry.handle(), level, name, at, &raw mut len) })?;
+        // SAFETY: the memory is ours, and as long.
+        checked(unsafe { real::setsockopt(childs.as_raw_fd(), level, name, at, len) })?;
+    }
+    Ok(())
 }
 
 /// The same descriptor under a number that the program does not count on, if there is one: it is

@@ -327,6 +327,29 @@ fn children_go_on_with_connections() {
     }
 }
 
+/// A listener by SDP alone is no child's, and the log says so.
+#[test]
+fn a_listener_by_sdp_alone_stays_with_the_parent() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("forks") else {
+        return;
+    };
+    let log = bench.path("log");
+    let rules = format!(
+        "use sdp server * *:*\nlog min-level 9 destination file {}",
+        log.display()
+    );
+    let mut command = bench.preloaded(Command::new(&program), "report");
+    command.env("LIBSDP_CONFIG_FILE", bench.rules(&rules));
+    command.arg("listener_of_sdp");
+    assert_eq!(start(command).finish(), "listener_of_sdp holds\n");
+    let said = fs::read_to_string(log).unwrap();
+    assert!(
+        said.contains("a child does not accept from a listener by SDP alone"),
+        "{said}"
+    );
+}
+
 /// The sum of the numbers behind some words of reports.
 fn after(reports: &[String], words: &str) -> u64 {
     let rests = reports

@@ -180,9 +180,11 @@ static void says_its_name(int fd) {
 static void child_knows_names(void) {
     int fd = serve(says_its_name), own = port_of(fd), value = 1, other;
     struct sockaddr_in address, peer;
-    socklen_t length = sizeof peer, size = sizeof value;
+    struct timeval minute = {60, 0}, time;
+    socklen_t length = sizeof peer, size = sizeof value, long_size = sizeof time;
     pid_t child;
     CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value) == 0);
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &minute, sizeof minute) == 0);
     CHECK(fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
     other = dup(fd);
     CHECK(fcntl(other, F_SETFD, FD_CLOEXEC) == 0);
@@ -199,6 +201,7 @@ static void child_knows_names(void) {
         CHECK(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &size) == 0 && value == 1);
         CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, size) == 0);
         CHECK(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &value, size) == 0);
+        CHECK(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, &long_size) == 0 && time.tv_sec == 60);
         CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &value, &size) == 0 && value == 0);
         CHECK(getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &size) == 0 && value == AF_INET);
         CHECK(getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value == SOCK_STREAM);
@@ -531,6 +534,23 @@ static void many_children(void) {
     back_to(descriptors + 20, threads + 1);
 }
 
+/* By a rule for SDP alone: the parent's. */
+static void listener_of_sdp(void) {
+    int listener = listen_anywhere();
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(accept(listener, NULL, NULL) == -1 && errno == EINVAL);
+        exit(0);
+    }
+    succeeds(child);
+    int client = socket(AF_INET, SOCK_STREAM, 0), server;
+    struct sockaddr_in address = loopback(port_of(listener));
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+    server = accept(listener, NULL, NULL);
+    tell(client, "still");
+    expect(server, "still");
+}
+
 int main(int count, char **words) {
     const struct {
         const char *name;
@@ -549,6 +569,7 @@ int main(int count, char **words) {
         {"threads_go_on", threads_go_on},
         {"many_children", many_children},
         {"parent_is_killed", parent_is_killed},
+        {"listener_of_sdp", listener_of_sdp},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
