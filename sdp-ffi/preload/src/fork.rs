@@ -18,7 +18,7 @@ use std::mem::{self, ManuallyDrop, MaybeUninit};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, TryLockError};
 
 use libc::{c_int, socklen_t};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -67,9 +67,14 @@ static HELD: AtomicPtr<MutexGuard<'static, Children>> = AtomicPtr::new(ptr::null
 /// Of the exit handler.
 static REGISTERED: Once = Once::new();
 
-/// Connections that only children have any more.
+/// Connections that only children have any more, for the report. A signal handler may end the
+/// process inside any call of ours: then they are left out.
 pub(crate) fn relayed() -> Vec<Arc<Entry>> {
-    let children = children();
+    let children = match CHILDREN.try_lock() {
+        Ok(children) => children,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return Vec::new(),
+    };
     let entries = children.relays.iter().map(|it| Arc::clone(&it.entry));
     entries.collect()
 }
