@@ -483,7 +483,7 @@ impl Socket {
     }
 
     /// This end's address.
-    pub(crate) fn local_addr(&self) -> Result<SocketAddr, Failure> {
+    pub fn local_addr(&self) -> Result<SocketAddr, Failure> {
         let phase = self.phase()?;
         let addr = match &*phase {
             Phase::Bound(bound) => Some(bound.local_addr()?),
@@ -499,7 +499,7 @@ impl Socket {
     }
 
     /// The peer's address.
-    pub(crate) fn peer_addr(&self) -> Result<SocketAddr, Failure> {
+    pub fn peer_addr(&self) -> Result<SocketAddr, Failure> {
         let _phase = self.phase()?;
         let Some(stream) = self.stream.get() else {
             return Err(not_connected());

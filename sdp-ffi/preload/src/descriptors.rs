@@ -155,6 +155,7 @@ unsafe fn control(fd: c_int, command: c_int, argument: c_ulong, kernels: Fcntl) 
             // SAFETY: the caller's promise.
             let flags = checked(unsafe { kernels(fd, command, argument) })?;
             Ok(match table::get(fd) {
+                Some(entry) if entry.relayed().is_some() => flags,
                 Some(entry) if entry.is_nonblocking() => flags | libc::O_NONBLOCK,
                 Some(_) => flags & !libc::O_NONBLOCK,
                 None => flags,

@@ -5,11 +5,14 @@
 //!   New ──connect──→ (Connecting ──→) Connected     by SDP
 //!    │ └──listen───→ Listening                        by both, or by SDP only
 //!    └─────────────→ Kernels                          TCP has it; taken out of the table
+//!
+//!   Connected ──fork──→ Relayed                      in the child
 //! ```
 
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use libc::c_int;
 use sdp::SdpStats;
@@ -34,6 +37,8 @@ pub(crate) enum Phase {
     Connected,
     /// TCP has it.
     Kernels,
+    /// A connection of the parent's, which a Unix socket at this number leads to (`fork`).
+    Relayed,
 }
 
 /// Who listens.
@@ -64,6 +69,13 @@ pub(crate) enum Target {
     Both(Readiness),
 }
 
+/// The addresses of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names {
+    pub(crate) local: SocketAddr,
+    pub(crate) peer: SocketAddr,
+}
+
 /// One socket, which several numbers may name.
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -83,6 +95,10 @@ pub(crate) struct Entry {
     /// Which queue an accept looks at first.
     pub(crate) kernel_first: AtomicBool,
     counted: AtomicBool,
+    /// Set when a child is to have it.
+    names: OnceLock<Names>,
+    /// The child of the fork under way has it.
+    offered: AtomicBool,
     /// Held by the call that connects.
     pub(crate) connecting: Mutex<()>,
 }
@@ -116,6 +132,8 @@ impl Entry {
             numbers: AtomicUsize::new(0),
             kernel_first: AtomicBool::new(false),
             counted: AtomicBool::new(false),
+            names: OnceLock::new(),
+            offered: AtomicBool::new(false),
             connecting: Mutex::default(),
         })
     }
@@ -148,11 +166,14 @@ impl Entry {
         self.handle
     }
 
-    /// What a forked child has of a socket of its parent's: a new one of the same kind, unless it
-    /// spoke SDP already, which stays with the parent.
+    /// What a forked child has of a socket of its parent's: a new one of the same kind, or the way to
+    /// a connection. What else speaks SDP stays with the parent.
     pub(crate) fn inherited(&self) -> Option<Arc<Self>> {
-        let phase = self.phase();
-        if !matches!(phase, Phase::New | Phase::Listening) {
+        let phase = match self.phase() {
+            Phase::Connected if self.offered.load(Ordering::Relaxed) => Phase::Relayed,
+            other => other,
+        };
+        if !matches!(phase, Phase::New | Phase::Listening | Phase::Relayed) {
             return None;
         }
         let listening = *self.listening.try_lock().ok()?;
@@ -168,7 +189,17 @@ impl Entry {
             Listening::Later(_) => *lock(&entry.listening) = listening,
             // The parent has the address for SDP.
             Listening::Both | Listening::Tcp => *lock(&entry.listening) = Listening::Tcp,
-            Listening::Sdp => return None,
+            Listening::Sdp => {
+                say(Level::Error, || {
+                    "a child does not accept from a listener by SDP alone: it is its parent's"
+                        .into()
+                });
+                return None;
+            }
+        }
+        if let Some(names) = self.names.get() {
+            // It is new, so it has none.
+            let _ = entry.names.set(*names);
         }
         entry.set_phase(phase);
         entry.watches.inherit(&self.watches);
@@ -182,6 +213,7 @@ impl Entry {
             1 => Phase::Listening,
             2 => Phase::Connecting,
             3 => Phase::Connected,
+            5 => Phase::Relayed,
             _ => Phase::Kernels,
         }
     }
@@ -197,6 +229,33 @@ impl Entry {
     /// Connected by SDP, or connecting, which has its own to say to every call.
     pub(crate) fn is_sdps(&self) -> bool {
         matches!(self.phase(), Phase::Connected | Phase::Connecting)
+    }
+
+    /// The child of the fork under way is to have it.
+    ///
+    /// # Errors
+    /// `EBADF` if it has been closed.
+    pub(crate) fn offer(&self) -> Result<(), Failure> {
+        if self.names.get().is_none() {
+            let socket = self.socket()?;
+            let (local, peer) = (socket.local_addr()?, socket.peer_addr()?);
+            // Whoever was faster has found the same.
+            let _ = self.names.set(Names { local, peer });
+        }
+        self.set_offered(true);
+        Ok(())
+    }
+
+    pub(crate) fn set_offered(&self, on: bool) {
+        self.offered.store(on, Ordering::Relaxed);
+    }
+
+    /// The addresses of a connection that is the parent's; `None` for every other socket.
+    pub(crate) fn relayed(&self) -> Option<Names> {
+        if self.phase() != Phase::Relayed {
+            return None;
+        }
+        self.names.get().copied()
     }
 
     /// A connect goes on, and nobody waits in it.
@@ -340,7 +399,7 @@ impl Entry {
             }
         };
         match self.phase() {
-            Phase::New | Phase::Kernels => Target::Kernels,
+            Phase::New | Phase::Kernels | Phase::Relayed => Target::Kernels,
             Phase::Connecting | Phase::Connected => readiness(Target::Sdp),
             Phase::Listening => match self.listen_now(fd) {
                 Listening::Both => readiness(Target::Both),
@@ -360,6 +419,9 @@ impl Entry {
             return;
         }
         self.watches.forget_all();
+        if self.phase() == Phase::Connected && crate::relay::pass_on(&self) {
+            return;
+        }
         if let Some(stats) = self.last_stats() {
             report::ended(&stats);
         }

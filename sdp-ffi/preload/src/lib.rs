@@ -22,6 +22,7 @@
 //!   options wait epoll
 //!   boundary real                           which calls are ours; the C library's own
 //!   table entry                             numbers, and what is beside each
+//!   fork relay                              connections that children go on with
 //!   config rules log report                 what was asked for, and what is said
 //! ```
 //!
@@ -35,10 +36,12 @@ mod config;
 mod descriptors;
 mod entry;
 mod epoll;
+mod fork;
 mod io;
 mod log;
 mod options;
 mod real;
+mod relay;
 mod report;
 mod rules;
 mod sockets;

@@ -32,7 +32,11 @@ interpose! {
             }
             return Err(Failure::new(libc::EOPNOTSUPP, format!("{word} is TCP's only")));
         }
-        if is_sdps(level, name) {
+        let is_relayed = entry.relayed().is_some();
+        if is_relayed && level == libc::SOL_SOCKET {
+            return Ok(None);
+        }
+        if is_relayed || is_sdps(level, name) {
             // SAFETY: our caller's promise.
             let set = unsafe { sdp::sdp_setsockopt(entry.handle(), level, name, value, len) };
             return checked(set).map(Some);
@@ -55,8 +59,14 @@ interpose! {
         fd: c_int, level: c_int, name: c_int, value: *mut c_void, len: *mut socklen_t,
     ) -> c_int |entry| {
         let kernels = [libc::SO_TYPE, libc::SO_DOMAIN, libc::SO_PROTOCOL];
-        let is_kernels = level == libc::SOL_SOCKET && kernels.contains(&name);
-        if is_kernels || !(entry.is_sdps() || is_sdps(level, name)) {
+        let of_sockets = level == libc::SOL_SOCKET;
+        let is_ours = match entry.relayed() {
+            // A Unix socket knows those of every socket, but is not what the program has made.
+            Some(_) => !of_sockets || [libc::SO_DOMAIN, libc::SO_PROTOCOL].contains(&name),
+            None if of_sockets && kernels.contains(&name) => false,
+            None => entry.is_sdps() || is_sdps(level, name),
+        };
+        if !is_ours {
             return Ok(None);
         }
         // SAFETY: our caller's promise.

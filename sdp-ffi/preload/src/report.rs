@@ -67,6 +67,9 @@ static CONNECTED: AtomicU64 = AtomicU64::new(0);
 static ACCEPTED: AtomicU64 = AtomicU64::new(0);
 static ACCEPTED_BY_TCP: AtomicU64 = AtomicU64::new(0);
 static TCP: [AtomicU64; REASONS.len()] = [const { AtomicU64::new(0) }; REASONS.len()];
+/// Connections that children go on with, and those that they could not be given.
+static PASSED_ON: AtomicU64 = AtomicU64::new(0);
+static LOST: AtomicU64 = AtomicU64::new(0);
 /// All bytes that sends have taken.
 static SENT: AtomicU64 = AtomicU64::new(0);
 /// Sent and received: copied, inside adverts, not copied.
@@ -89,6 +92,16 @@ pub(crate) fn accepted(by_sdp: bool) {
 /// A socket that TCP has from here on.
 pub(crate) fn left_to_tcp(reason: Reason) {
     add(&TCP[reason as usize], 1);
+}
+
+/// A connection that is closed here, and that a child goes on with.
+pub(crate) fn passed_on() {
+    add(&PASSED_ON, 1);
+}
+
+/// Connections that a child is without, for want of descriptors or threads.
+pub(crate) fn lost(count: usize) {
+    add(&LOST, u64::try_from(count).unwrap_or(u64::MAX));
 }
 
 /// Bytes that a send has taken.
@@ -114,7 +127,14 @@ pub(crate) fn ended(stats: &SdpStats) {
 /// A forked child has done nothing yet. Only stores to atomics: it is called where nothing else is
 /// allowed.
 pub(crate) fn start_anew() {
-    let all = [&CONNECTED, &ACCEPTED, &ACCEPTED_BY_TCP, &SENT];
+    let all = [
+        &CONNECTED,
+        &ACCEPTED,
+        &ACCEPTED_BY_TCP,
+        &PASSED_ON,
+        &LOST,
+        &SENT,
+    ];
     for count in all.into_iter().chain(&TCP).chain(&BYTES) {
         count.store(0, Ordering::Relaxed);
     }
@@ -155,8 +175,10 @@ pub(crate) extern "C" fn write() {
 }
 
 fn line() -> String {
-    for fd in table::within(0, c_int::MAX) {
-        if let Some(stats) = table::get(fd).and_then(|entry| entry.last_stats()) {
+    let relayed = crate::fork::relayed();
+    let held = table::within(0, c_int::MAX).filter_map(table::get);
+    for entry in held.chain(relayed) {
+        if let Some(stats) = entry.last_stats() {
             ended(&stats);
         }
     }
@@ -172,6 +194,11 @@ fn line() -> String {
         if count > 0 {
             // Writing to a string cannot fail.
             let _ = write!(text, ", {name} {count}");
+        }
+    }
+    for (count, what) in [(&PASSED_ON, "to children"), (&LOST, "not to children")] {
+        if get(count) > 0 {
+            let _ = write!(text, "; {what}: {}", get(count));
         }
     }
     let [copied, inline, zcopy, rx_copied, rx_inline, rx_zcopy] = BYTES.each_ref().map(get);

@@ -95,6 +95,9 @@ interpose! {
         if entry.phase() == Phase::Listening && entry.listening() != Listening::Sdp {
             return Ok(None);
         }
+        if entry.relayed().is_some() {
+            return Err(Failure::new(libc::EISCONN, "the parent's socket is connected"));
+        }
         entry.renew();
         if entry.phase() != Phase::New {
             // SAFETY: our caller's promise.
@@ -122,10 +125,29 @@ interpose! {
     }
 
     /// A bound one's is the kernel's.
-    sdp fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int
-        = sdp_getsockname;
-    sdp fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int
-        = sdp_getpeername;
+    fn getsockname(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int |entry| {
+        if let Some(names) = entry.relayed() {
+            // SAFETY: our caller's promise.
+            return unsafe { write_address(names.local, addr, len) }.map(|()| Some(0));
+        }
+        if !entry.is_sdps() {
+            return Ok(None);
+        }
+        // SAFETY: our caller's promise.
+        checked(unsafe { sdp::sdp_getsockname(entry.handle(), addr, len) }).map(Some)
+    }
+
+    fn getpeername(fd: c_int, addr: *mut sockaddr, len: *mut socklen_t) -> c_int |entry| {
+        if let Some(names) = entry.relayed() {
+            // SAFETY: our caller's promise.
+            return unsafe { write_address(names.peer, addr, len) }.map(|()| Some(0));
+        }
+        if !entry.is_sdps() {
+            return Ok(None);
+        }
+        // SAFETY: our caller's promise.
+        checked(unsafe { sdp::sdp_getpeername(entry.handle(), addr, len) }).map(Some)
+    }
 }
 
 /// The address that the kernel's descriptor is bound to; port 0 if it is not.
@@ -155,7 +177,7 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
             entry.socket()?.listen(backlog)?;
             return Ok(None);
         }
-        (Phase::Listening | Phase::Kernels, _) => return Ok(None),
+        (Phase::Listening | Phase::Kernels | Phase::Relayed, _) => return Ok(None),
         (Phase::New, _) => {}
     }
     let addr = kernels_name(fd, entry.family);

@@ -17,7 +17,7 @@ use std::sync::{Arc, Once, PoisonError, RwLock};
 use libc::c_int;
 
 use crate::entry::Entry;
-use crate::report;
+use crate::{fork, report};
 
 const CHUNK_LEN: usize = 1024;
 /// Numbers up to 2^20 are ours to have: a socket with a greater one stays TCP's.
@@ -102,9 +102,10 @@ pub(crate) fn insert(fd: c_int, entry: &Arc<Entry>) -> bool {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         OWNER.store(own_pid(), Ordering::Relaxed);
-        // SAFETY: the handler only stores to atomics, which is allowed in a forked child, and the
-        // library is never unloaded (build.rs).
-        let failed = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        let (before, in_parent) = (Some(fork::prepare as _), Some(fork::in_parent as _));
+        // SAFETY: in the child only atomics are stored to and system calls made, which is allowed
+        // there, and the library is never unloaded (build.rs).
+        let failed = unsafe { libc::pthread_atfork(before, in_parent, Some(in_child)) };
         assert_eq!(failed, 0, "no memory for a fork handler");
         report::at_exit();
     });
@@ -161,6 +162,19 @@ extern "C" fn in_child() {
     GENERATION.store(next, Ordering::Relaxed);
     OWNER.store(own_pid(), Ordering::Relaxed);
     report::start_anew();
+    fork::in_child();
+}
+
+/// Whether a number was that of `entry` in the parent, as a child asks right after the fork.
+pub(crate) fn was(fd: c_int, entry: &Arc<Entry>) -> bool {
+    let Some(slot) = slot(fd) else { return false };
+    if slot.mark.load(Ordering::Acquire) == 0 {
+        return false;
+    }
+    // SAFETY: cells are never freed.
+    let cell = unsafe { slot.cell.load(Ordering::Acquire).as_ref() };
+    let place = cell.and_then(|cell| cell.entry.try_read().ok());
+    place.is_some_and(|place| place.as_ref().is_some_and(|it| Arc::ptr_eq(it, entry)))
 }
 
 impl Slot {

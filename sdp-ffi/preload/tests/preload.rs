@@ -288,6 +288,91 @@ fn cases_hold() {
     assert!(children[0].contains(child), "{children:?}");
 }
 
+/// Children go on with a connection that their parent has accepted, whatever becomes of either.
+#[test]
+fn children_go_on_with_connections() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("forks") else {
+        return;
+    };
+    let rows = [
+        // case, how many connections children got, and how many they could not get
+        ("child_echoes", 1, 0),
+        ("child_is_cat", 1, 0),
+        ("child_knows_names", 1, 0),
+        ("parent_keeps_it", 0, 0),
+        ("child_is_killed", 1, 0),
+        ("peer_is_killed", 1, 0),
+        ("left_and_closed", 1, 0),
+        ("left_and_open", 1, 0),
+        ("no_descriptors", 0, 1),
+        ("two_children", 1, 0),
+        ("threads_go_on", 0, 0),
+        ("many_children", 100, 0),
+        // Who is killed reports nothing.
+        ("parent_is_killed", 0, 0),
+    ];
+    for (case, passed_on, lost) in rows {
+        let mut command = bench.preloaded(Command::new(&program), case);
+        command.arg(case);
+        let said = start(command).finish();
+        assert!(said.ends_with(&format!("{case} holds\n")), "{said}");
+        let reports = bench.report(case);
+        let by_sdp = reports
+            .iter()
+            .map(|it| count(it, "connected") + count(it, "accepted"));
+        assert!(by_sdp.sum::<u64>() > 0, "{case}: {reports:?}");
+        assert_eq!(after(&reports, "; to children: "), passed_on, "{reports:?}");
+        assert_eq!(after(&reports, "; not to children: "), lost, "{reports:?}");
+    }
+}
+
+/// A listener by SDP alone is no child's, and the log says so.
+#[test]
+fn a_listener_by_sdp_alone_stays_with_the_parent() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("forks") else {
+        return;
+    };
+    let log = bench.path("log");
+    let rules = format!(
+        "use sdp server * *:*\nlog min-level 9 destination file {}",
+        log.display()
+    );
+    let mut command = bench.preloaded(Command::new(&program), "report");
+    command.env("LIBSDP_CONFIG_FILE", bench.rules(&rules));
+    command.arg("listener_of_sdp");
+    assert_eq!(start(command).finish(), "listener_of_sdp holds\n");
+    let said = fs::read_to_string(log).unwrap();
+    assert!(
+        said.contains("a child does not accept from a listener by SDP alone"),
+        "{said}"
+    );
+}
+
+/// The sum of the numbers behind some words of reports.
+fn after(reports: &[String], words: &str) -> u64 {
+    let rests = reports
+        .iter()
+        .filter_map(|report| report.split(words).nth(1));
+    let digits = rests.map(|rest| rest.split(';').next().unwrap());
+    digits.map(|digits| digits.parse::<u64>().unwrap()).sum()
+}
+
+/// A server of Python's with a process for each connection.
+#[test]
+fn forking_server_of_python() {
+    if !is_there("python3") {
+        return skipped("forking_server_of_python", "no python3 in PATH");
+    }
+    let bench = Bench::new();
+    let mut command = bench.preloaded(Command::new("python3"), "report");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/forking.py"));
+    assert_eq!(start(command).finish(), "served\n");
+    let reports = bench.report("report");
+    assert_eq!(after(&reports, "; to children: "), 20, "{reports:?}");
+}
+
 /// Python's servers, by select, poll, epoll and threads.
 #[test]
 fn servers_of_python() {

@@ -1,0 +1,284 @@
+//! What a forked child has of a connection by SDP: the other end of a pair of Unix sockets, at the
+//! number that the connection had.
+//!
+//! ```text
+//!   client ═══SDP═══ parent: stream ── relay ── A ┆ B at N: child, and what it executes
+//! ```
+//!
+//! The pair is made before the fork. The parent keeps A beside its stream, and when it closes its
+//! last number of the stream, a relay carries bytes between the two. To the child N is a socket of
+//! the kernel's from then on, so it lives through exec.
+//!
+//! One lock is held from before a fork until after it, so a child finds nothing half done. It
+//! closes the ends that are its parent's: an end that a child keeps open by mistake would never be
+//! seen to hang up.
+
+use std::collections::HashMap;
+use std::mem::{self, ManuallyDrop, MaybeUninit};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, TryLockError};
+
+use libc::{c_int, socklen_t};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::DupFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use sdp::posix::{Failure, guard};
+
+use crate::boundary::checked;
+use crate::entry::{Entry, Phase, lock};
+use crate::log::{Level, say};
+use crate::relay::{self, Relay};
+use crate::{real, report, table};
+
+/// Everything of this process that has to do with children.
+#[derive(Default)]
+pub(crate) struct Children {
+    /// For the child that is about to be made.
+    offers: Vec<Offer>,
+    /// Ends of connections that a child has and this process has, too, the oldest first.
+    kept: Vec<(Arc<Entry>, OwnedFd)>,
+    /// Connections that only children have any more.
+    pub(crate) relays: Vec<Arc<Relay>>,
+}
+
+/// Numbers of a connection, each with its flag FD_CLOEXEC.
+type Numbers = Vec<(c_int, bool)>;
+
+/// A connection for a child.
+struct Offer {
+    entry: Arc<Entry>,
+    numbers: Numbers,
+    ours: OwnedFd,
+    childs: OwnedFd,
+}
+
+static CHILDREN: Mutex<Children> = Mutex::new(Children {
+    offers: Vec::new(),
+    kept: Vec::new(),
+    relays: Vec::new(),
+});
+
+/// The lock, in the hands of the thread that forks; it alone comes back, in the parent and in the
+/// child.
+static HELD: AtomicPtr<MutexGuard<'static, Children>> = AtomicPtr::new(ptr::null_mut());
+
+/// Of the exit handler.
+static REGISTERED: Once = Once::new();
+
+/// Connections that only children have any more, for the report. A signal handler may end the
+/// process inside any call of ours: then they are left out.
+pub(crate) fn relayed() -> Vec<Arc<Entry>> {
+    let children = match CHILDREN.try_lock() {
+        Ok(children) => children,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return Vec::new(),
+    };
+    let entries = children.relays.iter().map(|it| Arc::clone(&it.entry));
+    entries.collect()
+}
+
+/// Children, and what they have.
+pub(crate) fn children() -> MutexGuard<'static, Children> {
+    lock(&CHILDREN)
+}
+
+/// Before a fork: a pair for each connection.
+pub(crate) extern "C" fn prepare() {
+    if !table::is_owner() {
+        return;
+    }
+    guard("fork", || {
+        let mut children = children();
+        children.sweep();
+        children.offers = offers();
+        if !children.offers.is_empty() {
+            REGISTERED.call_once(relay::at_exit);
+        }
+        HELD.store(Box::into_raw(Box::new(children)), Ordering::Release);
+        Ok(0)
+    });
+}
+
+fn held() -> Option<MutexGuard<'static, Children>> {
+    let held = HELD.swap(ptr::null_mut(), Ordering::AcqRel);
+    if held.is_null() {
+        return None;
+    }
+    // SAFETY: `prepare` has made it from a box, in this thread, and it is taken once.
+    Some(*unsafe { Box::from_raw(held) })
+}
+
+/// After a fork, in the parent. One that failed has no child: the other ends are closed here, which
+/// hangs up.
+pub(crate) extern "C" fn in_parent() {
+    if !table::is_owner() {
+        return;
+    }
+    guard("fork", || {
+        if let Some(mut children) = held() {
+            let offers = mem::take(&mut children.offers);
+            let ours = offers.into_iter().map(|offer| (offer.entry, offer.ours));
+            children.kept.extend(ours);
+        }
+        Ok(0)
+    });
+}
+
+/// After a fork, in the child. Only system calls and memory of its own: threads of the parent may
+/// have held any lock but ours.
+pub(crate) fn in_child() {
+    let Some(mut children) = held() else { return };
+    let parents = mem::take(&mut *children);
+    for offer in &parents.offers {
+        for &(number, closes_at_exec) in &offer.numbers {
+            if table::was(number, &offer.entry) {
+                put_at(number, &offer.childs, closes_at_exec);
+            }
+        }
+    }
+    let offered = parents.offers.iter();
+    let offered = offered.flat_map(|offer| [&offer.ours, &offer.childs]);
+    let kept = parents.kept.iter().map(|(_, end)| end);
+    let relayed = parents.relays.iter().flat_map(|relay| &relay.ends);
+    for end in offered.chain(kept).chain(relayed) {
+        // SAFETY: it is this process's copy, which nobody else knows and nobody closes again.
+        unsafe { rustix::io::close(end.as_raw_fd()) };
+    }
+    // The parent's memory is not for this process to free.
+    mem::forget(parents);
+}
+
+/// The number is the child's end from here on. What fails leaves a socket that is not connected.
+fn put_at(number: c_int, end: &OwnedFd, closes_at_exec: bool) {
+    let mut flags = DupFlags::empty();
+    flags.set(DupFlags::CLOEXEC, closes_at_exec);
+    // SAFETY: the number is open, and stays so: it is not closed with this value.
+    let mut number = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+    // It cannot fail: both are open.
+    let _ = rustix::io::retry_on_intr(|| rustix::io::dup3(end, &mut number, flags));
+}
+
+/// Every connection that the program has, with a pair for it.
+fn offers() -> Vec<Offer> {
+    let mut found: Vec<(Arc<Entry>, Numbers)> = Vec::new();
+    let mut places = HashMap::new();
+    for number in table::within(0, c_int::MAX) {
+        let Some(entry) = table::get(number) else {
+            continue;
+        };
+        if entry.phase() != Phase::Connected {
+            continue;
+        }
+        // SAFETY: the command takes no argument.
+        let flags = unsafe { real::fcntl(number, libc::F_GETFD, 0) };
+        let closes_at_exec = flags & libc::FD_CLOEXEC != 0;
+        let place = *places.entry(Arc::as_ptr(&entry)).or_insert(found.len());
+        if place == found.len() {
+            found.push((entry, Vec::new()));
+        }
+        found[place].1.push((number, closes_at_exec));
+    }
+    let count = found.len();
+    let mut offers = Vec::with_capacity(count);
+    let mut failed = None;
+    for (entry, numbers) in found {
+        match pair(&entry) {
+            Ok((ours, childs)) => offers.push(Offer {
+                entry,
+                numbers,
+                ours,
+                childs,
+            }),
+            Err(failure) => {
+                entry.set_offered(false);
+                failed = Some(failure);
+            }
+        }
+    }
+    if let Some(failure) = failed {
+        let lost = count - offers.len();
+        report::lost(lost);
+        say(Level::Error, || {
+            let why = failure.message;
+            format!("a child is without {lost} of {count} connections: {why}")
+        });
+    }
+    offers
+}
+
+/// A pair for a connection: the parent's end and the child's.
+fn pair(entry: &Entry) -> Result<(OwnedFd, OwnedFd), Failure> {
+    entry.offer()?;
+    let failed = |error: rustix::io::Errno| Failure::from(std::io::Error::from(error));
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, childs) =
+        socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(failed)?;
+    if entry.is_nonblocking() {
+        rustix::io::ioctl_fionbio(&childs, true).map_err(failed)?;
+    }
+    copy_times(entry, &childs)?;
+    Ok((out_of_the_way(ours), childs))
+}
+
+/// Calls of the child's wait as long as the parent wanted them to.
+fn copy_times(entry: &Entry, childs: &OwnedFd) -> Result<(), Failure> {
+    for name in [libc::SO_RCVTIMEO, libc::SO_SNDTIMEO] {
+        let mut time = MaybeUninit::<libc::timeval>::zeroed();
+        let mut len = socklen_t::try_from(size_of_val(&time)).unwrap_or(0);
+        let (at, level) = (time.as_mut_ptr().cast(), libc::SOL_SOCKET);
+        // SAFETY: the memory is ours, and as long.
+        checked(unsafe { sdp::sdp_getsockopt(entry.handle(), level, name, at, &raw mut len) })?;
+        // SAFETY: the memory is ours, and as long.
+        checked(unsafe { real::setsockopt(childs.as_raw_fd(), level, name, at, len) })?;
+    }
+    Ok(())
+}
+
+/// The same descriptor under a number that the program does not count on, if there is one: it is
+/// there for as long as the child.
+fn out_of_the_way(end: OwnedFd) -> OwnedFd {
+    let least = (6..=18).rev().map(|bits| 1 << bits);
+    let mut hidden = least.map(|least| rustix::io::fcntl_dupfd_cloexec(&end, least));
+    hidden.find_map(Result::ok).unwrap_or(end)
+}
+
+impl Children {
+    /// Lets go of ends whose child has gone and has left nothing.
+    fn sweep(&mut self) {
+        self.kept.retain(|(_, end)| !is_over(end));
+    }
+
+    /// The ends of a connection that children have, which this process has no more.
+    pub(crate) fn take(&mut self, entry: &Arc<Entry>) -> Vec<OwnedFd> {
+        let kept = mem::take(&mut self.kept);
+        let (its, others): (Vec<_>, Vec<_>) = kept
+            .into_iter()
+            .partition(|(other, _)| Arc::ptr_eq(other, entry));
+        self.kept = others;
+        let ends = its.into_iter().map(|(_, end)| end);
+        ends.filter(|end| !is_over(end)).collect()
+    }
+
+    /// Connections that this process has, for which children that have ended have left bytes.
+    pub(crate) fn left_behind(&mut self) -> Vec<Arc<Entry>> {
+        self.sweep();
+        let ended = self.kept.iter().filter(|(_, end)| has_hung_up(end));
+        ended.map(|(entry, _)| Arc::clone(entry)).collect()
+    }
+}
+
+/// Whether a child has closed its end.
+pub(crate) fn has_hung_up(end: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(end, PollFlags::empty())];
+    let now = Timespec::default();
+    let polled = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&now)));
+    let gone = PollFlags::HUP | PollFlags::ERR;
+    polled.is_ok() && fds[0].revents().intersects(gone)
+}
+
+/// Whether nothing comes of an end any more.
+fn is_over(end: &OwnedFd) -> bool {
+    has_hung_up(end) && rustix::io::ioctl_fionread(end).is_ok_and(|len| len == 0)
+}

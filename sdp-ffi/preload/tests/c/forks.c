@@ -1,0 +1,583 @@
+/* Servers that fork for a connection, and what else comes of it: one case a run. */
+#include "common.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#define MUCH (10 << 20)
+
+static char bytes[1 << 16];
+
+static void fill(size_t from, size_t length) {
+    for (size_t at = 0; at < length; at++) {
+        bytes[at] = (char)((from + at) * 31 >> 3);
+    }
+}
+
+static int is_right(size_t from, size_t length) {
+    for (size_t at = 0; at < length; at++) {
+        if (bytes[at] != (char)((from + at) * 31 >> 3)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static void write_much(int fd, size_t count) {
+    for (size_t at = 0; at < count;) {
+        size_t length = count - at < sizeof bytes ? count - at : sizeof bytes;
+        ssize_t written;
+        fill(at, length);
+        written = write(fd, bytes, length);
+        CHECK(written > 0);
+        at += (size_t)written;
+    }
+}
+
+/* To the end of the stream. */
+static void read_much(int fd, size_t count) {
+    size_t at = 0;
+    ssize_t got;
+    while ((got = read(fd, bytes, sizeof bytes)) > 0) {
+        CHECK(is_right(at, (size_t)got));
+        at += (size_t)got;
+    }
+    CHECK(got == 0 && at == count);
+}
+
+static void echo(int fd) {
+    ssize_t got;
+    while ((got = read(fd, bytes, sizeof bytes)) > 0) {
+        for (ssize_t at = 0; at < got;) {
+            ssize_t written = write(fd, bytes + at, (size_t)(got - at));
+            CHECK(written > 0);
+            at += written;
+        }
+    }
+    CHECK(got == 0);
+}
+
+static void expect(int fd, const char *words) {
+    size_t length = strlen(words);
+    CHECK(recv(fd, bytes, length, MSG_WAITALL) == (ssize_t)length);
+    CHECK(memcmp(bytes, words, length) == 0);
+}
+
+static void tell(int fd, const char *words) {
+    CHECK(write(fd, words, strlen(words)) == (ssize_t)strlen(words));
+}
+
+static void succeeds(pid_t child) {
+    int status = -1;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Both directions at once, each to its end. */
+static void *sends(void *fd) {
+    write_much(*(int *)fd, MUCH);
+    CHECK(shutdown(*(int *)fd, SHUT_WR) == 0);
+    return NULL;
+}
+
+static void send_and_read_back(int fd) {
+    static char own[1 << 16];
+    pthread_t thread;
+    size_t at = 0;
+    ssize_t got;
+    CHECK(pthread_create(&thread, NULL, sends, &fd) == 0);
+    while ((got = read(fd, own, sizeof own)) > 0) {
+        for (ssize_t one = 0; one < got; one++) {
+            CHECK(own[one] == (char)((at + (size_t)one) * 31 >> 3));
+        }
+        at += (size_t)got;
+    }
+    CHECK(got == 0 && at == MUCH);
+    CHECK(pthread_join(thread, NULL) == 0);
+}
+
+/* The process at the other end, which knows nothing of the children; and the server's descriptor. */
+static pid_t client;
+
+static int serve(void (*talks)(int)) {
+    int listener = listen_anywhere(), fd;
+    struct sockaddr_in address = loopback(port_of(listener));
+    struct pollfd one = {listener, POLLIN, 0};
+    CHECK(poll(&one, 1, 0) == 0);
+    client = fork();
+    if (client == 0) {
+        CHECK(close(listener) == 0);
+        fd = socket(AF_INET, SOCK_STREAM, 0);
+        CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+        talks(fd);
+        exit(0);
+    }
+    fd = accept(listener, NULL, NULL);
+    CHECK(fd >= 0);
+    CHECK(close(listener) == 0);
+    return fd;
+}
+
+static int count_of(const char *folder) {
+    DIR *directory = opendir(folder);
+    int count = 0;
+    CHECK(directory != NULL);
+    while (readdir(directory) != NULL) {
+        count++;
+    }
+    CHECK(closedir(directory) == 0);
+    return count;
+}
+
+/* Waits until a relay has gone, with all that it had. */
+static void back_to(int descriptors, int threads) {
+    while (count_of("/proc/self/fd") > descriptors || count_of("/proc/self/task") > threads) {
+        sched_yield();
+    }
+}
+
+static void child_echoes(void) {
+    int fd = serve(send_and_read_back), descriptors = count_of("/proc/self/fd");
+    int threads = count_of("/proc/self/task");
+    pid_t child = fork();
+    if (child == 0) {
+        echo(fd);
+        CHECK(shutdown(fd, SHUT_WR) == 0);
+        exit(0);
+    }
+    CHECK(close(fd) == 0);
+    succeeds(child);
+    succeeds(client);
+    back_to(descriptors - 1, threads);
+}
+
+static void child_is_cat(void) {
+    int fd = serve(send_and_read_back);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(dup2(fd, 0) == 0 && dup2(fd, 1) == 1);
+        CHECK(close(fd) == 0);
+        execlp("cat", "cat", (char *)NULL);
+        CHECK(!"cat");
+    }
+    CHECK(close(fd) == 0);
+    succeeds(child);
+    succeeds(client);
+}
+
+static void says_its_name(int fd) {
+    char name[32];
+    snprintf(name, sizeof name, "%05d", port_of(fd));
+    tell(fd, name);
+    expect(fd, "well");
+}
+
+static void child_knows_names(void) {
+    int fd = serve(says_its_name), own = port_of(fd), value = 1, other;
+    struct sockaddr_in address, peer;
+    struct timeval minute = {60, 0}, time;
+    socklen_t length = sizeof peer, size = sizeof value, long_size = sizeof time;
+    pid_t child;
+    CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value) == 0);
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &minute, sizeof minute) == 0);
+    CHECK(fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+    other = dup(fd);
+    CHECK(fcntl(other, F_SETFD, FD_CLOEXEC) == 0);
+    child = fork();
+    if (child == 0) {
+        CHECK(fcntl(fd, F_GETFL) == (O_RDWR | O_NONBLOCK));
+        CHECK(fcntl(fd, F_GETFD) == 0 && fcntl(other, F_GETFD) == FD_CLOEXEC);
+        CHECK(fcntl(other, F_SETFL, O_RDWR) == 0 && fcntl(fd, F_GETFL) == O_RDWR);
+        CHECK(port_of(fd) == own && port_of(other) == own);
+        CHECK(getpeername(other, (struct sockaddr *)&peer, &length) == 0);
+        CHECK(length == sizeof peer && peer.sin_family == AF_INET);
+        CHECK(recv(fd, bytes, 5, MSG_WAITALL) == 5 && atoi(bytes) == ntohs(peer.sin_port));
+        value = 0;
+        CHECK(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &size) == 0 && value == 1);
+        CHECK(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, size) == 0);
+        CHECK(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &value, size) == 0);
+        CHECK(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, &long_size) == 0 && time.tv_sec == 60);
+        CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &value, &size) == 0 && value == 0);
+        CHECK(getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &size) == 0 && value == AF_INET);
+        CHECK(getsockopt(fd, SOL_SOCKET, SO_TYPE, &value, &size) == 0 && value == SOCK_STREAM);
+        address = loopback(own);
+        CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == -1 && errno == EISCONN);
+        CHECK(listen(fd, 1) == -1 && errno == EINVAL);
+        CHECK(accept(fd, NULL, NULL) == -1 && errno == EINVAL);
+        /* A grandchild has it, too. */
+        child = fork();
+        if (child == 0) {
+            CHECK(close(fd) == 0);
+            CHECK(getpeername(other, (struct sockaddr *)&peer, &length) == 0);
+            CHECK(peer.sin_family == AF_INET);
+            tell(other, "well");
+            exit(0);
+        }
+        succeeds(child);
+        exit(0);
+    }
+    CHECK(close(fd) == 0 && close(other) == 0);
+    succeeds(child);
+    succeeds(client);
+}
+
+static void hears_from_the_parent(int fd) {
+    expect(fd, "the parent");
+    tell(fd, "is heard");
+    CHECK(read(fd, bytes, 1) == 0);
+}
+
+static void parent_keeps_it(void) {
+    int fd = serve(hears_from_the_parent), descriptors = count_of("/proc/self/fd");
+    for (int turn = 0; turn < 20; turn++) {
+        pid_t child = fork();
+        if (child == 0) {
+            if (turn % 2) {
+                CHECK(close(fd) == 0);
+            }
+            exit(0);
+        }
+        succeeds(child);
+    }
+    /* The last child's end is there until the next fork. */
+    CHECK(count_of("/proc/self/fd") <= descriptors + 1);
+    tell(fd, "the parent");
+    expect(fd, "is heard");
+    CHECK(close(fd) == 0);
+    succeeds(client);
+}
+
+/* Writes until that fails, and sees the end. */
+static void is_cut_off(int fd) {
+    expect(fd, "ready");
+    signal(SIGPIPE, SIG_IGN);
+    while (write(fd, bytes, sizeof bytes) > 0) {
+    }
+    CHECK(errno == EPIPE || errno == ECONNRESET);
+    CHECK(read(fd, bytes, 1) <= 0);
+}
+
+static void child_is_killed(void) {
+    int fd = serve(is_cut_off), status, descriptors = count_of("/proc/self/fd");
+    int threads = count_of("/proc/self/task");
+    pid_t child = fork();
+    if (child == 0) {
+        tell(fd, "ready");
+        CHECK(recv(fd, bytes, sizeof bytes, MSG_WAITALL) == sizeof bytes);
+        raise(SIGKILL);
+    }
+    CHECK(close(fd) == 0);
+    CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
+    succeeds(client);
+    back_to(descriptors - 1, threads);
+}
+
+/* The peer is killed: the child sees an end. */
+static void dies(int fd) {
+    expect(fd, "die");
+    raise(SIGKILL);
+}
+
+static void peer_is_killed(void) {
+    int fd = serve(dies), status, descriptors = count_of("/proc/self/fd");
+    int threads = count_of("/proc/self/task");
+    pid_t child = fork();
+    if (child == 0) {
+        tell(fd, "die");
+        CHECK(read(fd, bytes, 1) <= 0);
+        signal(SIGPIPE, SIG_IGN);
+        while (write(fd, bytes, sizeof bytes) > 0) {
+        }
+        CHECK(errno == EPIPE || errno == ECONNRESET);
+        exit(0);
+    }
+    CHECK(close(fd) == 0);
+    succeeds(child);
+    CHECK(waitpid(client, &status, 0) == client && WIFSIGNALED(status));
+    back_to(descriptors - 1, threads);
+}
+
+/* What processes say that outlive the one that made them. */
+static int over[2];
+
+static void reads_all(int fd) {
+    read_much(fd, 100000);
+    tell(over[1], "o");
+}
+
+/* What a child has left when it ended is delivered although its parent ends at once. */
+static void child_leaves_bytes(int closes) {
+    pid_t parent;
+    CHECK(pipe(over) == 0);
+    parent = fork();
+    if (parent == 0) {
+        int fd = serve(reads_all);
+        pid_t child = fork();
+        if (child == 0) {
+            write_much(fd, 100000);
+            exit(0);
+        }
+        succeeds(child);
+        if (closes) {
+            CHECK(close(fd) == 0);
+        }
+        exit(0);
+    }
+    succeeds(parent);
+    CHECK(close(over[1]) == 0);
+    CHECK(read(over[0], bytes, 2) == 1 && read(over[0], bytes, 1) == 0);
+}
+
+static void left_and_closed(void) {
+    child_leaves_bytes(1);
+}
+
+static void left_and_open(void) {
+    child_leaves_bytes(0);
+}
+
+static void no_descriptors(void) {
+    int fd = serve(hears_from_the_parent);
+    struct rlimit limit, before;
+    pid_t child;
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    limit = before;
+    limit.rlim_cur = (rlim_t)dup(0);
+    CHECK(close((int)limit.rlim_cur) == 0);
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    signal(SIGPIPE, SIG_IGN);
+    child = fork();
+    if (child == 0) {
+        CHECK(read(fd, bytes, 1) == -1 && errno == ENOTCONN);
+        CHECK(write(fd, bytes, 1) == -1 && errno == EPIPE);
+        exit(0);
+    }
+    succeeds(child);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    tell(fd, "the parent");
+    expect(fd, "is heard");
+    CHECK(close(fd) == 0);
+    succeeds(client);
+}
+
+static void hears_two(int fd) {
+    expect(fd, "second");
+    tell(fd, "to the second");
+    expect(fd, "first");
+    tell(fd, "to the first");
+    CHECK(read(fd, bytes, 1) == 0);
+}
+
+/* What comes goes to the child that was made last, while there is one. */
+static void two_children(void) {
+    int fd = serve(hears_two), go[2];
+    pid_t first, second;
+    CHECK(pipe(go) == 0);
+    first = fork();
+    if (first == 0) {
+        CHECK(close(go[1]) == 0);
+        CHECK(read(go[0], bytes, 1) == 0);
+        tell(fd, "first");
+        expect(fd, "to the first");
+        exit(0);
+    }
+    second = fork();
+    if (second == 0) {
+        CHECK(close(go[1]) == 0);
+        tell(fd, "second");
+        expect(fd, "to the second");
+        exit(0);
+    }
+    CHECK(close(fd) == 0);
+    succeeds(second);
+    CHECK(close(go[1]) == 0);
+    succeeds(first);
+    succeeds(client);
+}
+
+static void is_slow(int fd) {
+    expect(fd, "ready");
+    tell(fd, "late");
+    CHECK(read(fd, bytes, 1) == 0);
+}
+
+static void *reads(void *fd) {
+    expect(*(int *)fd, "late");
+    return NULL;
+}
+
+/* A thread that is in a call stays there while others fork. */
+static void threads_go_on(void) {
+    int fd = serve(is_slow);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, reads, &fd) == 0);
+    for (int turn = 0; turn < 50; turn++) {
+        pid_t child = fork();
+        if (child == 0) {
+            _exit(0);
+        }
+        succeeds(child);
+    }
+    tell(fd, "ready");
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(close(fd) == 0);
+    succeeds(client);
+}
+
+/* Where clients say that they are up. */
+static int up[2];
+
+static void sees_the_end(int fd) {
+    tell(fd, "go");
+    expect(fd, "up");
+    tell(up[1], "u");
+    CHECK(read(fd, bytes, 1) <= 0);
+    tell(over[1], "o");
+}
+
+static void goes_on(int fd, int after) {
+    expect(fd, "go");
+    tell(fd, "up");
+    CHECK(read(after, bytes, 1) == 0);
+    CHECK(read(fd, bytes, 1) <= 0);
+    tell(over[1], "o");
+}
+
+/* Who is killed relays nothing any more. A child has nothing of its elder brother's, so that one
+   sees the end although the younger lives. */
+static void parent_is_killed(void) {
+    int gone[2], status;
+    pid_t parent;
+    CHECK(pipe(up) == 0 && pipe(over) == 0 && pipe(gone) == 0);
+    parent = fork();
+    if (parent == 0) {
+        for (int turn = 0; turn < 2; turn++) {
+            int fd = serve(sees_the_end);
+            pid_t child = fork();
+            if (child == 0) {
+                CHECK(close(gone[1]) == 0);
+                goes_on(fd, turn == 0 ? open("/dev/null", O_RDONLY) : gone[0]);
+                exit(0);
+            }
+            CHECK(close(fd) == 0);
+            CHECK(read(up[0], bytes, 1) == 1);
+        }
+        raise(SIGKILL);
+    }
+    CHECK(waitpid(parent, &status, 0) == parent && WIFSIGNALED(status));
+    CHECK(close(over[1]) == 0);
+    /* Both clients and the elder child; then the younger; then all have gone. */
+    for (int turn = 0; turn < 3; turn++) {
+        CHECK(read(over[0], bytes, 1) == 1);
+    }
+    CHECK(close(gone[1]) == 0);
+    CHECK(read(over[0], bytes, 1) == 1 && read(over[0], bytes, 1) == 0);
+}
+
+#define MANY 100
+
+static void asks_many(int listener, int port) {
+    int fds[MANY];
+    struct sockaddr_in address = loopback(port);
+    CHECK(close(listener) == 0);
+    for (int at = 0; at < MANY; at++) {
+        fds[at] = socket(AF_INET, SOCK_STREAM, 0);
+        CHECK(connect(fds[at], (struct sockaddr *)&address, sizeof address) == 0);
+    }
+    for (int at = 0; at < MANY; at++) {
+        tell(fds[at], "number ");
+        CHECK(write(fds[at], &at, sizeof at) == sizeof at);
+    }
+    for (int at = MANY - 1; at >= 0; at--) {
+        int answer;
+        CHECK(recv(fds[at], &answer, sizeof answer, MSG_WAITALL) == sizeof answer);
+        CHECK(answer == at && close(fds[at]) == 0);
+    }
+}
+
+/* Each goes on with its own. */
+static void many_children(void) {
+    int listener = listen_anywhere(), number;
+    int descriptors = count_of("/proc/self/fd"), threads = count_of("/proc/self/task");
+    struct pollfd one = {listener, POLLIN, 0};
+    pid_t children[MANY];
+    CHECK(poll(&one, 1, 0) == 0);
+    client = fork();
+    if (client == 0) {
+        asks_many(listener, port_of(listener));
+        exit(0);
+    }
+    for (int at = 0; at < MANY; at++) {
+        int fd = accept(listener, NULL, NULL);
+        CHECK(fd >= 0);
+        children[at] = fork();
+        if (children[at] == 0) {
+            CHECK(close(listener) == 0);
+            expect(fd, "number ");
+            CHECK(recv(fd, &number, sizeof number, MSG_WAITALL) == sizeof number);
+            CHECK(write(fd, &number, sizeof number) == sizeof number);
+            CHECK(read(fd, bytes, 1) == 0);
+            exit(0);
+        }
+        CHECK(close(fd) == 0);
+    }
+    for (int at = 0; at < MANY; at++) {
+        succeeds(children[at]);
+    }
+    succeeds(client);
+    /* What the library has opened for its first connection stays. */
+    back_to(descriptors + 20, threads + 1);
+}
+
+/* By a rule for SDP alone: the parent's. */
+static void listener_of_sdp(void) {
+    int listener = listen_anywhere();
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(accept(listener, NULL, NULL) == -1 && errno == EINVAL);
+        exit(0);
+    }
+    succeeds(child);
+    int client = socket(AF_INET, SOCK_STREAM, 0), server;
+    struct sockaddr_in address = loopback(port_of(listener));
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+    server = accept(listener, NULL, NULL);
+    tell(client, "still");
+    expect(server, "still");
+}
+
+int main(int count, char **words) {
+    const struct {
+        const char *name;
+        void (*run)(void);
+    } cases[] = {
+        {"child_echoes", child_echoes},
+        {"child_is_cat", child_is_cat},
+        {"child_knows_names", child_knows_names},
+        {"parent_keeps_it", parent_keeps_it},
+        {"child_is_killed", child_is_killed},
+        {"peer_is_killed", peer_is_killed},
+        {"left_and_closed", left_and_closed},
+        {"left_and_open", left_and_open},
+        {"no_descriptors", no_descriptors},
+        {"two_children", two_children},
+        {"threads_go_on", threads_go_on},
+        {"many_children", many_children},
+        {"parent_is_killed", parent_is_killed},
+        {"listener_of_sdp", listener_of_sdp},
+    };
+    CHECK(count == 2);
+    for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
+        if (strcmp(cases[at].name, words[1]) == 0) {
+            cases[at].run();
+            printf("%s holds\n", words[1]);
+            return 0;
+        }
+    }
+    return 2;
+}
