@@ -1,10 +1,11 @@
 //! Bytes count, not messages: unread bytes are moved out of receive buffers when nobody reads
 //! them and the peer is running out of credits. A program that polls is in no call when that happens:
-//! who has read within `rendezvous_wait` reads, and what is moved for it is copied once more for
-//! nothing.
+//! who has read within `rendezvous_wait`, or 2 ms, reads, and what is moved for it is copied once more
+//! for nothing.
 
 use alloc::vec::Vec;
 use core::mem;
+use core::time::Duration;
 
 use crate::action::{Action, CopyJob, CopyWhat};
 use crate::connection::Shared;
@@ -16,6 +17,9 @@ use super::Rx;
 
 /// Credits, and receives posted, below which buffers are emptied: the peer cannot send payload.
 const CREDITS_MIN: u32 = 3;
+/// How long a reader is waited for at most: a sender may wait for one for ever (`rendezvous_wait`),
+/// what fits SO_RCVBUF may not.
+const READ_ON: Duration = Duration::from_millis(2);
 /// Copies asked for at a time.
 const JOBS_MAX: usize = 4;
 
@@ -75,7 +79,7 @@ impl Rx {
 
     /// Somebody has read a moment ago, and a look is taken later whether it goes on.
     fn is_read(&self, sh: &mut Shared, now: Instant) -> bool {
-        let wait = sh.config.rendezvous_wait;
+        let wait = sh.config.rendezvous_wait.min(READ_ON);
         let read = self
             .compaction
             .read_at
