@@ -33,6 +33,12 @@ const LONE_YIELDS: u32 = 2;
 /// Nanoseconds since the process's first spin, until which yielding is banned.
 static YIELD_BANNED_UNTIL: AtomicU64 = AtomicU64::new(0);
 
+/// Waits in a row whose yields were in vain, from which on few begin with any: one in so many.
+const LONE_VAIN_MAX: u32 = 16;
+const LONE_EXPLORE: u32 = 16;
+
+/// With one processor: waits in a row whose yields were in vain, or would have been.
+static LONE_VAIN: AtomicU32 = AtomicU32::new(0);
 /// With one processor: threads of this process that wait in a call.
 static LONE_WAITERS: AtomicU32 = AtomicU32::new(0);
 
@@ -53,7 +59,7 @@ fn cpus() -> u32 {
 pub(crate) struct Spinner {
     policy: SpinPolicy,
     started: Option<Instant>,
-    /// With one processor: this is one of [`LONE_WAITERS`], and has yielded so often.
+    /// With one processor: this is one of [`LONE_WAITERS`], and has yielded so often; one more: in vain.
     lone: Option<u32>,
     /// A signal came that ends the call, unless what it waits for has come.
     pub(crate) interrupted: bool,
@@ -78,6 +84,9 @@ impl Spinner {
     /// What was waited for came: the next wait of the same call starts afresh.
     pub(crate) fn restart(&mut self) {
         self.started = None;
+        if matches!(self.lone, Some(1..=LONE_YIELDS)) {
+            LONE_VAIN.store(0, Ordering::Relaxed);
+        }
         self.leave_lone();
     }
 
@@ -95,7 +104,11 @@ impl Spinner {
 
     fn adaptive(&mut self) -> bool {
         if cpus() == 1 {
-            return self.may_yield() && yield_now(Instant::now());
+            let may = self.may_yield();
+            if may {
+                std::thread::yield_now();
+            }
+            return may;
         }
         let now = Instant::now();
         let Some(started) = self.started else {
@@ -109,7 +122,17 @@ impl Spinner {
             }
             return true;
         }
-        if spent >= YIELD_TIME || !yield_now(now) {
+        let since_origin = nanos(now.duration_since(origin()));
+        if spent >= YIELD_TIME || YIELD_BANNED_UNTIL.load(Ordering::Relaxed) > since_origin {
+            return false;
+        }
+        std::thread::yield_now();
+        let yielded = now.elapsed();
+        if yielded > YIELD_TOO_LONG {
+            YIELD_BANNED_UNTIL.store(
+                since_origin + nanos(yielded) + nanos(YIELD_BAN),
+                Ordering::Relaxed,
+            );
             return false;
         }
         for _ in 0..16 {
@@ -118,17 +141,29 @@ impl Spinner {
         true
     }
 
-    /// With one processor: whether this is the only thread that waits, and has not yielded enough.
+    /// With one processor: whether this is the only thread that waits, has not yielded enough, and
+    /// yielding has helped lately.
     fn may_yield(&mut self) -> bool {
         let yields = match self.lone {
             Some(yields) => yields,
             None => {
                 LONE_WAITERS.fetch_add(1, Ordering::Relaxed);
+                self.lone = Some(0);
                 0
             }
         };
-        let may = LONE_WAITERS.load(Ordering::Relaxed) == 1 && yields < LONE_YIELDS;
-        self.lone = Some(yields + u32::from(may));
+        if LONE_WAITERS.load(Ordering::Relaxed) != 1 {
+            return false;
+        }
+        let may = match yields {
+            0 => yields_pay(),
+            LONE_YIELDS => {
+                LONE_VAIN.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            _ => yields < LONE_YIELDS,
+        };
+        self.lone = Some(if may { yields + 1 } else { LONE_YIELDS + 1 });
         may
     }
 
@@ -145,20 +180,14 @@ impl Drop for Spinner {
     }
 }
 
-/// Yields, and says whether that was worth it.
-fn yield_now(now: Instant) -> bool {
-    let since_origin = nanos(now.duration_since(origin()));
-    if YIELD_BANNED_UNTIL.load(Ordering::Relaxed) > since_origin {
-        return false;
-    }
-    std::thread::yield_now();
-    let yielded = now.elapsed();
-    if yielded <= YIELD_TOO_LONG {
+/// Whether a wait may begin with yields: when lately they were in vain, only now and then.
+fn yields_pay() -> bool {
+    let vain = LONE_VAIN.load(Ordering::Relaxed);
+    if vain < LONE_VAIN_MAX {
         return true;
     }
-    let until = since_origin + nanos(yielded) + nanos(YIELD_BAN);
-    YIELD_BANNED_UNTIL.store(until, Ordering::Relaxed);
-    false
+    LONE_VAIN.fetch_add(1, Ordering::Relaxed);
+    vain.is_multiple_of(LONE_EXPLORE)
 }
 
 fn nanos(d: Duration) -> u64 {
@@ -169,12 +198,12 @@ fn nanos(d: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// The rule for one processor; no other test of this program counts there.
+    /// The rules for one processor; no other test of this program counts there.
     #[test]
-    fn one_waiter_yields_twice_and_several_sleep() {
+    fn one_waiter_yields_twice_while_that_helps_and_several_sleep() {
         let mut first = Spinner::new(SpinPolicy::Adaptive);
-        let yields = [(); 3].map(|()| first.may_yield());
-        assert_eq!(yields, [true, true, false]);
+        let yields = [(); 4].map(|()| first.may_yield());
+        assert_eq!(yields, [true, true, false, false]);
         first.restart();
         assert!(first.may_yield(), "afresh");
         let mut second = Spinner::new(SpinPolicy::Adaptive);
@@ -182,5 +211,20 @@ mod tests {
         assert!(!first.may_yield(), "two wait");
         drop(second);
         assert!(first.may_yield(), "alone again");
+
+        let wait = |found: bool| {
+            let mut waiter = Spinner::new(SpinPolicy::Adaptive);
+            let yields = (0..3).filter(|_| waiter.may_yield()).count();
+            if found {
+                waiter.lone = Some(1);
+                waiter.restart();
+            }
+            yields
+        };
+        drop(first);
+        let yields: usize = (0..1_000).map(|_| wait(false)).sum();
+        assert!((100..200).contains(&yields), "{yields} in vain");
+        assert!((0..16).any(|_| wait(true) > 0), "one is tried");
+        assert_eq!(wait(true), 2, "they help again");
     }
 }
