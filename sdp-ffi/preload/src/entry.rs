@@ -46,8 +46,8 @@ pub(crate) enum Phase {
 pub(crate) enum Listening {
     /// Nobody.
     No,
-    /// TCP, and SDP as soon as this process waits for a connection: one that only makes sockets
-    /// for its children never does.
+    /// TCP, and SDP as soon as this process accepts: one that leaves that to its children never does,
+    /// though it may wait.
     Later(c_int),
     /// TCP and SDP.
     Both,
@@ -348,7 +348,7 @@ impl Entry {
         let Listening::Later(backlog) = *listening else {
             return *listening;
         };
-        *listening = match self.listen_beside(fd, backlog) {
+        let now = match self.listen_beside(fd, backlog) {
             Ok(()) => Listening::Both,
             Err(failure) => {
                 report::left_to_tcp(Reason::of(failure.errno));
@@ -358,7 +358,11 @@ impl Entry {
                 Listening::Tcp
             }
         };
-        *listening
+        *listening = now;
+        drop(listening);
+        // Whoever registers it meanwhile has asked who listens, under the lock of the registrations.
+        self.retarget(fd);
+        now
     }
 
     fn listen_beside(&self, fd: c_int, backlog: c_int) -> Result<(), Failure> {
@@ -401,7 +405,8 @@ impl Entry {
         match self.phase() {
             Phase::New | Phase::Kernels | Phase::Relayed => Target::Kernels,
             Phase::Connecting | Phase::Connected => readiness(Target::Sdp),
-            Phase::Listening => match self.listen_now(fd) {
+            // What is left for later is so until somebody accepts.
+            Phase::Listening => match self.listening() {
                 Listening::Both => readiness(Target::Both),
                 Listening::Sdp => readiness(Target::Sdp),
                 _ => Target::Kernels,

@@ -2,7 +2,6 @@
 #include "common.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -120,9 +119,8 @@ static void fork_of_new_ones(void) {
     int elsewhere = listen_anywhere();
     int port = port_of(listener), client, server;
     struct sockaddr_in address = loopback(port_of(elsewhere));
-    struct pollfd one = {elsewhere, POLLIN, 0};
     pid_t child;
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(elsewhere);
     child = fork();
     if (child == 0) {
         CHECK(connect(fresh, (struct sockaddr *)&address, sizeof address) == 0);
@@ -144,9 +142,8 @@ static void fork_of_new_ones(void) {
 static void fork_of_connected_ones(void) {
     struct pair pair = make_pair();
     int listener = listen_anywhere(), client, server;
-    struct pollfd one = {listener, POLLIN, 0};
     pid_t child;
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(listener);
     signal(SIGPIPE, SIG_IGN);
     child = fork();
     if (child == 0) {
@@ -162,6 +159,38 @@ static void fork_of_connected_ones(void) {
     CHECK(status_of(child) == 0);
     talk(pair.client, pair.server);
     client = connect_to(port_of(listener));
+    server = accept(listener, NULL, NULL);
+    talk(client, server);
+}
+
+/* Who waits on a listener and leaves accepting to a child has TCP's clients only; who accepts has
+   SDP's, too, also by registrations made before. */
+static void waits_and_accepts(void) {
+    int listener = listen_anywhere(), set = epoll_create1(0), client, server;
+    struct epoll_event event = {EPOLLIN, {.u64 = 4}}, got;
+    struct sockaddr_in name;
+    socklen_t length = sizeof name;
+    struct pollfd one = {listener, POLLIN, 0};
+    pid_t child;
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, listener, &event) == 0);
+    CHECK(poll(&one, 1, 0) == 0);
+    client = connect_to(port_of(listener));
+    /* The kernel's own socket is connected. */
+    CHECK(syscall(SYS_getpeername, client, &name, &length) == 0);
+    CHECK(poll(&one, 1, 20000) == 1);
+    child = fork();
+    if (child == 0) {
+        server = accept(listener, NULL, NULL);
+        CHECK(read(server, end, 8) == 5 && write(server, "back", 4) == 4);
+        exit(0);
+    }
+    CHECK(write(client, "there", 5) == 5 && read(client, end, 8) == 4);
+    CHECK(status_of(child) == 0);
+    accept_nobody(listener);
+    CHECK(epoll_wait(set, &got, 1, 0) == 0);
+    client = connect_to(port_of(listener));
+    CHECK(syscall(SYS_getpeername, client, &name, &length) == -1 && errno == ENOTCONN);
+    CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 4);
     server = accept(listener, NULL, NULL);
     talk(client, server);
 }
@@ -207,7 +236,7 @@ static void both_queues(void) {
                              EPOLLIN | EPOLLONESHOT};
     struct pollfd one = {listener, POLLIN, 0};
     struct epoll_event event = {0, {.u64 = 9}}, got[4];
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(listener);
     for (int turn = 0; turn < 8; turn++) {
         int client, server;
         client = turn % 2 ? raw_connect(port) : connect_to(port);
@@ -273,12 +302,11 @@ static void *reads(void *argument) {
 /* Calls that wait, and what ends them. */
 static void waiting(void) {
     int listener = listen_anywhere(), port = port_of(listener);
-    struct pollfd one = {listener, POLLIN, 0};
     struct pair pair = make_pair();
     struct sigaction action;
     pthread_t thread;
     void *result;
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(listener);
     CHECK(pthread_barrier_init(&gate, NULL, 2) == 0);
     for (int turn = 0; turn < 6; turn++) {
         int client;
@@ -318,9 +346,8 @@ static void waiting(void) {
 /* Options of the stream go with it, whichever protocol takes it. */
 static void options(void) {
     int listener = listen_anywhere(), port = port_of(listener), client, value = 1;
-    struct pollfd one = {listener, POLLIN, 0};
     struct sockaddr_in address = loopback(port);
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(listener);
     client = socket(AF_INET, SOCK_STREAM, 0);
     CHECK(setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value) == 0);
     CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
@@ -393,6 +420,7 @@ int main(int count, char **words) {
         {"families", families},
         {"fork_of_new_ones", fork_of_new_ones},
         {"fork_of_connected_ones", fork_of_connected_ones},
+        {"waits_and_accepts", waits_and_accepts},
         {"vfork_and_spawn", vfork_and_spawn},
         {"past_the_library", past_the_library},
         {"both_queues", both_queues},
