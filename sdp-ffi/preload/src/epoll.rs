@@ -40,7 +40,8 @@ interpose! {
         let ours = ours("epoll_ctl", fd, |entry| {
             // SAFETY: our caller's promise.
             let event = unsafe { event.as_ref() }.copied();
-            entry.watches.control(epoll, op, fd, event, || entry.target(fd, event.is_some_and(is_for_edges)))
+            let target = || entry.target(fd, event.is_some_and(is_for_edges));
+            entry.watches.control(epoll, op, fd, event, target)
         });
         // SAFETY: what our caller promised to the C library's function.
         ours.unwrap_or_else(|| unsafe { real::epoll_ctl(epoll, op, fd, event) })
@@ -98,7 +99,7 @@ impl Watches {
         op: c_int,
         fd: c_int,
         event: Option<epoll_event>,
-        target: impl FnOnce() -> Target,
+        target: impl FnOnce() -> Result<Target, Failure>,
     ) -> Result<Option<c_int>, Failure> {
         let mut watches = lock(&self.0);
         let place = watches
@@ -109,10 +110,10 @@ impl Watches {
                 // Twice, or the set has been closed since, and this one has its number: the
                 // kernel knows.
                 Some(at) => watches[at].add_again(event)?,
-                None => watches.push(Watch::add(epoll, fd, event, &target())?),
+                None => watches.push(Watch::add(epoll, fd, event, &target()?)?),
             },
             (EPOLL_CTL_MOD, Some(event)) => match place {
-                Some(at) => watches[at].modify(event, &target())?,
+                Some(at) => watches[at].modify(event, &target()?)?,
                 None => return Ok(None),
             },
             (EPOLL_CTL_DEL, _) => match place {
@@ -125,17 +126,31 @@ impl Watches {
     }
 
     /// The socket is connected, or listens: what tells of it is another descriptor now.
-    pub(crate) fn retarget(&self, target: &Target) {
-        lock(&self.0).retain_mut(|watch| {
+    ///
+    /// # Errors
+    /// Without a descriptor for each. Then all is as it was.
+    pub(crate) fn retarget(&self, target: &Target) -> Result<(), Failure> {
+        let mut watches = lock(&self.0);
+        watches.retain(Watch::is_live);
+        let mut moves = Vec::new();
+        for (at, watch) in watches.iter().enumerate() {
             if watch.is_right(target) {
-                return true;
+                continue;
             }
-            // A set that has been closed since needs nothing more.
-            let moved = watch
-                .delete()
-                .and_then(|()| Watch::add(watch.epoll, watch.fd, watch.event, target));
-            moved.map(|moved| *watch = moved).is_ok()
-        });
+            match watch.moved(watch.event, target) {
+                Ok(moved) => moves.push((at, moved)),
+                Err(failure) => {
+                    for (at, moved) in &moves {
+                        moved.let_go(&watches[*at]);
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+        for (at, moved) in moves {
+            mem::replace(&mut watches[at], moved).let_go(&watches[at]);
+        }
+        Ok(())
     }
 
     /// The socket is closed. The kernel does by itself what is to be done about its own descriptor.
@@ -151,6 +166,19 @@ impl Watches {
 
 impl Watch {
     fn add(epoll: c_int, fd: c_int, event: epoll_event, target: &Target) -> Result<Self, Failure> {
+        let nowhere = Self {
+            epoll,
+            fd,
+            event,
+            kernels: false,
+            beside: None,
+        };
+        nowhere.moved(event, target)
+    }
+
+    /// Adds what `target` needs and this registration has not; the rest of this one is still there.
+    fn moved(&self, event: epoll_event, target: &Target) -> Result<Self, Failure> {
+        let (epoll, fd) = (self.epoll, self.fd);
         let (kernels, beside) = match target {
             Target::Kernels => (true, None),
             Target::Sdp(readiness) => (false, Some(duplicate(readiness)?)),
@@ -159,14 +187,15 @@ impl Watch {
             }
             Target::Both(readiness) => (true, Some(duplicate(readiness)?)),
         };
-        if kernels {
+        let adds_kernels = kernels && !self.kernels;
+        if adds_kernels {
             kernel(epoll, EPOLL_CTL_ADD, fd, event)?;
         }
         let added = beside.as_ref().map_or(Ok(()), |it| {
             kernel(epoll, EPOLL_CTL_ADD, it.as_raw_fd(), event)
         });
         if let Err(failure) = added {
-            if kernels {
+            if adds_kernels {
                 kernel(epoll, EPOLL_CTL_DEL, fd, NO_EVENT)?;
             }
             return Err(failure);
@@ -178,6 +207,31 @@ impl Watch {
             kernels,
             beside,
         })
+    }
+
+    /// Deletes what this registration has and `other`, which stays, has not.
+    fn let_go(&self, other: &Self) {
+        // A set that has been closed since has forgotten both.
+        if self.kernels && !other.kernels {
+            let _ = kernel(self.epoll, EPOLL_CTL_DEL, self.fd, NO_EVENT);
+        }
+        if let Some(beside) = &self.beside {
+            let _ = kernel(self.epoll, EPOLL_CTL_DEL, beside.as_raw_fd(), NO_EVENT);
+        }
+    }
+
+    /// Whether the set still has it. One that has been closed since may have left its number to
+    /// another, to which nothing is to be added.
+    fn is_live(&self) -> bool {
+        let known = self.beside.as_ref().map_or(self.fd, AsRawFd::as_raw_fd);
+        match kernel(self.epoll, EPOLL_CTL_ADD, known, self.event) {
+            Ok(()) => {
+                // It has just been added.
+                let _ = kernel(self.epoll, EPOLL_CTL_DEL, known, NO_EVENT);
+                false
+            }
+            Err(failure) => failure.errno == libc::EEXIST,
+        }
     }
 
     /// Whether the kernel's descriptor alone is registered, and is to be.
@@ -198,8 +252,11 @@ impl Watch {
 
     fn modify(&mut self, event: epoll_event, target: &Target) -> Result<(), Failure> {
         if matches!(target, Target::Both(_)) && is_oneshot(event) != is_oneshot(self.event) {
-            self.delete()?;
-            *self = Self::add(self.epoll, self.fd, event, target)?;
+            let moved = self.moved(event, target)?;
+            if self.kernels && moved.kernels {
+                kernel(self.epoll, EPOLL_CTL_MOD, self.fd, event)?;
+            }
+            mem::replace(self, moved).let_go(self);
             return Ok(());
         }
         if self.kernels {

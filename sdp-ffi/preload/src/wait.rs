@@ -167,14 +167,19 @@ struct Mixed {
 }
 
 impl Mixed {
-    fn of(wanted: &[pollfd]) -> Self {
+    /// # Errors
+    /// `ENOMEM` if there is nothing to wait on for one of them.
+    fn of(wanted: &[pollfd]) -> Result<Self, Failure> {
         let mut fds = wanted.to_vec();
         let (mut seconds, mut kept) = (Vec::new(), Vec::new());
         for (at, one) in wanted.iter().enumerate() {
             let Some(entry) = table::get(one.fd) else {
                 continue;
             };
-            match entry.target(one.fd, one.events & (POLLIN | POLLOUT) == 0) {
+            let target = entry.target(one.fd, one.events & (POLLIN | POLLOUT) == 0);
+            // The one errno of poll(2) for want of anything.
+            let target = target.map_err(|it| Failure::new(libc::ENOMEM, it.message))?;
+            match target {
                 Target::Kernels => {}
                 Target::Sdp(readiness) => {
                     fds[at].fd = readiness.as_raw_fd();
@@ -190,11 +195,11 @@ impl Mixed {
                 }
             }
         }
-        Self {
+        Ok(Self {
             fds,
             seconds,
             _kept: kept,
-        }
+        })
     }
 
     /// What came of it, for the program's array.
@@ -225,7 +230,7 @@ unsafe fn poll_mixed(
     let made = guard("poll", || {
         // SAFETY: the caller's promise.
         let wanted = unsafe { std::slice::from_raw_parts(fds, len) };
-        mixed = Box::into_raw(Box::new(Mixed::of(wanted)));
+        mixed = Box::into_raw(Box::new(Mixed::of(wanted)?));
         Ok(0)
     });
     if made < 0 {

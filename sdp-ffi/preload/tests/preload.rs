@@ -262,6 +262,8 @@ fn cases_hold() {
         ("waiting", both),
         ("options", both),
         ("registrations", both),
+        ("waits_at_the_limit", both),
+        ("connects_at_the_limit", both),
     ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);

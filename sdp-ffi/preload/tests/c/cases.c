@@ -8,6 +8,9 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -379,6 +382,92 @@ static int open_count(void) {
     return count;
 }
 
+/* So many more descriptors may be opened; with less than none, as many as the system lets. */
+static void leave_room(int room) {
+    static rlim_t most;
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    if (most == 0) {
+        most = limit.rlim_cur;
+    }
+    limit.rlim_cur = most;
+    if (room >= 0) {
+        int lowest = dup(1);
+        CHECK(lowest >= 0 && close(lowest) == 0);
+        limit.rlim_cur = (rlim_t)(lowest + room);
+    }
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+/* Without descriptors for what tells of SDP a wait fails; it does not sleep past what arrives. */
+static void waits_at_the_limit(void) {
+    int refused = 0;
+    for (int room = 0; room < 4; room++) {
+        struct pair pair = make_pair();
+        struct epoll_event event = {EPOLLIN | EPOLLET, {.u64 = 6}}, got;
+        struct pollfd one = {pair.server, POLLIN, 0};
+        struct timeval none = {0, 0};
+        int set = epoll_create1(0), result;
+        fd_set fds;
+        leave_room(room);
+        result = poll(&one, 1, 0);
+        CHECK(result == 0 || (result == -1 && errno == ENOMEM));
+        FD_ZERO(&fds);
+        FD_SET(pair.server, &fds);
+        result = select(pair.server + 1, &fds, NULL, NULL, &none);
+        CHECK(result == 0 || (result == -1 && errno == ENOMEM));
+        result = epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event);
+        CHECK(result == 0 || (result == -1 && errno == EMFILE));
+        leave_room(-1);
+        if (result != 0) {
+            refused++;
+            CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event) == 0);
+        }
+        CHECK(epoll_wait(set, &got, 1, 0) == 0);
+        CHECK(write(pair.client, "x", 1) == 1);
+        CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 6);
+        CHECK(close(set) == 0);
+        close_pair(pair);
+    }
+    CHECK(refused > 0);
+}
+
+/* A socket that a set has before it is connected is in it afterwards, whoever takes it. */
+static void connects_at_the_limit(void) {
+    int listener = listen_anywhere(), ready[2];
+    struct sockaddr_in address = loopback(port_of(listener));
+    pid_t child;
+    CHECK(pipe(ready) == 0);
+    child = fork();
+    if (child == 0) {
+        CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+        accept_nobody(listener);
+        CHECK(write(ready[1], "r", 1) == 1);
+        for (;;) {
+            /* What the client had to give up gets one, too. */
+            send(accept(listener, NULL, NULL), "x", 1, MSG_NOSIGNAL);
+        }
+    }
+    CHECK(close(listener) == 0);
+    CHECK(read(ready[0], end, 1) == 1);
+    /* What SDP has once between two processes is there. */
+    connect_to(ntohs(address.sin_port));
+    for (int room = 0; room < 16; room++) {
+        int set = epoll_create1(0), client = socket(AF_INET, SOCK_STREAM, 0);
+        struct epoll_event event = {EPOLLIN | EPOLLET, {.u64 = 7}}, got;
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == 0);
+        leave_room(room);
+        CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+        leave_room(-1);
+        do {
+            CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 7);
+        } while (recv(client, end, 8, MSG_DONTWAIT) == -1);
+        CHECK(end[0] == 'x');
+        CHECK(close(set) == 0 && close(client) == 0);
+    }
+    CHECK(kill(child, SIGKILL) == 0 && status_of(child) == SIGKILL);
+}
+
 /* Two numbers of one socket in one set are two registrations, and closing leaves nothing behind. */
 static void registrations(void) {
     int set = epoll_create1(0), before = 0;
@@ -427,6 +516,8 @@ int main(int count, char **words) {
         {"waiting", waiting},
         {"options", options},
         {"registrations", registrations},
+        {"waits_at_the_limit", waits_at_the_limit},
+        {"connects_at_the_limit", connects_at_the_limit},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
