@@ -107,9 +107,11 @@ impl Watches {
             .position(|watch| (watch.epoll, watch.fd) == (epoll, fd));
         match (op, event) {
             (EPOLL_CTL_ADD, Some(event)) => match place {
-                // Twice, or the set has been closed since, and this one has its number: the
-                // kernel knows.
-                Some(at) => watches[at].add_again(event)?,
+                Some(at) if watches[at].is_live() => {
+                    return Err(Failure::new(libc::EEXIST, "the set has it already"));
+                }
+                // The set has been closed since, and this one has its number.
+                Some(at) => watches[at] = Watch::add(epoll, fd, event, &target()?)?,
                 None => watches.push(Watch::add(epoll, fd, event, &target()?)?),
             },
             (EPOLL_CTL_MOD, Some(event)) => match place {
@@ -237,17 +239,6 @@ impl Watch {
     /// Whether the kernel's descriptor alone is registered, and is to be.
     fn is_right(&self, target: &Target) -> bool {
         matches!(target, Target::Kernels) && self.kernels && self.beside.is_none()
-    }
-
-    fn add_again(&mut self, event: epoll_event) -> Result<(), Failure> {
-        if self.kernels {
-            kernel(self.epoll, EPOLL_CTL_ADD, self.fd, event)?;
-        }
-        if let Some(beside) = &self.beside {
-            kernel(self.epoll, EPOLL_CTL_ADD, beside.as_raw_fd(), event)?;
-        }
-        self.event = event;
-        Ok(())
     }
 
     fn modify(&mut self, event: epoll_event, target: &Target) -> Result<(), Failure> {

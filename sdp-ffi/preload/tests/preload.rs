@@ -262,6 +262,7 @@ fn cases_hold() {
         ("waiting", both),
         ("options", both),
         ("registrations", both),
+        ("set_with_an_old_number", both),
         ("waits_at_the_limit", both),
         ("connects_at_the_limit", both),
     ];

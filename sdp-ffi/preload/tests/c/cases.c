@@ -382,6 +382,26 @@ static int open_count(void) {
     return count;
 }
 
+/* A set that has the number of one that was closed has its own registration, for its own events. */
+static void set_with_an_old_number(void) {
+    struct pair pair = make_pair();
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}}, got;
+    int set = epoll_create1(0), old = set;
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event) == 0);
+    CHECK(epoll_wait(set, &got, 1, 0) == 0);
+    CHECK(close(set) == 0);
+    set = epoll_create1(0);
+    CHECK(set == old);
+    event = (struct epoll_event){EPOLLIN | EPOLLET, {.u64 = 2}};
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event) == 0);
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event) == -1 && errno == EEXIST);
+    for (int turn = 0; turn < 3; turn++) {
+        CHECK(write(pair.client, "x", 1) == 1);
+        CHECK(epoll_wait(set, &got, 1, 20000) == 1);
+        CHECK(got.data.u64 == 2 && got.events == EPOLLIN);
+    }
+}
+
 /* So many more descriptors may be opened; with less than none, as many as the system lets. */
 static void leave_room(int room) {
     static rlim_t most;
@@ -516,6 +536,7 @@ int main(int count, char **words) {
         {"waiting", waiting},
         {"options", options},
         {"registrations", registrations},
+        {"set_with_an_old_number", set_with_an_old_number},
         {"waits_at_the_limit", waits_at_the_limit},
         {"connects_at_the_limit", connects_at_the_limit},
     };
