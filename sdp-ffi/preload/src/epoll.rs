@@ -5,10 +5,10 @@
 //! kernel's sockets are, and moved when it is. A listener of both protocols is registered twice;
 //! under EPOLLONESHOT, where one event must be the only one, as a set of its two.
 
-use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
 use std::sync::Mutex;
+use std::{fs, io, mem};
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
 use rustix::event::epoll;
@@ -130,7 +130,7 @@ impl Watches {
     /// The socket is connected, or listens: what tells of it is another descriptor now.
     ///
     /// # Errors
-    /// Without a descriptor for each. Then all is as it was.
+    /// Without descriptors. Then all is as it was.
     pub(crate) fn retarget(&self, target: &Target) -> Result<(), Failure> {
         let mut watches = lock(&self.0);
         watches.retain(Watch::is_live);
@@ -139,7 +139,13 @@ impl Watches {
             if watch.is_right(target) {
                 continue;
             }
-            match watch.moved(watch.event, target) {
+            let moved = match watch.is_spent() {
+                // Nothing is to come of it before it is modified, which moves it.
+                Ok(true) => continue,
+                Ok(false) => watch.moved(watch.event, target),
+                Err(failure) => Err(failure),
+            };
+            match moved {
                 Ok(moved) => moves.push((at, moved)),
                 Err(failure) => {
                     for (at, moved) in &moves {
@@ -166,6 +172,32 @@ impl Watches {
     }
 }
 
+/// Whether the kernel's descriptor is to be registered, and whether another is.
+fn shape(event: epoll_event, target: &Target) -> (bool, bool) {
+    match target {
+        Target::Kernels => (true, false),
+        Target::Sdp(_) => (false, true),
+        Target::Both(_) => (!is_oneshot(event), true),
+    }
+}
+
+/// What is no event, but how events are told. Of a registration for one event that has come, these
+/// are left.
+const HOW: u32 =
+    (libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLWAKEUP | libc::EPOLLEXCLUSIVE).cast_unsigned();
+
+/// The events that a set has for a descriptor, by what the kernel says of the set.
+fn events_of(set: &str, fd: c_int) -> Option<u32> {
+    let mut words = set.lines().map(str::split_whitespace);
+    words.find_map(|mut words| {
+        let names = (words.next()?, words.next()?.parse(), words.next()?);
+        if names != ("tfd:", Ok(fd), "events:") {
+            return None;
+        }
+        u32::from_str_radix(words.next()?, 16).ok()
+    })
+}
+
 impl Watch {
     fn add(epoll: c_int, fd: c_int, event: epoll_event, target: &Target) -> Result<Self, Failure> {
         let nowhere = Self {
@@ -181,13 +213,11 @@ impl Watch {
     /// Adds what `target` needs and this registration has not; the rest of this one is still there.
     fn moved(&self, event: epoll_event, target: &Target) -> Result<Self, Failure> {
         let (epoll, fd) = (self.epoll, self.fd);
-        let (kernels, beside) = match target {
-            Target::Kernels => (true, None),
-            Target::Sdp(readiness) => (false, Some(duplicate(readiness)?)),
-            Target::Both(readiness) if is_oneshot(event) => {
-                (false, Some(set_of_two(fd, readiness)?))
-            }
-            Target::Both(readiness) => (true, Some(duplicate(readiness)?)),
+        let (kernels, _) = shape(event, target);
+        let beside = match target {
+            Target::Kernels => None,
+            Target::Both(readiness) if !kernels => Some(set_of_two(fd, readiness)?),
+            Target::Sdp(readiness) | Target::Both(readiness) => Some(duplicate(readiness)?),
         };
         let adds_kernels = kernels && !self.kernels;
         if adds_kernels {
@@ -236,13 +266,31 @@ impl Watch {
         }
     }
 
+    /// Whether it was for one event, and that has come.
+    ///
+    /// # Errors
+    /// `EMFILE` and the like: the kernel says so in a file.
+    fn is_spent(&self) -> Result<bool, Failure> {
+        if !is_oneshot(self.event) {
+            return Ok(false);
+        }
+        let known = self.beside.as_ref().map_or(self.fd, AsRawFd::as_raw_fd);
+        match fs::read_to_string(format!("/proc/self/fdinfo/{}", self.epoll)) {
+            Ok(set) => Ok(events_of(&set, known).is_some_and(|events| events & !HOW == 0)),
+            // Without /proc nobody can tell.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Whether the kernel's descriptor alone is registered, and is to be.
     fn is_right(&self, target: &Target) -> bool {
         matches!(target, Target::Kernels) && self.kernels && self.beside.is_none()
     }
 
     fn modify(&mut self, event: epoll_event, target: &Target) -> Result<(), Failure> {
-        if matches!(target, Target::Both(_)) && is_oneshot(event) != is_oneshot(self.event) {
+        let (kernels, beside) = shape(event, target);
+        if (self.kernels, self.beside.is_some()) != (kernels, beside) {
             let moved = self.moved(event, target)?;
             if self.kernels && moved.kernels {
                 kernel(self.epoll, EPOLL_CTL_MOD, self.fd, event)?;
@@ -276,7 +324,7 @@ impl Watch {
 fn duplicate(readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
     rustix::io::fcntl_dupfd_cloexec(readiness, HIDDEN_FD_MIN)
         .or_else(|_| rustix::io::fcntl_dupfd_cloexec(readiness, 0))
-        .map_err(|error| std::io::Error::from(error).into())
+        .map_err(|error| io::Error::from(error).into())
 }
 
 /// Above the numbers that a program counts on.
@@ -284,7 +332,7 @@ const HIDDEN_FD_MIN: c_int = 1 << 18;
 
 /// A set in which either of a listener's descriptors is an event.
 fn set_of_two(fd: c_int, readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
-    let failed = |error: rustix::io::Errno| Failure::from(std::io::Error::from(error));
+    let failed = |error: rustix::io::Errno| Failure::from(io::Error::from(error));
     let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
     let data = epoll::EventData::new_ptr(ptr::null_mut());
     for one in [crate::entry::borrowed(fd), readiness.as_fd()] {

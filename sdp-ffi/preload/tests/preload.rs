@@ -263,6 +263,7 @@ fn cases_hold() {
         ("options", both),
         ("registrations", both),
         ("set_with_an_old_number", both),
+        ("one_event", both),
         ("waits_at_the_limit", both),
         ("connects_at_the_limit", both),
     ];

@@ -402,6 +402,31 @@ static void set_with_an_old_number(void) {
     }
 }
 
+/* A registration for one event that has come is told of no other, until it is modified. */
+static void one_event(void) {
+    int listener = listen_anywhere(), set = epoll_create1(0), client, server;
+    struct sockaddr_in address = loopback(port_of(listener));
+    struct epoll_event event = {EPOLLOUT | EPOLLONESHOT, {.u64 = 3}}, got;
+    accept_nobody(listener);
+    for (int turn = 0; turn < 2; turn++) {
+        client = socket(AF_INET, SOCK_STREAM, 0);
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == 0);
+        /* It is not connected, which is an event. */
+        CHECK(turn == 0 || epoll_wait(set, &got, 1, 20000) == 1);
+        CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+        CHECK(epoll_wait(set, &got, 1, turn == 0 ? 20000 : 0) == 1 - turn);
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == -1 && errno == EEXIST);
+        CHECK(epoll_ctl(set, EPOLL_CTL_MOD, client, &event) == 0);
+        CHECK(epoll_wait(set, &got, 1, 20000) == 1);
+        CHECK(got.data.u64 == 3 && got.events == EPOLLOUT);
+        CHECK(epoll_wait(set, &got, 1, 0) == 0);
+        server = accept(listener, NULL, NULL);
+        talk(client, server);
+        CHECK(epoll_ctl(set, EPOLL_CTL_DEL, client, NULL) == 0);
+        CHECK(close(client) == 0 && close(server) == 0);
+    }
+}
+
 /* So many more descriptors may be opened; with less than none, as many as the system lets. */
 static void leave_room(int room) {
     static rlim_t most;
@@ -537,6 +562,7 @@ int main(int count, char **words) {
         {"options", options},
         {"registrations", registrations},
         {"set_with_an_old_number", set_with_an_old_number},
+        {"one_event", one_event},
         {"waits_at_the_limit", waits_at_the_limit},
         {"connects_at_the_limit", connects_at_the_limit},
     };
