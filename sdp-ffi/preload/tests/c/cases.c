@@ -127,6 +127,8 @@ static void fork_of_new_ones(void) {
     child = fork();
     if (child == 0) {
         CHECK(connect(fresh, (struct sockaddr *)&address, sizeof address) == 0);
+        /* It has SDP before the parent connects. */
+        accept_nobody(listener);
         CHECK(write(fresh, "go", 2) == 2);
         server = accept(listener, NULL, NULL);
         CHECK(read(server, end, 8) == 5 && write(server, "back", 4) == 4);
