@@ -264,6 +264,7 @@ fn cases_hold() {
         ("registrations", both),
         ("set_with_an_old_number", both),
         ("one_event", both),
+        ("bad_addresses", both),
         ("waits_at_the_limit", both),
         ("connects_at_the_limit", both),
     ];

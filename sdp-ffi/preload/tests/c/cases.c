@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -429,6 +430,27 @@ static void one_event(void) {
     }
 }
 
+/* What is no memory is an error, as the kernel's. */
+static void bad_addresses(void) {
+    struct pair pair = make_pair();
+    /* Two pages, of which the second is none. */
+    long page = sysconf(_SC_PAGESIZE);
+    char *pages = mmap(NULL, (size_t)page * 2, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct pollfd *volatile nowhere = (struct pollfd *)8, *volatile edge;
+    fd_set *volatile no_set = (fd_set *)16;
+    CHECK(pages != MAP_FAILED && munmap(pages + page, (size_t)page) == 0);
+    edge = (struct pollfd *)(pages + page) - 1;
+    edge[0] = (struct pollfd){pair.server, POLLOUT, 0};
+    CHECK(poll(nowhere, 1, 0) == -1 && errno == EFAULT);
+    CHECK(ppoll(nowhere, 1, NULL, NULL) == -1 && errno == EFAULT);
+    CHECK(poll(edge, 2, 0) == -1 && errno == EFAULT);
+    errno = 0;
+    CHECK(poll(edge, 1, 0) == 1 && edge[0].revents == POLLOUT && errno == 0);
+    CHECK(select(pair.server + 1, no_set, NULL, NULL, NULL) == -1 && errno == EFAULT);
+    talk(pair.client, pair.server);
+}
+
 /* So many more descriptors may be opened; with less than none, as many as the system lets. */
 static void leave_room(int room) {
     static rlim_t most;
@@ -565,6 +587,7 @@ int main(int count, char **words) {
         {"registrations", registrations},
         {"set_with_an_old_number", set_with_an_old_number},
         {"one_event", one_event},
+        {"bad_addresses", bad_addresses},
         {"waits_at_the_limit", waits_at_the_limit},
         {"connects_at_the_limit", connects_at_the_limit},
     };
