@@ -46,8 +46,8 @@ pub(crate) enum Phase {
 pub(crate) enum Listening {
     /// Nobody.
     No,
-    /// TCP, and SDP as soon as this process waits for a connection: one that only makes sockets
-    /// for its children never does.
+    /// TCP, and SDP as soon as this process accepts: one that leaves that to its children never does,
+    /// though it may wait.
     Later(c_int),
     /// TCP and SDP.
     Both,
@@ -259,9 +259,12 @@ impl Entry {
     }
 
     /// A connect goes on, and nobody waits in it.
-    pub(crate) fn set_connecting(&self, fd: c_int) {
+    ///
+    /// # Errors
+    /// As [`set_connected`](Self::set_connected).
+    pub(crate) fn set_connecting(&self, fd: c_int) -> Result<(), Failure> {
         self.set_phase(Phase::Connecting);
-        self.retarget(fd);
+        self.retarget(fd)
     }
 
     /// Sees whether a connect that went on has ended.
@@ -292,11 +295,12 @@ impl Entry {
         }
     }
 
-    fn retarget(&self, fd: c_int) {
-        if !self.watches.is_empty() {
-            self.watches
-                .retarget(&self.target(fd, self.watches.any_for_edges()));
+    fn retarget(&self, fd: c_int) -> Result<(), Failure> {
+        if self.watches.is_empty() {
+            return Ok(());
         }
+        let target = self.target(fd, self.watches.any_for_edges())?;
+        self.watches.retarget(&target)
     }
 
     /// O_NONBLOCK.
@@ -319,17 +323,25 @@ impl Entry {
     }
 
     /// It listens now.
-    pub(crate) fn set_listening(&self, fd: c_int, listening: Listening) {
+    ///
+    /// # Errors
+    /// As [`set_connected`](Self::set_connected).
+    pub(crate) fn set_listening(&self, fd: c_int, listening: Listening) -> Result<(), Failure> {
         *lock(&self.listening) = listening;
         self.set_phase(Phase::Listening);
-        self.retarget(fd);
+        self.retarget(fd)
     }
 
     /// It is connected by SDP now.
-    pub(crate) fn set_connected(&self, fd: c_int) {
+    ///
+    /// # Errors
+    /// `EMFILE` and the like if an epoll set has it, and what tells of SDP could not be put there:
+    /// nobody would be woken.
+    pub(crate) fn set_connected(&self, fd: c_int) -> Result<(), Failure> {
         self.set_phase(Phase::Connected);
+        self.retarget(fd)?;
         report::connected();
-        self.retarget(fd);
+        Ok(())
     }
 
     /// TCP has it from here on.
@@ -348,7 +360,7 @@ impl Entry {
         let Listening::Later(backlog) = *listening else {
             return *listening;
         };
-        *listening = match self.listen_beside(fd, backlog) {
+        let now = match self.listen_beside(fd, backlog) {
             Ok(()) => Listening::Both,
             Err(failure) => {
                 report::left_to_tcp(Reason::of(failure.errno));
@@ -358,7 +370,26 @@ impl Entry {
                 Listening::Tcp
             }
         };
-        *listening
+        *listening = now;
+        drop(listening);
+        // Whoever registers it meanwhile has asked who listens, under the lock of the registrations.
+        match self.retarget(fd) {
+            Ok(()) => now,
+            Err(failure) => {
+                self.stop_beside(fd, &failure);
+                Listening::Tcp
+            }
+        }
+    }
+
+    /// Only TCP goes on listening: of SDP nobody would be told.
+    fn stop_beside(&self, fd: c_int, failure: &Failure) {
+        *lock(&self.listening) = Listening::Tcp;
+        sdp::sdp_shutdown(self.handle, libc::SHUT_RD);
+        report::left_to_tcp(Reason::of(failure.errno));
+        say(Level::Error, || {
+            format!("{fd}: only TCP listens: {}", failure.message)
+        });
     }
 
     fn listen_beside(&self, fd: c_int, backlog: c_int) -> Result<(), Failure> {
@@ -385,26 +416,35 @@ impl Entry {
     }
 
     /// What to wait on, for edges or for a level.
-    pub(crate) fn target(&self, fd: c_int, for_edges: bool) -> Target {
+    ///
+    /// # Errors
+    /// Without descriptors or memory for what tells of SDP. The kernel's descriptor in its place
+    /// would tell of nothing.
+    pub(crate) fn target(&self, fd: c_int, for_edges: bool) -> Result<Target, Failure> {
         let readiness = |target: fn(Readiness) -> Target| match self.socket().and_then(|socket| {
             socket.awaited(for_edges)?;
             socket.readiness()
         }) {
-            Ok(readiness) => target(readiness),
+            Ok(readiness) => Ok(target(readiness)),
             Err(failure) => {
                 say(Level::Error, || {
                     format!("{fd}: nothing to wait on: {}", failure.message)
                 });
-                Target::Kernels
+                match failure.errno {
+                    libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => Err(failure),
+                    // It was closed during the call, or is spent.
+                    _ => Ok(Target::Kernels),
+                }
             }
         };
         match self.phase() {
-            Phase::New | Phase::Kernels | Phase::Relayed => Target::Kernels,
+            Phase::New | Phase::Kernels | Phase::Relayed => Ok(Target::Kernels),
             Phase::Connecting | Phase::Connected => readiness(Target::Sdp),
-            Phase::Listening => match self.listen_now(fd) {
+            // What is left for later is so until somebody accepts.
+            Phase::Listening => match self.listening() {
                 Listening::Both => readiness(Target::Both),
                 Listening::Sdp => readiness(Target::Sdp),
-                _ => Target::Kernels,
+                _ => Ok(Target::Kernels),
             },
         }
     }

@@ -5,10 +5,10 @@
 //! kernel's sockets are, and moved when it is. A listener of both protocols is registered twice;
 //! under EPOLLONESHOT, where one event must be the only one, as a set of its two.
 
-use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
 use std::sync::Mutex;
+use std::{fs, io, mem};
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
 use rustix::event::epoll;
@@ -40,7 +40,8 @@ interpose! {
         let ours = ours("epoll_ctl", fd, |entry| {
             // SAFETY: our caller's promise.
             let event = unsafe { event.as_ref() }.copied();
-            entry.watches.control(epoll, op, fd, event, || entry.target(fd, event.is_some_and(is_for_edges)))
+            let target = || entry.target(fd, event.is_some_and(is_for_edges));
+            entry.watches.control(epoll, op, fd, event, target)
         });
         // SAFETY: what our caller promised to the C library's function.
         ours.unwrap_or_else(|| unsafe { real::epoll_ctl(epoll, op, fd, event) })
@@ -98,7 +99,7 @@ impl Watches {
         op: c_int,
         fd: c_int,
         event: Option<epoll_event>,
-        target: impl FnOnce() -> Target,
+        target: impl FnOnce() -> Result<Target, Failure>,
     ) -> Result<Option<c_int>, Failure> {
         let mut watches = lock(&self.0);
         let place = watches
@@ -106,13 +107,15 @@ impl Watches {
             .position(|watch| (watch.epoll, watch.fd) == (epoll, fd));
         match (op, event) {
             (EPOLL_CTL_ADD, Some(event)) => match place {
-                // Twice, or the set has been closed since, and this one has its number: the
-                // kernel knows.
-                Some(at) => watches[at].add_again(event)?,
-                None => watches.push(Watch::add(epoll, fd, event, &target())?),
+                Some(at) if watches[at].is_live() => {
+                    return Err(Failure::new(libc::EEXIST, "the set has it already"));
+                }
+                // The set has been closed since, and this one has its number.
+                Some(at) => watches[at] = Watch::add(epoll, fd, event, &target()?)?,
+                None => watches.push(Watch::add(epoll, fd, event, &target()?)?),
             },
             (EPOLL_CTL_MOD, Some(event)) => match place {
-                Some(at) => watches[at].modify(event, &target())?,
+                Some(at) => watches[at].modify(event, &target()?)?,
                 None => return Ok(None),
             },
             (EPOLL_CTL_DEL, _) => match place {
@@ -125,17 +128,37 @@ impl Watches {
     }
 
     /// The socket is connected, or listens: what tells of it is another descriptor now.
-    pub(crate) fn retarget(&self, target: &Target) {
-        lock(&self.0).retain_mut(|watch| {
+    ///
+    /// # Errors
+    /// Without descriptors. Then all is as it was.
+    pub(crate) fn retarget(&self, target: &Target) -> Result<(), Failure> {
+        let mut watches = lock(&self.0);
+        watches.retain(Watch::is_live);
+        let mut moves = Vec::new();
+        for (at, watch) in watches.iter().enumerate() {
             if watch.is_right(target) {
-                return true;
+                continue;
             }
-            // A set that has been closed since needs nothing more.
-            let moved = watch
-                .delete()
-                .and_then(|()| Watch::add(watch.epoll, watch.fd, watch.event, target));
-            moved.map(|moved| *watch = moved).is_ok()
-        });
+            let moved = match watch.is_spent() {
+                // Nothing is to come of it before it is modified, which moves it.
+                Ok(true) => continue,
+                Ok(false) => watch.moved(watch.event, target),
+                Err(failure) => Err(failure),
+            };
+            match moved {
+                Ok(moved) => moves.push((at, moved)),
+                Err(failure) => {
+                    for (at, moved) in &moves {
+                        moved.let_go(&watches[*at]);
+                    }
+                    return Err(failure);
+                }
+            }
+        }
+        for (at, moved) in moves {
+            mem::replace(&mut watches[at], moved).let_go(&watches[at]);
+        }
+        Ok(())
     }
 
     /// The socket is closed. The kernel does by itself what is to be done about its own descriptor.
@@ -149,24 +172,62 @@ impl Watches {
     }
 }
 
+/// Whether the kernel's descriptor is to be registered, and whether another is.
+fn shape(event: epoll_event, target: &Target) -> (bool, bool) {
+    match target {
+        Target::Kernels => (true, false),
+        Target::Sdp(_) => (false, true),
+        Target::Both(_) => (!is_oneshot(event), true),
+    }
+}
+
+/// What is no event, but how events are told. Of a registration for one event that has come, these
+/// are left.
+const HOW: u32 =
+    (libc::EPOLLONESHOT | libc::EPOLLET | libc::EPOLLWAKEUP | libc::EPOLLEXCLUSIVE).cast_unsigned();
+
+/// The events that a set has for a descriptor, by what the kernel says of the set.
+fn events_of(set: &str, fd: c_int) -> Option<u32> {
+    let mut words = set.lines().map(str::split_whitespace);
+    words.find_map(|mut words| {
+        let names = (words.next()?, words.next()?.parse(), words.next()?);
+        if names != ("tfd:", Ok(fd), "events:") {
+            return None;
+        }
+        u32::from_str_radix(words.next()?, 16).ok()
+    })
+}
+
 impl Watch {
     fn add(epoll: c_int, fd: c_int, event: epoll_event, target: &Target) -> Result<Self, Failure> {
-        let (kernels, beside) = match target {
-            Target::Kernels => (true, None),
-            Target::Sdp(readiness) => (false, Some(duplicate(readiness)?)),
-            Target::Both(readiness) if is_oneshot(event) => {
-                (false, Some(set_of_two(fd, readiness)?))
-            }
-            Target::Both(readiness) => (true, Some(duplicate(readiness)?)),
+        let nowhere = Self {
+            epoll,
+            fd,
+            event,
+            kernels: false,
+            beside: None,
         };
-        if kernels {
+        nowhere.moved(event, target)
+    }
+
+    /// Adds what `target` needs and this registration has not; the rest of this one is still there.
+    fn moved(&self, event: epoll_event, target: &Target) -> Result<Self, Failure> {
+        let (epoll, fd) = (self.epoll, self.fd);
+        let (kernels, _) = shape(event, target);
+        let beside = match target {
+            Target::Kernels => None,
+            Target::Both(readiness) if !kernels => Some(set_of_two(fd, readiness)?),
+            Target::Sdp(readiness) | Target::Both(readiness) => Some(duplicate(readiness)?),
+        };
+        let adds_kernels = kernels && !self.kernels;
+        if adds_kernels {
             kernel(epoll, EPOLL_CTL_ADD, fd, event)?;
         }
         let added = beside.as_ref().map_or(Ok(()), |it| {
             kernel(epoll, EPOLL_CTL_ADD, it.as_raw_fd(), event)
         });
         if let Err(failure) = added {
-            if kernels {
+            if adds_kernels {
                 kernel(epoll, EPOLL_CTL_DEL, fd, NO_EVENT)?;
             }
             return Err(failure);
@@ -180,26 +241,61 @@ impl Watch {
         })
     }
 
+    /// Deletes what this registration has and `other`, which stays, has not.
+    fn let_go(&self, other: &Self) {
+        // A set that has been closed since has forgotten both.
+        if self.kernels && !other.kernels {
+            let _ = kernel(self.epoll, EPOLL_CTL_DEL, self.fd, NO_EVENT);
+        }
+        if let Some(beside) = &self.beside {
+            let _ = kernel(self.epoll, EPOLL_CTL_DEL, beside.as_raw_fd(), NO_EVENT);
+        }
+    }
+
+    /// Whether the set still has it. One that has been closed since may have left its number to
+    /// another, to which nothing is to be added.
+    fn is_live(&self) -> bool {
+        let known = self.beside.as_ref().map_or(self.fd, AsRawFd::as_raw_fd);
+        match kernel(self.epoll, EPOLL_CTL_ADD, known, self.event) {
+            Ok(()) => {
+                // It has just been added.
+                let _ = kernel(self.epoll, EPOLL_CTL_DEL, known, NO_EVENT);
+                false
+            }
+            Err(failure) => failure.errno == libc::EEXIST,
+        }
+    }
+
+    /// Whether it was for one event, and that has come.
+    ///
+    /// # Errors
+    /// `EMFILE` and the like: the kernel says so in a file.
+    fn is_spent(&self) -> Result<bool, Failure> {
+        if !is_oneshot(self.event) {
+            return Ok(false);
+        }
+        let known = self.beside.as_ref().map_or(self.fd, AsRawFd::as_raw_fd);
+        match fs::read_to_string(format!("/proc/self/fdinfo/{}", self.epoll)) {
+            Ok(set) => Ok(events_of(&set, known).is_some_and(|events| events & !HOW == 0)),
+            // Without /proc nobody can tell.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Whether the kernel's descriptor alone is registered, and is to be.
     fn is_right(&self, target: &Target) -> bool {
         matches!(target, Target::Kernels) && self.kernels && self.beside.is_none()
     }
 
-    fn add_again(&mut self, event: epoll_event) -> Result<(), Failure> {
-        if self.kernels {
-            kernel(self.epoll, EPOLL_CTL_ADD, self.fd, event)?;
-        }
-        if let Some(beside) = &self.beside {
-            kernel(self.epoll, EPOLL_CTL_ADD, beside.as_raw_fd(), event)?;
-        }
-        self.event = event;
-        Ok(())
-    }
-
     fn modify(&mut self, event: epoll_event, target: &Target) -> Result<(), Failure> {
-        if matches!(target, Target::Both(_)) && is_oneshot(event) != is_oneshot(self.event) {
-            self.delete()?;
-            *self = Self::add(self.epoll, self.fd, event, target)?;
+        let (kernels, beside) = shape(event, target);
+        if (self.kernels, self.beside.is_some()) != (kernels, beside) {
+            let moved = self.moved(event, target)?;
+            if self.kernels && moved.kernels {
+                kernel(self.epoll, EPOLL_CTL_MOD, self.fd, event)?;
+            }
+            mem::replace(self, moved).let_go(self);
             return Ok(());
         }
         if self.kernels {
@@ -228,7 +324,7 @@ impl Watch {
 fn duplicate(readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
     rustix::io::fcntl_dupfd_cloexec(readiness, HIDDEN_FD_MIN)
         .or_else(|_| rustix::io::fcntl_dupfd_cloexec(readiness, 0))
-        .map_err(|error| std::io::Error::from(error).into())
+        .map_err(|error| io::Error::from(error).into())
 }
 
 /// Above the numbers that a program counts on.
@@ -236,7 +332,7 @@ const HIDDEN_FD_MIN: c_int = 1 << 18;
 
 /// A set in which either of a listener's descriptors is an event.
 fn set_of_two(fd: c_int, readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
-    let failed = |error: rustix::io::Errno| Failure::from(std::io::Error::from(error));
+    let failed = |error: rustix::io::Errno| Failure::from(io::Error::from(error));
     let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
     let data = epoll::EventData::new_ptr(ptr::null_mut());
     for one in [crate::entry::borrowed(fd), readiness.as_fd()] {

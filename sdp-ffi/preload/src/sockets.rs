@@ -195,7 +195,7 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
             }
             // SAFETY: no preconditions.
             checked(unsafe { real::listen(fd, backlog) })?;
-            entry.set_listening(fd, Listening::Later(backlog));
+            entry.set_listening(fd, Listening::Later(backlog))?;
             Ok(Some(0))
         }
         Choice::Sdp => {
@@ -207,7 +207,7 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
             }
             entry.socket()?.adopt(borrowed(fd))?;
             entry.socket()?.listen(backlog)?;
-            entry.set_listening(fd, Listening::Sdp);
+            entry.set_listening(fd, Listening::Sdp)?;
             Ok(Some(0))
         }
     }
@@ -236,9 +236,8 @@ fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
         let wait = config().wait.unwrap_or_else(|| wait_towards(addr.ip()));
         entry.socket()?.connect_within(addr, wait)
     };
-    match attempt() {
+    match attempt().and_then(|()| entry.set_connected(fd)) {
         Ok(()) => {
-            entry.set_connected(fd);
             say(Level::Debug, || format!("{fd}: connected to {addr} by SDP"));
             Ok(Some(0))
         }
@@ -257,7 +256,7 @@ fn connect_by_sdp(entry: &Entry, fd: c_int, addr: SocketAddr) -> Result<(), Fail
     if entry.is_nonblocking() {
         let started = socket.connect_unwaited(addr);
         if matches!(&started, Err(failure) if failure.errno == libc::EINPROGRESS) {
-            entry.set_connecting(fd);
+            entry.set_connecting(fd)?;
         }
         return started;
     }
@@ -267,7 +266,7 @@ fn connect_by_sdp(entry: &Entry, fd: c_int, addr: SocketAddr) -> Result<(), Fail
             if !socket.is_under_way() {
                 return socket.connect(addr);
             }
-            entry.set_connecting(fd);
+            entry.set_connecting(fd)?;
             Err(failure)
         }
         other => other,
@@ -299,12 +298,12 @@ unsafe fn accept_one(
         .socket()?
         .read_timeout()
         .map(|time| Instant::now() + time);
-    let listening = entry.listen_now(fd);
-    if listening == Listening::Sdp {
+    if entry.listen_now(fd) == Listening::Sdp {
         // SAFETY: the caller's promise.
         return unsafe { accept_sdp(entry, addr, len, flags) }.map(Some);
     }
     loop {
+        let listening = entry.listening();
         let kernel_first = entry.kernel_first.fetch_xor(true, Ordering::Relaxed);
         for kernels in [kernel_first, !kernel_first] {
             if kernels {
@@ -349,7 +348,7 @@ fn kernels_ready(fd: c_int) -> Result<bool, Failure> {
 
 /// Sleeps until TCP or SDP has a connection.
 fn wait_for_either(entry: &Entry, fd: c_int, deadline: Option<Instant>) -> Result<(), Failure> {
-    let target = entry.target(fd, false);
+    let target = entry.target(fd, false)?;
     let own = borrowed(fd);
     let mut fds = vec![PollFd::new(&own, PollFlags::IN)];
     if let Target::Both(readiness) = &target {

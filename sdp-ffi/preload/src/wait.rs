@@ -15,7 +15,7 @@ use sdp::posix::{Failure, guard};
 use sdp_socket::Readiness;
 use std::os::fd::AsRawFd;
 
-use crate::boundary::{interpose, set_errno};
+use crate::boundary::{errno, interpose, set_errno};
 use crate::entry::Target;
 use crate::{real, table};
 
@@ -142,13 +142,37 @@ fn duration_of(time: &timeval) -> Option<Duration> {
     Some(Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros)))
 }
 
+/// Whether an array can be read. Of one that cannot the kernel says EFAULT, as it looks at memory
+/// more carefully than we could.
+fn can_be_read<T>(at: *const T, count: usize) -> bool {
+    const PAGE: usize = 4096;
+    let Some(len) = count.checked_mul(size_of::<T>()) else {
+        return false;
+    };
+    let Some(last) = at.addr().checked_add(len.saturating_sub(1)) else {
+        return false;
+    };
+    let before = errno();
+    // The kernel reads a signal mask, of a page each, and has nothing to do with it: it does not
+    // know the command.
+    let can = (at.addr() / PAGE..=last / PAGE).all(|page| {
+        let mask = at.with_addr((page * PAGE).max(at.addr() & !7));
+        let (command, none) = (libc::SYS_rt_sigprocmask, ptr::null_mut::<T>());
+        // SAFETY: the kernel checks the address, and writes nowhere.
+        let result = unsafe { libc::syscall(command, -1, mask, none, size_of::<u64>()) };
+        result == 0 || errno() != libc::EFAULT
+    });
+    set_errno(before);
+    can && !at.is_null()
+}
+
 /// Whether one of the descriptors is ours.
 ///
 /// # Safety
 /// As poll(2).
 unsafe fn any_ours(fds: *const pollfd, count: nfds_t) -> bool {
     let count = usize::try_from(count).unwrap_or(0);
-    !fds.is_null()
+    can_be_read(fds, count)
         && (0..count).any(|at| {
             // SAFETY: the caller's promise.
             let one = unsafe { fds.add(at) };
@@ -167,14 +191,19 @@ struct Mixed {
 }
 
 impl Mixed {
-    fn of(wanted: &[pollfd]) -> Self {
+    /// # Errors
+    /// `ENOMEM` if there is nothing to wait on for one of them.
+    fn of(wanted: &[pollfd]) -> Result<Self, Failure> {
         let mut fds = wanted.to_vec();
         let (mut seconds, mut kept) = (Vec::new(), Vec::new());
         for (at, one) in wanted.iter().enumerate() {
             let Some(entry) = table::get(one.fd) else {
                 continue;
             };
-            match entry.target(one.fd, one.events & (POLLIN | POLLOUT) == 0) {
+            let target = entry.target(one.fd, one.events & (POLLIN | POLLOUT) == 0);
+            // The one errno of poll(2) for want of anything.
+            let target = target.map_err(|it| Failure::new(libc::ENOMEM, it.message))?;
+            match target {
                 Target::Kernels => {}
                 Target::Sdp(readiness) => {
                     fds[at].fd = readiness.as_raw_fd();
@@ -190,11 +219,11 @@ impl Mixed {
                 }
             }
         }
-        Self {
+        Ok(Self {
             fds,
             seconds,
             _kept: kept,
-        }
+        })
     }
 
     /// What came of it, for the program's array.
@@ -225,7 +254,7 @@ unsafe fn poll_mixed(
     let made = guard("poll", || {
         // SAFETY: the caller's promise.
         let wanted = unsafe { std::slice::from_raw_parts(fds, len) };
-        mixed = Box::into_raw(Box::new(Mixed::of(wanted)));
+        mixed = Box::into_raw(Box::new(Mixed::of(wanted)?));
         Ok(0)
     });
     if made < 0 {
@@ -292,6 +321,12 @@ impl Sets {
     /// # Safety
     /// As select(2).
     unsafe fn any_ours(&self, count: c_int) -> bool {
+        let words = usize::try_from(count).unwrap_or(0).div_ceil(WORD_BITS);
+        let sets = self.0.iter().filter(|set| !set.is_null());
+        let mut sets = sets.map(|set| set.cast_const().cast::<c_ulong>());
+        if !sets.all(|set| can_be_read(set, words)) {
+            return false;
+        }
         // SAFETY: the caller's promise.
         unsafe { self.members(count) }.any(|(fd, _)| table::holds(fd))
     }

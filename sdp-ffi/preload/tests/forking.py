@@ -1,7 +1,6 @@
 """A server of Python's that makes a process for each connection, and clients in another process."""
 
 import os
-import select
 import socket
 import socketserver
 import threading
@@ -47,8 +46,12 @@ def ask_all(address):
 
 def main():
     with Server(("127.0.0.1", 0), Handler) as server:
-        # From the first wait on it the listener takes SDP.
-        select.select([server], [], [], 0)
+        # From the first accept on the listener takes SDP.
+        server.socket.setblocking(False)
+        try:
+            server.socket.accept()
+        except BlockingIOError:
+            server.socket.setblocking(True)
         clients = os.fork()
         if clients == 0:
             server.socket.close()

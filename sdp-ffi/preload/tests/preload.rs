@@ -184,7 +184,7 @@ fn rules_decide() {
         return;
     };
     let rows = [
-        // rules, whether the listener has been waited on, how it ends, what the report names
+        // rules, whether somebody has accepted before, how it ends, what the report names
         (
             "",
             true,
@@ -215,7 +215,7 @@ fn rules_decide() {
             "connected",
             "1 connected, 1 accepted; TCP: 0 accepted;",
         ),
-        // A listener that nobody has waited on yet is TCP's.
+        // A listener from which nobody has accepted yet is TCP's.
         (
             "use sdp client * *:*",
             false,
@@ -230,11 +230,11 @@ fn rules_decide() {
             "1 connected, 1 accepted; TCP: 0 accepted;",
         ),
     ];
-    for (at, (rules, waits, end, reported)) in rows.into_iter().enumerate() {
+    for (at, (rules, accepts, end, reported)) in rows.into_iter().enumerate() {
         let report = format!("report{at}");
         let mut command = bench.preloaded(Command::new(&program), &report);
         command.env("LIBSDP_CONFIG_FILE", bench.rules(rules));
-        command.arg(if waits { "waits" } else { "not yet" });
+        command.arg(if accepts { "accepts" } else { "not yet" });
         assert_eq!(start(command).finish(), format!("{end}\n"), "{rules}");
         let reports = bench.report(&report);
         assert!(reports[0].contains(reported), "{rules}: {reports:?}");
@@ -255,12 +255,18 @@ fn cases_hold() {
         ("families", both),
         ("fork_of_new_ones", both),
         ("fork_of_connected_ones", both),
+        ("waits_and_accepts", both),
         ("vfork_and_spawn", both),
         ("past_the_library", both),
         ("both_queues", both),
         ("waiting", both),
         ("options", both),
         ("registrations", both),
+        ("set_with_an_old_number", both),
+        ("one_event", both),
+        ("bad_addresses", both),
+        ("waits_at_the_limit", both),
+        ("connects_at_the_limit", both),
     ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);
@@ -384,7 +390,7 @@ fn servers_of_python() {
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers.py"));
     assert_eq!(start(command).finish(), "served\n");
     let reports = bench.report("report");
-    // asyncio's 21 at least, whose listeners are waited on before anybody connects.
+    // asyncio's 21 at least, from whose listeners one was accepted before.
     assert!(count(&reports[0], "connected") >= 21, "{reports:?}");
     let sent: u64 = reports[0]
         .split("sent: ")

@@ -28,8 +28,18 @@ async def client(port):
     writer.close()
 
 
+async def start(serve):
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    # The first accept is what SDP listens from; its client has come by TCP.
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    writer.write_eof()
+    await reader.read()
+    writer.close()
+    return server
+
+
 async def with_asyncio():
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    server = await start(echo)
     port = server.sockets[0].getsockname()[1]
     await asyncio.gather(*(client(port) for _ in range(20)))
 
@@ -41,7 +51,7 @@ async def with_asyncio():
             await asyncio.get_running_loop().sendfile(writer.transport, file, fallback=False)
             writer.close()
 
-        server = await asyncio.start_server(send, "127.0.0.1", 0)
+        server = await start(send)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         assert await reader.read() == DATA
         writer.close()
@@ -60,7 +70,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def serving(server):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    # Its first look at the socket is what SDP listens from.
+    # Its first accept is what SDP listens from.
     for _ in range(50):
         with socket.create_connection(server.server_address):
             pass

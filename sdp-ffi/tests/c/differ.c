@@ -131,8 +131,11 @@ static short poll_one(int s, short events, int timeout) {
 static int listening_for(int backlog) {
     int s = bound();
     MUST(S(listen)(s, backlog) == 0);
-    /* Behind the preload library SDP listens once somebody waits. */
-    MUST(poll_one(s, POLLIN, 0) == 0);
+    /* Behind the preload library SDP listens once somebody accepts. */
+    int on = 1, off = 0;
+    MUST(S(ioctl)(s, FIONBIO, &on) == 0);
+    MUST(S(accept)(s, NULL, NULL) == -1 && errno == EAGAIN);
+    MUST(S(ioctl)(s, FIONBIO, &off) == 0);
     return s;
 }
 

@@ -2,13 +2,16 @@
 #include "common.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -120,12 +123,13 @@ static void fork_of_new_ones(void) {
     int elsewhere = listen_anywhere();
     int port = port_of(listener), client, server;
     struct sockaddr_in address = loopback(port_of(elsewhere));
-    struct pollfd one = {elsewhere, POLLIN, 0};
     pid_t child;
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(elsewhere);
     child = fork();
     if (child == 0) {
         CHECK(connect(fresh, (struct sockaddr *)&address, sizeof address) == 0);
+        /* It has SDP before the parent connects. */
+        accept_nobody(listener);
         CHECK(write(fresh, "go", 2) == 2);
         server = accept(listener, NULL, NULL);
         CHECK(read(server, end, 8) == 5 && write(server, "back", 4) == 4);
@@ -144,9 +148,8 @@ static void fork_of_new_ones(void) {
 static void fork_of_connected_ones(void) {
     struct pair pair = make_pair();
     int listener = listen_anywhere(), client, server;
-    struct pollfd one = {listener, POLLIN, 0};
     pid_t child;
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(listener);
     signal(SIGPIPE, SIG_IGN);
     child = fork();
     if (child == 0) {
@@ -162,6 +165,38 @@ static void fork_of_connected_ones(void) {
     CHECK(status_of(child) == 0);
     talk(pair.client, pair.server);
     client = connect_to(port_of(listener));
+    server = accept(listener, NULL, NULL);
+    talk(client, server);
+}
+
+/* Who waits on a listener and leaves accepting to a child has TCP's clients only; who accepts has
+   SDP's, too, also by registrations made before. */
+static void waits_and_accepts(void) {
+    int listener = listen_anywhere(), set = epoll_create1(0), client, server;
+    struct epoll_event event = {EPOLLIN, {.u64 = 4}}, got;
+    struct sockaddr_in name;
+    socklen_t length = sizeof name;
+    struct pollfd one = {listener, POLLIN, 0};
+    pid_t child;
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, listener, &event) == 0);
+    CHECK(poll(&one, 1, 0) == 0);
+    client = connect_to(port_of(listener));
+    /* The kernel's own socket is connected. */
+    CHECK(syscall(SYS_getpeername, client, &name, &length) == 0);
+    CHECK(poll(&one, 1, 20000) == 1);
+    child = fork();
+    if (child == 0) {
+        server = accept(listener, NULL, NULL);
+        CHECK(read(server, end, 8) == 5 && write(server, "back", 4) == 4);
+        exit(0);
+    }
+    CHECK(write(client, "there", 5) == 5 && read(client, end, 8) == 4);
+    CHECK(status_of(child) == 0);
+    accept_nobody(listener);
+    CHECK(epoll_wait(set, &got, 1, 0) == 0);
+    client = connect_to(port_of(listener));
+    CHECK(syscall(SYS_getpeername, client, &name, &length) == -1 && errno == ENOTCONN);
+    CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 4);
     server = accept(listener, NULL, NULL);
     talk(client, server);
 }
@@ -207,7 +242,7 @@ static void both_queues(void) {
                              EPOLLIN | EPOLLONESHOT};
     struct pollfd one = {listener, POLLIN, 0};
     struct epoll_event event = {0, {.u64 = 9}}, got[4];
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(listener);
     for (int turn = 0; turn < 8; turn++) {
         int client, server;
         client = turn % 2 ? raw_connect(port) : connect_to(port);
@@ -273,12 +308,11 @@ static void *reads(void *argument) {
 /* Calls that wait, and what ends them. */
 static void waiting(void) {
     int listener = listen_anywhere(), port = port_of(listener);
-    struct pollfd one = {listener, POLLIN, 0};
     struct pair pair = make_pair();
     struct sigaction action;
     pthread_t thread;
     void *result;
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(listener);
     CHECK(pthread_barrier_init(&gate, NULL, 2) == 0);
     for (int turn = 0; turn < 6; turn++) {
         int client;
@@ -318,9 +352,8 @@ static void waiting(void) {
 /* Options of the stream go with it, whichever protocol takes it. */
 static void options(void) {
     int listener = listen_anywhere(), port = port_of(listener), client, value = 1;
-    struct pollfd one = {listener, POLLIN, 0};
     struct sockaddr_in address = loopback(port);
-    CHECK(poll(&one, 1, 0) == 0);
+    accept_nobody(listener);
     client = socket(AF_INET, SOCK_STREAM, 0);
     CHECK(setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value) == 0);
     CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
@@ -350,6 +383,158 @@ static int open_count(void) {
     }
     CHECK(closedir(folder) == 0);
     return count;
+}
+
+/* A set that has the number of one that was closed has its own registration, for its own events. */
+static void set_with_an_old_number(void) {
+    struct pair pair = make_pair();
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}}, got;
+    int set = epoll_create1(0), old = set;
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event) == 0);
+    CHECK(epoll_wait(set, &got, 1, 0) == 0);
+    CHECK(close(set) == 0);
+    set = epoll_create1(0);
+    CHECK(set == old);
+    event = (struct epoll_event){EPOLLIN | EPOLLET, {.u64 = 2}};
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event) == 0);
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event) == -1 && errno == EEXIST);
+    for (int turn = 0; turn < 3; turn++) {
+        CHECK(write(pair.client, "x", 1) == 1);
+        CHECK(epoll_wait(set, &got, 1, 20000) == 1);
+        CHECK(got.data.u64 == 2 && got.events == EPOLLIN);
+    }
+}
+
+/* A registration for one event that has come is told of no other, until it is modified. */
+static void one_event(void) {
+    int listener = listen_anywhere(), set = epoll_create1(0), client, server;
+    struct sockaddr_in address = loopback(port_of(listener));
+    struct epoll_event event = {EPOLLOUT | EPOLLONESHOT, {.u64 = 3}}, got;
+    accept_nobody(listener);
+    for (int turn = 0; turn < 2; turn++) {
+        client = socket(AF_INET, SOCK_STREAM, 0);
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == 0);
+        /* It is not connected, which is an event. */
+        CHECK(turn == 0 || epoll_wait(set, &got, 1, 20000) == 1);
+        CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+        CHECK(epoll_wait(set, &got, 1, turn == 0 ? 20000 : 0) == 1 - turn);
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == -1 && errno == EEXIST);
+        CHECK(epoll_ctl(set, EPOLL_CTL_MOD, client, &event) == 0);
+        CHECK(epoll_wait(set, &got, 1, 20000) == 1);
+        CHECK(got.data.u64 == 3 && got.events == EPOLLOUT);
+        CHECK(epoll_wait(set, &got, 1, 0) == 0);
+        server = accept(listener, NULL, NULL);
+        talk(client, server);
+        CHECK(epoll_ctl(set, EPOLL_CTL_DEL, client, NULL) == 0);
+        CHECK(close(client) == 0 && close(server) == 0);
+    }
+}
+
+/* What is no memory is an error, as the kernel's. */
+static void bad_addresses(void) {
+    struct pair pair = make_pair();
+    /* Two pages, of which the second is none. */
+    long page = sysconf(_SC_PAGESIZE);
+    char *pages = mmap(NULL, (size_t)page * 2, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct pollfd *volatile nowhere = (struct pollfd *)8, *volatile edge;
+    fd_set *volatile no_set = (fd_set *)16;
+    CHECK(pages != MAP_FAILED && munmap(pages + page, (size_t)page) == 0);
+    edge = (struct pollfd *)(pages + page) - 1;
+    edge[0] = (struct pollfd){pair.server, POLLOUT, 0};
+    CHECK(poll(nowhere, 1, 0) == -1 && errno == EFAULT);
+    CHECK(ppoll(nowhere, 1, NULL, NULL) == -1 && errno == EFAULT);
+    CHECK(poll(edge, 2, 0) == -1 && errno == EFAULT);
+    errno = 0;
+    CHECK(poll(edge, 1, 0) == 1 && edge[0].revents == POLLOUT && errno == 0);
+    CHECK(select(pair.server + 1, no_set, NULL, NULL, NULL) == -1 && errno == EFAULT);
+    talk(pair.client, pair.server);
+}
+
+/* So many more descriptors may be opened; with less than none, as many as the system lets. */
+static void leave_room(int room) {
+    static rlim_t most;
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    if (most == 0) {
+        most = limit.rlim_cur;
+    }
+    limit.rlim_cur = most;
+    if (room >= 0) {
+        int lowest = dup(1);
+        CHECK(lowest >= 0 && close(lowest) == 0);
+        limit.rlim_cur = (rlim_t)(lowest + room);
+    }
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+/* Without descriptors for what tells of SDP a wait fails; it does not sleep past what arrives. */
+static void waits_at_the_limit(void) {
+    int refused = 0;
+    for (int room = 0; room < 4; room++) {
+        struct pair pair = make_pair();
+        struct epoll_event event = {EPOLLIN | EPOLLET, {.u64 = 6}}, got;
+        struct pollfd one = {pair.server, POLLIN, 0};
+        struct timeval none = {0, 0};
+        int set = epoll_create1(0), result;
+        fd_set fds;
+        leave_room(room);
+        result = poll(&one, 1, 0);
+        CHECK(result == 0 || (result == -1 && errno == ENOMEM));
+        FD_ZERO(&fds);
+        FD_SET(pair.server, &fds);
+        result = select(pair.server + 1, &fds, NULL, NULL, &none);
+        CHECK(result == 0 || (result == -1 && errno == ENOMEM));
+        result = epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event);
+        CHECK(result == 0 || (result == -1 && errno == EMFILE));
+        leave_room(-1);
+        if (result != 0) {
+            refused++;
+            CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.server, &event) == 0);
+        }
+        CHECK(epoll_wait(set, &got, 1, 0) == 0);
+        CHECK(write(pair.client, "x", 1) == 1);
+        CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 6);
+        CHECK(close(set) == 0);
+        close_pair(pair);
+    }
+    CHECK(refused > 0);
+}
+
+/* A socket that a set has before it is connected is in it afterwards, whoever takes it. */
+static void connects_at_the_limit(void) {
+    int listener = listen_anywhere(), ready[2];
+    struct sockaddr_in address = loopback(port_of(listener));
+    pid_t child;
+    CHECK(pipe(ready) == 0);
+    child = fork();
+    if (child == 0) {
+        CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+        accept_nobody(listener);
+        CHECK(write(ready[1], "r", 1) == 1);
+        for (;;) {
+            /* What the client had to give up gets one, too. */
+            send(accept(listener, NULL, NULL), "x", 1, MSG_NOSIGNAL);
+        }
+    }
+    CHECK(close(listener) == 0);
+    CHECK(read(ready[0], end, 1) == 1);
+    /* What SDP has once between two processes is there. */
+    connect_to(ntohs(address.sin_port));
+    for (int room = 0; room < 16; room++) {
+        int set = epoll_create1(0), client = socket(AF_INET, SOCK_STREAM, 0);
+        struct epoll_event event = {EPOLLIN | EPOLLET, {.u64 = 7}}, got;
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == 0);
+        leave_room(room);
+        CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+        leave_room(-1);
+        do {
+            CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 7);
+        } while (recv(client, end, 8, MSG_DONTWAIT) == -1);
+        CHECK(end[0] == 'x');
+        CHECK(close(set) == 0 && close(client) == 0);
+    }
+    CHECK(kill(child, SIGKILL) == 0 && status_of(child) == SIGKILL);
 }
 
 /* Two numbers of one socket in one set are two registrations, and closing leaves nothing behind. */
@@ -393,12 +578,18 @@ int main(int count, char **words) {
         {"families", families},
         {"fork_of_new_ones", fork_of_new_ones},
         {"fork_of_connected_ones", fork_of_connected_ones},
+        {"waits_and_accepts", waits_and_accepts},
         {"vfork_and_spawn", vfork_and_spawn},
         {"past_the_library", past_the_library},
         {"both_queues", both_queues},
         {"waiting", waiting},
         {"options", options},
         {"registrations", registrations},
+        {"set_with_an_old_number", set_with_an_old_number},
+        {"one_event", one_event},
+        {"bad_addresses", bad_addresses},
+        {"waits_at_the_limit", waits_at_the_limit},
+        {"connects_at_the_limit", connects_at_the_limit},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {

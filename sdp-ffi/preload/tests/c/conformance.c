@@ -377,6 +377,7 @@ static void early_epoll(void) {
     struct sockaddr_in address = loopback(port_of(listener));
     printf("== registered before\n");
     SHOW(epoll_ctl(set, EPOLL_CTL_ADD, listener, &event));
+    accept_nobody(listener);
     client = socket(AF_INET, SOCK_STREAM, 0);
     event.events = EPOLLIN;
     event.data.u64 = 2;
@@ -467,13 +468,12 @@ static void numbers(void) {
 static void to_a_child(void) {
     int listener = listen_anywhere();
     struct sockaddr_in address = loopback(port_of(listener));
-    struct pollfd one = {listener, POLLIN, 0};
     int status, server;
     char end[8];
     pid_t child;
     printf("== a child connects\n");
     fflush(stdout);
-    poll(&one, 1, 0);
+    accept_nobody(listener);
     child = fork();
     if (child == 0) {
         int client = socket(AF_INET, SOCK_STREAM, 0);
