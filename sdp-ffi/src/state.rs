@@ -141,7 +141,7 @@ impl Socket {
     }
 
     /// Takes a local address.
-    pub(crate) fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
+    pub fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
         let mut phase = self.phase()?;
         let (Phase::Fresh | Phase::Spent) = *phase else {
             return Err(Failure::new(libc::EINVAL, "the socket has an address"));
@@ -220,7 +220,7 @@ impl Socket {
                 }
             }
         };
-        let in_time = connecting.wait(self.settings().write_timeout)?;
+        let in_time = connecting.wait_heeding_signals(self.settings().write_timeout)?;
         if !in_time {
             return Err(Failure::new(libc::EINPROGRESS, "connecting goes on"));
         }

@@ -6,6 +6,7 @@ use libc::{
 };
 
 use crate::boundary::{checked, handle, interpose, set_errno};
+use crate::log::{Level, say};
 use crate::{real, report};
 
 /// Flags that libsdp knows. Of the others Linux's TCP takes no notice, so they are left out here.
@@ -55,6 +56,10 @@ interpose! {
     raw fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
         match handle(fd) {
             Some(_) if flags & libc::MSG_ERRQUEUE != 0 => no_error_queue(),
+            Some(handle) if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 => {
+                // SAFETY: our caller's promise.
+                unsafe { discard_message(handle, message, flags) }
+            }
             // SAFETY: our caller's promise.
             Some(handle) => unsafe { sdp::sdp_recvmsg(handle, message, flags & RECV_FLAGS) },
             // SAFETY: what our caller promised to the C library's function.
@@ -119,8 +124,15 @@ interpose! {
         match handle(fd) {
             // SAFETY: our caller's promise.
             Some(handle) => counted(unsafe { sdp::sdp_sendmsg(handle, message, flags & SEND_FLAGS) }),
-            // SAFETY: what our caller promised to the C library's function.
-            None => unsafe { real::sendmsg(fd, message, flags) },
+            None => {
+                // SAFETY: what our caller promised to the C library's function.
+                let sent = unsafe { real::sendmsg(fd, message, flags) };
+                if sent >= 0 {
+                    // SAFETY: the kernel has read the message, so it is there.
+                    unsafe { warn_of_passing(message) };
+                }
+                sent
+            }
         }
     }
 
@@ -215,10 +227,159 @@ fn no_error_queue() -> ssize_t {
     -1
 }
 
+/// Says so if a message has passed a connection of ours to another process, which gets the kernel's
+/// socket.
+///
+/// # Safety
+/// As sendmsg(2), of one that has been sent.
+unsafe fn warn_of_passing(message: *const msghdr) {
+    // SAFETY: the caller's promise.
+    let message = unsafe { message.read_unaligned() };
+    if message.msg_control.is_null() {
+        return;
+    }
+    // SAFETY: the caller's promise: the control data are there.
+    let mut at = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !at.is_null() {
+        // SAFETY: the macros above and below give headers within the control data.
+        let header = unsafe { at.read_unaligned() };
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: it computes an address.
+            let numbers = unsafe { libc::CMSG_DATA(at) }.cast::<c_int>();
+            let room = (message.msg_control.addr() + message.msg_controllen)
+                .saturating_sub(numbers.addr());
+            let len = header.cmsg_len.saturating_sub(numbers.addr() - at.addr());
+            for place in 0..len.min(room) / size_of::<c_int>() {
+                // SAFETY: it is within the control data.
+                let number = unsafe { numbers.wrapping_add(place).read_unaligned() };
+                if handle(number).is_some() {
+                    say(Level::Error, || {
+                        format!("{number}: who receives it is not connected: it is SDP's")
+                    });
+                }
+            }
+        }
+        // SAFETY: as the first.
+        at = unsafe { libc::CMSG_NXTHDR(&raw const message, at) };
+    }
+}
+
+/// Bytes that are thrown away at once.
+const PIECE_LEN: usize = 1 << 16;
+/// Bytes that a peek counts at most.
+const PEEK_MAX: usize = 1 << 20;
+
 /// Bytes that TCP throws away under MSG_TRUNC are thrown away here, too.
 fn discard(handle: c_int, len: usize, flags: c_int) -> ssize_t {
-    let mut piece = [0_u8; 4096];
-    let len = len.min(piece.len());
-    // SAFETY: the memory is ours, and as long.
-    unsafe { sdp::sdp_recv(handle, piece.as_mut_ptr().cast(), len, flags & RECV_FLAGS) }
+    let flags = flags & RECV_FLAGS;
+    throw_away(handle, len, flags, |piece| {
+        // SAFETY: the memory is ours, and as long.
+        unsafe { sdp::sdp_recv(handle, piece.as_mut_ptr().cast(), piece.len(), flags) }
+    })
+}
+
+/// The same of a message, whose pieces say how many. What libsdp says of the message is the caller's.
+///
+/// # Safety
+/// As recvmsg(2).
+unsafe fn discard_message(handle: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    let flags = flags & RECV_FLAGS;
+    // SAFETY: the caller's promise.
+    let len = unsafe { len_of(message) };
+    let Some(len) = len else {
+        // SAFETY: the caller's promise. It has something wrong, which is said there.
+        return unsafe { sdp::sdp_recvmsg(handle, message, flags) };
+    };
+    throw_away(handle, len, flags, |piece| {
+        let mut whole = iovec {
+            iov_base: piece.as_mut_ptr().cast(),
+            iov_len: piece.len(),
+        };
+        // SAFETY: the caller's promise.
+        let theirs = unsafe { message.read_unaligned() };
+        let mut ours = theirs;
+        ours.msg_iov = &raw mut whole;
+        ours.msg_iovlen = 1;
+        // SAFETY: the memory is ours, and as long.
+        let received = unsafe { sdp::sdp_recvmsg(handle, &raw mut ours, flags) };
+        if received >= 0 {
+            ours.msg_iov = theirs.msg_iov;
+            ours.msg_iovlen = theirs.msg_iovlen;
+            // SAFETY: the caller's promise.
+            unsafe { message.write_unaligned(ours) };
+        }
+        received
+    })
+}
+
+/// The bytes of a message's pieces; `None` if it is not one that libsdp would take.
+///
+/// # Safety
+/// As recvmsg(2).
+unsafe fn len_of(message: *const msghdr) -> Option<usize> {
+    const PIECES_MAX: usize = 1024;
+    if message.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let message = unsafe { message.read_unaligned() };
+    let count = message.msg_iovlen;
+    if count > PIECES_MAX || (count > 0 && message.msg_iov.is_null()) {
+        return None;
+    }
+    let mut len: usize = 0;
+    for at in 0..count {
+        // SAFETY: the caller's promise: as many pieces are there.
+        let piece = unsafe { message.msg_iov.wrapping_add(at).read_unaligned() };
+        len = len.saturating_add(piece.iov_len);
+    }
+    Some(len)
+}
+
+/// Receives into memory of our own until there are `len` bytes or, unless MSG_WAITALL is set, no
+/// more lie there. A peek takes nothing, so it is one receive.
+fn throw_away(
+    handle: c_int,
+    len: usize,
+    flags: c_int,
+    mut receive: impl FnMut(&mut [u8]) -> ssize_t,
+) -> ssize_t {
+    let peeks = flags & libc::MSG_PEEK != 0;
+    let mut piece = vec![0; len.min(if peeks { PEEK_MAX } else { PIECE_LEN })];
+    let mut done = 0;
+    loop {
+        let room = (len - done).min(piece.len());
+        let received = receive(&mut piece[..room]);
+        let Ok(count) = usize::try_from(received) else {
+            // Some have been received, and a failure goes on.
+            return if done > 0 {
+                counted_bytes(done)
+            } else {
+                received
+            };
+        };
+        done += count;
+        let waits = flags & libc::MSG_WAITALL != 0;
+        let is_over = if waits {
+            count < room
+        } else {
+            !is_readable(handle)
+        };
+        if peeks || count == 0 || done == len || is_over {
+            return counted_bytes(done);
+        }
+    }
+}
+
+/// Whether bytes lie there.
+fn is_readable(handle: c_int) -> bool {
+    let mut count: c_int = 0;
+    let to = (&raw mut count).cast();
+    // SAFETY: the command writes an int, which is ours.
+    let asked = unsafe { sdp::sdp_ioctl(handle, libc::FIONREAD, to) };
+    asked == 0 && count > 0
+}
+
+fn counted_bytes(len: usize) -> ssize_t {
+    ssize_t::try_from(len).unwrap_or(ssize_t::MAX)
 }

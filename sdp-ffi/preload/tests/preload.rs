@@ -356,6 +356,55 @@ fn a_listener_by_sdp_alone_stays_with_the_parent() {
     );
 }
 
+/// Nothing of the library shows where a program by TCP would see nothing.
+#[test]
+fn nothing_shows() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("hidden") else {
+        return;
+    };
+    let rows = [
+        ("port_after_fork", ""),
+        ("end_after_fork", ""),
+        ("bad_second_message", ""),
+        ("address_without_port", ""),
+        ("stream_read_ahead", ""),
+        ("other_stderr", "log min-level 1 destination stderr"),
+        ("thrown_away", ""),
+        (
+            "signal_in_connect",
+            "use sdp server * *:*\nuse sdp client * *:*",
+        ),
+    ];
+    for (case, rules) in rows {
+        let mut command = bench.preloaded(Command::new(&program), case);
+        command.env("LIBSDP_CONFIG_FILE", bench.rules(rules));
+        command.arg(case);
+        let said = start(command).finish();
+        assert!(said.ends_with(&format!("{case} holds\n")), "{said}");
+        let reports = bench.report(case);
+        let connected = reports.iter().map(|report| count(report, "connected"));
+        assert!(connected.sum::<u64>() > 0, "{case}: {reports:?}");
+    }
+}
+
+/// Who passes a connection to another process, which gets an unconnected socket, finds it in the log.
+#[test]
+fn passing_a_connection_on_is_logged() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("hidden") else {
+        return;
+    };
+    let log = bench.path("log");
+    let rules = format!("log min-level 9 destination file {}", log.display());
+    let mut command = bench.preloaded(Command::new(&program), "report");
+    command.env("LIBSDP_CONFIG_FILE", bench.rules(&rules));
+    command.arg("passed_on");
+    assert_eq!(start(command).finish(), "passed_on holds\n");
+    let said = fs::read_to_string(log).unwrap();
+    assert!(said.contains("who receives it is not connected"), "{said}");
+}
+
 /// The sum of the numbers behind some words of reports.
 fn after(reports: &[String], words: &str) -> u64 {
     let rests = reports
