@@ -62,7 +62,7 @@ interpose! {
 
     fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int |entry| {
         // SAFETY: our caller's promise.
-        unsafe { ioctl_of(entry, request, argument.cast()) }
+        unsafe { ioctl_of(entry, fd, request, argument.cast()) }
     }
 
     /// The end of a process that does not go through exit(3).
@@ -139,17 +139,12 @@ unsafe fn control(fd: c_int, command: c_int, argument: c_ulong, kernels: Fcntl) 
         }
         libc::F_SETFL => guard("fcntl", || {
             let on = argument & nonblocking != 0;
-            let stays = match table::get(fd) {
-                Some(entry) => entry.set_nonblocking(on)?,
-                None => false,
-            };
-            let argument = if stays {
-                argument | nonblocking
-            } else {
-                argument
-            };
             // SAFETY: the caller's promise.
-            checked(unsafe { kernels(fd, command, argument) })
+            let kernels = || checked(unsafe { kernels(fd, command, argument) });
+            match table::get(fd) {
+                Some(entry) => entry.set_nonblocking(on, kernels),
+                None => kernels(),
+            }
         }),
         libc::F_GETFL => guard("fcntl", || {
             // SAFETY: the caller's promise.
@@ -168,13 +163,18 @@ unsafe fn control(fd: c_int, command: c_int, argument: c_ulong, kernels: Fcntl) 
 
 /// # Safety
 /// As ioctl(2), of a request that takes an int.
-unsafe fn ioctl_of(entry: &Entry, request: c_ulong, argument: *mut c_int) -> Outcome<c_int> {
+unsafe fn ioctl_of(
+    entry: &Entry,
+    fd: c_int,
+    request: c_ulong,
+    argument: *mut c_int,
+) -> Outcome<c_int> {
     if request == c_ulong::from(libc::FIONBIO) && !argument.is_null() {
         // SAFETY: the caller's promise.
         let on = unsafe { argument.read_unaligned() } != 0;
-        let stays = entry.set_nonblocking(on)?;
-        // The kernel's own flag stays where it is needed.
-        return Ok(if stays { Some(0) } else { None });
+        // SAFETY: the caller's promise.
+        let kernels = || checked(unsafe { real::ioctl(fd, request, argument.cast()) });
+        return entry.set_nonblocking(on, kernels).map(Some);
     }
     if !entry.is_sdps() {
         return Ok(None);

@@ -51,8 +51,7 @@ pub(crate) enum Listening {
     Later(c_int),
     /// TCP and SDP.
     Both,
-    /// TCP; SDP was not to be had. The kernel's descriptor may be non-blocking all the same, for
-    /// another process that has it too.
+    /// TCP; SDP was not to be had.
     Tcp,
     /// SDP.
     Sdp,
@@ -90,6 +89,8 @@ pub(crate) struct Entry {
     /// O_NONBLOCK, as the program sees it.
     nonblocking: AtomicBool,
     listening: Mutex<Listening>,
+    /// Held while the kernel's flag O_NONBLOCK is changed.
+    pub(crate) flagging: Mutex<()>,
     pub(crate) watches: Watches,
     numbers: AtomicUsize,
     /// Which queue an accept looks at first.
@@ -128,6 +129,7 @@ impl Entry {
             phase: AtomicU8::new(Phase::New as u8),
             nonblocking: AtomicBool::new(nonblocking),
             listening: Mutex::new(Listening::No),
+            flagging: Mutex::default(),
             watches: Watches::default(),
             numbers: AtomicUsize::new(0),
             kernel_first: AtomicBool::new(false),
@@ -308,14 +310,19 @@ impl Entry {
         self.nonblocking.load(Ordering::Relaxed)
     }
 
-    /// O_NONBLOCK. True: the kernel's descriptor is non-blocking whatever the program wants.
-    pub(crate) fn set_nonblocking(&self, on: bool) -> Result<bool, Failure> {
+    /// O_NONBLOCK; `kernels` sets it for the kernel's descriptor.
+    pub(crate) fn set_nonblocking<R>(
+        &self,
+        on: bool,
+        kernels: impl FnOnce() -> Result<R, Failure>,
+    ) -> Result<R, Failure> {
+        let _one_at_a_time = lock(&self.flagging);
+        let done = kernels()?;
         self.nonblocking.store(on, Ordering::Relaxed);
-        let listening = self.listening();
-        if listening != Listening::Both {
+        if self.listening() != Listening::Both {
             self.socket()?.set_nonblocking(on)?;
         }
-        Ok(matches!(listening, Listening::Both | Listening::Tcp))
+        Ok(done)
     }
 
     pub(crate) fn listening(&self) -> Listening {
@@ -396,23 +403,16 @@ impl Entry {
         let socket = self.socket()?;
         socket.adopt(borrowed(fd))?;
         socket.set_nonblocking(true)?;
-        socket.listen(backlog)?;
-        // An accept looks at two queues and must not hang in one.
-        let flags = status_flags(fd)?;
-        set_status_flags(fd, flags | libc::O_NONBLOCK)
+        socket.listen(backlog)
     }
 
     /// Nobody listens any more, by either protocol; what comes is the kernel's.
-    pub(crate) fn stop_listening(&self, fd: c_int) -> Result<(), Failure> {
+    pub(crate) fn stop_listening(&self, fd: c_int) {
         if self.listening() == Listening::Both {
             sdp::sdp_shutdown(self.handle, libc::SHUT_RD);
-            if !self.is_nonblocking() {
-                set_status_flags(fd, status_flags(fd)? & !libc::O_NONBLOCK)?;
-            }
         }
         self.set_phase(Phase::Kernels);
         crate::table::remove(fd);
-        Ok(())
     }
 
     /// What to wait on, for edges or for a level.

@@ -13,7 +13,9 @@ use sdp_socket::signals_restart;
 
 use crate::boundary::{Outcome, checked, interpose};
 use crate::config::config;
-use crate::entry::{Entry, Listening, Phase, Target, borrowed, lock};
+use crate::entry::{
+    Entry, Listening, Phase, Target, borrowed, lock, set_status_flags, status_flags,
+};
 use crate::log::{Level, say};
 use crate::real;
 use crate::report::{self, Reason};
@@ -120,7 +122,7 @@ interpose! {
             return checked(sdp::sdp_shutdown(entry.handle(), how)).map(Some);
         }
         if listening != Listening::No && matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) {
-            entry.stop_listening(fd)?;
+            entry.stop_listening(fd);
         }
         Ok(None)
     }
@@ -313,12 +315,8 @@ unsafe fn accept_one(
         let kernel_first = entry.kernel_first.fetch_xor(true, Ordering::Relaxed);
         for kernels in [kernel_first, !kernel_first] {
             if kernels {
-                if listening == Listening::Tcp && !kernels_ready(fd)? {
-                    continue;
-                }
                 // SAFETY: the caller's promise.
-                let accepted = unsafe { real::accept4(fd, addr, len, flags) };
-                match checked(accepted) {
+                match unsafe { accept_kernels(entry, fd, addr, len, flags) } {
                     Ok(accepted) => {
                         report::accepted(false);
                         return Ok(Some(accepted));
@@ -341,7 +339,39 @@ unsafe fn accept_one(
     }
 }
 
-/// Whether the kernel has a connection: its descriptor may be a blocking one.
+/// Takes a connection of the kernel's, if there is one. An accept looks at two queues and must not
+/// hang in one, even if another process that has the listener is faster. But the kernel's flag is
+/// that process's, too, which may know nothing of this library: it is set only while somebody is
+/// there to be accepted.
+///
+/// # Safety
+/// As accept4(2).
+unsafe fn accept_kernels(
+    entry: &Entry,
+    fd: c_int,
+    addr: *mut sockaddr,
+    len: *mut socklen_t,
+    flags: c_int,
+) -> Result<c_int, Failure> {
+    if entry.is_nonblocking() || flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+        // It does not wait, or fails.
+        // SAFETY: the caller's promise.
+        return checked(unsafe { real::accept4(fd, addr, len, flags) });
+    }
+    let _one_at_a_time = lock(&entry.flagging);
+    if !kernels_ready(fd)? {
+        return Err(Failure::new(libc::EAGAIN, "nobody waits to be accepted"));
+    }
+    let own = status_flags(fd)?;
+    set_status_flags(fd, own | libc::O_NONBLOCK)?;
+    // SAFETY: the caller's promise.
+    let accepted = checked(unsafe { real::accept4(fd, addr, len, flags) });
+    // It does not fail: these were the flags a moment ago.
+    let _ = set_status_flags(fd, own);
+    accepted
+}
+
+/// Whether the kernel has a connection.
 fn kernels_ready(fd: c_int) -> Result<bool, Failure> {
     let fd = borrowed(fd);
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];

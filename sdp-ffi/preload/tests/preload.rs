@@ -265,6 +265,7 @@ fn cases_hold() {
         ("set_with_an_old_number", both),
         ("one_event", both),
         ("bad_addresses", both),
+        ("listener_that_waits", both),
         ("waits_at_the_limit", both),
         ("connects_at_the_limit", both),
     ];

@@ -201,6 +201,24 @@ static void waits_and_accepts(void) {
     talk(client, server);
 }
 
+/* A listener that waits does so for whoever has it, by the kernel's own flag. */
+static void listener_that_waits(void) {
+    int listener = listen_anywhere(), port = port_of(listener), client, server;
+    accept_nobody(listener);
+    for (int turn = 0; turn < 4; turn++) {
+        CHECK((syscall(SYS_fcntl, listener, F_GETFL) & O_NONBLOCK) == 0);
+        client = turn % 2 ? raw_connect(port) : connect_to(port);
+        server = accept(listener, NULL, NULL);
+        talk(client, server);
+        CHECK(close(client) == 0 && close(server) == 0);
+    }
+    CHECK(fcntl(listener, F_SETFL, O_NONBLOCK) == 0);
+    client = raw_connect(port);
+    readable(listener);
+    CHECK(accept(listener, NULL, NULL) >= 0);
+    CHECK(syscall(SYS_fcntl, listener, F_GETFL) & O_NONBLOCK);
+}
+
 /* Children that borrow this process's memory, and start something else. */
 static void vfork_and_spawn(void) {
     struct pair pair = make_pair();
@@ -588,6 +606,7 @@ int main(int count, char **words) {
         {"set_with_an_old_number", set_with_an_old_number},
         {"one_event", one_event},
         {"bad_addresses", bad_addresses},
+        {"listener_that_waits", listener_that_waits},
         {"waits_at_the_limit", waits_at_the_limit},
         {"connects_at_the_limit", connects_at_the_limit},
     };
