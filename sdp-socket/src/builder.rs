@@ -241,8 +241,8 @@ impl Builder {
         self.local_contexts().map(drop)
     }
 
-    /// Takes the local address that a TCP socket is bound to, which holds the port for both: a
-    /// duplicate of it is kept. Whether it listens makes no difference.
+    /// Takes the local address that a TCP socket is bound to. It holds the port for both, so it is
+    /// to stay open for as long as the address is used. Whether it listens makes no difference.
     ///
     /// # Errors
     /// As `bind(2)`; `InvalidInput` for a socket that has no Internet address and port.

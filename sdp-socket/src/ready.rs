@@ -164,6 +164,10 @@ impl ReadyPair {
             if !in_error {
                 self.drain_q()?;
             }
+            if let Some(q) = &self.q {
+                // A forked child has a copy of it, so that closing may not be heard.
+                shutdown(q, Shutdown::Both)?;
+            }
             // With the primer unread this is a reset, without it an end.
             self.q = None;
         }
@@ -411,6 +415,23 @@ mod tests {
     }
 
     /// Every arrival is an edge although the one before was not taken; no arrival is none.
+    /// As in a process whose forked child has a copy of Q.
+    #[test]
+    fn the_end_shows_though_q_is_open_elsewhere() {
+        for in_error in [false, true] {
+            let mut pair = ReadyPair::new().unwrap();
+            let copy = pair.q.as_ref().unwrap().try_clone().unwrap();
+            let ended = Level {
+                readable: true,
+                ended: Some(in_error),
+                ..READABLE
+            };
+            let mask = shown(&mut pair, ended);
+            assert!(mask.contains(PollFlags::HUP | PollFlags::IN), "{mask:?}");
+            drop(copy);
+        }
+    }
+
     #[test]
     fn edges() {
         let mut pair = ReadyPair::new().unwrap();

@@ -106,11 +106,11 @@ pub trait CmId: Debug + Send + Sync {
     /// As bind(2): EADDRINUSE, EADDRNOTAVAIL, EACCES in [`VerbsError::Os`].
     fn bind(&self, request: BindRequest) -> Result<(), VerbsError>;
 
-    /// Binds to a local address whose port a TCP socket of the program holds already: a provider
-    /// whose ports are TCP's keeps a duplicate of it in place of a socket of its own.
+    /// Binds to a local address whose port a TCP socket of the program holds already, and goes on
+    /// holding: a provider whose ports are TCP's has no socket of its own for it then.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind); [`VerbsError::Limit`] when out of descriptors.
+    /// As [`bind`](Self::bind).
     fn adopt(&self, request: BindRequest, holder: BorrowedFd<'_>) -> Result<(), VerbsError> {
         let _ = holder;
         self.bind(request)

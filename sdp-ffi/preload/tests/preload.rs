@@ -350,6 +350,26 @@ fn a_listener_by_sdp_alone_stays_with_the_parent() {
     );
 }
 
+/// Nothing of the library shows where a program by TCP would see nothing.
+#[test]
+fn nothing_shows() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("hidden") else {
+        return;
+    };
+    let rows = [("port_after_fork", ""), ("end_after_fork", "")];
+    for (case, rules) in rows {
+        let mut command = bench.preloaded(Command::new(&program), case);
+        command.env("LIBSDP_CONFIG_FILE", bench.rules(rules));
+        command.arg(case);
+        let said = start(command).finish();
+        assert!(said.ends_with(&format!("{case} holds\n")), "{said}");
+        let reports = bench.report(case);
+        let connected = reports.iter().map(|report| count(report, "connected"));
+        assert!(connected.sum::<u64>() > 0, "{case}: {reports:?}");
+    }
+}
+
 /// The sum of the numbers behind some words of reports.
 fn after(reports: &[String], words: &str) -> u64 {
     let rests = reports

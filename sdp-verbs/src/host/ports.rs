@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
@@ -41,16 +41,13 @@ pub(crate) fn reserve(request: BindRequest) -> Result<(OwnedFd, SocketAddr), Ver
     Ok((fd::hide(socket), bound))
 }
 
-/// Holds the port of a TCP socket that the program has bound, by a duplicate of it; the address it
-/// is bound to comes with it.
+/// The address of a TCP socket that the program has bound, and which holds the port. Nothing is
+/// opened: a duplicate would live on in a forked child, and with it the socket, which may listen.
 ///
 /// # Errors
-/// [`VerbsError::Os`] as getsockname(2), [`VerbsError::Limit`] when out of descriptors.
-pub(crate) fn adopt(holder: BorrowedFd<'_>) -> Result<(OwnedFd, SocketAddr), VerbsError> {
-    let socket = rustix::io::fcntl_dupfd_cloexec(holder, 0)
-        .map_err(|e| descriptor::failed("holding a port", e))?;
-    let bound = bound_addr(&socket)?;
-    Ok((fd::hide(socket), bound))
+/// [`VerbsError::Os`] as getsockname(2).
+pub(crate) fn adopt(holder: BorrowedFd<'_>) -> Result<SocketAddr, VerbsError> {
+    bound_addr(holder)
 }
 
 /// The address a connection to `dst` comes from, with port 0.
@@ -99,7 +96,7 @@ fn socket(like: SocketAddr, kind: SocketType) -> Result<OwnedFd, VerbsError> {
         .map_err(|e| descriptor::failed("opening an Internet socket", e))
 }
 
-fn bound_addr(socket: &OwnedFd) -> Result<SocketAddr, VerbsError> {
+fn bound_addr(socket: impl AsFd) -> Result<SocketAddr, VerbsError> {
     let os = |e| VerbsError::os("getsockname", e);
     let any = net::getsockname(socket).map_err(os)?;
     SocketAddr::try_from(any).map_err(|e| VerbsError::os("getsockname", e))
@@ -171,7 +168,6 @@ fn parse_range(text: &str) -> Option<(u16, u16)> {
 mod tests {
     use super::*;
     use std::net::{TcpListener, UdpSocket};
-    use std::os::fd::AsFd;
 
     fn request(addr: &str) -> BindRequest {
         BindRequest {
@@ -207,16 +203,12 @@ mod tests {
         assert_eq!(reserve(shared).unwrap_err().errno(), libc::EADDRINUSE);
     }
 
-    /// The port stays held when the program's own descriptor is gone.
+    /// The port is free when the program's own descriptor is gone.
     #[test]
-    fn an_adopted_port_is_held_by_a_duplicate() {
+    fn an_adopted_port_is_the_programs_to_hold() {
         let (socket, addr) = reserve(request("127.0.0.1:0")).unwrap();
-        let (held, adopted) = adopt(socket.as_fd()).unwrap();
-        assert_eq!(adopted, addr);
+        assert_eq!(adopt(socket.as_fd()).unwrap(), addr);
         drop(socket);
-        let error = TcpListener::bind(addr).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
-        drop(held);
         TcpListener::bind(addr).unwrap();
     }
 

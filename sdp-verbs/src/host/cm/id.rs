@@ -24,11 +24,11 @@ impl HostCmId {
         Self { cm, token }
     }
 
-    /// Gives the id the address that `port` holds.
+    /// Gives the id the address that `port` finds, with what holds it if the program does not.
     fn take_address(
         &self,
         request: BindRequest,
-        port: impl FnOnce() -> Result<(OwnedFd, SocketAddr), VerbsError>,
+        port: impl FnOnce() -> Result<(Option<OwnedFd>, SocketAddr), VerbsError>,
     ) -> Result<(), VerbsError> {
         const OP: &str = "bind";
         self.cm.enter(OP, |_, state| {
@@ -58,11 +58,14 @@ impl CmId for HostCmId {
     }
 
     fn bind(&self, request: BindRequest) -> Result<(), VerbsError> {
-        self.take_address(request, || ports::reserve(request))
+        self.take_address(request, || {
+            let (port, addr) = ports::reserve(request)?;
+            Ok((Some(port), addr))
+        })
     }
 
     fn adopt(&self, request: BindRequest, holder: BorrowedFd<'_>) -> Result<(), VerbsError> {
-        self.take_address(request, || ports::adopt(holder))
+        self.take_address(request, || Ok((None, ports::adopt(holder)?)))
     }
 
     fn listen(&self, backlog: u32) -> Result<(), VerbsError> {

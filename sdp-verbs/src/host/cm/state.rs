@@ -98,8 +98,8 @@ pub(super) struct Id {
 /// A bound address.
 #[derive(Debug)]
 pub(super) struct Bound {
-    /// Holds the port. Kept for its life.
-    pub(super) _port: OwnedFd,
+    /// Holds the port, unless a socket of the program's does. Kept for its life.
+    pub(super) _port: Option<OwnedFd>,
     pub(super) addr: SocketAddr,
     pub(super) request: BindRequest,
 }

@@ -1,0 +1,107 @@
+/* What a program must not notice of the library: one case a run. */
+#include "common.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+static char bytes[9000];
+
+/* From the first accept on a listener speaks SDP. */
+static void first_accept(int listener) {
+    int flags = fcntl(listener, F_GETFL);
+    CHECK(fcntl(listener, F_SETFL, flags | O_NONBLOCK) == 0);
+    CHECK(accept(listener, NULL, NULL) == -1 && errno == EAGAIN);
+    CHECK(fcntl(listener, F_SETFL, flags) == 0);
+}
+
+/* A child that has closed the program's sockets, and lives until the pipe it reads is closed. */
+static pid_t bystander(const int *fds, int count, int *ends) {
+    int until[2];
+    pid_t child;
+    CHECK(pipe(until) == 0);
+    child = fork();
+    if (child == 0) {
+        for (int at = 0; at < count; at++) {
+            CHECK(close(fds[at]) == 0);
+        }
+        CHECK(close(until[1]) == 0);
+        CHECK(read(until[0], bytes, 1) == 0);
+        _exit(0);
+    }
+    CHECK(close(until[0]) == 0);
+    *ends = until[1];
+    return child;
+}
+
+static void end_bystander(pid_t child, int ends) {
+    int status = -1;
+    CHECK(close(ends) == 0);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+/* A listener that the parent has closed is nobody's, though a child lives. */
+static void port_after_fork(void) {
+    int listener = listen_anywhere(), port = port_of(listener), ends, fd;
+    struct sockaddr_in address = loopback(port);
+    pid_t child;
+    first_accept(listener);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    int fds[3] = {listener, fd, accept(listener, NULL, NULL)};
+    CHECK(fds[2] >= 0);
+    child = bystander(fds, 3, &ends);
+    /* The child may not have closed its own yet: until it has, the port is its to hold. */
+    for (int at = 0; at < 3; at++) {
+        CHECK(close(fds[at]) == 0);
+    }
+    for (;;) {
+        fd = socket(AF_INET, SOCK_STREAM, 0);
+        int result = connect(fd, (struct sockaddr *)&address, sizeof address);
+        int error = errno;
+        CHECK(close(fd) == 0);
+        if (result == -1) {
+            CHECK(error == ECONNREFUSED);
+            break;
+        }
+    }
+    end_bystander(child, ends);
+}
+
+/* Who waits for the end alone is told of it, though a child lives. */
+static void end_after_fork(void) {
+    struct pair pair = make_pair();
+    struct pollfd one = {pair.server, 0, 0};
+    struct linger now = {1, 0};
+    int fds[2] = {pair.client, pair.server}, ends;
+    pid_t child;
+    CHECK(poll(&one, 1, 0) == 0);
+    child = bystander(fds, 2, &ends);
+    CHECK(setsockopt(pair.client, SOL_SOCKET, SO_LINGER, &now, sizeof now) == 0);
+    CHECK(close(pair.client) == 0);
+    CHECK(poll(&one, 1, 20000) == 1 && one.revents & POLLHUP);
+    end_bystander(child, ends);
+    CHECK(close(pair.server) == 0);
+}
+
+int main(int count, char **words) {
+    const struct {
+        const char *name;
+        void (*run)(void);
+    } cases[] = {
+        {"port_after_fork", port_after_fork},
+        {"end_after_fork", end_after_fork},
+    };
+    CHECK(count == 2);
+    for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
+        if (strcmp(cases[at].name, words[1]) == 0) {
+            cases[at].run();
+            printf("%s holds\n", words[1]);
+            return 0;
+        }
+    }
+    return 2;
+}
