@@ -90,7 +90,10 @@ pub unsafe extern "C-unwind" fn sdp_sendmmsg(
                 Ok(sent) => sent,
                 Err(failure) if done == 0 => return Err(failure),
                 Err(failure) => {
-                    socket.keep(&failure);
+                    // What is wrong with a message says nothing of the next call, as Linux.
+                    if is_of_connection(&failure) {
+                        socket.keep(&failure);
+                    }
                     break;
                 }
             };
@@ -140,6 +143,18 @@ pub unsafe extern "C-unwind" fn sdp_recvmmsg(
         }
         Ok(counted(done))
     })
+}
+
+/// Whether the connection has failed, not the call.
+fn is_of_connection(failure: &Failure) -> bool {
+    let errnos = [
+        libc::ECONNRESET,
+        libc::ECONNABORTED,
+        libc::ETIMEDOUT,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+    ];
+    errnos.contains(&failure.errno)
 }
 
 /// # Safety

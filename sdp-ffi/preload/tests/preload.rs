@@ -357,7 +357,11 @@ fn nothing_shows() {
     let Some(program) = bench.build("hidden") else {
         return;
     };
-    let rows = [("port_after_fork", ""), ("end_after_fork", "")];
+    let rows = [
+        ("port_after_fork", ""),
+        ("end_after_fork", ""),
+        ("bad_second_message", ""),
+    ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);
         command.env("LIBSDP_CONFIG_FILE", bench.rules(rules));

@@ -87,6 +87,22 @@ static void end_after_fork(void) {
     CHECK(close(pair.server) == 0);
 }
 
+/* A message that is no good is the call's fault, not the connection's. */
+static void bad_second_message(void) {
+    struct pair pair = make_pair();
+    struct iovec piece = {"abc", 3};
+    struct mmsghdr two[2];
+    memset(two, 0, sizeof two);
+    two[0].msg_hdr.msg_iov = two[1].msg_hdr.msg_iov = &piece;
+    two[0].msg_hdr.msg_iovlen = 1;
+    two[1].msg_hdr.msg_iovlen = 2000;
+    CHECK(sendmmsg(pair.client, two, 2, 0) == 1);
+    CHECK(write(pair.server, "q", 1) == 1);
+    CHECK(read(pair.client, bytes, 8) == 1);
+    CHECK(read(pair.server, bytes, 8) == 3);
+    close_pair(pair);
+}
+
 int main(int count, char **words) {
     const struct {
         const char *name;
@@ -94,6 +110,7 @@ int main(int count, char **words) {
     } cases[] = {
         {"port_after_fork", port_after_fork},
         {"end_after_fork", end_after_fork},
+        {"bad_second_message", bad_second_message},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
