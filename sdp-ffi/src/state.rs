@@ -141,7 +141,7 @@ impl Socket {
     }
 
     /// Takes a local address.
-    pub(crate) fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
+    pub fn bind(&self, addr: SocketAddr) -> Result<(), Failure> {
         let mut phase = self.phase()?;
         let (Phase::Fresh | Phase::Spent) = *phase else {
             return Err(Failure::new(libc::EINVAL, "the socket has an address"));

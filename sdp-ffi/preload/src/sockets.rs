@@ -227,8 +227,12 @@ fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
         return Ok(None);
     }
     let attempt = || {
-        if kernels_name(fd, entry.family).port() != 0 {
+        let from = kernels_name(fd, entry.family);
+        if from.port() != 0 {
             entry.socket()?.adopt(borrowed(fd))?;
+        } else if !from.ip().is_unspecified() {
+            // IP_BIND_ADDRESS_NO_PORT: an address, whose port is taken by the connect.
+            entry.socket()?.bind(from)?;
         }
         if choice == Choice::Sdp {
             return connect_by_sdp(entry, fd, addr);

@@ -361,6 +361,7 @@ fn nothing_shows() {
         ("port_after_fork", ""),
         ("end_after_fork", ""),
         ("bad_second_message", ""),
+        ("address_without_port", ""),
     ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);

@@ -103,6 +103,24 @@ static void bad_second_message(void) {
     close_pair(pair);
 }
 
+/* An address without a port is where a connection comes from. */
+static void address_without_port(void) {
+    int listener = listen_anywhere(), fd = socket(AF_INET, SOCK_STREAM, 0), one = 1, server;
+    struct sockaddr_in address = loopback(0), peer;
+    socklen_t length = sizeof peer;
+    first_accept(listener);
+    CHECK(setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one) == 0);
+    address.sin_addr.s_addr = inet_addr("127.0.0.9");
+    CHECK(bind(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    address = loopback(port_of(listener));
+    CHECK(connect(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    server = accept(listener, (struct sockaddr *)&peer, &length);
+    CHECK(server >= 0 && peer.sin_addr.s_addr == inet_addr("127.0.0.9"));
+    CHECK(same_names((struct pair){fd, server}));
+    CHECK(close(listener) == 0);
+    close_pair((struct pair){fd, server});
+}
+
 int main(int count, char **words) {
     const struct {
         const char *name;
@@ -111,6 +129,7 @@ int main(int count, char **words) {
         {"port_after_fork", port_after_fork},
         {"end_after_fork", end_after_fork},
         {"bad_second_message", bad_second_message},
+        {"address_without_port", address_without_port},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
