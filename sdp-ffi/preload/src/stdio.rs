@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use libc::{c_char, c_int, c_void, off64_t, size_t, ssize_t};
 
-use crate::boundary::interpose;
+use crate::boundary::{interpose, set_errno};
 use crate::{descriptors, io, real, table};
 
 /// `stdio.h` has them, the libc crate has not.
@@ -13,7 +13,7 @@ use crate::{descriptors, io, real, table};
 struct Functions {
     read: unsafe extern "C-unwind" fn(*mut c_void, *mut c_char, size_t) -> ssize_t,
     write: unsafe extern "C-unwind" fn(*mut c_void, *const c_char, size_t) -> ssize_t,
-    seek: Option<unsafe extern "C-unwind" fn(*mut c_void, *mut off64_t, c_int) -> c_int>,
+    seek: unsafe extern "C-unwind" fn(*mut c_void, *mut off64_t, c_int) -> c_int,
     close: unsafe extern "C-unwind" fn(*mut c_void) -> c_int,
 }
 
@@ -37,7 +37,7 @@ interpose! {
             // SAFETY: the command takes an int.
             unsafe { real::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC.unsigned_abs().into()) };
         }
-        let functions = Functions { read, write, seek: None, close };
+        let functions = Functions { read, write, seek, close };
         let cookie = std::ptr::without_provenance_mut(usize::try_from(fd).unwrap_or(0));
         // SAFETY: the functions take the number for what it is, for as long as the stream is open.
         unsafe { fopencookie(cookie, mode, functions) }
@@ -62,6 +62,13 @@ unsafe extern "C-unwind" fn write(
     // SAFETY: the C library gives its own memory.
     let written = unsafe { io::write(number(cookie), from.cast(), len) };
     written.max(0)
+}
+
+/// By this errno the C library knows that bytes read ahead cannot be given back, and leaves it at
+/// that; without one fflush(3) fails.
+unsafe extern "C-unwind" fn seek(_: *mut c_void, _: *mut off64_t, _: c_int) -> c_int {
+    set_errno(libc::ESPIPE);
+    -1
 }
 
 unsafe extern "C-unwind" fn close(cookie: *mut c_void) -> c_int {

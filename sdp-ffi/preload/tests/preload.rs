@@ -362,6 +362,7 @@ fn nothing_shows() {
         ("end_after_fork", ""),
         ("bad_second_message", ""),
         ("address_without_port", ""),
+        ("stream_read_ahead", ""),
     ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);

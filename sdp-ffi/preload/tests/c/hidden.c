@@ -121,6 +121,18 @@ static void address_without_port(void) {
     close_pair((struct pair){fd, server});
 }
 
+/* What was read ahead does not make fflush fail. */
+static void stream_read_ahead(void) {
+    struct pair pair = make_pair();
+    FILE *stream = fdopen(pair.server, "r");
+    CHECK(stream != NULL);
+    CHECK(write(pair.client, "one\ntwo\n", 8) == 8);
+    CHECK(fgets(bytes, 64, stream) != NULL && strcmp(bytes, "one\n") == 0);
+    CHECK(fflush(stream) == 0);
+    CHECK(fseek(stream, 0, SEEK_SET) == -1 && errno == ESPIPE);
+    CHECK(fclose(stream) == 0 && close(pair.client) == 0);
+}
+
 int main(int count, char **words) {
     const struct {
         const char *name;
@@ -130,6 +142,7 @@ int main(int count, char **words) {
         {"end_after_fork", end_after_fork},
         {"bad_second_message", bad_second_message},
         {"address_without_port", address_without_port},
+        {"stream_read_ahead", stream_read_ahead},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
