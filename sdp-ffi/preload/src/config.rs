@@ -51,6 +51,7 @@ pub(crate) fn config_if_read() -> Option<&'static Config> {
 }
 
 fn read() -> Config {
+    log::know_stderr();
     let (rules, complaints) = rules();
     let config = Config {
         rules,

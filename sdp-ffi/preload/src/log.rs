@@ -6,6 +6,7 @@
 use std::ffi::CString;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::sync::OnceLock;
 
 use crate::config::config;
 use crate::entry::borrowed;
@@ -44,9 +45,25 @@ pub(crate) fn say(level: Level, words: impl FnOnce() -> String) {
     }
 }
 
-/// A line on standard error, unless that is a socket of ours: then there is nobody to tell.
+/// What standard error was when the program used its first socket.
+static STDERR: OnceLock<Option<(u64, u64)>> = OnceLock::new();
+
+/// Standard error, by device and inode; `None` if it is closed.
+fn stderr() -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(borrowed(libc::STDERR_FILENO)).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// Remembers what standard error is.
+pub(crate) fn know_stderr() {
+    STDERR.get_or_init(stderr);
+}
+
+/// A line on standard error, unless the number has become something else: a file of the program's,
+/// or a socket of ours. Then there is nobody to tell.
 pub(crate) fn to_stderr(words: &str) {
-    if table::holds(libc::STDERR_FILENO) {
+    let known = *STDERR.get_or_init(stderr);
+    if table::holds(libc::STDERR_FILENO) || known.is_none() || stderr() != known {
         return;
     }
     let line = line(words);

@@ -363,6 +363,7 @@ fn nothing_shows() {
         ("bad_second_message", ""),
         ("address_without_port", ""),
         ("stream_read_ahead", ""),
+        ("other_stderr", "log min-level 1 destination stderr"),
     ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);

@@ -133,6 +133,19 @@ static void stream_read_ahead(void) {
     CHECK(fclose(stream) == 0 && close(pair.client) == 0);
 }
 
+/* The log goes to standard error, and not into a file that has its number. */
+static void other_stderr(void) {
+    int kept = dup(2), file;
+    struct pair pair = make_pair();
+    CHECK(kept >= 0 && close(2) == 0);
+    file = open(".", O_TMPFILE | O_RDWR, 0600);
+    CHECK(file == 2);
+    close_pair(pair);
+    close_pair(make_pair());
+    CHECK(lseek(file, 0, SEEK_END) == 0);
+    CHECK(dup2(kept, 2) == 2 && close(kept) == 0);
+}
+
 int main(int count, char **words) {
     const struct {
         const char *name;
@@ -143,6 +156,7 @@ int main(int count, char **words) {
         {"bad_second_message", bad_second_message},
         {"address_without_port", address_without_port},
         {"stream_read_ahead", stream_read_ahead},
+        {"other_stderr", other_stderr},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
