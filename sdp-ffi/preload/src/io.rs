@@ -4,6 +4,7 @@ use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
 };
+use sdp::posix::{Failure, cancellable};
 
 use crate::boundary::{checked, handle, interpose, set_errno};
 use crate::{real, report};
@@ -55,6 +56,10 @@ interpose! {
     raw fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
         match handle(fd) {
             Some(_) if flags & libc::MSG_ERRQUEUE != 0 => no_error_queue(),
+            Some(handle) if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 => {
+                // SAFETY: our caller's promise.
+                unsafe { discard_message(handle, message, flags) }
+            }
             // SAFETY: our caller's promise.
             Some(handle) => unsafe { sdp::sdp_recvmsg(handle, message, flags & RECV_FLAGS) },
             // SAFETY: what our caller promised to the C library's function.
@@ -215,10 +220,125 @@ fn no_error_queue() -> ssize_t {
     -1
 }
 
+/// Bytes that are thrown away at once.
+const PIECE_LEN: usize = 1 << 16;
+/// Bytes that a peek counts at most.
+const PEEK_MAX: usize = 1 << 20;
+
 /// Bytes that TCP throws away under MSG_TRUNC are thrown away here, too.
 fn discard(handle: c_int, len: usize, flags: c_int) -> ssize_t {
-    let mut piece = [0_u8; 4096];
-    let len = len.min(piece.len());
-    // SAFETY: the memory is ours, and as long.
-    unsafe { sdp::sdp_recv(handle, piece.as_mut_ptr().cast(), len, flags & RECV_FLAGS) }
+    let flags = flags & RECV_FLAGS;
+    throw_away(handle, len, flags, |piece| {
+        // SAFETY: the memory is ours, and as long.
+        unsafe { sdp::sdp_recv(handle, piece.as_mut_ptr().cast(), piece.len(), flags) }
+    })
+}
+
+/// The same of a message, whose pieces say how many. What libsdp says of the message is the caller's.
+///
+/// # Safety
+/// As recvmsg(2).
+unsafe fn discard_message(handle: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    let flags = flags & RECV_FLAGS;
+    // SAFETY: the caller's promise.
+    let len = unsafe { len_of(message) };
+    let Some(len) = len else {
+        // SAFETY: the caller's promise. It has something wrong, which is said there.
+        return unsafe { sdp::sdp_recvmsg(handle, message, flags) };
+    };
+    throw_away(handle, len, flags, |piece| {
+        let mut whole = iovec {
+            iov_base: piece.as_mut_ptr().cast(),
+            iov_len: piece.len(),
+        };
+        // SAFETY: the caller's promise.
+        let theirs = unsafe { message.read_unaligned() };
+        let mut ours = theirs;
+        ours.msg_iov = &raw mut whole;
+        ours.msg_iovlen = 1;
+        // SAFETY: the memory is ours, and as long.
+        let received = unsafe { sdp::sdp_recvmsg(handle, &raw mut ours, flags) };
+        if received >= 0 {
+            ours.msg_iov = theirs.msg_iov;
+            ours.msg_iovlen = theirs.msg_iovlen;
+            // SAFETY: the caller's promise.
+            unsafe { message.write_unaligned(ours) };
+        }
+        received
+    })
+}
+
+/// The bytes of a message's pieces; `None` if it is not one that libsdp would take.
+///
+/// # Safety
+/// As recvmsg(2).
+unsafe fn len_of(message: *const msghdr) -> Option<usize> {
+    const PIECES_MAX: usize = 1024;
+    if message.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let message = unsafe { message.read_unaligned() };
+    let count = message.msg_iovlen;
+    if count > PIECES_MAX || (count > 0 && message.msg_iov.is_null()) {
+        return None;
+    }
+    let mut len: usize = 0;
+    for at in 0..count {
+        // SAFETY: the caller's promise: as many pieces are there.
+        let piece = unsafe { message.msg_iov.wrapping_add(at).read_unaligned() };
+        len = len.saturating_add(piece.iov_len);
+    }
+    Some(len)
+}
+
+/// Receives into memory of our own until there are `len` bytes or, unless MSG_WAITALL is set, no
+/// more lie there. A peek takes nothing, so it is one receive. As one call it is a cancellation point,
+/// so that no memory is lost to a thread that is cancelled.
+fn throw_away(
+    handle: c_int,
+    len: usize,
+    flags: c_int,
+    receive: impl FnMut(&mut [u8]) -> ssize_t,
+) -> ssize_t {
+    cancellable("recv", || pieces(handle, len, flags, receive))
+}
+
+fn pieces(
+    handle: c_int,
+    len: usize,
+    flags: c_int,
+    mut receive: impl FnMut(&mut [u8]) -> ssize_t,
+) -> Result<ssize_t, Failure> {
+    let peeks = flags & libc::MSG_PEEK != 0;
+    let mut piece = vec![0; len.min(if peeks { PEEK_MAX } else { PIECE_LEN })];
+    let mut done = 0;
+    loop {
+        let room = (len - done).min(piece.len());
+        let count = match checked(receive(&mut piece[..room])) {
+            Ok(count) => usize::try_from(count).unwrap_or(0),
+            // Some have been received, and a failure of the connection goes on.
+            Err(_) if done > 0 => 0,
+            Err(failure) => return Err(failure),
+        };
+        done += count;
+        let waits = flags & libc::MSG_WAITALL != 0;
+        let is_over = if waits {
+            count < room
+        } else {
+            !is_readable(handle)
+        };
+        if peeks || count == 0 || done == len || is_over {
+            return Ok(ssize_t::try_from(done).unwrap_or(ssize_t::MAX));
+        }
+    }
+}
+
+/// Whether bytes lie there.
+fn is_readable(handle: c_int) -> bool {
+    let mut count: c_int = 0;
+    let to = (&raw mut count).cast();
+    // SAFETY: the command writes an int, which is ours.
+    let asked = unsafe { sdp::sdp_ioctl(handle, libc::FIONREAD, to) };
+    asked == 0 && count > 0
 }

@@ -364,6 +364,7 @@ fn nothing_shows() {
         ("address_without_port", ""),
         ("stream_read_ahead", ""),
         ("other_stderr", "log min-level 1 destination stderr"),
+        ("thrown_away", ""),
     ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);

@@ -146,6 +146,28 @@ static void other_stderr(void) {
     CHECK(dup2(kept, 2) == 2 && close(kept) == 0);
 }
 
+/* What MSG_TRUNC throws away is not written, and counted whole. */
+static void thrown_away(void) {
+    struct pair pair = make_pair();
+    char four[] = "abcd";
+    struct iovec piece = {four, 4};
+    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+    CHECK(write(pair.client, "0123456789", 10) == 10);
+    CHECK(recvmsg(pair.server, &message, MSG_TRUNC) == 4 && strcmp(four, "abcd") == 0);
+    CHECK(message.msg_iov == &piece && message.msg_iovlen == 1 && message.msg_flags == 0);
+    CHECK(write(pair.client, bytes, sizeof bytes) == sizeof bytes);
+    CHECK(recv(pair.server, NULL, 9006, MSG_TRUNC | MSG_WAITALL | MSG_PEEK) == 9006);
+    CHECK(recv(pair.server, NULL, 9006, MSG_TRUNC | MSG_WAITALL) == 9006);
+    CHECK(recv(pair.server, NULL, 1, MSG_TRUNC | MSG_DONTWAIT) == -1 && errno == EAGAIN);
+    CHECK(write(pair.client, bytes, 5000) == 5000);
+    readable(pair.server);
+    for (int left = 5000; left > 0;) {
+        left -= (int)recv(pair.server, NULL, 1 << 20, MSG_TRUNC);
+        CHECK(left >= 0);
+    }
+    close_pair(pair);
+}
+
 int main(int count, char **words) {
     const struct {
         const char *name;
@@ -157,6 +179,7 @@ int main(int count, char **words) {
         {"address_without_port", address_without_port},
         {"stream_read_ahead", stream_read_ahead},
         {"other_stderr", other_stderr},
+        {"thrown_away", thrown_away},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
