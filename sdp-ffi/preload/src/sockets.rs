@@ -44,6 +44,7 @@ interpose! {
             return fd;
         }
         let Some(family) = Family::of(kernels) else { return fd };
+        let number = Number(fd);
         guard("socket", || {
             // Read now, so that what is wrong with the rules is said even if none is needed.
             config();
@@ -53,7 +54,7 @@ interpose! {
             if !table::insert(fd, &entry) {
                 say(Level::Info, || format!("{fd}: TCP: the number is too great"));
             }
-            Ok(fd)
+            Ok(number.keep())
         })
     }
 
@@ -395,10 +396,14 @@ unsafe fn accept_sdp(
         // SAFETY: no preconditions.
         checked(unsafe { real::socket(domain, libc::SOCK_STREAM | flags, 0) })
     };
-    // A number first: without one the connection stays in the queue. One that waits for a
-    // connection has none meanwhile.
+    // A number first: without one, or with one too great, the connection stays in the queue. One
+    // that waits for a connection has none meanwhile, and takes the next.
     let waits = !entry.socket()?.has_pending()?;
-    let early = if waits { None } else { Some(Number(make()?)) };
+    let first = Number(make()?);
+    if !table::has_room(first.0) {
+        return Err(Failure::new(libc::EMFILE, "the number is too great"));
+    }
+    let early = (!waits).then_some(first);
     let (socket, peer) = entry.socket()?.accept()?;
     let number = match early {
         Some(number) => number,

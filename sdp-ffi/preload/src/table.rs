@@ -84,6 +84,11 @@ pub(crate) fn holds(fd: c_int) -> bool {
     slot(fd).is_some_and(|slot| slot.mark.load(Ordering::Acquire) != 0)
 }
 
+/// Whether a number can be ours.
+pub(crate) fn has_room(fd: c_int) -> bool {
+    usize::try_from(fd).is_ok_and(|at| at < CHUNKS_MAX * CHUNK_LEN)
+}
+
 /// What a number is, if it is ours.
 pub(crate) fn get(fd: c_int) -> Option<Arc<Entry>> {
     let entry = slot(fd)?.entry()?;
@@ -283,6 +288,7 @@ mod tests {
             remove(stranger);
         }
         assert!(!insert(1 << 20, &one) && !insert(-1, &one));
+        assert!(has_room((1 << 20) - 1) && !has_room(1 << 20) && !has_room(-1));
     }
 
     /// In a child a socket that is new is the child's own, and one that was closed stays closed.
