@@ -154,9 +154,10 @@ unsafe fn accept(
 
 /// Connects, as connect(2). A non-blocking socket returns EINPROGRESS; call again for EALREADY, the
 /// result, and at last EISCONN; SO_ERROR tells the result too. SO_SNDTIMEO limits the wait
-/// (EINPROGRESS). After a failure the same socket may try again.
+/// (EINPROGRESS), and a signal ends it (EINTR); the connect goes on. After a failure the same socket may
+/// try again.
 ///
-/// Returns 0; or -1 with ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EHOSTUNREACH, EAFNOSUPPORT, EINVAL,
+/// Returns 0; or -1 with ECONNREFUSED, EINTR, ETIMEDOUT, ENETUNREACH, EHOSTUNREACH, EAFNOSUPPORT, EINVAL,
 /// EFAULT (NULL), EBADF (also when closed meanwhile).
 ///
 /// # Safety

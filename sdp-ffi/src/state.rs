@@ -220,7 +220,7 @@ impl Socket {
                 }
             }
         };
-        let in_time = connecting.wait(self.settings().write_timeout)?;
+        let in_time = connecting.wait_heeding_signals(self.settings().write_timeout)?;
         if !in_time {
             return Err(Failure::new(libc::EINPROGRESS, "connecting goes on"));
         }

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
-use crate::park::{Own, WaitWord};
+use crate::park::{Own, WaitWord, signals_restart};
 use crate::ready::{Level, Readiness, ReadyPair};
 use crate::stream::SdpStream;
 use crate::sync::lock;
@@ -105,7 +105,17 @@ impl SdpConnecting {
     /// # Errors
     /// The system refused to wait.
     pub fn wait(&self, time_max: Option<Duration>) -> io::Result<bool> {
-        self.connecting.get()?.wait(time_max)
+        self.connecting.get()?.wait(time_max, false)
+    }
+
+    /// As [`wait`](Self::wait), for callers that signals interrupt as they do connect(2). The connect
+    /// goes on.
+    ///
+    /// # Errors
+    /// `Interrupted` by a signal whose handler asks for no restart, and by every signal if `time_max`
+    /// is set; others as there.
+    pub fn wait_heeding_signals(&self, time_max: Option<Duration>) -> io::Result<bool> {
+        self.connecting.get()?.wait(time_max, true)
     }
 
     /// The stream, or why there is none, to the first that asks after the connect has ended.
@@ -169,7 +179,7 @@ pub(crate) fn connect(
 }
 
 impl Connecting {
-    fn wait(&self, time_max: Option<Duration>) -> io::Result<bool> {
+    fn wait(&self, time_max: Option<Duration>, heeds_signals: bool) -> io::Result<bool> {
         let wanted = time_max.map(|t| self.context.now() + t);
         let deadline = wanted.map_or(self.deadline, |t| t.min(self.deadline));
         loop {
@@ -185,6 +195,9 @@ impl Connecting {
             } else {
                 let runtime = self.context.runtime();
                 if runtime.wait_word(&self.word, seen, Some(deadline))? == Wake::Interrupted {
+                    if heeds_signals && (time_max.is_some() || !signals_restart()) {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
                     tracing::trace!("a signal during connect: waiting on");
                 }
             }

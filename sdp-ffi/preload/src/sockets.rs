@@ -267,8 +267,9 @@ fn connect_by_sdp(entry: &Entry, fd: c_int, addr: SocketAddr) -> Result<(), Fail
         return started;
     }
     match socket.connect(addr) {
-        // Its time is over; if it has ended meanwhile, this call may as well say how.
-        Err(failure) if failure.errno == libc::EINPROGRESS => {
+        // Its time is over, or a signal came; if it has ended meanwhile, this call may as well say
+        // how.
+        Err(failure) if matches!(failure.errno, libc::EINPROGRESS | libc::EINTR) => {
             if !socket.is_under_way() {
                 return socket.connect(addr);
             }

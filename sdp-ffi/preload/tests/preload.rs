@@ -365,6 +365,10 @@ fn nothing_shows() {
         ("stream_read_ahead", ""),
         ("other_stderr", "log min-level 1 destination stderr"),
         ("thrown_away", ""),
+        (
+            "signal_in_connect",
+            "use sdp server * *:*\nuse sdp client * *:*",
+        ),
     ];
     for (case, rules) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);

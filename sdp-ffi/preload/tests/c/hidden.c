@@ -168,6 +168,38 @@ static void thrown_away(void) {
     close_pair(pair);
 }
 
+/* A signal ends a connect that waits, which goes on meanwhile. */
+static void signal_in_connect(void) {
+    struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
+    struct sigaction action = {.sa_handler = count_signal};
+    struct sockaddr_in address = loopback(0);
+    int listener = socket(AF_INET, SOCK_STREAM, 0), fds[64], count = 0, result, error;
+    struct pollfd one;
+    CHECK(bind(listener, (struct sockaddr *)&address, sizeof address) == 0);
+    CHECK(listen(listener, 1) == 0);
+    address = loopback(port_of(listener));
+    CHECK(sigaction(SIGALRM, &action, NULL) == 0);
+    CHECK(setitimer(ITIMER_REAL, &often, NULL) == 0);
+    /* Until the listener's queue is full. */
+    do {
+        CHECK(count < 64);
+        fds[count] = socket(AF_INET, SOCK_STREAM, 0);
+        result = connect(fds[count], (struct sockaddr *)&address, sizeof address);
+        error = errno;
+        count++;
+    } while (result == 0);
+    CHECK(setitimer(ITIMER_REAL, &never, NULL) == 0);
+    CHECK(error == EINTR && signals > 0);
+    for (int at = 0; at < count; at++) {
+        int server = accept(listener, NULL, NULL);
+        CHECK(server >= 0 && close(server) == 0);
+    }
+    one = (struct pollfd){fds[count - 1], POLLOUT, 0};
+    CHECK(poll(&one, 1, 20000) == 1 && one.revents & POLLOUT);
+    CHECK(connect(fds[count - 1], (struct sockaddr *)&address, sizeof address) == 0 ||
+          errno == EISCONN);
+}
+
 int main(int count, char **words) {
     const struct {
         const char *name;
@@ -180,6 +212,7 @@ int main(int count, char **words) {
         {"stream_read_ahead", stream_read_ahead},
         {"other_stderr", other_stderr},
         {"thrown_away", thrown_away},
+        {"signal_in_connect", signal_in_connect},
     };
     CHECK(count == 2);
     for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
