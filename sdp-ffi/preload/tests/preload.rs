@@ -382,6 +382,23 @@ fn nothing_shows() {
     }
 }
 
+/// Who passes a connection to another process, which gets an unconnected socket, finds it in the log.
+#[test]
+fn passing_a_connection_on_is_logged() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("hidden") else {
+        return;
+    };
+    let log = bench.path("log");
+    let rules = format!("log min-level 9 destination file {}", log.display());
+    let mut command = bench.preloaded(Command::new(&program), "report");
+    command.env("LIBSDP_CONFIG_FILE", bench.rules(&rules));
+    command.arg("passed_on");
+    assert_eq!(start(command).finish(), "passed_on holds\n");
+    let said = fs::read_to_string(log).unwrap();
+    assert!(said.contains("who receives it is not connected"), "{said}");
+}
+
 /// The sum of the numbers behind some words of reports.
 fn after(reports: &[String], words: &str) -> u64 {
     let rests = reports
