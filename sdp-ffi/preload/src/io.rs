@@ -4,6 +4,7 @@ use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
 };
+use sdp::posix::{Failure, cancellable};
 
 use crate::boundary::{checked, handle, interpose, set_errno};
 use crate::log::{Level, say};
@@ -337,26 +338,33 @@ unsafe fn len_of(message: *const msghdr) -> Option<usize> {
 }
 
 /// Receives into memory of our own until there are `len` bytes or, unless MSG_WAITALL is set, no
-/// more lie there. A peek takes nothing, so it is one receive.
+/// more lie there. A peek takes nothing, so it is one receive. As one call it is a cancellation point,
+/// so that no memory is lost to a thread that is cancelled.
 fn throw_away(
     handle: c_int,
     len: usize,
     flags: c_int,
-    mut receive: impl FnMut(&mut [u8]) -> ssize_t,
+    receive: impl FnMut(&mut [u8]) -> ssize_t,
 ) -> ssize_t {
+    cancellable("recv", || pieces(handle, len, flags, receive))
+}
+
+fn pieces(
+    handle: c_int,
+    len: usize,
+    flags: c_int,
+    mut receive: impl FnMut(&mut [u8]) -> ssize_t,
+) -> Result<ssize_t, Failure> {
     let peeks = flags & libc::MSG_PEEK != 0;
     let mut piece = vec![0; len.min(if peeks { PEEK_MAX } else { PIECE_LEN })];
     let mut done = 0;
     loop {
         let room = (len - done).min(piece.len());
-        let received = receive(&mut piece[..room]);
-        let Ok(count) = usize::try_from(received) else {
-            // Some have been received, and a failure goes on.
-            return if done > 0 {
-                counted_bytes(done)
-            } else {
-                received
-            };
+        let count = match checked(receive(&mut piece[..room])) {
+            Ok(count) => usize::try_from(count).unwrap_or(0),
+            // Some have been received, and a failure of the connection goes on.
+            Err(_) if done > 0 => 0,
+            Err(failure) => return Err(failure),
         };
         done += count;
         let waits = flags & libc::MSG_WAITALL != 0;
@@ -366,7 +374,7 @@ fn throw_away(
             !is_readable(handle)
         };
         if peeks || count == 0 || done == len || is_over {
-            return counted_bytes(done);
+            return Ok(ssize_t::try_from(done).unwrap_or(ssize_t::MAX));
         }
     }
 }
@@ -378,8 +386,4 @@ fn is_readable(handle: c_int) -> bool {
     // SAFETY: the command writes an int, which is ours.
     let asked = unsafe { sdp::sdp_ioctl(handle, libc::FIONREAD, to) };
     asked == 0 && count > 0
-}
-
-fn counted_bytes(len: usize) -> ssize_t {
-    ssize_t::try_from(len).unwrap_or(ssize_t::MAX)
 }
