@@ -40,7 +40,10 @@ impl Packet {
 }
 
 fn temp(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("sdp-hook-{}-{name}.pcapng", std::process::id()))
+    let path = std::env::temp_dir().join(format!("sdp-hook-{}-{name}.pcapng", std::process::id()));
+    // A run that was killed may have left it, whose process had the same number.
+    let _ = fs::remove_file(&path);
+    path
 }
 
 /// Runs a case, the connecting side captured, and gives its packets and, if the file says that it

@@ -118,7 +118,8 @@ fn has_libclang() -> bool {
         .any(|entry| {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            name.starts_with("libclang.so") || name.starts_with("libclang-")
+            let versioned = name.starts_with("libclang-") && !name.starts_with("libclang-cpp");
+            name.starts_with("libclang.so") || versioned
         })
 }
 
