@@ -161,14 +161,17 @@ int sdp_accept4(int socket, struct sockaddr *address, socklen_t *length, int fla
 
 // Connects, as connect(2). A non-blocking socket returns EINPROGRESS; call again for EALREADY, the
 // result, and at last EISCONN; SO_ERROR tells the result too. SO_SNDTIMEO limits the wait
-// (EINPROGRESS). After a failure the same socket may try again.
+// (EINPROGRESS), and a signal ends it (EINTR); the connect goes on. After a failure the same socket may
+// try again.
 //
-// Returns 0; or -1 with ECONNREFUSED, ETIMEDOUT, ENETUNREACH, EHOSTUNREACH, EAFNOSUPPORT, EINVAL,
+// Returns 0; or -1 with ECONNREFUSED, EINTR, ETIMEDOUT, ENETUNREACH, EHOSTUNREACH, EAFNOSUPPORT, EINVAL,
 // EFAULT (NULL), EBADF (also when closed meanwhile).
 //
 // The caller sees to it:
 // address is NULL, or length bytes there can be read.
-int sdp_connect(int socket, const struct sockaddr *address, socklen_t length);
+int sdp_connect(int socket,
+                const struct sockaddr *address,
+                socklen_t length);
 
 // Ends one direction or both, as shutdown(2): SHUT_RD, SHUT_WR or SHUT_RDWR. Blocked calls of
 // other threads end. SHUT_RD on a listening socket ends listening.
