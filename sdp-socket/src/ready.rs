@@ -414,7 +414,6 @@ mod tests {
         }
     }
 
-    /// Every arrival is an edge although the one before was not taken; no arrival is none.
     /// As in a process whose forked child has a copy of Q.
     #[test]
     fn the_end_shows_though_q_is_open_elsewhere() {
@@ -432,6 +431,26 @@ mod tests {
         }
     }
 
+    /// Without edges nobody looks after a pair that says IN, unless OUT or the end is to be shown.
+    #[test]
+    fn what_is_shown_already_is_not_awaited() {
+        let mut pair = ReadyPair::new().unwrap();
+        pair.set_edges(false);
+        assert!(pair.awaits_arrivals(), "nothing is there");
+        shown(&mut pair, READABLE);
+        assert!(!pair.awaits_arrivals(), "IN is shown");
+        let full = Level {
+            readable: true,
+            ..FULL
+        };
+        shown(&mut pair, full);
+        assert!(pair.awaits_arrivals(), "OUT is to be shown");
+        shown(&mut pair, READABLE);
+        pair.set_edges(true);
+        assert!(pair.awaits_arrivals(), "each arrival is an edge");
+    }
+
+    /// Every arrival is an edge although the one before was not taken; no arrival is none.
     #[test]
     fn edges() {
         let mut pair = ReadyPair::new().unwrap();

@@ -407,8 +407,9 @@ impl SdpStream {
     }
 
     /// Whether each arrival is to be an edge of the descriptor of [`readiness`](Self::readiness), for
-    /// EPOLLET: it is, unless this is turned off. Without, whoever waits must wait for IN among
-    /// others; what arrives while IN is shown then costs no system call, and no thread a turn.
+    /// EPOLLET: it is, unless this is turned off. Without, whoever waits must wait for IN or OUT among
+    /// others: who waits for the end only may miss it while there is something to read. What arrives
+    /// while IN is shown then costs no system call, and no thread a turn.
     ///
     /// # Errors
     /// As [`readiness`](Self::readiness).
