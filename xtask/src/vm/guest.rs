@@ -23,9 +23,10 @@ const PROCESSOR: &str = "max,la57=off,-erms,-fsrm,-pclmulqdq";
 /// the last fifteen years multiplies without carries: without that three quarters of what rxe does
 /// would be check sums by table, which no machine spends.
 const PROCESSOR_COUNTED: &str = "max,la57=off,-erms,-fsrm";
-/// Arguments of the kernel: a fixed clock source and layout, no mitigations, the end on a panic.
-const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable \
-                                no_timer_check random.trust_cpu=on";
+/// Arguments of the kernel: a fixed clock source and layout, no mitigations, the end on a panic, and
+/// on every other crash: what goes on after one proves nothing.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 oops=panic mitigations=off nokaslr \
+                                tsc=reliable no_timer_check random.trust_cpu=on";
 /// How often a guest is started that measures its clock wrongly, or does not get through its boot.
 const STARTS_MAX: usize = 5;
 /// How long a boot may take: seconds alone, and some more where virtual time counts instructions or

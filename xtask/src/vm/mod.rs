@@ -5,6 +5,7 @@
 
 mod capture;
 mod cost;
+mod crashes;
 mod guest;
 mod hw_report;
 mod image;
@@ -221,21 +222,37 @@ impl Lab {
         steps.side_by_side(self.guests, cases.iter().map(beside).collect())
     }
 
+    /// Once more if the guest's kernel crashed by a defect of its own that is known.
     fn tally(&self, case: &Case, progress: &Progress) -> anyhow::Result<Tally> {
         let folder = self.folder.join(case.name());
-        empty(&folder)?;
+        let tally = self.attempt(case, &folder, progress)?;
+        let crash = (tally.failed > 0)
+            .then(|| crashes::known(&folder))
+            .flatten();
+        let Some(crash) = crash else {
+            return Ok(tally);
+        };
+        progress.note("the guest's kernel crashed: once more");
+        let mut tally = self.attempt(case, &folder, progress)?;
+        let note = format!("run again after a crash of the guest's kernel: {crash}");
+        tally.figures.push(note);
+        Ok(tally)
+    }
+
+    fn attempt(&self, case: &Case, folder: &Path, progress: &Progress) -> anyhow::Result<Tally> {
+        empty(folder)?;
         let script = self.script(case)?;
         if case.job.evidence == Some(Evidence::Cost) {
-            return self.cost(case, &folder, &script, progress);
+            return self.cost(case, folder, &script, progress);
         }
         if !case.is_pair_of_guests() {
-            let mut guest = self.guest(&folder, &script, None);
+            let mut guest = self.guest(folder, &script, None);
             guest.counted |= case.job.counted;
             let outcome = guest.run(|line| progress.note(line))?;
             let tally = read(case.job.reading, &outcome);
             return match case.job.evidence {
-                Some(Evidence::Performance) if tally.failed == 0 => performance::judge(&folder),
-                Some(Evidence::Skips) => skips::judge(tally, &folder),
+                Some(Evidence::Performance) if tally.failed == 0 => performance::judge(folder),
+                Some(Evidence::Skips) => skips::judge(tally, folder),
                 _ => Ok(tally),
             };
         }
@@ -267,7 +284,7 @@ impl Lab {
             (Some(Evidence::Capture), Some(device)) => {
                 capture::check(&folder.join("wire.pcap"), device)?
             }
-            (Some(Evidence::Conversation), _) => wire::judge(&folder)?,
+            (Some(Evidence::Conversation), _) => wire::judge(folder)?,
             (Some(Evidence::HwTest), _) => hw_report::judge(&folder.join("0")),
             _ => Tally::default(),
         };

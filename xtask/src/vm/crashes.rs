@@ -1,0 +1,60 @@
+//! Crashes of a guest's kernel that no program can help: defects of the drivers of software devices.
+
+use std::fs;
+use std::path::Path;
+
+/// A function of a driver's that crashed, and what is wrong with it.
+const KNOWN: [(&str, &str); 1] = [(
+    "siw_destroy_listen",
+    "siw (seen in Linux 6.1) may have freed a listener that lost a caller in its handshake",
+)];
+
+/// What the kernel says last before it tells where it was.
+const TRACE: &str = "Call Trace:";
+
+/// The first known crash of the guests that left their files in `folder`.
+pub(super) fn known(folder: &Path) -> Option<&'static str> {
+    let guests = [folder.to_owned(), folder.join("0"), folder.join("1")];
+    guests.iter().find_map(|guest| {
+        // A guest that did not get so far has left no console.
+        let console = fs::read(guest.join("console.txt")).unwrap_or_default();
+        in_console(&String::from_utf8_lossy(&console))
+    })
+}
+
+fn in_console(console: &str) -> Option<&'static str> {
+    let (_, trace) = console.split_once(TRACE)?;
+    // A question mark before it says that it may be left from before.
+    let mut frames = trace.lines().filter(|line| !line.contains("] ? "));
+    let found = frames.find_map(|line| {
+        let known = KNOWN.iter();
+        known
+            .copied()
+            .find(|(function, _)| line.contains(&format!(" {function}+")))
+    });
+    found.map(|(_, what)| what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CRASH: &str = "\
+[   15.985293] list_del corruption, ffff88803fe42250->next is NULL
+[   15.986295] kernel BUG at lib/list_debug.c:49!
+[   15.989474] Call Trace:
+[   15.989895]  <TASK>
+[   15.990101]  siw_destroy_listen+0x4f/0x1a0 [siw]
+[   15.990321]  destroy_cm_id+0x9f/0x230 [iw_cm]
+";
+
+    #[test]
+    fn only_where_the_kernel_itself_says_so() {
+        assert!(in_console(CRASH).is_some_and(|what| what.contains("siw")));
+        assert_eq!(in_console("the test siw_destroy_listen+1 failed"), None);
+        let elsewhere = CRASH.replace("siw_destroy_listen", "vfs_write");
+        assert_eq!(in_console(&elsewhere), None);
+        let stale = CRASH.replace(" siw_destroy_listen", " ? siw_destroy_listen");
+        assert_eq!(in_console(&stale), None);
+    }
+}
