@@ -127,6 +127,7 @@ impl Socket {
         };
         let connected = result.and_then(|stream| {
             self.settings().apply(&stream)?;
+            stream.set_nonblocking(self.is_nonblocking())?;
             Ok(stream)
         });
         *phase = match connected {
@@ -478,6 +479,9 @@ impl Socket {
         self.nonblocking.store(on, Ordering::Relaxed);
         if let Some(listener) = self.listener.get() {
             listener.set_nonblocking(on)?;
+        }
+        if let Some(stream) = self.stream.get() {
+            stream.set_nonblocking(on)?;
         }
         Ok(())
     }

@@ -217,13 +217,16 @@ impl Connecting {
             State::Resolving | State::Handshake(_) => UNDECIDED,
         };
         let mut made = ReadyPair::new()?;
-        made.show(level)?;
+        made.show(level, 0)?;
         Ok(ready.insert(made).descriptor())
     }
 
     /// There will be no stream: whoever polls is told.
     fn show_failed(&self) {
-        if let Some(Err(error)) = lock(&self.ready).as_mut().map(|ready| ready.show(FAILED)) {
+        if let Some(Err(error)) = lock(&self.ready)
+            .as_mut()
+            .map(|ready| ready.show(FAILED, 0))
+        {
             tracing::error!("the readiness descriptor of a connect: {error}");
         }
     }

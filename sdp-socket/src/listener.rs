@@ -198,7 +198,7 @@ impl Listening {
             full: true,
             ..Level::default()
         };
-        if let Some(Err(error)) = ready.as_mut().map(|ready| ready.show(level)) {
+        if let Some(Err(error)) = ready.as_mut().map(|ready| ready.show(level, 0)) {
             tracing::error!("the readiness descriptor of a listener: {error}");
         }
     }

@@ -20,6 +20,11 @@
 //! Where nobody waits for edges (`set_edges`), what arrives while P says IN changes nothing, and
 //! nobody has to look after the connection until it is read.
 //!
+//! Where the provider can (`Caps::TOKENS`), the peer has a copy of Q and puts the token itself, once
+//! for each time that the connection is left without a call: no thread of this process is woken but
+//! the one that polls. Each token put is counted here, before or after it has come: one that the peer
+//! is about to put is taken back when it has.
+//!
 //! The kernel reports an urgent byte as something to read, too. A receive that finds nothing but an
 //! urgent byte in the stream leaves it there, so that is an idle turn and no more. While one is
 //! shown tokens are only added, since a receive from P would take it.
@@ -34,8 +39,18 @@ use rustix::net::{
     socketpair, sockopt,
 };
 
+use sdp_verbs::{QpNum, QueuePair};
+
+use crate::park::pass_moment;
+
 /// Bytes written at once to make P unwritable.
 const FILL_LEN: usize = 1024;
+
+/// How often a receive looks again for a token that a peer is just putting.
+const MOMENTS: u32 = 4;
+
+/// Tokens taken back by one system call.
+const TAKE_MAX: usize = 64;
 
 /// A descriptor to wait on, for as long as it exists. See [`SdpStream::readiness`] and
 /// [`SdpListener::readiness`].
@@ -85,12 +100,26 @@ pub(crate) struct Level {
     pub(crate) ended: Option<bool>,
 }
 
+/// What somebody has to look after a connection for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Awaits {
+    /// Nothing that comes of itself.
+    Nothing,
+    /// Bytes for the program, and what the peer marks as urgent.
+    Arrivals,
+    /// Any message: it may make room for a send.
+    Anything,
+}
+
 /// Both ends of the pair, and what has been done with them.
 #[derive(Debug)]
 pub(crate) struct ReadyPair {
     p: Arc<OwnedFd>,
     q: Option<OwnedFd>,
-    token: bool,
+    /// Tokens in P, or on their way there from the peer.
+    tokens: usize,
+    /// The queue pair whose peer was lent Q, and whether it has taken it.
+    lent: Option<(QpNum, bool)>,
     urgent: bool,
     filled: bool,
     shut: bool,
@@ -112,7 +141,8 @@ impl ReadyPair {
         let pair = Self {
             p: Arc::new(p),
             q: Some(q),
-            token: false,
+            tokens: 0,
+            lent: None,
             urgent: false,
             filled: false,
             shut: false,
@@ -133,26 +163,53 @@ impl ReadyPair {
         self.edges = on;
     }
 
-    /// Whether what arrives changes what P reports, or must be an edge. The peer asks by itself for
-    /// what has to be seen at once, urgent bytes and the end.
-    pub(crate) fn awaits_arrivals(&self) -> bool {
-        self.edges || self.filled || self.shut || !self.token
+    /// What changes what P reports, or must be an edge. The peer asks by itself for what has to be
+    /// seen at once, urgent bytes and the end.
+    pub(crate) fn awaits(&self) -> Awaits {
+        if self.q.is_none() {
+            Awaits::Nothing
+        } else if self.filled || self.shut || self.urgent {
+            Awaits::Anything
+        } else if self.edges || self.tokens == 0 {
+            Awaits::Arrivals
+        } else {
+            Awaits::Nothing
+        }
     }
 
-    /// Makes P report `level`.
+    /// Whether the peer of `qp` puts tokens. It is lent Q at the first question.
+    pub(crate) fn is_lent_to(&mut self, qp: &dyn QueuePair) -> bool {
+        let num = qp.num();
+        match (self.lent, &self.q) {
+            (Some((to, taken)), Some(_)) if to == num => taken,
+            (_, Some(q)) => {
+                let lent = qp.lend_token_socket(q.as_fd());
+                if let Err(error) = &lent {
+                    tracing::debug!(qp = ?num, "the progress thread shows what arrives: {error}");
+                }
+                self.lent = Some((num, lent.is_ok()));
+                lent.is_ok()
+            }
+            (_, None) => false,
+        }
+    }
+
+    /// Makes P report `level`, after the peer has put `put` tokens.
     ///
     /// # Errors
     /// A system call failed that cannot fail on a pair nobody tampered with.
-    pub(crate) fn show(&mut self, level: Level) -> io::Result<()> {
+    pub(crate) fn show(&mut self, level: Level, put: u32) -> io::Result<()> {
+        self.tokens = self.tokens.saturating_add(put as usize);
         if self.q.is_none() {
             return Ok(());
         }
         self.show_urgent(level.urgent)?;
-        self.show_readable(level)?;
-        if level.ended.is_none() && level.full && !self.filled {
-            self.fill()?;
-        } else if (level.roomy || level.ended.is_some()) && self.filled {
-            self.unfill()?;
+        self.show_readable(level, put != 0)?;
+        match (level.ended, self.filled) {
+            (None, false) if level.full => self.fill()?,
+            (None, true) if level.roomy => self.unfill()?,
+            // The end makes room too, and OUT must not be seen before it.
+            _ => {}
         }
         if level.read_closed && !self.shut {
             self.shut = true;
@@ -164,38 +221,30 @@ impl ReadyPair {
             if !in_error {
                 self.drain_q()?;
             }
-            if let Some(q) = &self.q {
-                // A forked child has a copy of it, so that closing may not be heard.
-                shutdown(q, Shutdown::Both)?;
-            }
             // With the primer unread this is a reset, without it an end.
             self.q = None;
+            // A forked child may have a copy of it, and the peer, so that closing is not heard.
+            shutdown(&*self.p, Shutdown::Both)?;
         }
         Ok(())
     }
 
-    fn show_readable(&mut self, level: Level) -> io::Result<()> {
-        let arrived = level.arrivals != self.arrivals;
+    /// `edge`: there has been one already.
+    fn show_readable(&mut self, level: Level, edge: bool) -> io::Result<()> {
+        let arrived = level.arrivals != self.arrivals && !edge;
         self.arrivals = level.arrivals;
         // Once Q is shut for writing P reports IN for good.
         if self.shut {
             return Ok(());
         }
-        match (level.readable, self.token) {
-            (true, false) => {
-                self.put_token()?;
-            }
-            (true, true) if arrived && self.edges => {
-                self.put_token()?;
-                if !self.urgent {
-                    self.take_tokens(1)?;
-                }
-            }
-            (false, true) if !self.urgent => {
-                self.token = false;
-                self.take_tokens(usize::MAX)?;
-            }
+        match (level.readable, self.tokens) {
+            (true, 0) => self.put_token()?,
+            (true, _) if arrived && self.edges => self.put_token()?,
+            (false, 1..) if !self.urgent => self.take_all_tokens()?,
             _ => {}
+        }
+        if level.readable && self.tokens > 1 && !self.urgent {
+            self.take_tokens(self.tokens - 1)?;
         }
         Ok(())
     }
@@ -219,27 +268,45 @@ impl ReadyPair {
             Err(e) => return Err(e.into()),
         }
         // What lies there now is as old as the byte; the next look at the level puts a new token.
-        self.token = false;
-        self.take_tokens(usize::MAX)
+        self.take_all_tokens()
     }
 
     fn put_token(&mut self) -> io::Result<()> {
-        self.token = true;
         let Some(q) = &self.q else { return Ok(()) };
         match send(q, b"r", SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            Ok(_) => self.tokens += 1,
             // A queue of the program's own making is full: IN is reported all the same.
-            Ok(_) | Err(Errno::AGAIN) => Ok(()),
-            Err(e) => Err(e.into()),
+            Err(Errno::AGAIN) => {}
+            Err(e) => return Err(e.into()),
         }
+        Ok(())
     }
 
-    fn take_tokens(&self, count: usize) -> io::Result<()> {
-        let mut bytes = [0; 64];
-        let len = count.min(bytes.len());
+    /// Takes whatever lies in P, and for a moment what is just being put there: a peer's message is in
+    /// place before its token is. What is still counted afterwards comes when the peer goes on, and is
+    /// a false IN until then.
+    fn take_all_tokens(&mut self) -> io::Result<()> {
+        for moment in 0..=MOMENTS {
+            while self.take_tokens(TAKE_MAX)? == TAKE_MAX {}
+            if self.tokens == 0 || moment == MOMENTS {
+                break;
+            }
+            pass_moment(moment + 1 == MOMENTS);
+        }
+        Ok(())
+    }
+
+    /// Takes up to `count` tokens, [`TAKE_MAX`] at most. Returns how many there were.
+    fn take_tokens(&mut self, count: usize) -> io::Result<usize> {
+        let mut bytes = [0; TAKE_MAX];
+        let len = count.min(TAKE_MAX);
         loop {
             match recv(&*self.p, &mut bytes[..len], RecvFlags::DONTWAIT) {
-                Ok((n, _)) if n == len && count > len => {}
-                Ok(_) | Err(Errno::AGAIN) => return Ok(()),
+                Ok((n, _)) => {
+                    self.tokens = self.tokens.saturating_sub(n);
+                    return Ok(n);
+                }
+                Err(Errno::AGAIN) => return Ok(0),
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -304,7 +371,7 @@ mod tests {
     }
 
     fn shown(pair: &mut ReadyPair, level: Level) -> PollFlags {
-        pair.show(level).unwrap();
+        pair.show(level, 0).unwrap();
         state(pair)
     }
 
@@ -414,6 +481,28 @@ mod tests {
         }
     }
 
+    /// Of a connect that fails nobody sees OUT alone first.
+    #[test]
+    fn a_failure_shows_whole() {
+        for _ in 0..200 {
+            let mut pair = ReadyPair::new().unwrap();
+            shown(&mut pair, FULL);
+            let ready = pair.descriptor();
+            let poller = std::thread::spawn(move || {
+                let mut fds = [PollFd::new(&ready, PollFlags::OUT)];
+                poll(&mut fds, None).unwrap();
+                fds[0].revents()
+            });
+            let failed = Level {
+                ended: Some(true),
+                ..FULL
+            };
+            pair.show(failed, 0).unwrap();
+            let seen = poller.join().unwrap();
+            assert!(seen.contains(PollFlags::ERR), "{seen:?}");
+        }
+    }
+
     /// As in a process whose forked child has a copy of Q.
     #[test]
     fn the_end_shows_though_q_is_open_elsewhere() {
@@ -436,18 +525,18 @@ mod tests {
     fn what_is_shown_already_is_not_awaited() {
         let mut pair = ReadyPair::new().unwrap();
         pair.set_edges(false);
-        assert!(pair.awaits_arrivals(), "nothing is there");
+        assert_eq!(pair.awaits(), Awaits::Arrivals, "nothing is there");
         shown(&mut pair, READABLE);
-        assert!(!pair.awaits_arrivals(), "IN is shown");
+        assert_eq!(pair.awaits(), Awaits::Nothing, "IN is shown");
         let full = Level {
             readable: true,
             ..FULL
         };
         shown(&mut pair, full);
-        assert!(pair.awaits_arrivals(), "OUT is to be shown");
+        assert_eq!(pair.awaits(), Awaits::Anything, "OUT is to be shown");
         shown(&mut pair, READABLE);
         pair.set_edges(true);
-        assert!(pair.awaits_arrivals(), "each arrival is an edge");
+        assert_eq!(pair.awaits(), Awaits::Arrivals, "each arrival is an edge");
     }
 
     /// Every arrival is an edge although the one before was not taken; no arrival is none.
@@ -467,17 +556,17 @@ mod tests {
             .unwrap()
         };
         for arrivals in 1..100 {
-            pair.show(Level {
+            let level = Level {
                 arrivals,
                 ..READABLE
-            })
-            .unwrap();
+            };
+            pair.show(level, 0).unwrap();
             assert_eq!(edges(), 1, "arrival {arrivals}");
-            pair.show(Level {
+            let level = Level {
                 arrivals,
                 ..READABLE
-            })
-            .unwrap();
+            };
+            pair.show(level, 0).unwrap();
             assert_eq!(edges(), 0, "nothing came after {arrivals}");
         }
         assert_eq!(

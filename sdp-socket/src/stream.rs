@@ -398,7 +398,9 @@ impl SdpStream {
     /// call and kept until the last handle of it and of the stream is gone. IN: a non-blocking
     /// read would return at once. OUT: a non-blocking write has room for a third of SO_SNDBUF.
     /// RDHUP, HUP and ERR as with TCP. While it exists every message costs system calls; streams
-    /// without it cost none.
+    /// without it cost none. Between processes of one machine the peer itself shows IN of a
+    /// non-blocking stream; should it be interrupted while it does, IN may come a moment after the
+    /// bytes, which a read may have taken then.
     ///
     /// # Errors
     /// Out of descriptors.

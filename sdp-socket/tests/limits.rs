@@ -8,8 +8,10 @@
 mod common;
 
 use std::io;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sdp_socket::{SdpBuffer, SdpListener, SdpStream};
 
@@ -33,6 +35,7 @@ fn child() {
         match limit {
             "nofile" => few_descriptors(number),
             "nofile-later" => few_descriptors_later(number),
+            "nofile-polled" => few_descriptors_polled(number),
             "fsize" => small_files(number),
             "as" => small_address_space(number),
             other => panic!("no role {other:?}"),
@@ -122,6 +125,44 @@ fn few_descriptors_later(spare: u64) {
     few_descriptors(spare);
 }
 
+/// The peer lends a socket to put tokens into when there is no room for it: it is told of what comes
+/// all the same, and the link lives on.
+fn few_descriptors_polled(spare: u64) {
+    let listener = SdpListener::bind("127.0.0.1:0").expect("bind");
+    let connect = || {
+        let client = SdpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        (client, listener.accept().expect("accept").0)
+    };
+    let (client, server) = connect();
+    client.readiness().expect("with descriptors");
+    client.set_nonblocking(true).expect("set_nonblocking");
+    let lowest_free = rustix::io::dup(io::stdin()).expect("a descriptor");
+    let first = u64::from(lowest_free.as_raw_fd().unsigned_abs());
+    drop(lowest_free);
+    let before = getrlimit(Resource::Nofile);
+    lower(Resource::Nofile, first + spare);
+    // Behind this call it is lent.
+    client.read(&mut [0]).expect_err("nothing to read");
+    doing("polling without room for the socket");
+    for round in 0..100_u8 {
+        server.put(&[round]);
+        let ready = client.readiness().expect("made before");
+        let mut fds = [PollFd::new(&ready, PollFlags::IN)];
+        poll(&mut fds, None).expect("poll");
+        let mut byte = [0];
+        assert_eq!(client.read(&mut byte).expect("a byte"), 1);
+        assert_eq!(byte, [round]);
+    }
+    setrlimit(Resource::Nofile, before).expect("setrlimit");
+    // On the same link, behind the socket that was lent in vain.
+    let (other, _server) = connect();
+    other.put(b"x");
+    client.put(b"y");
+    server.get(&mut [0]);
+    say("ok");
+    say("ok");
+}
+
 fn small_files(len: u64) {
     // The default action of SIGXFSZ is to end the process: it is left as it is.
     lower(Resource::Fsize, len);
@@ -175,6 +216,14 @@ fn descriptors_later() {
         for spare in [0, 1, 2, 4, 8] {
             run("nofile-later", spare);
         }
+    });
+}
+
+/// Without room for what a polled stream's peer lends.
+#[test]
+fn descriptors_polled() {
+    watched(|| {
+        run("nofile-polled", 0);
     });
 }
 

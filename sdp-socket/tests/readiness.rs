@@ -29,6 +29,7 @@ fn child() {
         "idle" => torture::idle(Duration::from_secs(1)),
         "idle in full" => torture::idle(Duration::from_secs(10)),
         "no descriptor" => no_descriptor(),
+        "polled talk" => polled_talk(),
         other => panic!("no role {other:?}"),
     });
 }
@@ -246,5 +247,57 @@ fn no_descriptor() {
     assert_eq!(open_descriptors(), before);
     first.0.as_fd();
     assert_eq!(open_descriptors(), before + 2);
+    first.0.set_nonblocking(true).expect("set_nonblocking");
+    // A call, behind which it is left to those who poll.
+    assert!(would_block(&first.0.read(&mut [0; 1])));
+    doing("waiting for the peer to have its copy");
+    // Two are this end's. The third is its peer's, which is in this process too.
+    while open_descriptors() != before + 3 {
+        std::thread::yield_now();
+    }
+    drop(first);
+    doing("waiting for them to be closed");
+    while open_descriptors() != before {
+        std::thread::yield_now();
+    }
     drop(pairs);
+}
+
+/// Who polls is woken by its peer: the progress thread does not stand between them.
+#[test]
+fn a_talk_of_polling_programs_leaves_the_progress_thread_asleep() {
+    watched(|| Child::run("polled talk"));
+}
+
+fn polled_talk() {
+    const ROUNDS: u32 = 1000;
+    let (client, server) = Sdp::shared().pair();
+    for stream in [&client, &server] {
+        stream.set_nonblocking(true).expect("set_nonblocking");
+    }
+    let turn = |from: &SdpStream, to: &SdpStream| {
+        from.put(b"x");
+        polled(to, PollFlags::IN);
+        assert_eq!(to.read(&mut [0; 2]).expect("a byte"), 1);
+        assert!(would_block(&to.read(&mut [0; 1])));
+        assert_eq!(polled(to, PollFlags::OUT), PollFlags::OUT, "IN of nothing");
+    };
+    let talk = || {
+        for _ in 0..ROUNDS {
+            turn(&client, &server);
+            turn(&server, &client);
+        }
+    };
+    let switches = || torture::switches().values().sum::<u64>();
+    // Until both have lent each other what they need.
+    talk();
+    let before = switches();
+    talk();
+    let after = switches();
+    // It has other duties too, and this machine's clock may run out a time-out.
+    let woken = after - before;
+    assert!(
+        woken < u64::from(ROUNDS / 10),
+        "woken {woken} times in {ROUNDS} rounds"
+    );
 }

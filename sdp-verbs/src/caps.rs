@@ -40,6 +40,9 @@ bitflags! {
         /// message has come: iWARP (RFC 5044 §7.1). Soft-iWARP ends the connection otherwise, if it has
         /// not read the answer yet.
         const CALLER_FIRST = 1 << 12;
+        /// The peer shows by itself that a message has come, in a descriptor of this side's:
+        /// [`QueuePair::lend_token_socket`](crate::QueuePair::lend_token_socket).
+        const TOKENS = 1 << 13;
     }
 }
 

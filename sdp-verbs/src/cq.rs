@@ -21,6 +21,12 @@ pub enum ArmFor {
     Channel,
     /// The channel; only solicited receives, and completions that are not successes, count.
     ChannelSolicited,
+    /// The channel; any completion counts but that of a receive of a
+    /// [`PAYLOAD`](crate::SendFlags::PAYLOAD) message, for which the peer puts a token: see
+    /// [`QueuePair::lend_token_socket`](crate::QueuePair::lend_token_socket). After one only
+    /// solicited receives, and completions that are not successes, count. Where there are no tokens,
+    /// as [`Channel`](Self::Channel).
+    Token,
 }
 
 /// What [`CompletionQueue::arm`] saw; [`CompletionQueue::wait`] returns at once if anything has
@@ -57,6 +63,13 @@ pub trait CompletionQueue: Any + Debug + Send + Sync {
 
     /// Cancels a request for channel events, so that completions cost the peer no system call.
     fn disarm_channel(&self);
+
+    /// Ends an [`ArmFor::Token`], if there is one: until the next arming no token is put, and any
+    /// completion counts for the channel. Returns how many tokens peers have put, or are just
+    /// putting, since this was asked last.
+    fn recall_tokens(&self) -> u32 {
+        0
+    }
 
     /// Sleeps until an event since `token`, a [`wake`](Self::wake), the time-out, or a signal.
     /// `None` waits without limit, in a system call that the kernel restarts under `SA_RESTART`.

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +107,24 @@ pub trait QueuePair: Any + Debug + Send + Sync {
     /// itself, so there are none that are known of.
     fn queued_len(&self) -> usize {
         0
+    }
+
+    /// Lends the peer a connected Unix stream socket. From now on it may put one byte there, once for
+    /// each [`ArmFor::Token`](crate::ArmFor::Token), when a message sent as
+    /// [`PAYLOAD`](SendFlags::PAYLOAD) has come: whoever polls the other end of the socket wakes
+    /// without a thread of ours in between. What the peer does beyond that shows there too, so the
+    /// bytes are hints and nothing more. Until the peer has the socket, and if it can't have it, such
+    /// a message is an event for the channel.
+    ///
+    /// # Errors
+    /// [`VerbsError::Unsupported`] without [`Caps::TOKENS`](crate::Caps::TOKENS), or if the peer
+    /// knows no tokens; [`VerbsError::State`] while the queue pair is not connected, or if it has one
+    /// already; [`VerbsError::Limit`].
+    fn lend_token_socket(&self, _socket: BorrowedFd<'_>) -> Result<(), VerbsError> {
+        Err(VerbsError::Unsupported {
+            provider: "in use",
+            op: "lending a token socket",
+        })
     }
 
     /// Puts the queue pair into the error state: everything outstanding completes as

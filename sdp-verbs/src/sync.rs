@@ -19,6 +19,28 @@ pub(crate) trait Words {
     fn load(&self, at: usize, order: Ordering) -> u64;
     /// Stores a word.
     fn store(&self, at: usize, value: u64, order: Ordering);
+    /// Replaces a word; returns it as it was.
+    fn swap(&self, at: usize, value: u64, order: Ordering) -> u64;
+    /// Replaces `old` by `new`; true if the word was `old`.
+    fn replace(&self, at: usize, old: u64, new: u64, order: Ordering) -> bool;
+}
+
+impl<W: Words> Words for &W {
+    fn load(&self, at: usize, order: Ordering) -> u64 {
+        (**self).load(at, order)
+    }
+
+    fn store(&self, at: usize, value: u64, order: Ordering) {
+        (**self).store(at, value, order);
+    }
+
+    fn swap(&self, at: usize, value: u64, order: Ordering) -> u64 {
+        (**self).swap(at, value, order)
+    }
+
+    fn replace(&self, at: usize, old: u64, new: u64, order: Ordering) -> bool {
+        (**self).replace(at, old, new, order)
+    }
 }
 
 /// One 32-bit word that a thread can sleep on.
@@ -60,6 +82,16 @@ pub(crate) mod model {
 
         fn store(&self, at: usize, value: u64, order: Ordering) {
             self.0[at].store(value, order);
+        }
+
+        fn swap(&self, at: usize, value: u64, order: Ordering) -> u64 {
+            self.0[at].swap(value, order)
+        }
+
+        fn replace(&self, at: usize, old: u64, new: u64, order: Ordering) -> bool {
+            self.0[at]
+                .compare_exchange(old, new, order, Ordering::Relaxed)
+                .is_ok()
         }
     }
 

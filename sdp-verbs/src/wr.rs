@@ -15,6 +15,9 @@ bitflags! {
         const SOLICITED = 2;
         /// Start only after all earlier RDMA READs of this queue pair have completed.
         const FENCE = 4;
+        /// The receiver's program wants these bytes, and nothing else in the message has to be seen
+        /// before it looks at them (SEND only). Counts for [`ArmFor::Token`](crate::ArmFor::Token).
+        const PAYLOAD = 8;
     }
 }
 

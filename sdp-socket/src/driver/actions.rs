@@ -260,6 +260,8 @@ impl Conn {
         let mut flags = SendFlags::empty();
         flags.set(SendFlags::SIGNALED, send.work.is_some());
         flags.set(SendFlags::SOLICITED, send.solicited);
+        let payload = matches!(send.payload, Payload::Grant { .. });
+        flags.set(SendFlags::PAYLOAD, payload);
         let mut bytes;
         let data = match send.payload {
             Payload::Grant { grant, len } => {

@@ -10,7 +10,7 @@ use sdp_verbs::{ArmFor, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
 
 use super::{Conn, Inner, POLL_BATCH, Portion, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK};
 use crate::park::{NEVER, WaitWord};
-use crate::ready::{Level, ReadyPair};
+use crate::ready::{Awaits, Level, ReadyPair};
 
 /// Calls that follow each other within this time are taken for a conversation: between two of them
 /// the completion queue is not armed. So long a peer that is stuck may have to wait for attention.
@@ -346,7 +346,7 @@ impl Conn {
             read_closed: engine.is_read_closed(),
             ended: engine.is_closed().then(|| engine.has_failed()),
         };
-        if let Err(error) = ready.show(level) {
+        if let Err(error) = ready.show(level, self.cq.recall_tokens()) {
             tracing::error!(token = ?self.token, "the readiness descriptor: {error}");
         }
     }
@@ -472,13 +472,18 @@ impl Conn {
         self.schedule_timeout();
     }
 
-    /// Something goes on that needs no call.
+    /// Something goes on that needs no call, or is to be shown.
     fn is_unfinished(&self, inner: &Inner) -> bool {
+        let shows = |ready: &ReadyPair| ready.awaits() != Awaits::Nothing;
+        self.goes_on(inner) || inner.ready.as_ref().is_some_and(shows)
+    }
+
+    /// Something goes on that needs no call.
+    fn goes_on(&self, inner: &Inner) -> bool {
         match inner.engine.phase() {
             Phase::Open => {
                 let engine = &inner.engine;
-                inner.ready.as_ref().is_some_and(ReadyPair::awaits_arrivals)
-                    || inner.works != 0
+                inner.works != 0
                     || engine.is_moving()
                     || engine.unsent_len() != 0
                     || engine.owes_answers()
@@ -489,16 +494,30 @@ impl Conn {
         }
     }
 
-    /// All events while something is unfinished; else only those that the peer marks as urgent.
+    /// All events while something is unfinished; else only those that the peer marks as urgent, and
+    /// what is to be shown to a program that polls.
     fn arm_channel(&self) {
-        let inner = self.lock();
+        let mut inner = self.lock();
         // Under the lock, so that an older wish cannot follow a newer one.
-        self.cq.arm(if self.is_unfinished(&inner) {
-            ArmFor::Channel
-        } else {
-            ArmFor::ChannelSolicited
-        });
+        self.cq.arm(self.what_to_arm_for(&mut inner));
         self.channel_armed.store(true, Ordering::Release);
+    }
+
+    fn what_to_arm_for(&self, inner: &mut Inner) -> ArmFor {
+        if self.goes_on(inner) {
+            return ArmFor::Channel;
+        }
+        let (Some(ready), Some(pair)) = (&mut inner.ready, &inner.pair) else {
+            return ArmFor::ChannelSolicited;
+        };
+        // Below the low-water mark a message is nothing to be shown; and a token that is late, a false
+        // IN, must not have a receive wait.
+        let each = inner.engine.config().recv_low_water <= 1 && self.options.nonblocking();
+        match ready.awaits() {
+            Awaits::Nothing => ArmFor::ChannelSolicited,
+            Awaits::Arrivals if each && ready.is_lent_to(&*pair.qp) => ArmFor::Token,
+            Awaits::Arrivals | Awaits::Anything => ArmFor::Channel,
+        }
     }
 
     fn schedule_timeout(&self) {

@@ -26,7 +26,7 @@ pub(crate) use exit::{at_exit, say_at_exit};
 pub(crate) use fork::{GENERATIONS_MAX, Own, generation};
 pub use signals::signals_restart;
 pub use spin::SpinPolicy;
-pub(crate) use spin::Spinner;
+pub(crate) use spin::{Spinner, pass_moment};
 pub(crate) use threads::ThreadRuntime;
 pub(crate) use turn::Turn;
 pub(crate) use unwind::AbortOnUnwind;

@@ -69,6 +69,18 @@ pub(crate) struct Spinner {
     pub(crate) found_at: Option<sdp_core::Instant>,
 }
 
+/// Passes a moment in which another thread may finish what takes it about as long; with one processor,
+/// or if `long`, by letting it run here.
+pub(crate) fn pass_moment(long: bool) {
+    if long || cpus() == 1 {
+        std::thread::yield_now();
+    } else {
+        for _ in 0..64 {
+            spin_loop();
+        }
+    }
+}
+
 impl Spinner {
     pub(crate) fn new(policy: SpinPolicy) -> Self {
         Self {

@@ -29,6 +29,7 @@ mod region;
 mod reserve;
 pub mod role;
 mod shared;
+mod token;
 mod wait;
 mod write;
 
@@ -168,6 +169,11 @@ macro_rules! conformance_list {
                 a_channel_tells_which_queue, a_disarmed_channel_is_silent,
                 solicited_events_only, arms_are_independent,
                 a_wait_leaves_sleepers_on_the_channel_alone
+            }
+            token {
+                payload_puts_one_and_nothing_else, anything_else_is_an_event,
+                behind_one_only_what_is_solicited_is_an_event, none_is_put_after_a_recall,
+                without_a_socket_payload_is_an_event
             }
             read {
                 a_whole_window, a_part, into_several_elements, large_and_unaligned,

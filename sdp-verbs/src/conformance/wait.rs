@@ -18,7 +18,7 @@ use crate::types::WrId;
 use crate::wr::{SendData, SendFlags, SendOp, SendWr, WcOpcode, WcStatus, WorkCompletion};
 
 /// A connection on which nothing is under way, and which only the case polls.
-fn quiet_link(rig: &Rig<'_>) -> Verdict<Link> {
+pub(super) fn quiet_link(rig: &Rig<'_>) -> Verdict<Link> {
     let link = rig.manual_lab()?.link(&Options::default())?;
     link.lab.settle();
     Ok(link)
@@ -45,7 +45,7 @@ fn wait_for(cq: &dyn CompletionQueue) -> Verdict<WorkCompletion> {
 }
 
 /// Sends a message and waits until it has been sent, without looking at the other end.
-fn send_alone(end: &End, bytes: &[u8], flags: SendFlags) -> Verdict {
+pub(super) fn send_alone(end: &End, bytes: &[u8], flags: SendFlags) -> Verdict {
     let id = end.post_message(bytes, flags | SendFlags::SIGNALED)?;
     loop {
         let wc = wait_for(&**end.cq())?;
@@ -57,7 +57,7 @@ fn send_alone(end: &End, bytes: &[u8], flags: SendFlags) -> Verdict {
 }
 
 /// Takes the next message of an end, without looking at the other end.
-fn receive_alone(end: &End) -> Verdict<Vec<u8>> {
+pub(super) fn receive_alone(end: &End) -> Verdict<Vec<u8>> {
     let wc = wait_for(&**end.cq())?;
     ensure_eq!(
         (wc.opcode, wc.status),
@@ -172,7 +172,7 @@ pub(super) fn wake_before_the_wait_counts(rig: &Rig<'_>) -> Verdict {
 }
 
 /// Waits until a channel has something; false if that lasts longer than `limit`.
-fn readable(channel: &dyn CompChannel, limit: Duration) -> Verdict<bool> {
+pub(super) fn readable(channel: &dyn CompChannel, limit: Duration) -> Verdict<bool> {
     let limit =
         Timespec::try_from(limit).map_err(|_| Stop::failed(format!("a time-out of {limit:?}")))?;
     let mut fds = [PollFd::from_borrowed_fd(channel.fd(), PollFlags::IN)];
@@ -351,7 +351,7 @@ pub(super) fn ping_pong_over_channels(rig: &Rig<'_>) -> Verdict {
 }
 
 /// Takes all events of a channel.
-fn events(channel: &dyn CompChannel) -> Vec<crate::cq::CqToken> {
+pub(super) fn events(channel: &dyn CompChannel) -> Vec<crate::cq::CqToken> {
     std::iter::from_fn(|| channel.poll()).collect()
 }
 

@@ -79,10 +79,16 @@ macro_rules! forward {
     (@QueuePair queued_len) => { forward!(# queued_len() -> usize); };
     (@QueuePair heap_reachable) => { forward!(# heap_reachable() -> Result<(), String>); };
     (@QueuePair has_refused_peer) => { forward!(# has_refused_peer() -> bool); };
+    (@QueuePair lend_token_socket) => {
+        forward!(#
+            lend_token_socket(socket: std::os::fd::BorrowedFd<'_>) -> Result<(), crate::VerbsError>
+        );
+    };
     (@QueuePair set_error) => { forward!(# set_error()); };
 
     (@CompletionQueue arm) => { forward!(# arm(who: crate::ArmFor) -> crate::ArmToken); };
     (@CompletionQueue disarm_channel) => { forward!(# disarm_channel()); };
+    (@CompletionQueue recall_tokens) => { forward!(# recall_tokens() -> u32); };
     (@CompletionQueue wait) => {
         forward!(#
             wait(token: crate::ArmToken, timeout: Option<std::time::Duration>)

@@ -142,6 +142,18 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Received, VerbsError> {
             _ => Err(broken("a packet came without credentials".into())),
         };
     };
+    let message = Message::decode(bytes.get(..raw.len).unwrap_or_default());
+    if raw.truncated
+        && raw.fds.is_empty()
+        && let Ok(message) = &message
+        && message.may_lack_descriptors()
+    {
+        return Ok(Received::Packet(Packet {
+            message: message.clone(),
+            fds: SmallVec::new(),
+            credentials,
+        }));
+    }
     if raw.truncated {
         return Err(broken(format!(
             "a packet has more than {MESSAGE_MAX} bytes or {DESCRIPTORS_MAX} descriptors, or this \
@@ -149,7 +161,7 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Received, VerbsError> {
             descriptor::open_limit()
         )));
     }
-    let message = Message::decode(bytes.get(..raw.len).unwrap_or_default())?;
+    let message = message?;
     let expected = message.descriptors();
     if raw.fds.len() != expected {
         return Err(broken(format!(

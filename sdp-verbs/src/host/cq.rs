@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::channel::HostChannel;
-use super::event;
-use super::layout::{ARM_ANY, ARM_NONE, ARM_SOLICITED, Block};
+use super::layout::Block;
 use super::link::PeerLink;
 use super::plane::Plane;
 use super::pool::WaitCell;
 use super::qp::HostQp;
 use super::wait::{self, SLEEP_WORDS_MAX, Scope, SleepOn};
 use super::words::PrivateSleepWord;
+use super::{arm, event};
 use crate::cq::{ArmFor, ArmToken, CompletionQueue, CqToken, Wake};
 use crate::error::VerbsError;
 use crate::sync::{Ordering, SleepWord, fence};
@@ -65,6 +65,10 @@ pub(crate) struct HostCq {
     /// How many, to know that there are none without the lock.
     local_count: AtomicUsize,
     qps: Mutex<Vec<Member>>,
+    /// The members' blocks are, or were, armed for tokens. Changed under the lock of `qps`.
+    token_armed: AtomicBool,
+    /// Tokens put that nobody has asked for.
+    tokens: AtomicU32,
     /// Counts changes of `qps`.
     version: AtomicU64,
     /// Held by the thread inside `poll`.
@@ -76,7 +80,7 @@ pub(crate) struct HostCq {
     /// What the words of links that are gone had counted up to, so that the sum over all never goes
     /// back. Changed and read under the lock of `cells`.
     gone: AtomicU32,
-    /// One of the `ARM_` values.
+    /// One of the values of `arm.rs`.
     arm: AtomicU8,
     /// Whether the channel has it in its queue.
     queued: AtomicBool,
@@ -100,12 +104,14 @@ impl HostCq {
             local: Mutex::new(VecDeque::with_capacity(capacity)),
             local_count: AtomicUsize::new(0),
             qps: Mutex::default(),
+            token_armed: AtomicBool::new(false),
+            tokens: AtomicU32::new(0),
             version: AtomicU64::new(0),
             polling: Mutex::default(),
             own: PrivateSleepWord::default(),
             cells: RwLock::default(),
             gone: AtomicU32::new(0),
-            arm: AtomicU8::new(ARM_NONE),
+            arm: AtomicU8::new(arm::NONE),
             queued: AtomicBool::new(false),
         })
     }
@@ -147,7 +153,7 @@ impl HostCq {
     /// A queue pair completes here from now on.
     pub(crate) fn add_qp(&self, qp: &Arc<HostQp>) {
         let mut qps = self.qps();
-        qp.block().set_arm(self.arm.load(Ordering::SeqCst));
+        qp.block().arm().set(self.arm.load(Ordering::SeqCst));
         qps.push(Member {
             number: qp.number(),
             link: qp.link().id(),
@@ -160,6 +166,11 @@ impl HostCq {
     /// A queue pair is gone, and what it left behind with it.
     pub(crate) fn remove_qp(&self, qp: u32, link: u64) {
         let mut qps = self.qps();
+        if self.token_armed.load(Ordering::Relaxed) {
+            for member in qps.iter().filter(|member| member.number == qp) {
+                self.replace_token_arm(member, arm::NONE);
+            }
+        }
         qps.retain(|member| member.number != qp);
         let link_used = qps.iter().any(|member| member.link == link);
         drop(qps);
@@ -205,7 +216,7 @@ impl HostCq {
         fence(Ordering::SeqCst);
         self.signal_words();
         let arm = self.arm.load(Ordering::Relaxed);
-        if arm == ARM_ANY || (arm == ARM_SOLICITED && solicited) {
+        if matches!(arm, arm::ANY | arm::TOKEN) || (arm == arm::SOLICITED && solicited) {
             self.raise();
         }
     }
@@ -216,7 +227,7 @@ impl HostCq {
     }
 
     fn raise(&self) {
-        if self.arm.swap(ARM_NONE, Ordering::AcqRel) != ARM_NONE
+        if self.arm.swap(arm::NONE, Ordering::AcqRel) != arm::NONE
             && !self.queued.swap(true, Ordering::AcqRel)
         {
             self.channel.push(Weak::clone(&self.me));
@@ -225,8 +236,8 @@ impl HostCq {
 
     /// A peer took the arm of one of the queue pairs and rang.
     pub(crate) fn doorbell(&self) {
-        if self.arm.load(Ordering::Relaxed) != ARM_NONE {
-            self.set_arms(ARM_NONE);
+        if self.arm.load(Ordering::Relaxed) != arm::NONE {
+            self.set_arms(arm::NONE);
             if !self.queued.swap(true, Ordering::AcqRel) {
                 self.channel.push(Weak::clone(&self.me));
             }
@@ -241,11 +252,23 @@ impl HostCq {
     fn set_arms(&self, arm: u8) {
         let qps = self.qps();
         self.arm.store(arm, Ordering::SeqCst);
-        for member in &*qps {
-            member.block.set_arm(arm);
+        if self.token_armed.swap(arm == arm::TOKEN, Ordering::Relaxed) {
+            for member in &*qps {
+                self.replace_token_arm(member, arm);
+            }
+        } else {
+            for member in &*qps {
+                member.block.arm().set(arm);
+            }
         }
         drop(qps);
         fence(Ordering::SeqCst);
+    }
+
+    fn replace_token_arm(&self, member: &Member, arm: u8) {
+        if member.block.arm().replace_token(arm) {
+            self.tokens.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Moves what needs no look at a ring.
@@ -336,14 +359,26 @@ impl CompletionQueue for HostCq {
                 let sum = event::arm_all(&self.own, words);
                 return ArmToken(sum.wrapping_add(self.gone.load(Ordering::Relaxed)));
             }
-            ArmFor::Channel => self.set_arms(ARM_ANY),
-            ArmFor::ChannelSolicited => self.set_arms(ARM_SOLICITED),
+            ArmFor::Channel => self.set_arms(arm::ANY),
+            ArmFor::ChannelSolicited => self.set_arms(arm::SOLICITED),
+            ArmFor::Token => self.set_arms(arm::TOKEN),
         }
         ArmToken(self.own.load(Ordering::Acquire))
     }
 
     fn disarm_channel(&self) {
-        self.set_arms(ARM_NONE);
+        self.set_arms(arm::NONE);
+    }
+
+    fn recall_tokens(&self) -> u32 {
+        if self.token_armed.load(Ordering::Relaxed) {
+            // What comes for the channel meanwhile must not be missed.
+            self.set_arms(arm::ANY);
+        }
+        if self.tokens.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        self.tokens.swap(0, Ordering::Relaxed)
     }
 
     fn wait(&self, token: ArmToken, timeout: Option<Duration>) -> io::Result<Wake> {

@@ -16,9 +16,11 @@ use crate::error::VerbsError;
 /// Layout version of control messages and shared memory: another major one is refused.
 pub(super) const LAYOUT_MAJOR: u16 = 1;
 /// Layout version: a minor one adds to what the major one says.
-pub(super) const LAYOUT_MINOR: u16 = 0;
-/// Feature bits we set; none is defined yet.
-const FEATURES: u64 = 0;
+pub(super) const LAYOUT_MINOR: u16 = 1;
+/// Feature bit: knows `TokenSocket` messages, and the arm that goes with them.
+const FEATURE_TOKENS: u64 = 1;
+/// Feature bits we set.
+const FEATURES: u64 = FEATURE_TOKENS;
 
 /// A uid that no process has, as in chown(2).
 const NO_USER: u32 = u32::MAX;
@@ -32,6 +34,8 @@ pub(super) struct Partner {
     pub(super) credentials: Credentials,
     /// Readable when it has ended; none if it lives in another pid namespace.
     pub(super) pidfd: Option<OwnedFd>,
+    /// Its feature bits.
+    pub(super) features: u64,
 }
 
 /// Our own hello.
@@ -146,6 +150,7 @@ pub(super) fn build(
         base,
         // A table of another user's is of no use to us: what it names would not be shown.
         key_table: fds.next().filter(|_| own_user),
+        tokens: partner.features & FEATURE_TOKENS != 0,
     };
     PeerLink::new(side, peer, hello, out)
 }

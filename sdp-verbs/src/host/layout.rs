@@ -14,6 +14,7 @@ use std::sync::Arc;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::arm::Arm;
 use super::shm::Mapping;
 use super::words::MappedWords;
 use crate::sync::{Ordering, Words};
@@ -52,13 +53,6 @@ const RNR: usize = 2;
 const ARM: usize = 8;
 const STATUSES: usize = 16;
 const IN_RING: usize = STATUSES + WRITES_MAX;
-
-/// The channel wants no event.
-pub(crate) const ARM_NONE: u8 = 0;
-/// The channel wants an event for anything.
-pub(crate) const ARM_ANY: u8 = 1;
-/// The channel wants an event for what is solicited.
-pub(crate) const ARM_SOLICITED: u8 = 2;
 
 /// What a peer found when it tried to read our memory, as it lies in the base chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -191,21 +185,9 @@ impl Block {
             && self.words.swap(RNR, 0, Ordering::AcqRel) != 0
     }
 
-    /// Owner: asks for a channel event, or takes the request back.
-    pub(crate) fn set_arm(&self, arm: u8) {
-        self.words.store(ARM, u64::from(arm), Ordering::Release);
-    }
-
-    /// Peer of the owner: whether the channel wants this event.
-    pub(crate) fn is_armed(&self, solicited: bool) -> bool {
-        let arm = self.words.load(ARM, Ordering::Relaxed);
-        arm == u64::from(ARM_ANY) || (arm == u64::from(ARM_SOLICITED) && solicited)
-    }
-
-    /// Peer of the owner: whether the channel wants this event; the request is taken.
-    pub(crate) fn take_arm(&self, solicited: bool) -> bool {
-        let none = u64::from(ARM_NONE);
-        self.is_armed(solicited) && self.words.swap(ARM, none, Ordering::AcqRel) != none
+    /// What events the owner's channel wants.
+    pub(crate) fn arm(&self) -> Arm<&MappedWords> {
+        Arm::new(&self.words, ARM)
     }
 
     /// Target of a write: reports how write `n` of the owner's ended.

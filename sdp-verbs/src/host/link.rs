@@ -1,7 +1,7 @@
 //! One side of a link: all queue pairs between two provider instances.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 
@@ -17,6 +17,7 @@ use super::pool::{CHUNKS_MAX, LocalPool};
 use super::qp::HostQp;
 use super::region::RegionInner;
 use super::shm::{self, Mapping, SEALS_OWNED, SEALS_SHARED};
+use super::token;
 use super::words::MappedWords;
 use super::xmem;
 use crate::error::VerbsError;
@@ -71,6 +72,8 @@ pub(crate) struct PeerLink {
     /// Closed when the link ends.
     bells: RwLock<Option<Bells>>,
     qps: Mutex<QpSlots>,
+    /// The peer knows tokens.
+    tokens: bool,
     shown: Mutex<HashSet<u32>>,
     peer_regions: RwLock<HashMap<u32, Arc<Mapping>>>,
     /// A chunk or region was looked for that had not come.
@@ -147,6 +150,7 @@ impl PeerLink {
                 peer: fd::hide(hello.doorbell),
             })),
             qps: Mutex::default(),
+            tokens: hello.tokens,
             shown: Mutex::default(),
             peer_regions: RwLock::default(),
             lacking: AtomicBool::new(false),
@@ -245,6 +249,47 @@ impl PeerLink {
                 rule: format!("number {id} is not mapped"),
             }),
         }
+    }
+
+    /// A `TokenSocket` message of the peer's. After an error call [`broken`](Self::broken).
+    ///
+    /// # Errors
+    /// [`VerbsError::Protocol`].
+    pub(crate) fn attach_token_socket(
+        &self,
+        (index, qp): (u16, u32),
+        socket: OwnedFd,
+    ) -> Result<(), VerbsError> {
+        token::check(socket.as_fd())?;
+        let found = self
+            .qps()
+            .slots
+            .get(usize::from(index))
+            .and_then(Weak::upgrade);
+        // The connection may have ended since.
+        if let Some(found) = found.filter(|found| found.number() == qp) {
+            found.keep_token_socket(socket);
+        }
+        Ok(())
+    }
+
+    /// Lends the peer a socket to put tokens into, for its queue pair at `place`.
+    ///
+    /// # Errors
+    /// [`VerbsError::Unsupported`] if the peer knows no tokens; the control socket's.
+    pub(crate) fn lend_token_socket(
+        &self,
+        (index, qp): (u16, u32),
+        socket: BorrowedFd<'_>,
+    ) -> Result<(), VerbsError> {
+        if !self.tokens {
+            return Err(VerbsError::Unsupported {
+                provider: "host",
+                op: "lending a token socket to a peer of layout version 1.0",
+            });
+        }
+        self.out
+            .send(PlaneMsg::TokenSocket { index, qp }, &[socket])
     }
 
     /// A queue pair on this link, not yet connected.

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use address::{addr_of, addr_wire, name_of, name_wire};
 use wire::{
     BYTE_ORDER, GoneWire, Header, HelloWire, MAGIC, PairWire, RefuseWire, RejectWire, RequestWire,
-    ResponseWire, SetupWire, SharedWire, ToWire, exact, kind, packet, with_data,
+    ResponseWire, SetupWire, SharedWire, ToWire, TokenWire, exact, kind, packet, with_data,
 };
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, IntoBytes};
@@ -160,6 +160,13 @@ pub(crate) enum Message {
         /// Its number.
         id: u32,
     },
+    /// A socket to put tokens into, with its descriptor. Since layout version 1.1, by feature bit.
+    TokenSocket {
+        /// Where the receiver keeps the queue pair.
+        index: u16,
+        /// The receiver's queue pair.
+        qp: u32,
+    },
 }
 
 /// A connect request.
@@ -273,6 +280,14 @@ impl Message {
                 };
                 packet(kind::REGION_GONE, wire.as_bytes(), &[])
             }
+            Self::TokenSocket { index, qp } => {
+                let wire = TokenWire {
+                    qp: U32::new(*qp),
+                    index: U16::new(*index),
+                    reserved: U16::ZERO,
+                };
+                packet(kind::TOKEN_SOCKET, wire.as_bytes(), &[])
+            }
             Self::Hello(_)
             | Self::Refuse { .. }
             | Self::Setup(_)
@@ -334,9 +349,14 @@ impl Message {
     pub(crate) fn descriptors(&self) -> usize {
         match self {
             Self::Setup(setup) => 2 + usize::from(setup.shows_keys),
-            Self::Chunk { .. } | Self::Region { .. } => 1,
+            Self::Chunk { .. } | Self::Region { .. } | Self::TokenSocket { .. } => 1,
             _ => 0,
         }
+    }
+
+    /// Whether a receiver that has no room for its descriptors does without.
+    pub(crate) fn may_lack_descriptors(&self) -> bool {
+        matches!(self, Self::TokenSocket { .. })
     }
 }
 
@@ -385,6 +405,10 @@ fn decode_small(number: u16, body: &[u8]) -> Result<Message, VerbsError> {
         kind::REGION_GONE => {
             exact::<GoneWire>(body).map(|w| Message::RegionGone { id: w.id.get() })
         }
+        kind::TOKEN_SOCKET => exact::<TokenWire>(body).map(|w| Message::TokenSocket {
+            index: w.index.get(),
+            qp: w.qp.get(),
+        }),
         other => Err(broken(format!("message kind {other} is unknown"))),
     }
 }

@@ -3,6 +3,7 @@
 //! A [`HostProvider`] is one end point: it has a random tag, a table of remote keys, and links to
 //! other end points. A link is built once per pair of processes; queue pairs are slots in it.
 
+mod arm;
 mod bell;
 mod cache;
 mod cells;
@@ -21,6 +22,7 @@ mod layout;
 mod link;
 mod message;
 mod names;
+mod notice;
 mod options;
 mod plane;
 mod pool;
@@ -30,6 +32,7 @@ mod qp;
 mod region;
 mod ring;
 mod shm;
+mod token;
 mod wait;
 mod words;
 mod xmem;

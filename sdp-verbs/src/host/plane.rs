@@ -48,6 +48,8 @@ pub(crate) struct PeerHello {
     pub(crate) base: OwnedFd,
     /// The peer's key table, if it showed it to us.
     pub(crate) key_table: Option<OwnedFd>,
+    /// It knows tokens.
+    pub(crate) tokens: bool,
 }
 
 /// A message of the data plane on the control socket. It must arrive in order with all others.
@@ -59,6 +61,8 @@ pub(crate) enum PlaneMsg {
     Region { id: u32, len: u64 },
     /// No descriptor: a region is gone, unmap it.
     RegionGone { id: u32 },
+    /// One descriptor: where the peer may put tokens for its queue pair `qp`, the one at `index`.
+    TokenSocket { index: u16, qp: u32 },
 }
 
 /// The control socket, as the data plane sees it.

@@ -79,6 +79,7 @@ impl Provider for HostProvider {
             | Caps::HEAP_WINDOW
             | Caps::SAME_HOST
             | Caps::REMOTE_STATUS
+            | Caps::TOKENS
     }
 
     fn limits(&self) -> Limits {

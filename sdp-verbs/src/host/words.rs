@@ -51,11 +51,6 @@ impl MappedWords {
         self.atomic(at).fetch_or(bits, order)
     }
 
-    /// Replaces a word; returns it as it was.
-    pub(crate) fn swap(&self, at: usize, value: u64, order: Ordering) -> u64 {
-        self.atomic(at).swap(value, order)
-    }
-
     /// Asks for the cache line of a word, soon to be read. A word beyond the run is ignored.
     pub(crate) fn prefetch(&self, at: usize) {
         if at < self.count {
@@ -89,6 +84,16 @@ impl Words for MappedWords {
 
     fn store(&self, at: usize, value: u64, order: Ordering) {
         self.atomic(at).store(value, order);
+    }
+
+    fn swap(&self, at: usize, value: u64, order: Ordering) -> u64 {
+        self.atomic(at).swap(value, order)
+    }
+
+    fn replace(&self, at: usize, old: u64, new: u64, order: Ordering) -> bool {
+        let word = self.atomic(at);
+        word.compare_exchange(old, new, order, Ordering::Relaxed)
+            .is_ok()
     }
 }
 

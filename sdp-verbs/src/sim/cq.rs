@@ -207,7 +207,7 @@ impl CompletionQueue for SimCq {
         self.edit(|queue| {
             match (who, queue.armed) {
                 (ArmFor::Waiter, _) | (ArmFor::ChannelSolicited, Armed::All) => {}
-                (ArmFor::Channel, _) => queue.armed = Armed::All,
+                (ArmFor::Channel | ArmFor::Token, _) => queue.armed = Armed::All,
                 (ArmFor::ChannelSolicited, _) => queue.armed = Armed::Solicited,
             }
             ArmToken(queue.events)

@@ -20,7 +20,11 @@ pub struct SimOptions {
 impl Default for SimOptions {
     fn default() -> Self {
         Self {
-            caps: Caps::all() - Caps::SAME_HOST - Caps::EXPOSED_SINK - Caps::CALLER_FIRST,
+            caps: Caps::all()
+                - Caps::SAME_HOST
+                - Caps::EXPOSED_SINK
+                - Caps::CALLER_FIRST
+                - Caps::TOKENS,
             limits: Limits {
                 send_wr_max: 4096,
                 recv_wr_max: 4096,

@@ -44,5 +44,5 @@ impl CompletionQueue for CaptureCq {
         count
     }
 
-    forward!(CompletionQueue: arm, disarm_channel, wait, wake);
+    forward!(CompletionQueue: arm, disarm_channel, recall_tokens, wait, wake);
 }

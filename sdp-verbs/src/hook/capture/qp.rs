@@ -29,7 +29,10 @@ impl CaptureQp {
 }
 
 impl QueuePair for CaptureQp {
-    forward!(QueuePair: num, alloc_recv, keep_send, reserve_send, unreserve_send, bind, heap_reachable, has_refused_peer, queued_len, set_error);
+    forward!(
+        QueuePair: num, alloc_recv, keep_send, reserve_send, unreserve_send, bind, heap_reachable,
+        has_refused_peer, queued_len, lend_token_socket, set_error
+    );
 
     fn post_recv(&self, wr_id: WrId, buf: &RecvBuf) -> Result<(), PostError> {
         // Posted under the lock, so that its completion finds the note of it.

@@ -182,11 +182,13 @@ impl CompletionQueue for LazyCq {
     fn arm(&self, who: ArmFor) -> ArmToken {
         let who = match who {
             ArmFor::ChannelSolicited if !self.solicited => ArmFor::Channel,
+            // A token would come before its message does.
+            ArmFor::Token => ArmFor::Channel,
             other => other,
         };
         let armed = match who {
             ArmFor::Waiter => &self.waiter_armed,
-            ArmFor::Channel | ArmFor::ChannelSolicited => &self.channel_armed,
+            ArmFor::Channel | ArmFor::ChannelSolicited | ArmFor::Token => &self.channel_armed,
         };
         armed.store(true, Ordering::SeqCst);
         let token = self.inner.arm(who);

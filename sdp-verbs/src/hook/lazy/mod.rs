@@ -93,7 +93,8 @@ impl Lazy {
     /// Wraps a provider; every capability it has stays on, and the seed is 0.
     #[must_use]
     pub fn new(inner: Arc<dyn Provider>) -> Self {
-        let caps = inner.caps();
+        // A token would come before its message does.
+        let caps = inner.caps() - Caps::TOKENS;
         Self::with(inner, caps, 0)
     }
 

@@ -76,7 +76,10 @@ fn opcode_and_bytes(op: &SendOp<'_>) -> (WcOpcode, usize) {
 }
 
 impl QueuePair for TraceQp {
-    forward!(QueuePair: num, alloc_recv, keep_send, heap_reachable, has_refused_peer, queued_len);
+    forward!(
+        QueuePair: num, alloc_recv, keep_send, heap_reachable, has_refused_peer, queued_len,
+        lend_token_socket
+    );
 
     fn post_recv(&self, wr_id: WrId, buf: &RecvBuf) -> Result<(), PostError> {
         self.inner

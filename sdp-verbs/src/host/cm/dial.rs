@@ -271,6 +271,7 @@ impl State {
             tag: hello.tag,
             credentials,
             pidfd: credentials.open_pidfd()?,
+            features: hello.features,
         };
         let side = env.plane.open_side()?;
         if handshake::send_setup(&call.socket, &side, &partner)? != Sent::Done {

@@ -147,6 +147,7 @@ impl State {
             tag: hello.tag,
             credentials,
             pidfd: credentials.open_pidfd()?,
+            features: hello.features,
         };
         let side = env.plane.open_side()?;
         let answer = handshake::hello(tag, Wish::Link).encode();

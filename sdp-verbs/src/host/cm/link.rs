@@ -186,6 +186,7 @@ impl ControlOut for Outbox {
             PlaneMsg::Chunk { id, len } => Message::Chunk { id, len },
             PlaneMsg::Region { id, len } => Message::Region { id, len },
             PlaneMsg::RegionGone { id } => Message::RegionGone { id },
+            PlaneMsg::TokenSocket { index, qp } => Message::TokenSocket { index, qp },
         };
         self.submit(&message, fds)
     }
@@ -420,6 +421,11 @@ impl State {
             Message::Chunk { id, len } => link.plane.attach_chunk(id, only(packet.fds)?, len),
             Message::Region { id, len } => link.plane.attach_region(id, only(packet.fds)?, len),
             Message::RegionGone { id } => link.plane.detach_region(id),
+            Message::TokenSocket { index, qp } => match packet.fds.into_iter().next() {
+                Some(socket) => link.plane.attach_token_socket((index, qp), socket),
+                // We are out of descriptors: the peer rings the doorbell then.
+                None => Ok(()),
+            },
             Message::Hello(_) | Message::Refuse { .. } | Message::Setup(_) => {
                 Err(broken("a handshake on a finished link".into()))
             }

@@ -239,6 +239,7 @@ fn memory_that_is_none_loses_the_link() {
     for message in [
         Message::Chunk { id: 1, len: 4096 },
         Message::Region { id: 1, len: 4096 },
+        Message::TokenSocket { index: 0, qp: 1 },
     ] {
         let scene = Scene::new();
         let null = null();
@@ -367,7 +368,7 @@ fn any_message(scene: &Scene, random: &mut impl FnMut(u64) -> u64) -> Message {
     let qp = QpDescriptor([u8::try_from(random(256)).unwrap(); QP_DESCRIPTOR_LEN]);
     let data = vec![0; usize::try_from(random(300)).unwrap()];
     // Mostly what keeps a link alive, so that sequences get long.
-    match random(40) {
+    match random(41) {
         0..=9 => Message::Request(Box::new(scene.request(random(1000) + 1))),
         10..=14 => Message::Response { from, to, qp, data },
         15..=19 => Message::Ready { to },
@@ -387,6 +388,10 @@ fn any_message(scene: &Scene, random: &mut impl FnMut(u64) -> u64) -> Message {
         36 => Message::Unlisten(scene.request(1).name),
         37 => Message::IdleToo,
         38 => Message::RegionGone { id: 1 },
+        39 => Message::TokenSocket {
+            index: 0,
+            qp: u32::try_from(random(9)).unwrap_or(0),
+        },
         _ => Message::Chunk { id: 1, len: 4096 },
     }
 }

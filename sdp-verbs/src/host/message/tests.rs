@@ -51,6 +51,7 @@ fn every_message() -> Vec<Message> {
             len: 1 << 40,
         },
         Message::RegionGone { id: 3 },
+        Message::TokenSocket { index: 4, qp: 5 },
     ];
     for wish in [Wish::Link, Wish::FreshLink, Wish::Existing] {
         all.push(Message::Hello(Hello {
@@ -178,7 +179,7 @@ fn descriptors_come_only_where_they_must() {
         let expected = match message {
             Message::Setup(setup) if setup.shows_keys => 3,
             Message::Setup(_) => 2,
-            Message::Chunk { .. } | Message::Region { .. } => 1,
+            Message::Chunk { .. } | Message::Region { .. } | Message::TokenSocket { .. } => 1,
             _ => 0,
         };
         assert_eq!(message.descriptors(), expected);

@@ -42,6 +42,7 @@ wire! {
     struct ToWire { to: U64 }
     struct SharedWire { len: U64, id: U32, reserved: U32 }
     struct GoneWire { id: U32, reserved: U32 }
+    struct TokenWire { qp: U32, index: U16, reserved: U16 }
 }
 
 /// Kinds, numbered; a number is never used again.
@@ -62,6 +63,7 @@ pub(super) mod kind {
     pub(in super::super) const CHUNK: u16 = 14;
     pub(in super::super) const REGION: u16 = 15;
     pub(in super::super) const REGION_GONE: u16 = 16;
+    pub(in super::super) const TOKEN_SOCKET: u16 = 17;
 }
 
 pub(super) fn packet(kind: u16, body: &[u8], data: &[u8]) -> Vec<u8> {

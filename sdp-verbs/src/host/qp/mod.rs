@@ -11,6 +11,7 @@ mod transfer;
 mod tx;
 mod writes;
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
@@ -18,6 +19,7 @@ use std::time::Instant;
 use super::cq::HostCq;
 use super::layout::{self, Block, QpPlace, WRITES_MAX};
 use super::link::PeerLink;
+use super::notice::Notice;
 use super::provider::LIMITS;
 use super::region::RegionInner;
 use crate::error::VerbsError;
@@ -75,6 +77,10 @@ pub(crate) struct HostQp {
     over: AtomicBool,
     /// Whether the sending half has requests, as of its last change: for the polling thread.
     busy: AtomicBool,
+    /// The peer's, to put tokens into.
+    token_socket: Mutex<Option<OwnedFd>>,
+    /// The peer has ours.
+    lent_token_socket: AtomicBool,
 }
 
 impl HostQp {
@@ -123,6 +129,8 @@ impl HostQp {
             closing: AtomicBool::new(false),
             over: AtomicBool::new(false),
             busy: AtomicBool::new(false),
+            token_socket: Mutex::default(),
+            lent_token_socket: AtomicBool::new(false),
         });
         cq.add_qp(&qp);
         Ok(qp)
@@ -219,7 +227,7 @@ impl HostQp {
             drop(rx);
             // The peer must not wait for a queue pair that is over before it began.
             remote.block().say_error();
-            remote.notify(&self.link, true);
+            self.tell(&remote, Notice::Solicited);
             return Err(VerbsError::State {
                 op: "connect_to",
                 state: "connected or in error",
@@ -272,9 +280,9 @@ impl HostQp {
         self.busy.store(!tx.queue.is_empty(), Ordering::Relaxed);
         let remote = match &progress {
             Ok(Progress {
-                published: Some(solicited),
+                published: Some(notice),
                 ..
-            }) => tx.remote().filter(|r| r.is_awaited(*solicited)),
+            }) => tx.remote().filter(|r| r.is_awaited(*notice)),
             _ => None,
         }
         .map(Arc::clone);
@@ -286,8 +294,8 @@ impl HostQp {
                 return;
             }
         };
-        if let (Some(solicited), Some(remote)) = (made.published, remote) {
-            remote.notify(&self.link, solicited);
+        if let (Some(notice), Some(remote)) = (made.published, remote) {
+            self.tell(&remote, notice);
         }
         if made.ended {
             self.closing.store(true, Ordering::Release);
@@ -297,6 +305,29 @@ impl HostQp {
         } else if made.completed || made.wants_poll || made.ended {
             self.cq.event(made.wants_poll || made.ended);
         }
+    }
+
+    /// Tells the peer of what was published. No lock may be held.
+    fn tell(&self, remote: &Remote, notice: Notice) {
+        if notice != Notice::Payload {
+            return remote.notify(&self.link, notice, None);
+        }
+        let socket = self.token_socket();
+        remote.notify(&self.link, notice, socket.as_ref().map(AsFd::as_fd));
+    }
+
+    /// The peer lends its socket. One that has come before stays.
+    pub(crate) fn keep_token_socket(&self, socket: OwnedFd) {
+        let mut kept = self.token_socket();
+        if kept.is_none() && !self.over.load(Ordering::Acquire) {
+            *kept = Some(socket);
+        }
+    }
+
+    fn token_socket(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+        self.token_socket
+            .lock()
+            .expect("nothing panics under this lock")
     }
 
     fn peer_broke(&self, Broken(rule): Broken) {
@@ -333,11 +364,13 @@ impl HostQp {
         }
         self.tx().flush(self, first);
         self.over.store(true, Ordering::Release);
+        // The peer's program sees the end of its socket only when nobody has it.
+        drop(self.token_socket().take());
         if let Some(remote) = &remote
             && before != State::Error
         {
             remote.block().say_error();
-            remote.notify(&self.link, true);
+            self.tell(remote, Notice::Solicited);
         }
         drop((remote, rx_remote));
         self.cq.event(true);

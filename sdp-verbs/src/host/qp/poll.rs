@@ -14,6 +14,7 @@ use super::{HostQp, LocalSge};
 use crate::host::cq::Work;
 use crate::host::keys::KeyUse;
 use crate::host::layout::{Inbound, WriteRequest, WriteStatus};
+use crate::host::notice::Notice;
 use crate::host::provider::LIMITS;
 use crate::host::xmem::Target;
 use crate::types::Rkey;
@@ -148,7 +149,7 @@ impl HostQp {
         // If the region is on its way there is no status, and everything behind waits for it.
         let status = self.carry_out(remote, request).report()?;
         remote.block().report_write(request.n, status);
-        remote.notify(&self.link, true);
+        self.tell(remote, Notice::Solicited);
         Some(status)
     }
 

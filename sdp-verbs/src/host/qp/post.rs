@@ -1,5 +1,6 @@
 //! The calls of [`QueuePair`].
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 
@@ -12,6 +13,7 @@ use super::{HostQp, LocalSge};
 use crate::error::{PostError, VerbsError};
 use crate::host::cells::Cell;
 use crate::host::keys::LiveKey;
+use crate::host::notice::Notice;
 use crate::host::provider::LIMITS;
 use crate::host::region::HostWindow;
 use crate::memory::{ForeignSlice, Keep, RecvBuf, SendBuf};
@@ -238,7 +240,7 @@ impl QueuePair for HostQp {
         };
         drop(rx);
         if let Some(remote) = waiting {
-            remote.notify(self.link(), true);
+            self.tell(&remote, Notice::Solicited);
         }
         Ok(())
     }
@@ -386,6 +388,23 @@ impl QueuePair for HostQp {
 
     fn queued_len(&self) -> usize {
         self.tx().queued_len()
+    }
+
+    fn lend_token_socket(&self, socket: BorrowedFd<'_>) -> Result<(), VerbsError> {
+        let remote = self.tx().remote().map(Arc::clone);
+        let Some(remote) = remote else {
+            return Err(VerbsError::State {
+                op: "lend_token_socket",
+                state: "not connected",
+            });
+        };
+        if self.lent_token_socket.swap(true, Ordering::Relaxed) {
+            return Err(VerbsError::State {
+                op: "lend_token_socket",
+                state: "lent before",
+            });
+        }
+        self.link().lend_token_socket(remote.place(), socket)
     }
 
     fn set_error(&self) {

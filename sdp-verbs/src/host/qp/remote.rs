@@ -4,11 +4,14 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use super::QpDescriptor;
 use crate::error::VerbsError;
-use crate::host::event;
+use crate::host::arm::Call;
 use crate::host::layout::{Block, QpPlace};
 use crate::host::link::PeerLink;
+use crate::host::notice::Notice;
 use crate::host::words::MappedSleepWord;
+use crate::host::{event, token};
 use crate::sync::fence;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
 /// The peer's half. Whoever may still touch the peer's memory for this queue pair's sake holds an
@@ -60,6 +63,11 @@ impl Remote {
         &self.block
     }
 
+    /// Where the peer keeps the queue pair, and its number.
+    pub(super) fn place(&self) -> (u16, u32) {
+        (self.ready, self.qp)
+    }
+
     /// The peer's number of the queue pair.
     pub(super) fn qp(&self) -> u32 {
         self.qp
@@ -67,16 +75,28 @@ impl Remote {
 
     /// Whether anybody of the peer's wants to know of what was published before: the cheap half of
     /// [`notify`](Self::notify).
-    pub(super) fn is_awaited(&self, solicited: bool) -> bool {
+    pub(super) fn is_awaited(&self, notice: Notice) -> bool {
         fence(Ordering::SeqCst);
-        event::is_armed(&self.cell) || self.block.is_armed(solicited)
+        event::is_armed(&self.cell) || self.block.arm().wants(notice)
     }
 
-    /// Wakes whoever of the peer's wants to know of what was published before.
-    pub(super) fn notify(&self, link: &PeerLink, solicited: bool) {
+    /// Wakes whoever of the peer's wants to know of what was published before: by `tokens`, where that
+    /// is what it wants.
+    pub(super) fn notify(&self, link: &PeerLink, notice: Notice, tokens: Option<BorrowedFd<'_>>) {
         fence(Ordering::SeqCst);
         event::signal(&self.cell);
-        if self.block.take_arm(solicited) {
+        let done = match self.block.arm().take(notice, tokens.is_some()) {
+            None => true,
+            Some(Call::Doorbell) => false,
+            Some(Call::Token) => {
+                let put = tokens.is_some_and(token::put);
+                if !put {
+                    self.block.arm().withdraw_token();
+                }
+                put
+            }
+        };
+        if !done {
             link.ring_peer(self.ready);
         }
     }

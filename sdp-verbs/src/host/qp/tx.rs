@@ -18,6 +18,7 @@ use super::entry::{self, Entry, Op, SendHead};
 use super::remote::Remote;
 use super::{HostQp, LocalSge};
 use crate::host::layout::Inbound;
+use crate::host::notice::Notice;
 use crate::memory::ForeignSlice;
 use crate::types::{RemoteAddr, Rkey};
 use crate::wr::{SendFlags, WcOpcode, WcStatus};
@@ -41,8 +42,8 @@ pub(super) enum State {
 /// What came of a round of [`Tx::progress`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Progress {
-    /// Something was published for the peer; whether any of it is solicited.
-    pub(super) published: Option<bool>,
+    /// Something was published for the peer.
+    pub(super) published: Option<Notice>,
     /// A completion was queued.
     pub(super) completed: bool,
     /// A request failed, and the queue pair with it.
@@ -63,8 +64,8 @@ impl Progress {
         }
     }
 
-    fn publish(&mut self, solicited: bool) {
-        self.published = Some(self.published.unwrap_or(false) || solicited);
+    fn publish(&mut self, notice: Notice) {
+        self.published = self.published.max(Some(notice));
     }
 }
 
@@ -177,7 +178,7 @@ impl Tx {
             qp.complete_send(head.wr_id, WcStatus::Success, WcOpcode::Send, 0);
         }
         Ok(Some(Progress {
-            published: Some(solicited),
+            published: Some(Notice::of(head.flags)),
             completed,
             ..Progress::default()
         }))
@@ -238,7 +239,7 @@ impl Tx {
                     true
                 }
                 Op::End => {
-                    self.publish(Inbound::End, true, made);
+                    self.publish(Inbound::End, Notice::Solicited, made);
                     made.ended = true;
                     self.queue[at].status = Some(WcStatus::Success);
                     true
@@ -252,10 +253,10 @@ impl Tx {
         Ok(())
     }
 
-    pub(super) fn publish(&mut self, entry: Inbound, solicited: bool, made: &mut Progress) {
+    pub(super) fn publish(&mut self, entry: Inbound, notice: Notice, made: &mut Progress) {
         if let Some(connection) = &mut self.connection {
             connection.ring.push(&entry.to_words());
-            made.publish(solicited);
+            made.publish(notice);
         }
     }
 
@@ -268,7 +269,7 @@ impl Tx {
             return Ok(self.give_up_waiting(qp, at));
         }
         self.rnr_deadline = None;
-        let solicited = self.queue[at].flags.contains(SendFlags::SOLICITED);
+        let flags = self.queue[at].flags;
         let Op::Send {
             message,
             len,
@@ -281,14 +282,19 @@ impl Tx {
             Message::Slot(slot) => Inbound::Send {
                 slot: slot.number,
                 len: *len as u64,
-                solicited,
+                solicited: flags.contains(SendFlags::SOLICITED),
                 invalidate: *invalidate,
             },
             Message::Overrun(slot) => Inbound::Overrun { slot: slot.number },
             Message::Heap(_) | Message::Reserved(_) => return Ok(false),
         };
         let overrun = matches!(entry, Inbound::Overrun { .. });
-        self.publish(entry, solicited || overrun, made);
+        let notice = if overrun {
+            Notice::Solicited
+        } else {
+            Notice::of(flags)
+        };
+        self.publish(entry, notice, made);
         self.queue[at].status = Some(if overrun {
             WcStatus::RemoteOperation
         } else {

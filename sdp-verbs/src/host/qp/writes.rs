@@ -10,6 +10,7 @@ use super::tx::{Progress, Tx};
 use crate::host::cells::Cell;
 use crate::host::keys::LiveKey;
 use crate::host::layout::{Inbound, WRITES_MAX, WriteRequest, WriteStatus};
+use crate::host::notice::Notice;
 use crate::host::region::RegionInner;
 use crate::types::{Access, Rkey};
 use crate::wr::WcStatus;
@@ -69,7 +70,7 @@ impl Tx {
             *end = last;
         }
         for request in requests {
-            self.publish(Inbound::Write(request), true, made);
+            self.publish(Inbound::Write(request), Notice::Solicited, made);
         }
         true
     }

@@ -56,6 +56,9 @@ impl Wire {
             (PlaneMsg::Chunk { id, len }, Some(fd)) => peer.attach_chunk(id, fd, len),
             (PlaneMsg::Region { id, len }, Some(fd)) => peer.attach_region(id, fd, len),
             (PlaneMsg::RegionGone { id }, None) => peer.detach_region(id),
+            (PlaneMsg::TokenSocket { index, qp }, Some(fd)) => {
+                peer.attach_token_socket((index, qp), fd)
+            }
             other => panic!("descriptors do not fit {other:?}"),
         }
     }
@@ -95,6 +98,7 @@ pub(super) fn hello(side: &LocalSide) -> PeerHello {
         doorbell: own(side.doorbell()),
         base: own(side.base()),
         key_table: Some(own(side.key_table())),
+        tokens: true,
     }
 }
 

@@ -462,7 +462,7 @@ impl CompletionQueue for RdmaCq {
                 self.look_away();
                 self.request_event(false);
             }
-            ArmFor::Channel => {
+            ArmFor::Channel | ArmFor::Token => {
                 self.arm_channel(Arm::Anything);
                 self.request_event(false);
             }
