@@ -25,7 +25,7 @@ pub(super) fn known(folder: &Path) -> Option<&'static str> {
 fn in_console(console: &str) -> Option<&'static str> {
     let (_, trace) = console.split_once(TRACE)?;
     // A question mark before it says that it may be left from before.
-    let mut frames = trace.lines().filter(|line| !line.contains("] ? "));
+    let mut frames = trace.lines().filter(|line| !line.contains(" ? "));
     let found = frames.find_map(|line| {
         let known = KNOWN.iter();
         known
