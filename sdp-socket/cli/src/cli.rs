@@ -337,8 +337,8 @@ pub(crate) struct TestArgs {
     /// Count verbs below the engine at both ends (always done with --verify).
     #[arg(long)]
     pub(crate) trace: bool,
-    /// How a thread waits. TCP and Unix sockets know only `spin` (non-blocking calls, repeated)
-    /// and the ordinary blocking call.
+    /// How a thread waits. TCP and Unix sockets know only `spin` (non-blocking calls, repeated),
+    /// `poll` and the ordinary blocking call.
     #[arg(long, value_enum, default_value_t = Wait::Adaptive)]
     pub(crate) wait: Wait,
     /// Write the report as JSON to FILE (`-`: standard output) in place of a table.

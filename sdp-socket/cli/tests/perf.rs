@@ -63,11 +63,13 @@ fn bulk_delivers_every_byte_over_every_transport_of_the_kernel_and_the_floors() 
 }
 
 #[test]
-fn ping_pong_gives_half_the_round_trip_spinning_or_not() {
+fn ping_pong_gives_half_the_round_trip_however_one_waits() {
     for (transport, wait) in [
         ("tcp", "sleep"),
         ("tcp", "spin"),
+        ("tcp", "poll"),
         ("uds", "adaptive"),
+        ("uds", "poll"),
         ("floor-ring", "adaptive"),
         ("floor-single", "adaptive"),
     ] {

@@ -106,10 +106,21 @@ fn registered_memory_is_registered_with_the_provider_of_the_stream() {
 
 #[test]
 fn ping_pong_is_right_whatever_the_threads_wait_by() {
-    for wait in ["adaptive", "spin", "sleep"] {
+    for wait in ["adaptive", "spin", "sleep", "poll"] {
         let report = report(&["lat", "--wait", wait, "--verify", "--bytes", "6400"]);
         assert_eq!(report["results"][0]["verified"], true, "{wait}");
         assert_eq!(count(&report, "/bytes"), 12_800, "{wait}");
+    }
+}
+
+/// Whole and in part: a message of a MiB is more than a non-blocking write takes at once.
+#[test]
+fn polled_bulk_is_right() {
+    for size in ["1000", "1M"] {
+        let report = report(&[
+            "bw", "--wait", "poll", "--verify", "--conns", "3", "--size", size, "--bytes", "24M",
+        ]);
+        assert_eq!(report["results"][0]["verified"], true, "{size}");
     }
 }
 

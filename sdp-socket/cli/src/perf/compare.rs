@@ -132,7 +132,7 @@ fn peers(provider: Provider) -> Vec<Peer> {
         size: 0,
     };
     let (heap, registered) = (Buffers::Heap, Buffers::Registered);
-    let (adaptive, sleep, spin) = (Wait::Adaptive, Wait::Sleep, Wait::Spin);
+    let (adaptive, sleep, spin, poll) = (Wait::Adaptive, Wait::Sleep, Wait::Spin, Wait::Poll);
     let (bw, lat) = (Workload::Bw, Workload::Lat);
     vec![
         peer("tcp", bw, plain(Kind::Tcp, sleep, 0)),
@@ -149,6 +149,9 @@ fn peers(provider: Provider) -> Vec<Peer> {
         peer("uds-spin", lat, plain(Kind::Uds, spin, 0)),
         peer("sdp-auto", lat, sdp(Mode::Auto, heap, adaptive)),
         peer("sdp-spin", lat, sdp(Mode::Auto, heap, spin)),
+        peer("tcp-poll", lat, plain(Kind::Tcp, poll, 0)),
+        peer("uds-poll", lat, plain(Kind::Uds, poll, 0)),
+        peer("sdp-poll", lat, sdp(Mode::Auto, heap, poll)),
     ]
 }
 

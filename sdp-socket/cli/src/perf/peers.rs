@@ -140,7 +140,7 @@ fn effective_buffers(kind: Kind, buffers: Buffers) -> Buffers {
 fn effective_wait(kind: Kind, wait: Wait) -> Wait {
     match (kind, wait) {
         (Kind::Sdp, wait) => wait,
-        (Kind::Tcp | Kind::Uds, Wait::Spin) => Wait::Spin,
+        (Kind::Tcp | Kind::Uds, Wait::Spin | Wait::Poll) => wait,
         (Kind::Tcp | Kind::Uds, _) => Wait::Sleep,
         (Kind::FloorSingle | Kind::FloorRing, _) => Wait::Adaptive,
     }

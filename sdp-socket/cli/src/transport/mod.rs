@@ -1,6 +1,7 @@
 //! The kinds of stream that are measured, behind one small pair of traits.
 
 mod floor;
+mod patience;
 mod sdp;
 mod shm;
 mod tcp;
@@ -88,6 +89,8 @@ pub(crate) enum Wait {
     Spin,
     /// Sleep at once.
     Sleep,
+    /// Non-blocking calls, and poll(2) where they would wait, as servers of many streams do.
+    Poll,
 }
 
 /// The name of a value as the command line and the reports spell it.
@@ -117,10 +120,10 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// The transport that opens such streams.
     pub(crate) fn transport(&self) -> Box<dyn Transport> {
-        let spin = self.wait == Wait::Spin;
+        let wait = self.wait;
         match self.kind {
-            Kind::Tcp => Box::new(tcp::Tcp { spin }),
-            Kind::Uds => Box::new(uds::Uds { spin }),
+            Kind::Tcp => Box::new(tcp::Tcp { wait }),
+            Kind::Uds => Box::new(uds::Uds { wait }),
             Kind::Sdp => Box::new(sdp::Sdp::new(self)),
             Kind::FloorSingle => Box::new(floor::Floor::single(self.size)),
             Kind::FloorRing => Box::new(floor::Floor::ring()),

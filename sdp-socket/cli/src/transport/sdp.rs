@@ -4,11 +4,13 @@ use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use sdp_socket::{
-    Builder, ProviderKind, SdpBuffer, SdpListener, SdpStream, SpinPolicy, Stats, VerbsCounters,
-    ZcopyThreshold,
+    Builder, ProviderKind, Readiness, SdpBuffer, SdpListener, SdpStream, SpinPolicy, Stats,
+    VerbsCounters, ZcopyThreshold,
 };
 
+use super::patience::repeat;
 use super::tcp::socket_address;
 use super::{
     Buffer, Buffers, Conn, Counters, Endpoint, Listener, Mode, Provider, Transport, Wait,
@@ -23,6 +25,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Sdp {
     builder: Builder,
     buffers: Buffers,
+    wait: Wait,
 }
 
 impl Sdp {
@@ -36,7 +39,7 @@ impl Sdp {
         let spin = match endpoint.wait {
             Wait::Adaptive => SpinPolicy::Adaptive,
             Wait::Spin => SpinPolicy::Always,
-            Wait::Sleep => SpinPolicy::Never,
+            Wait::Sleep | Wait::Poll => SpinPolicy::Never,
         };
         let mut builder = Builder::new()
             .provider(endpoint.provider.kind())
@@ -49,6 +52,7 @@ impl Sdp {
         Self {
             builder,
             buffers: endpoint.buffers,
+            wait: endpoint.wait,
         }
     }
 }
@@ -100,16 +104,14 @@ impl Transport for Sdp {
         Ok(Box::new(Accepting {
             listener: self.builder.bind((near, 0))?,
             buffers: self.buffers,
+            wait: self.wait,
         }))
     }
 
     fn connect(&self, address: &str) -> io::Result<Box<dyn Conn>> {
-        Ok(Box::new(Stream {
-            stream: self
-                .builder
-                .connect_timeout(&socket_address(address)?, CONNECT_MAX)?,
-            buffers: self.buffers,
-        }))
+        let address = socket_address(address)?;
+        let stream = self.builder.connect_timeout(&address, CONNECT_MAX)?;
+        Stream::open(stream, self.buffers, self.wait)
     }
 }
 
@@ -117,6 +119,7 @@ impl Transport for Sdp {
 struct Accepting {
     listener: SdpListener,
     buffers: Buffers,
+    wait: Wait,
 }
 
 impl Listener for Accepting {
@@ -126,10 +129,7 @@ impl Listener for Accepting {
 
     fn accept(&self) -> io::Result<Box<dyn Conn>> {
         let (stream, _) = self.listener.accept()?;
-        Ok(Box::new(Stream {
-            stream,
-            buffers: self.buffers,
-        }))
+        Stream::open(stream, self.buffers, self.wait)
     }
 }
 
@@ -137,15 +137,46 @@ impl Listener for Accepting {
 struct Stream {
     stream: SdpStream,
     buffers: Buffers,
+    /// What tells of a stream that is polled.
+    readiness: Option<Readiness>,
+}
+
+impl Stream {
+    fn open(stream: SdpStream, buffers: Buffers, wait: Wait) -> io::Result<Box<dyn Conn>> {
+        let readiness = match wait {
+            Wait::Poll => {
+                stream.set_nonblocking(true)?;
+                Some(stream.readiness()?)
+            }
+            // The library's own ways of waiting, within its calls.
+            Wait::Adaptive | Wait::Spin | Wait::Sleep => None,
+        };
+        Ok(Box::new(Self {
+            stream,
+            buffers,
+            readiness,
+        }))
+    }
+
+    fn repeat(
+        &self,
+        wanted: PollFlags,
+        mut call: impl FnMut(&SdpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        match &self.readiness {
+            None => call(&self.stream),
+            Some(fd) => repeat(Wait::Poll, fd, wanted, || call(&self.stream)),
+        }
+    }
 }
 
 impl Conn for Stream {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        (&self.stream).read(buf)
+        self.repeat(PollFlags::IN, |mut stream| stream.read(buf))
     }
 
     fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        (&self.stream).write(buf)
+        self.repeat(PollFlags::OUT, |mut stream| stream.write(buf))
     }
 
     fn set_nodelay(&self) -> io::Result<()> {

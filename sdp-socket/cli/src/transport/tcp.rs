@@ -2,27 +2,31 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 
-use super::{Buffer, Conn, Counters, Listener, Transport, heap};
+use rustix::event::PollFlags;
+
+use super::patience::{is_nonblocking, repeat};
+use super::{Buffer, Conn, Counters, Listener, Transport, Wait, heap};
 
 /// TCP streams.
 #[derive(Debug)]
 pub(super) struct Tcp {
-    /// Non-blocking calls, repeated, in place of blocking ones.
-    pub(super) spin: bool,
+    /// How a thread waits.
+    pub(super) wait: Wait,
 }
 
 impl Transport for Tcp {
     fn listen(&self, near: IpAddr) -> io::Result<Box<dyn Listener>> {
         Ok(Box::new(Accepting {
             listener: TcpListener::bind((near, 0))?,
-            spin: self.spin,
+            wait: self.wait,
         }))
     }
 
     fn connect(&self, address: &str) -> io::Result<Box<dyn Conn>> {
         let stream = TcpStream::connect(socket_address(address)?)?;
-        open(stream, self.spin)
+        open(stream, self.wait)
     }
 }
 
@@ -37,12 +41,12 @@ pub(super) fn socket_address(address: &str) -> io::Result<SocketAddr> {
     })
 }
 
-fn open(stream: TcpStream, spin: bool) -> io::Result<Box<dyn Conn>> {
-    stream.set_nonblocking(spin)?;
+fn open(stream: TcpStream, wait: Wait) -> io::Result<Box<dyn Conn>> {
+    stream.set_nonblocking(is_nonblocking(wait))?;
     let nodelay = |stream: &TcpStream| stream.set_nodelay(true);
     Ok(Box::new(KernelConn {
         stream,
-        spin,
+        wait,
         nodelay,
     }))
 }
@@ -50,7 +54,7 @@ fn open(stream: TcpStream, spin: bool) -> io::Result<Box<dyn Conn>> {
 #[derive(Debug)]
 struct Accepting {
     listener: TcpListener,
-    spin: bool,
+    wait: Wait,
 }
 
 impl Listener for Accepting {
@@ -60,32 +64,34 @@ impl Listener for Accepting {
 
     fn accept(&self) -> io::Result<Box<dyn Conn>> {
         let (stream, _) = self.listener.accept()?;
-        open(stream, self.spin)
+        open(stream, self.wait)
     }
 }
 
 /// A stream of the kernel.
 #[derive(Debug)]
 pub(super) struct KernelConn<S> {
-    /// The socket, non-blocking exactly if `spin`.
+    /// The socket, non-blocking if `wait` needs it so.
     pub(super) stream: S,
-    /// Repeat a call that would block.
-    pub(super) spin: bool,
+    /// How a thread waits.
+    pub(super) wait: Wait,
     /// How this family sends small messages at once.
     pub(super) nodelay: fn(&S) -> io::Result<()>,
 }
 
 impl<S> Conn for KernelConn<S>
 where
-    S: Send + Sync,
+    S: AsFd + Send + Sync,
     for<'a> &'a S: Read + Write,
 {
     fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        repeat(self.spin, || (&self.stream).read(buf))
+        let stream = &self.stream;
+        repeat(self.wait, stream, PollFlags::IN, || (&*stream).read(buf))
     }
 
     fn write(&self, buf: &[u8]) -> io::Result<usize> {
-        repeat(self.spin, || (&self.stream).write(buf))
+        let stream = &self.stream;
+        repeat(self.wait, stream, PollFlags::OUT, || (&*stream).write(buf))
     }
 
     fn set_nodelay(&self) -> io::Result<()> {
@@ -98,16 +104,5 @@ where
 
     fn counters(&self) -> Option<Counters> {
         None
-    }
-}
-
-fn repeat(spin: bool, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match call() {
-            Err(error) if spin && error.kind() == io::ErrorKind::WouldBlock => {
-                std::hint::spin_loop();
-            }
-            other => return other,
-        }
     }
 }

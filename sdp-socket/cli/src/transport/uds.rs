@@ -7,14 +7,15 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::patience::is_nonblocking;
 use super::tcp::KernelConn;
-use super::{Conn, Listener, Transport};
+use super::{Conn, Listener, Transport, Wait};
 
 /// Streams between Unix sockets.
 #[derive(Debug)]
 pub(super) struct Uds {
-    /// Non-blocking calls, repeated, in place of blocking ones.
-    pub(super) spin: bool,
+    /// How a thread waits.
+    pub(super) wait: Wait,
 }
 
 impl Transport for Uds {
@@ -23,12 +24,12 @@ impl Transport for Uds {
         Ok(Box::new(Accepting {
             listener,
             name,
-            spin: self.spin,
+            wait: self.wait,
         }))
     }
 
     fn connect(&self, address: &str) -> io::Result<Box<dyn Conn>> {
-        open(connect(address)?, self.spin)
+        open(connect(address)?, self.wait)
     }
 }
 
@@ -52,11 +53,11 @@ pub(super) fn connect(name: &str) -> io::Result<UnixStream> {
     UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)
 }
 
-fn open(stream: UnixStream, spin: bool) -> io::Result<Box<dyn Conn>> {
-    stream.set_nonblocking(spin)?;
+fn open(stream: UnixStream, wait: Wait) -> io::Result<Box<dyn Conn>> {
+    stream.set_nonblocking(is_nonblocking(wait))?;
     Ok(Box::new(KernelConn {
         stream,
-        spin,
+        wait,
         // Unix sockets never hold a message back.
         nodelay: |_| Ok(()),
     }))
@@ -66,7 +67,7 @@ fn open(stream: UnixStream, spin: bool) -> io::Result<Box<dyn Conn>> {
 struct Accepting {
     listener: UnixListener,
     name: String,
-    spin: bool,
+    wait: Wait,
 }
 
 impl Listener for Accepting {
@@ -76,6 +77,6 @@ impl Listener for Accepting {
 
     fn accept(&self) -> io::Result<Box<dyn Conn>> {
         let (stream, _) = self.listener.accept()?;
-        open(stream, self.spin)
+        open(stream, self.wait)
     }
 }
