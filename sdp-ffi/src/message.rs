@@ -128,21 +128,29 @@ pub unsafe extern "C-unwind" fn sdp_recvmmsg(
     timeout: *mut timespec,
 ) -> c_int {
     cancellable("sdp_recvmmsg", || {
-        let end = match timeout.is_null() {
-            true => None,
-            // SAFETY: our caller's promise.
-            false => Instant::now().checked_add(duration(unsafe { read(timeout, "the time") }?)?),
-        };
-        let socket = process().sockets.get(socket)?;
         // SAFETY: our caller's promise.
-        let done = unsafe { recv_several(&socket, messages, count, flags, end) }?;
-        if let (Some(end), false, true) = (end, timeout.is_null(), done > 0) {
-            let left = end.saturating_duration_since(Instant::now());
-            // SAFETY: our caller's promise.
-            unsafe { timeout.write_unaligned(time(left)) };
+        let several = unsafe { Several::new(messages, count, flags, timeout) }?;
+        let socket = process().sockets.get(socket)?;
+        // SAFETY: our caller's promise: the message is within the array.
+        let receive = |at, flags| unsafe { recv_one(&socket, at, flags) };
+        // SAFETY: our caller's promise.
+        let (done, failure) = unsafe { several.receive(receive) }?;
+        if let Some(failure) = failure {
+            socket.keep(&failure);
         }
-        Ok(counted(done))
+        Ok(done)
     })
+}
+
+/// What recvmmsg(2) is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Several {
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    /// What is left is written there, if it is not NULL.
+    timeout: *mut timespec,
+    end: Option<Instant>,
 }
 
 /// Whether the connection has failed, not the call.
@@ -157,40 +165,75 @@ fn is_of_connection(failure: &Failure) -> bool {
     errnos.contains(&failure.errno)
 }
 
-/// # Safety
-/// As [`sdp_recvmmsg`].
-unsafe fn recv_several(
-    socket: &Socket,
-    messages: *mut mmsghdr,
-    count: c_uint,
-    mut flags: c_int,
-    end: Option<Instant>,
-) -> Result<c_uint, Failure> {
-    let mut done = 0;
-    while done < count {
-        let at = nth(messages, done)?;
-        // SAFETY: our caller's promise: the message is within the array.
-        let received = unsafe { recv_one(socket, at.cast(), flags & !libc::MSG_WAITFORONE) };
-        let received = match received {
-            Ok(received) => received,
-            Err(failure) if done == 0 => return Err(failure),
-            Err(failure) => {
-                socket.keep(&failure);
+impl Several {
+    /// The arguments of recvmmsg(2).
+    ///
+    /// # Errors
+    /// `EINVAL` for a bad time.
+    ///
+    /// # Safety
+    /// As [`sdp_recvmmsg`].
+    pub unsafe fn new(
+        messages: *mut mmsghdr,
+        count: c_uint,
+        flags: c_int,
+        timeout: *mut timespec,
+    ) -> Result<Self, Failure> {
+        let end = match timeout.is_null() {
+            true => None,
+            // SAFETY: our caller's promise.
+            false => Instant::now().checked_add(duration(unsafe { read(timeout, "the time") }?)?),
+        };
+        Ok(Self {
+            messages,
+            count,
+            flags,
+            timeout,
+            end,
+        })
+    }
+
+    /// Receives one after the other by `receive`, which is given a message and flags. Gives how many
+    /// were received, and what ended it behind the first one.
+    ///
+    /// # Errors
+    /// That of the first.
+    ///
+    /// # Safety
+    /// As [`sdp_recvmmsg`].
+    pub unsafe fn receive(
+        self,
+        receive: impl Fn(*mut msghdr, c_int) -> Result<ssize_t, Failure>,
+    ) -> Result<(c_int, Option<Failure>), Failure> {
+        let (mut flags, mut done, mut ended) = (self.flags, 0, None);
+        while done < self.count {
+            let at = nth(self.messages, done)?;
+            let received = match receive(at.cast(), flags & !libc::MSG_WAITFORONE) {
+                Ok(received) => received,
+                Err(failure) if done == 0 => return Err(failure),
+                Err(failure) => {
+                    ended = Some(failure);
+                    break;
+                }
+            };
+            // SAFETY: our caller's promise.
+            unsafe { write_len(at, received) };
+            done += 1;
+            if flags & libc::MSG_WAITFORONE != 0 {
+                flags |= libc::MSG_DONTWAIT;
+            }
+            let late = self.end.is_some_and(|end| Instant::now() >= end);
+            if late || flags & libc::MSG_OOB != 0 {
                 break;
             }
-        };
-        // SAFETY: as above.
-        unsafe { write_len(at, received) };
-        done += 1;
-        if flags & libc::MSG_WAITFORONE != 0 {
-            flags |= libc::MSG_DONTWAIT;
         }
-        let late = end.is_some_and(|end| Instant::now() >= end);
-        if late || flags & libc::MSG_OOB != 0 {
-            break;
+        if let (Some(end), true) = (self.end, done > 0) {
+            let left = end.saturating_duration_since(Instant::now());
+            // SAFETY: our caller's promise; it is not NULL, or there would be no end.
+            unsafe { self.timeout.write_unaligned(time(left)) };
         }
+        Ok((counted(done), ended))
     }
-    Ok(done)
 }
 
 /// Sends one message: the bytes taken, and whether these are all.

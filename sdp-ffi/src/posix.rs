@@ -8,6 +8,7 @@
 //!   Socket register                              a socket and what it is at the moment
 //!   Family bytes_of read_address write_address   addresses
 //!   guard cancellable Failed Failure             errno, panics, cancelled threads
+//!   Several                                      the messages of one receive
 //! ```
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use libc::c_int;
 pub use crate::address::{Family, bytes_of};
 pub use crate::errno::Failure;
 pub use crate::guard::{Failed, cancellable, guard};
+pub use crate::message::Several;
 pub use crate::pointer::{read_address, write_address};
 use crate::process::process;
 pub use crate::state::Socket;

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, Once, PoisonError};
 
 use sdp_socket::SdpBuffer;
 
@@ -23,12 +23,18 @@ static CURRENT: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 /// Forks between the program's start and this process.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 static FORK_HANDLER: Once = Once::new();
+/// This process, if there was no memory for a fork handler: then each call asks who it is. Else 0.
+static UNWATCHED: AtomicI32 = AtomicI32::new(0);
 
 /// Far apart enough that a child's first numbers are none that its parent has.
 const GENERATIONS_PER_FORK: u32 = 211;
 
 /// This process's sockets and buffers.
 pub(crate) fn process() -> &'static Process {
+    let unwatched = UNWATCHED.load(Ordering::Acquire);
+    if unwatched != 0 && unwatched != own_pid() {
+        after_unseen_fork();
+    }
     let mut at = CURRENT.load(Ordering::Acquire);
     if at.is_null() {
         at = start();
@@ -43,7 +49,9 @@ fn start() -> *mut Process {
         // SAFETY: the handler only stores to atomics, which is allowed in a forked child, and the
         // library is never unloaded (build.rs).
         let failed = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
-        assert_eq!(failed, 0, "no memory for a fork handler");
+        if failed != 0 {
+            UNWATCHED.store(own_pid(), Ordering::Relaxed);
+        }
     });
     let epoch = FORKS
         .load(Ordering::Relaxed)
@@ -61,6 +69,22 @@ fn start() -> *mut Process {
             drop(unsafe { Box::from_raw(new) });
             other
         }
+    }
+}
+
+fn own_pid() -> i32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getpid() }
+}
+
+/// What the fork handler does, in a child that has none.
+#[cold]
+fn after_unseen_fork() {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    if UNWATCHED.load(Ordering::Relaxed) != own_pid() {
+        in_child();
+        UNWATCHED.store(own_pid(), Ordering::Release);
     }
 }
 

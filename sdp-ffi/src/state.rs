@@ -294,7 +294,7 @@ impl Socket {
 
     /// A call that has moved bytes, and then failed, returns these; the next one returns the failure
     /// if it would not happen again by itself.
-    pub(crate) fn keep(&self, failure: &Failure) {
+    pub fn keep(&self, failure: &Failure) {
         let repeats = [libc::EAGAIN, libc::EINTR, libc::EPIPE, libc::EBADF];
         if !repeats.contains(&failure.errno) {
             self.pending.store(failure.errno, Ordering::Release);

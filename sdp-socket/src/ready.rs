@@ -32,12 +32,23 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
     socketpair, sockopt,
 };
+use sdp_verbs::hidden;
+
+/// No program sees P by its number.
+static HIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// From here on the descriptors to wait on are [`hidden`] in this process: for a library that shows none of
+/// them to its program.
+pub fn hide_descriptors() {
+    HIDDEN.store(true, Ordering::Relaxed);
+}
 
 use sdp_verbs::{QpNum, QueuePair};
 
@@ -136,6 +147,12 @@ impl ReadyPair {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (p, q) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let q = hidden::hide(q);
+        let p = if HIDDEN.load(Ordering::Relaxed) {
+            hidden::hide(p)
+        } else {
+            p
+        };
         // The kernel's minimum: a full queue is reached, and left, with few bytes.
         sockopt::set_socket_send_buffer_size(&p, 1)?;
         let pair = Self {

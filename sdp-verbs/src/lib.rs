@@ -43,6 +43,7 @@ pub mod cm;
 pub mod conformance;
 pub mod cq;
 pub mod error;
+pub mod hidden;
 pub mod hook;
 pub mod host;
 pub mod memory;

@@ -19,10 +19,8 @@ use sdp::SdpStats;
 use sdp::posix::{Failure, Family, Socket, register};
 use sdp_socket::Readiness;
 
-use crate::boundary::checked;
 use crate::epoll::Watches;
 use crate::log::{Level, say};
-use crate::real;
 use crate::report::{self, Reason};
 
 /// Where a socket is in its life.
@@ -481,16 +479,4 @@ impl Entry {
 pub(crate) fn borrowed(fd: c_int) -> BorrowedFd<'static> {
     // SAFETY: it is not -1, being in the table, and goes to system calls only, which check it.
     unsafe { BorrowedFd::borrow_raw(fd) }
-}
-
-/// The kernel's flags of a descriptor.
-pub(crate) fn status_flags(fd: c_int) -> Result<c_int, Failure> {
-    // SAFETY: the command takes no argument.
-    checked(unsafe { real::fcntl(fd, libc::F_GETFL, 0) })
-}
-
-pub(crate) fn set_status_flags(fd: c_int, flags: c_int) -> Result<(), Failure> {
-    let flags = libc::c_ulong::try_from(flags).unwrap_or(0);
-    // SAFETY: the command takes an int.
-    checked(unsafe { real::fcntl(fd, libc::F_SETFL, flags) }).map(|_| ())
 }

@@ -13,6 +13,7 @@ use std::{fs, io, mem};
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
 use rustix::event::epoll;
 use sdp::posix::Failure;
+use sdp_socket::hidden;
 
 use crate::boundary::{checked, interpose, ours};
 use crate::entry::{Target, lock};
@@ -322,18 +323,16 @@ impl Watch {
 
 /// Each registration has a number of its own, as epoll knows things by their numbers.
 fn duplicate(readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
-    rustix::io::fcntl_dupfd_cloexec(readiness, HIDDEN_FD_MIN)
-        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(readiness, 0))
-        .map_err(|error| io::Error::from(error).into())
+    hidden::duplicate(readiness)
+        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(readiness, 0).map_err(io::Error::from))
+        .map_err(Failure::from)
 }
-
-/// Above the numbers that a program counts on.
-const HIDDEN_FD_MIN: c_int = 1 << 18;
 
 /// A set in which either of a listener's descriptors is an event.
 fn set_of_two(fd: c_int, readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
     let failed = |error: rustix::io::Errno| Failure::from(io::Error::from(error));
     let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
+    let set = hidden::hide(set);
     let data = epoll::EventData::new_ptr(ptr::null_mut());
     for one in [crate::entry::borrowed(fd), readiness.as_fd()] {
         epoll::add(&set, one, data, epoll::EventFlags::IN).map_err(failed)?;

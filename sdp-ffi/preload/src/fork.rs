@@ -25,6 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::DupFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sdp::posix::{Failure, guard};
+use sdp_socket::hidden;
 
 use crate::boundary::checked;
 use crate::entry::{Entry, Phase, lock};
@@ -219,7 +220,8 @@ fn pair(entry: &Entry) -> Result<(OwnedFd, OwnedFd), Failure> {
         rustix::io::ioctl_fionbio(&childs, true).map_err(failed)?;
     }
     copy_times(entry, &childs)?;
-    Ok((out_of_the_way(ours), childs))
+    // It is there for as long as the child.
+    Ok((hidden::hide(ours), childs))
 }
 
 /// Calls of the child's wait as long as the parent wanted them to.
@@ -234,14 +236,6 @@ fn copy_times(entry: &Entry, childs: &OwnedFd) -> Result<(), Failure> {
         checked(unsafe { real::setsockopt(childs.as_raw_fd(), level, name, at, len) })?;
     }
     Ok(())
-}
-
-/// The same descriptor under a number that the program does not count on, if there is one: it is
-/// there for as long as the child.
-fn out_of_the_way(end: OwnedFd) -> OwnedFd {
-    let least = (6..=18).rev().map(|bits| 1 << bits);
-    let mut hidden = least.map(|least| rustix::io::fcntl_dupfd_cloexec(&end, least));
-    hidden.find_map(Result::ok).unwrap_or(end)
 }
 
 impl Children {

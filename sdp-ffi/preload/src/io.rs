@@ -4,11 +4,11 @@ use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
 };
-use sdp::posix::{Failure, cancellable};
+use sdp::posix::{Failure, Several, cancellable};
 
 use crate::boundary::{checked, handle, interpose, set_errno};
 use crate::log::{Level, say};
-use crate::{real, report};
+use crate::{real, report, table};
 
 /// Flags that libsdp knows. Of the others Linux's TCP takes no notice, so they are left out here.
 const SEND_FLAGS: c_int =
@@ -48,7 +48,7 @@ interpose! {
             return no_error_queue();
         }
         if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 {
-            return discard(handle, len, flags);
+            return cancellable("recv", || discard(handle, len, flags));
         }
         // SAFETY: our caller's promise.
         unsafe { sdp::sdp_recvfrom(handle, to, len, flags & RECV_FLAGS, addr, addr_len) }
@@ -59,7 +59,7 @@ interpose! {
             Some(_) if flags & libc::MSG_ERRQUEUE != 0 => no_error_queue(),
             Some(handle) if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 => {
                 // SAFETY: our caller's promise.
-                unsafe { discard_message(handle, message, flags) }
+                cancellable("recvmsg", || unsafe { discard_message(handle, message, flags) })
             }
             // SAFETY: our caller's promise.
             Some(handle) => unsafe { sdp::sdp_recvmsg(handle, message, flags & RECV_FLAGS) },
@@ -73,6 +73,14 @@ interpose! {
     ) -> c_int {
         let known = RECV_FLAGS | libc::MSG_WAITFORONE;
         match handle(fd) {
+            Some(handle) if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 => {
+                cancellable("recvmmsg", || {
+                    // SAFETY: our caller's promise.
+                    let several = unsafe { Several::new(messages, count, flags & known, time) }?;
+                    // SAFETY: our caller's promise.
+                    unsafe { discard_several(fd, handle, several) }
+                })
+            }
             // SAFETY: our caller's promise.
             Some(handle) => unsafe {
                 sdp::sdp_recvmmsg(handle, messages, count, flags & known, time)
@@ -271,7 +279,7 @@ const PIECE_LEN: usize = 1 << 16;
 const PEEK_MAX: usize = 1 << 20;
 
 /// Bytes that TCP throws away under MSG_TRUNC are thrown away here, too.
-fn discard(handle: c_int, len: usize, flags: c_int) -> ssize_t {
+fn discard(handle: c_int, len: usize, flags: c_int) -> Result<ssize_t, Failure> {
     let flags = flags & RECV_FLAGS;
     throw_away(handle, len, flags, |piece| {
         // SAFETY: the memory is ours, and as long.
@@ -283,13 +291,17 @@ fn discard(handle: c_int, len: usize, flags: c_int) -> ssize_t {
 ///
 /// # Safety
 /// As recvmsg(2).
-unsafe fn discard_message(handle: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+unsafe fn discard_message(
+    handle: c_int,
+    message: *mut msghdr,
+    flags: c_int,
+) -> Result<ssize_t, Failure> {
     let flags = flags & RECV_FLAGS;
     // SAFETY: the caller's promise.
     let len = unsafe { len_of(message) };
     let Some(len) = len else {
         // SAFETY: the caller's promise. It has something wrong, which is said there.
-        return unsafe { sdp::sdp_recvmsg(handle, message, flags) };
+        return checked(unsafe { sdp::sdp_recvmsg(handle, message, flags) });
     };
     throw_away(handle, len, flags, |piece| {
         let mut whole = iovec {
@@ -311,6 +323,21 @@ unsafe fn discard_message(handle: c_int, message: *mut msghdr, flags: c_int) -> 
         }
         received
     })
+}
+
+/// The same of several messages.
+///
+/// # Safety
+/// As recvmmsg(2).
+unsafe fn discard_several(fd: c_int, handle: c_int, several: Several) -> Result<c_int, Failure> {
+    // SAFETY: the caller's promise: the message is within the array.
+    let discard = |message, flags| unsafe { discard_message(handle, message, flags) };
+    // SAFETY: the caller's promise.
+    let (done, failure) = unsafe { several.receive(discard) }?;
+    if let (Some(failure), Some(entry)) = (failure, table::get(fd)) {
+        entry.socket()?.keep(&failure);
+    }
+    Ok(done)
 }
 
 /// The bytes of a message's pieces; `None` if it is not one that libsdp would take.
@@ -338,18 +365,9 @@ unsafe fn len_of(message: *const msghdr) -> Option<usize> {
 }
 
 /// Receives into memory of our own until there are `len` bytes or, unless MSG_WAITALL is set, no
-/// more lie there. A peek takes nothing, so it is one receive. As one call it is a cancellation point,
-/// so that no memory is lost to a thread that is cancelled.
+/// more lie there. A peek takes nothing, so it is one receive. It must not be unwound by a cancelled
+/// thread, or the memory would be lost.
 fn throw_away(
-    handle: c_int,
-    len: usize,
-    flags: c_int,
-    receive: impl FnMut(&mut [u8]) -> ssize_t,
-) -> ssize_t {
-    cancellable("recv", || pieces(handle, len, flags, receive))
-}
-
-fn pieces(
     handle: c_int,
     len: usize,
     flags: c_int,

@@ -19,9 +19,9 @@
 //!
 //! ```text
 //!   sockets io stdio descriptors            the functions of the C library, by kind
-//!   options wait epoll
+//!   options wait select epoll
 //!   boundary real                           which calls are ours; the C library's own
-//!   table entry                             numbers, and what is beside each
+//!   table entry width                       numbers, and what is beside each
 //!   fork relay                              connections that children go on with
 //!   config rules log report                 what was asked for, and what is said
 //! ```
@@ -44,7 +44,9 @@ mod real;
 mod relay;
 mod report;
 mod rules;
+mod select;
 mod sockets;
 mod stdio;
 mod table;
 mod wait;
+mod width;

@@ -1,8 +1,8 @@
 //! The life of a socket: socket(2) to shutdown(2).
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
 
 use libc::{c_int, sockaddr, socklen_t};
@@ -13,14 +13,15 @@ use sdp_socket::signals_restart;
 
 use crate::boundary::{Outcome, checked, interpose};
 use crate::config::config;
-use crate::entry::{
-    Entry, Listening, Phase, Target, borrowed, lock, set_status_flags, status_flags,
-};
+use crate::entry::{Entry, Listening, Phase, Target, borrowed, lock};
 use crate::log::{Level, say};
 use crate::real;
 use crate::report::{self, Reason};
 use crate::rules::{Choice, Role};
 use crate::table;
+
+/// Those of accept4(2).
+const ACCEPT_FLAGS: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
 /// How long a connect by both protocols waits for SDP towards an address of this machine. Who does
 /// not listen there in SDP says so at once; this is for one that is slow to be scheduled.
@@ -50,6 +51,10 @@ interpose! {
         guard("socket", || {
             // Read now, so that what is wrong with the rules is said even if none is needed.
             config();
+            if let Err(failure) = table::start() {
+                warn_once(&failure);
+                return Ok(number.keep());
+            }
             let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
             let socket = Socket::new(domain, family, nonblocking);
             let entry = Arc::new(Entry::new(socket, family, by_name, nonblocking)?);
@@ -151,6 +156,20 @@ interpose! {
         // SAFETY: our caller's promise.
         checked(unsafe { sdp::sdp_getpeername(entry.handle(), addr, len) }).map(Some)
     }
+}
+
+/// Says why sockets are TCP's of which none may be ours.
+fn warn_once(failure: &Failure) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        say(Level::Error, || {
+            format!(
+                "sockets are left to TCP as long as it is so: {}",
+                failure.message
+            )
+        });
+    });
+    report::left_to_tcp(Reason::Failed);
 }
 
 /// The address that the kernel's descriptor is bound to; port 0 if it is not.
@@ -310,11 +329,15 @@ unsafe fn accept_one(
         // SAFETY: the caller's promise.
         return unsafe { accept_sdp(entry, addr, len, flags) }.map(Some);
     }
+    let waits = !entry.is_nonblocking() && flags & !ACCEPT_FLAGS == 0;
     loop {
-        let listening = entry.listening();
+        let (kernels_has, sdp_has) = match waits {
+            true => wait_for_either(entry, fd, deadline)?,
+            false => (true, true),
+        };
         let kernel_first = entry.kernel_first.fetch_xor(true, Ordering::Relaxed);
         for kernels in [kernel_first, !kernel_first] {
-            if kernels {
+            if kernels && kernels_has {
                 // SAFETY: the caller's promise.
                 match unsafe { accept_kernels(entry, fd, addr, len, flags) } {
                     Ok(accepted) => {
@@ -324,7 +347,11 @@ unsafe fn accept_one(
                     Err(failure) if failure.errno == libc::EAGAIN => {}
                     Err(failure) => return Err(failure),
                 }
-            } else if listening == Listening::Both && entry.socket()?.has_pending()? {
+            } else if !kernels
+                && sdp_has
+                && entry.listening() == Listening::Both
+                && entry.socket()?.has_pending()?
+            {
                 // SAFETY: the caller's promise.
                 match unsafe { accept_sdp(entry, addr, len, flags) } {
                     Err(failure) if failure.errno == libc::EAGAIN => {}
@@ -332,10 +359,9 @@ unsafe fn accept_one(
                 }
             }
         }
-        if entry.is_nonblocking() {
+        if !waits {
             return Err(Failure::new(libc::EAGAIN, "nobody waits to be accepted"));
         }
-        wait_for_either(entry, fd, deadline)?;
     }
 }
 
@@ -353,37 +379,40 @@ unsafe fn accept_kernels(
     len: *mut socklen_t,
     flags: c_int,
 ) -> Result<c_int, Failure> {
-    if entry.is_nonblocking() || flags & !(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC) != 0 {
+    if entry.is_nonblocking() || flags & !ACCEPT_FLAGS != 0 {
         // It does not wait, or fails.
         // SAFETY: the caller's promise.
         return checked(unsafe { real::accept4(fd, addr, len, flags) });
     }
     let _one_at_a_time = lock(&entry.flagging);
-    if !kernels_ready(fd)? {
-        return Err(Failure::new(libc::EAGAIN, "nobody waits to be accepted"));
+    // The program may have set it meanwhile, to stay.
+    let waits = !entry.is_nonblocking();
+    if waits {
+        set_waiting(fd, false)?;
     }
-    let own = status_flags(fd)?;
-    set_status_flags(fd, own | libc::O_NONBLOCK)?;
     // SAFETY: the caller's promise.
     let accepted = checked(unsafe { real::accept4(fd, addr, len, flags) });
-    // It does not fail: these were the flags a moment ago.
-    let _ = set_status_flags(fd, own);
+    if waits {
+        // It does not fail: it did not a moment ago.
+        let _ = set_waiting(fd, true);
+    }
     accepted
 }
 
-/// Whether the kernel has a connection.
-fn kernels_ready(fd: c_int) -> Result<bool, Failure> {
-    let fd = borrowed(fd);
-    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-    match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
-        Ok(count) => Ok(count > 0),
-        Err(Errno::INTR) => Ok(false),
-        Err(error) => Err(std::io::Error::from(error).into()),
-    }
+/// Whether the kernel's calls wait. It is one call, and leaves the other flags alone.
+fn set_waiting(fd: c_int, on: bool) -> Result<(), Failure> {
+    let mut nonblocking = c_int::from(!on);
+    let request = libc::c_ulong::from(libc::FIONBIO);
+    // SAFETY: the request reads an int, which is ours.
+    checked(unsafe { real::ioctl(fd, request, (&raw mut nonblocking).cast()) }).map(|_| ())
 }
 
-/// Sleeps until TCP or SDP has a connection.
-fn wait_for_either(entry: &Entry, fd: c_int, deadline: Option<Instant>) -> Result<(), Failure> {
+/// Sleeps until TCP or SDP has a connection: which of them.
+fn wait_for_either(
+    entry: &Entry,
+    fd: c_int,
+    deadline: Option<Instant>,
+) -> Result<(bool, bool), Failure> {
     let target = entry.target(fd, false)?;
     let own = borrowed(fd);
     let mut fds = vec![PollFd::new(&own, PollFlags::IN)];
@@ -398,7 +427,10 @@ fn wait_for_either(entry: &Entry, fd: c_int, deadline: Option<Instant>) -> Resul
         });
         match rustix::event::poll(&mut fds, left.as_ref()) {
             Ok(0) => return Err(Failure::new(libc::EAGAIN, "nobody came in time")),
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                let has = |one: &PollFd<'_>| !one.revents().is_empty();
+                return Ok((has(&fds[0]), fds.get(1).is_some_and(has)));
+            }
             // The kernel restarts an accept without a time-out under these handlers.
             Err(Errno::INTR) if deadline.is_none() && signals_restart() => {}
             Err(error) => return Err(std::io::Error::from(error).into()),
@@ -414,8 +446,7 @@ unsafe fn accept_sdp(
     len: *mut socklen_t,
     flags: c_int,
 ) -> Result<c_int, Failure> {
-    let known = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    if flags & !known != 0 {
+    if flags & !ACCEPT_FLAGS != 0 {
         return Err(Failure::new(libc::EINVAL, "unknown flags"));
     }
     let domain = match entry.family {

@@ -11,12 +11,14 @@
 //! changes nothing.
 
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
-use std::sync::{Arc, Once, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use libc::c_int;
+use sdp::posix::Failure;
+use sdp_socket::hide_descriptors;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, lock};
 use crate::{fork, report};
 
 const CHUNK_LEN: usize = 1024;
@@ -47,6 +49,8 @@ static CHUNKS: [AtomicPtr<Chunk>; CHUNKS_MAX] =
 
 /// Forks since the program's start, from 1 on.
 static GENERATION: AtomicU32 = AtomicU32::new(1);
+/// Set by the first [`start`] that succeeds.
+static STARTED: AtomicBool = AtomicBool::new(false);
 /// The process whose table this is.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 
@@ -101,19 +105,45 @@ pub(crate) fn get(fd: c_int) -> Option<Arc<Entry>> {
     Some(entry)
 }
 
+/// Makes the table this process's, and has its children looked after; once.
+///
+/// # Errors
+/// `ENOMEM` without memory for a fork handler, for as long as that is so. There may be no number of ours
+/// then: a child would use what is its parent's.
+pub(crate) fn start() -> Result<(), Failure> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    if is_used() {
+        return Ok(());
+    }
+    let _one_at_a_time = lock(&ONE_AT_A_TIME);
+    if is_used() {
+        return Ok(());
+    }
+    let (before, in_parent) = (Some(fork::prepare as _), Some(fork::in_parent as _));
+    // SAFETY: in the child only atomics are stored to and system calls made, which is allowed
+    // there, and the library is never unloaded (build.rs).
+    let failed = unsafe { libc::pthread_atfork(before, in_parent, Some(in_child)) };
+    if failed != 0 {
+        return Err(Failure::new(failed, "no memory for a fork handler"));
+    }
+    OWNER.store(own_pid(), Ordering::Relaxed);
+    hide_descriptors();
+    report::at_exit();
+    STARTED.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Whether there may be a number of ours, or a hidden one.
+pub(crate) fn is_used() -> bool {
+    STARTED.load(Ordering::Acquire)
+}
+
 /// Makes a number ours. One that was, and of which we were not told that it is closed, is closed
-/// now. False: there is no room for it.
+/// now. False: there is no room for it, or the table cannot [`start`].
 pub(crate) fn insert(fd: c_int, entry: &Arc<Entry>) -> bool {
-    static STARTED: Once = Once::new();
-    STARTED.call_once(|| {
-        OWNER.store(own_pid(), Ordering::Relaxed);
-        let (before, in_parent) = (Some(fork::prepare as _), Some(fork::in_parent as _));
-        // SAFETY: in the child only atomics are stored to and system calls made, which is allowed
-        // there, and the library is never unloaded (build.rs).
-        let failed = unsafe { libc::pthread_atfork(before, in_parent, Some(in_child)) };
-        assert_eq!(failed, 0, "no memory for a fork handler");
-        report::at_exit();
-    });
+    if start().is_err() {
+        return false;
+    }
     let Some(slot) = made_slot(fd) else {
         return false;
     };

@@ -52,6 +52,8 @@ impl Bench {
         let program = self.path(name);
         let mut command = Command::new("cc");
         command.args(["-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-pthread"]);
+        // Where one stands in for a function of the C library, it does so for the library, too.
+        command.arg("-rdynamic");
         command.args(["-Wall", "-Wextra", "-Werror", "-D_FORTIFY_SOURCE=2"]);
         succeeds(command.arg(source).arg("-o").arg(&program));
         Some(program)
@@ -372,6 +374,13 @@ fn nothing_shows() {
         ("stream_read_ahead", ""),
         ("other_stderr", "log min-level 1 destination stderr"),
         ("thrown_away", ""),
+        ("several_thrown_away", ""),
+        ("numbers_of_all", ""),
+        ("numbers_of_1024", ""),
+        ("numbers_of_256", ""),
+        ("numbers_of_64", ""),
+        ("sets_of_old_programs", ""),
+        ("no_memory_for_libsdp", ""),
         (
             "signal_in_connect",
             "use sdp server * *:*\nuse sdp client * *:*",
@@ -387,6 +396,34 @@ fn nothing_shows() {
         let connected = reports.iter().map(|report| count(report, "connected"));
         assert!(connected.sum::<u64>() > 0, "{case}: {reports:?}");
     }
+}
+
+/// Without memory to register a fork handler sockets are TCP's, and the log says so once; afterwards
+/// everything is as usual.
+#[test]
+fn no_memory_for_a_fork_handler() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("hidden") else {
+        return;
+    };
+    let log = bench.path("log");
+    let rules = format!("log min-level 9 destination file {}", log.display());
+    let mut command = bench.preloaded(Command::new(&program), "report");
+    command.env("LIBSDP_CONFIG_FILE", bench.rules(&rules));
+    command.arg("no_memory_for_forks");
+    assert_eq!(start(command).finish(), "no_memory_for_forks holds\n");
+    let said = fs::read_to_string(log).unwrap();
+    // The parent, and the child before it knew.
+    assert_eq!(
+        said.matches("no memory for a fork handler").count(),
+        1,
+        "{said}"
+    );
+    let reports = bench.report("report");
+    assert!(
+        reports[0].contains("1 connected, 1 accepted"),
+        "{reports:?}"
+    );
 }
 
 /// Who passes a connection to another process, which gets an unconnected socket, finds it in the log.

@@ -12,7 +12,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use sdp_core::Instant;
-use sdp_verbs::{ArmToken, CompChannel, CompletionQueue, EventChannel, VerbsError, Wake};
+use sdp_verbs::{ArmToken, CompChannel, CompletionQueue, EventChannel, VerbsError, Wake, hidden};
 
 use super::{AbortOnUnwind, Runtime, WaitWord};
 use crate::context::Context;
@@ -31,6 +31,7 @@ impl ThreadRuntime {
     /// Out of descriptors.
     pub(crate) fn new() -> Result<Self, VerbsError> {
         let kick = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map(hidden::hide)
             .map_err(|e| VerbsError::os("opening the eventfd of the progress thread", e))?;
         Ok(Self {
             kick: Arc::new(kick),
@@ -120,7 +121,7 @@ impl Poller {
     fn new(context: &Arc<Context>, kick: &Arc<OwnedFd>) -> Result<Self, VerbsError> {
         let failed = |e| VerbsError::os("opening the epoll set of the progress thread", e);
         let (cm, comp) = context.channels();
-        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(failed)?;
+        let epoll = hidden::hide(epoll::create(CreateFlags::CLOEXEC).map_err(failed)?);
         let sources: [_; SOURCES] = [kick.as_fd(), cm.fd(), comp.fd()];
         for fd in sources {
             epoll::add(&epoll, fd, EventData::new_u64(0), EventFlags::IN).map_err(failed)?;

@@ -9,20 +9,21 @@ use rustix::net::{
     socketpair, sockopt,
 };
 
-use super::{descriptor, fd};
+use super::descriptor;
 use crate::error::VerbsError;
+use crate::hidden;
 
 /// A new eventfd that does not block.
 pub(crate) fn new_bell() -> Result<OwnedFd, VerbsError> {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .map(fd::hide)
+        .map(hidden::hide)
         .map_err(|e| descriptor::failed("opening an eventfd", e))
 }
 
 /// A new epoll descriptor.
 pub(crate) fn new_epoll() -> Result<OwnedFd, VerbsError> {
     epoll::create(epoll::CreateFlags::CLOEXEC)
-        .map(fd::hide)
+        .map(hidden::hide)
         .map_err(|e| descriptor::failed("opening an epoll descriptor", e))
 }
 
@@ -52,7 +53,7 @@ pub(crate) fn new_doorbell() -> Result<(OwnedFd, OwnedFd), VerbsError> {
     // Datagrams, so that whatever becomes of the peer's end does not make ours readable for ever.
     let (own, peers) = socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None)
         .map_err(|e| descriptor::failed("opening a doorbell", e))?;
-    Ok((fd::hide(own), fd::hide(peers)))
+    Ok((hidden::hide(own), hidden::hide(peers)))
 }
 
 /// Whether a descriptor of a peer's is a doorbell: writing to anything else could do harm.

@@ -13,10 +13,11 @@ use rustix::net::{
 };
 use smallvec::SmallVec;
 
+use super::descriptor;
 use super::identity::Credentials;
 use super::message::{MESSAGE_MAX, Message, broken};
-use super::{descriptor, fd};
 use crate::error::VerbsError;
+use crate::hidden;
 
 /// Descriptors one packet may bring; more than any message has, so that a few too many are
 /// counted and named instead of cut off.
@@ -70,7 +71,7 @@ pub(crate) fn open() -> Result<OwnedFd, VerbsError> {
     // Each packet then carries who sent it; accepted sockets inherit it from their listener.
     sockopt::set_socket_passcred(&socket, true)
         .map_err(|e| VerbsError::os("SO_PASSCRED on a control socket", e))?;
-    Ok(fd::hide(socket))
+    Ok(hidden::hide(socket))
 }
 
 /// Sends one packet without blocking. `sign` says who we are by our effective user; without it
@@ -171,7 +172,7 @@ pub(crate) fn receive(socket: impl AsFd) -> Result<Received, VerbsError> {
     }
     Ok(Received::Packet(Packet {
         message,
-        fds: raw.fds.into_iter().map(fd::hide).collect(),
+        fds: raw.fds.into_iter().map(hidden::hide).collect(),
         credentials,
     }))
 }

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{Resource, getrlimit};
 
-use super::fd;
 use crate::error::VerbsError;
+use crate::hidden;
 
 /// A second descriptor for the same open file, hidden from the program.
 ///
@@ -15,7 +15,7 @@ use crate::error::VerbsError;
 pub(crate) fn share(fd: impl AsFd) -> Result<OwnedFd, VerbsError> {
     fd.as_fd()
         .try_clone_to_owned()
-        .map(fd::hide)
+        .map(hidden::hide)
         .map_err(|e| failed("duplicating a descriptor of a host link", e))
 }
 

@@ -7,8 +7,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 
-use super::{descriptor, fd};
+use super::descriptor;
 use crate::error::VerbsError;
+use crate::hidden;
 
 /// The kernel's word on who sent a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +65,7 @@ impl Credentials {
         if has_ended(&pidfd)? {
             return Err(gone());
         }
-        Ok(Some(fd::hide(pidfd)))
+        Ok(Some(hidden::hide(pidfd)))
     }
 }
 

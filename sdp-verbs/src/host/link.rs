@@ -9,7 +9,6 @@ use super::bell;
 use super::cells::CHECKED;
 use super::channel::HostChannel;
 use super::cq::HostCq;
-use super::fd;
 use super::keys::PeerKeys;
 use super::layout::{BASE_PENDING, BASE_PROBE, BASE_READY, HEADER_WORDS, Probe, QPS_MAX};
 use super::plane::{ControlOut, LocalSide, PeerHello, PeerIdentity, Plane, PlaneMsg};
@@ -21,6 +20,7 @@ use super::token;
 use super::words::MappedWords;
 use super::xmem;
 use crate::error::VerbsError;
+use crate::hidden;
 use crate::own::own;
 use crate::qp::QpAttr;
 use crate::sync::{Words, fence};
@@ -147,7 +147,7 @@ impl PeerLink {
             },
             bells: RwLock::new(Some(Bells {
                 own: doorbell,
-                peer: fd::hide(hello.doorbell),
+                peer: hidden::hide(hello.doorbell),
             })),
             qps: Mutex::default(),
             tokens: hello.tokens,

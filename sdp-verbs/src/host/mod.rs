@@ -14,7 +14,6 @@ mod cq;
 mod descriptor;
 mod event;
 mod event_channel;
-mod fd;
 mod handshake;
 mod identity;
 mod keys;

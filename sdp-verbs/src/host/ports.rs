@@ -8,9 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::{descriptor, fd};
+use super::descriptor;
 use crate::cm::BindRequest;
 use crate::error::VerbsError;
+use crate::hidden;
 
 /// Binds a TCP socket to the address, which reserves it; the address really bound comes with it.
 ///
@@ -38,7 +39,7 @@ pub(crate) fn reserve(request: BindRequest) -> Result<(OwnedFd, SocketAddr), Ver
         other => other.map_err(os)?,
     }
     let bound = bound_addr(&socket)?;
-    Ok((fd::hide(socket), bound))
+    Ok((hidden::hide(socket), bound))
 }
 
 /// The address of a TCP socket that the program has bound, and which holds the port. Nothing is

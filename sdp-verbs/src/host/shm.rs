@@ -11,8 +11,9 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{FallocateFlags, FileType, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-use super::{descriptor, fd};
+use super::descriptor;
 use crate::error::VerbsError;
+use crate::hidden;
 use crate::memory::ForeignSlice;
 
 /// Bytes of a page that layouts are rounded to; real pages may be larger.
@@ -60,7 +61,7 @@ pub(crate) fn create(
         other => other,
     }
     .map_err(|e| descriptor::failed("memfd_create", e))?;
-    let fd = fd::hide(fd);
+    let fd = hidden::hide(fd);
     rustix::fs::ftruncate(&fd, len).map_err(|e| VerbsError::os("ftruncate of a memfd", e))?;
     reserve_range(fd.as_fd(), 0, reserve as u64)?;
     Ok(fd)

@@ -7,6 +7,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::error::VerbsError;
+use crate::hidden;
 
 /// A descriptor that a C object owns, for as long as the caller keeps that object.
 ///
@@ -33,7 +34,7 @@ impl Bell {
         let mut flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         flags.set(EventfdFlags::SEMAPHORE, counting);
         let fd = rustix::event::eventfd(0, flags).map_err(|e| VerbsError::os("eventfd", e))?;
-        Ok(Self(fd))
+        Ok(Self(hidden::hide(fd)))
     }
 
     /// Rings, `count` times. A bell that is full is readable already.

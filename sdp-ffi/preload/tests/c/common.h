@@ -78,6 +78,27 @@ static inline void accept_nobody(int listener) {
     CHECK(fcntl(listener, F_SETFL, flags) == 0);
 }
 
+/* What a test program can do, one case a run. */
+struct one_case {
+    const char *name;
+    void (*run)(void);
+};
+
+#define CASE(run) {#run, run}
+
+/* Runs the case that the command line names. */
+static inline int run_case(const struct one_case *cases, size_t among, int count, char **words) {
+    CHECK(count == 2);
+    for (size_t at = 0; at < among; at++) {
+        if (strcmp(cases[at].name, words[1]) == 0) {
+            cases[at].run();
+            printf("%s holds\n", words[1]);
+            return 0;
+        }
+    }
+    return 2;
+}
+
 /* Two ends of a connection. */
 struct pair {
     int client, server;

@@ -2,9 +2,14 @@
 #include "common.h"
 
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -168,6 +173,221 @@ static void thrown_away(void) {
     close_pair(pair);
 }
 
+/* The same of each of several messages. */
+static void several_thrown_away(void) {
+    struct pair pair = make_pair();
+    char four[] = "abcd", five[] = "vwxyz";
+    struct iovec pieces[2] = {{four, 4}, {five, 5}};
+    struct mmsghdr two[2];
+    struct timespec minute = {60, 0};
+    memset(two, 0, sizeof two);
+    for (int at = 0; at < 2; at++) {
+        two[at].msg_hdr.msg_iov = &pieces[at];
+        two[at].msg_hdr.msg_iovlen = 1;
+    }
+    CHECK(write(pair.client, "0123456789", 10) == 10);
+    CHECK(recvmmsg(pair.server, two, 2, MSG_TRUNC | MSG_WAITALL, &minute) == 2);
+    CHECK(two[0].msg_len == 4 && two[1].msg_len == 5);
+    CHECK(strcmp(four, "abcd") == 0 && strcmp(five, "vwxyz") == 0);
+    CHECK(two[1].msg_hdr.msg_iov == &pieces[1] && minute.tv_sec <= 60);
+    CHECK(recvmmsg(pair.server, two, 2, MSG_TRUNC | MSG_WAITFORONE, NULL) == 1);
+    CHECK(two[0].msg_len == 1 && strcmp(four, "abcd") == 0);
+    CHECK(recvmmsg(pair.server, two, 2, MSG_TRUNC | MSG_DONTWAIT, NULL) == -1 && errno == EAGAIN);
+    minute.tv_nsec = -1;
+    CHECK(recvmmsg(pair.server, two, 2, MSG_TRUNC, &minute) == -1 && errno == EINVAL);
+    close_pair(pair);
+}
+
+/* As many numbers as there may be at most, or so many. */
+static void limit_to(rlim_t numbers) {
+    struct rlimit limit;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_cur = numbers == 0 ? limit.rlim_max : numbers;
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+/* The length of the kernel's table. */
+static int table_length(void) {
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    int length = -1;
+    CHECK(file != NULL);
+    while (length < 0 && fgets(line, sizeof line, file) != NULL) {
+        sscanf(line, "FDSize: %d", &length);
+    }
+    CHECK(fclose(file) == 0);
+    return length;
+}
+
+/* A connection that is waited for takes the numbers that TCP's takes, and the table is not longer for
+   what is hidden than its place is high. */
+static void takes_its_own_numbers(int table_most) {
+    /* What SDP has once is made with the first one, by a thread of its own. */
+    int first, set, before = table_length();
+    struct pair pair = make_pair();
+    struct pollfd one;
+    struct epoll_event event = {EPOLLIN, {0}};
+    close_pair(pair);
+    first = dup(1);
+    set = epoll_create1(0);
+    pair = make_pair();
+    one = (struct pollfd){pair.server, POLLIN, 0};
+    CHECK(set == first + 1 && pair.client == first + 3 && pair.server == first + 4);
+    CHECK(poll(&one, 1, 0) == 0);
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, pair.client, &event) == 0);
+    /* The listener's, and then the next. */
+    CHECK(dup(1) == first + 2 && dup(1) == first + 5 && dup(1) == first + 6);
+    CHECK(table_length() <= table_most || table_length() <= before);
+    CHECK(write(pair.client, "x", 1) == 1);
+    CHECK(poll(&one, 1, 20000) == 1 && one.revents == POLLIN);
+    close_pair(pair);
+}
+
+static void numbers_of_all(void) {
+    limit_to(0);
+    takes_its_own_numbers(1024);
+}
+
+static void numbers_of_1024(void) {
+    limit_to(1024);
+    takes_its_own_numbers(1024);
+}
+
+static void numbers_of_256(void) {
+    limit_to(256);
+    takes_its_own_numbers(256);
+}
+
+static void numbers_of_64(void) {
+    limit_to(64);
+    takes_its_own_numbers(64);
+}
+
+/* One ready descriptor in a set at the end of memory, and in one with something behind it, by a count
+   of all there may be. */
+static void is_selected(int fd) {
+    long page = sysconf(_SC_PAGESIZE);
+    char *pages = mmap(NULL, (size_t)page * 2, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    fd_set *edge = (fd_set *)(pages + page) - 1;
+    static struct {
+        fd_set set;
+        unsigned char behind[4096];
+    } alone;
+    const struct timespec at_once = {0, 0};
+    struct timeval second = {20, 0};
+    CHECK(pages != MAP_FAILED && mprotect(pages + page, (size_t)page, PROT_NONE) == 0);
+    FD_ZERO(edge);
+    FD_SET(fd, edge);
+    CHECK(select(getdtablesize(), edge, NULL, NULL, &second) == 1 && FD_ISSET(fd, edge));
+    CHECK(pselect(getdtablesize(), edge, NULL, NULL, &at_once, NULL) == 1 && FD_ISSET(fd, edge));
+    CHECK(munmap(pages, (size_t)page * 2) == 0);
+    FD_ZERO(&alone.set);
+    FD_SET(fd, &alone.set);
+    memset(alone.behind, 0xa5, sizeof alone.behind);
+    CHECK(select(getdtablesize(), &alone.set, NULL, NULL, &second) == 1);
+    for (size_t at = 0; at < sizeof alone.behind; at++) {
+        CHECK(alone.behind[at] == 0xa5);
+    }
+}
+
+/* A count of all that there may be reaches no further than the program's own descriptors. */
+static void sets_of_old_programs(void) {
+    int ends[2], set = epoll_create1(0);
+    struct epoll_event event = {EPOLLIN, {0}};
+    struct pair pair;
+    unsigned long large[4096 / 8 / sizeof(unsigned long)];
+    limit_to(0);
+    CHECK(getdtablesize() > 4096);
+    CHECK(pipe(ends) == 0 && write(ends[1], "x", 1) == 1);
+    pair = make_pair();
+    CHECK(write(pair.client, "x", 1) == 1);
+    is_selected(ends[0]);
+    is_selected(pair.server);
+    /* So many that there is no room for them among the first numbers. */
+    for (int at = 0; at < 200; at++) {
+        CHECK(epoll_ctl(set, EPOLL_CTL_ADD, dup(pair.client), &event) == 0);
+    }
+    CHECK(table_length() > 1024);
+    is_selected(ends[0]);
+    is_selected(pair.server);
+    /* What the program itself has beyond FD_SETSIZE is looked at. */
+    CHECK(dup2(ends[0], 1500) == 1500 && dup2(pair.server, 1700) == 1700);
+    for (int among = 0; among < 3; among++) {
+        const int bits = 8 * (int)sizeof large[0];
+        struct timeval second = {20, 0};
+        memset(large, 0, sizeof large);
+        large[1500 / bits] |= among == 1 ? 0 : 1UL << 1500 % bits;
+        large[1700 / bits] |= among == 0 ? 0 : 1UL << 1700 % bits;
+        CHECK(select(getdtablesize(), (fd_set *)large, NULL, NULL, &second) == 1 + among / 2);
+        CHECK(among == 1 || large[1500 / bits] == 1UL << 1500 % bits);
+        CHECK(among == 0 || large[1700 / bits] == 1UL << 1700 % bits);
+    }
+}
+
+/* Which registrations of fork handlers fail for want of memory, counted from 0 on; what else there is,
+   the C library has. */
+static int refused_from = 1000, refused_to = 1000, registered;
+
+int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void), void *whose);
+
+int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void), void *whose) {
+    int (*libcs)(void (*)(void), void (*)(void), void (*)(void), void *);
+    int number = registered++;
+    if (number >= refused_from && number < refused_to) {
+        return ENOMEM;
+    }
+    *(void **)&libcs = dlsym(RTLD_NEXT, "__register_atfork");
+    return libcs(before, parent, child, whose);
+}
+
+/* Both of a new connection speak, and it is TCP's or is not. */
+static void speaks(int by_tcp) {
+    struct pair pair = make_pair();
+    struct sockaddr_in name;
+    socklen_t length = sizeof name;
+    CHECK((syscall(SYS_getpeername, pair.client, &name, &length) == 0) == by_tcp);
+    CHECK(write(pair.client, "there", 5) == 5 && read(pair.server, bytes, 8) == 5);
+    close_pair(pair);
+}
+
+/* Without memory for a fork handler sockets are TCP's, as long as that is so. */
+static void no_memory_for_forks(void) {
+    pid_t child;
+    int status = -1;
+    refused_from = registered;
+    speaks(1);
+    child = fork();
+    if (child == 0) {
+        speaks(1);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    speaks(1);
+    refused_from = 1000;
+    speaks(0);
+}
+
+/* Without memory for libsdp's own a child has its own sockets all the same. */
+static void no_memory_for_libsdp(void) {
+    struct pair pair;
+    pid_t child;
+    int status = -1;
+    refused_from = registered + 1;
+    pair = make_pair();
+    CHECK(registered > refused_from);
+    for (int turn = 0; turn < 2; turn++) {
+        child = fork();
+        if (child == 0) {
+            speaks(0);
+            _exit(0);
+        }
+        CHECK(waitpid(child, &status, 0) == child && status == 0);
+        CHECK(write(pair.client, "there", 5) == 5 && read(pair.server, bytes, 8) == 5);
+    }
+    close_pair(pair);
+}
+
 /* A signal ends a connect that waits, which goes on meanwhile. */
 static void signal_in_connect(void) {
     struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
@@ -223,27 +443,24 @@ static void passed_on(void) {
 }
 
 int main(int count, char **words) {
-    const struct {
-        const char *name;
-        void (*run)(void);
-    } cases[] = {
-        {"port_after_fork", port_after_fork},
-        {"end_after_fork", end_after_fork},
-        {"bad_second_message", bad_second_message},
-        {"address_without_port", address_without_port},
-        {"stream_read_ahead", stream_read_ahead},
-        {"other_stderr", other_stderr},
-        {"thrown_away", thrown_away},
-        {"signal_in_connect", signal_in_connect},
-        {"passed_on", passed_on},
+    const struct one_case cases[] = {
+        CASE(port_after_fork),
+        CASE(end_after_fork),
+        CASE(bad_second_message),
+        CASE(address_without_port),
+        CASE(stream_read_ahead),
+        CASE(other_stderr),
+        CASE(thrown_away),
+        CASE(several_thrown_away),
+        CASE(numbers_of_all),
+        CASE(numbers_of_1024),
+        CASE(numbers_of_256),
+        CASE(numbers_of_64),
+        CASE(sets_of_old_programs),
+        CASE(no_memory_for_forks),
+        CASE(no_memory_for_libsdp),
+        CASE(signal_in_connect),
+        CASE(passed_on),
     };
-    CHECK(count == 2);
-    for (size_t at = 0; at < sizeof cases / sizeof cases[0]; at++) {
-        if (strcmp(cases[at].name, words[1]) == 0) {
-            cases[at].run();
-            printf("%s holds\n", words[1]);
-            return 0;
-        }
-    }
-    return 2;
+    return run_case(cases, sizeof cases / sizeof cases[0], count, words);
 }

@@ -14,9 +14,10 @@ use super::state::{Phase, Source, State};
 use super::timer::Due;
 use crate::cm::BindRequest;
 use crate::error::VerbsError;
+use crate::hidden;
 use crate::host::message::Message;
 use crate::host::names::{Name, SHARED_SLOTS, Scope};
-use crate::host::{control, descriptor, fd};
+use crate::host::{control, descriptor};
 
 /// Callers taken in one round, so that no flood keeps connections waiting.
 const CALLERS_MAX: usize = 64;
@@ -153,7 +154,7 @@ impl State {
             match rustix::net::accept_with(&listener.socket, flags) {
                 Ok(socket) => {
                     listener.starved = false;
-                    self.welcome(env, fd::hide(socket));
+                    self.welcome(env, hidden::hide(socket));
                 }
                 Err(Errno::AGAIN) => return,
                 // One caller's trouble is not the listener's.

@@ -28,6 +28,7 @@ use super::slab::SlabPool;
 use super::sys;
 use crate::cm::{CmEvent, CmEventKind, CmId, CmToken, EventChannel, RejectReason};
 use crate::error::VerbsError;
+use crate::hidden;
 
 /// InfiniBand's code for "nobody serves this ID" in a rejection.
 const REJ_INVALID_SERVICE_ID: i32 = 8;
@@ -82,6 +83,7 @@ impl RdmaEvents {
     ) -> Result<Arc<Self>, VerbsError> {
         let raw = RawChannel::new(device.lib)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map(hidden::hide)
             .map_err(|e| VerbsError::os("epoll_create", e))?;
         let bell = Bell::new(false)?;
         for fd in [raw.fd(), bell.as_fd()] {

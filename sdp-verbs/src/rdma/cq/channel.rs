@@ -12,6 +12,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use super::RdmaCq;
 use crate::cq::{CompChannel, CqToken};
 use crate::error::VerbsError;
+use crate::hidden;
 use crate::rdma::device::Device;
 use crate::rdma::fd::Bell;
 
@@ -37,6 +38,7 @@ pub(in crate::rdma) struct RdmaChannel {
 impl RdmaChannel {
     pub(in crate::rdma) fn new(device: &Arc<Device>) -> Result<Arc<Self>, VerbsError> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map(hidden::hide)
             .map_err(|e| VerbsError::os("epoll_create", e))?;
         let bell = Bell::new(false)?;
         epoll::add(&epoll, &bell, EventData::new_u64(BELL), EventFlags::IN)
