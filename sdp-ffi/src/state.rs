@@ -35,8 +35,8 @@ pub struct Socket {
     phase: Mutex<Phase>,
     /// Set once, when connected.
     stream: OnceLock<SdpStream>,
-    /// Set once, when listening.
-    listener: OnceLock<SdpListener>,
+    /// Set while listening.
+    listener: Mutex<Option<Arc<SdpListener>>>,
     /// Keeps the descriptor of `sdp_fileno` open until the socket is closed or connects anew.
     readiness: Mutex<Option<Readiness>>,
     /// Whether those who wait need edges, once somebody has waited.
@@ -90,7 +90,7 @@ impl Socket {
             settings: Mutex::default(),
             phase: Mutex::new(Phase::Fresh),
             stream: OnceLock::new(),
-            listener: OnceLock::new(),
+            listener: Mutex::default(),
             readiness: Mutex::default(),
             edges: Mutex::default(),
             pending: AtomicI32::new(0),
@@ -151,13 +151,25 @@ impl Socket {
         Ok(())
     }
 
+    fn listener(&self) -> Option<Arc<SdpListener>> {
+        lock(&self.listener).clone()
+    }
+
     /// Listens, or changes the backlog.
     pub fn listen(&self, backlog: c_int) -> Result<(), Failure> {
+        self.listen_by(backlog, Builder::listen)
+    }
+
+    fn listen_by(
+        &self,
+        backlog: c_int,
+        open: fn(&Builder, SdpBound, u32) -> io::Result<SdpListener>,
+    ) -> Result<(), Failure> {
         let backlog = u32::try_from(backlog)
             .unwrap_or(BACKLOG_MAX)
             .min(BACKLOG_MAX);
         let mut phase = self.phase()?;
-        if let (Phase::Listening, Some(listener)) = (&*phase, self.listener.get()) {
+        if let (Phase::Listening, Some(listener)) = (&*phase, self.listener()) {
             return Ok(listener.set_backlog(backlog)?);
         }
         let bound = match std::mem::replace(&mut *phase, Phase::Fresh) {
@@ -168,17 +180,16 @@ impl Socket {
                 return Err(Failure::new(libc::EINVAL, "the socket is connected"));
             }
         };
-        let listener = self.builder().listen(bound, backlog)?;
+        let listener = open(&self.builder(), bound, backlog)?;
         listener.set_nonblocking(self.is_nonblocking())?;
-        // A socket listens once: it was empty.
-        let _ = self.listener.set(listener);
+        *lock(&self.listener) = Some(Arc::new(listener));
         *phase = Phase::Listening;
         Ok(())
     }
 
     /// Waits for a connection.
     pub fn accept(&self) -> Result<(Self, SocketAddr), Failure> {
-        let Some(listener) = self.listener.get() else {
+        let Some(listener) = self.listener() else {
             return Err(Failure::new(libc::EINVAL, "the socket does not listen"));
         };
         let settings = self.settings();
@@ -434,7 +445,7 @@ impl Socket {
             }
             Phase::Listening => {
                 // Nothing can be written to a listener: as Linux, no error.
-                if let (Some(listener), true) = (self.listener.get(), how != Shutdown::Write) {
+                if let (Some(listener), true) = (self.listener(), how != Shutdown::Write) {
                     listener.shutdown();
                     *phase = Phase::Unlistening;
                 }
@@ -464,7 +475,7 @@ impl Socket {
             // It fails if the connection has ended: then nobody waits in it.
             let _ = stream.shutdown(Shutdown::Both);
         }
-        if let Some(listener) = self.listener.get() {
+        if let Some(listener) = self.listener() {
             listener.shutdown();
         }
         if let Phase::Connecting(connecting) = &*phase {
@@ -477,7 +488,7 @@ impl Socket {
         // Under the lock, so that a listener that is being made cannot miss it.
         let _phase = self.phase()?;
         self.nonblocking.store(on, Ordering::Relaxed);
-        if let Some(listener) = self.listener.get() {
+        if let Some(listener) = self.listener() {
             listener.set_nonblocking(on)?;
         }
         if let Some(stream) = self.stream.get() {
@@ -492,7 +503,7 @@ impl Socket {
         let addr = match &*phase {
             Phase::Bound(bound) => Some(bound.local_addr()?),
             Phase::Connecting(connecting) => connecting.local_addr(),
-            _ => match (self.stream.get(), self.listener.get()) {
+            _ => match (self.stream.get(), self.listener()) {
                 (Some(stream), _) => Some(stream.local_addr()?),
                 (None, Some(listener)) => Some(listener.local_addr()?),
                 (None, None) => None,
@@ -565,7 +576,7 @@ impl Socket {
         if let Some(readiness) = &*kept {
             return Ok(Polled::As(readiness.clone()));
         }
-        let made = match (&*phase, self.stream.get(), self.listener.get()) {
+        let made = match (&*phase, self.stream.get(), self.listener()) {
             (Phase::Connecting(connecting), _, _) => connecting.readiness()?,
             (_, Some(stream), _) => stream.readiness()?,
             (_, None, Some(listener)) => listener.readiness()?,

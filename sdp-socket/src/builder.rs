@@ -212,7 +212,7 @@ impl Builder {
         let contexts = self.local_contexts()?;
         each(addr, |addr| {
             let bound = SdpBound::reserve(&contexts, self.bind_request(addr), None)?;
-            SdpListener::open(bound, BACKLOG, self.options.inherited())
+            SdpListener::open(bound, BACKLOG, self.options.inherited(), false)
         })
     }
 
@@ -267,7 +267,19 @@ impl Builder {
     /// # Errors
     /// As `listen(2)`.
     pub fn listen(&self, bound: SdpBound, backlog: u32) -> io::Result<SdpListener> {
-        SdpListener::open(bound, backlog, self.options.inherited())
+        SdpListener::open(bound, backlog, self.options.inherited(), false)
+    }
+
+    /// As [`listen`](Self::listen), but requests are answered only when somebody accepts: callers wait in
+    /// their connect until then, and the listener is readable because of them. For a process that may
+    /// leave accepting to others, which its callers reach by other means: it holds nobody who has been
+    /// promised a connection. A caller that has given up before anybody ever accepted shuts the listener
+    /// down, so that the next ones do not wait in vain.
+    ///
+    /// # Errors
+    /// As `listen(2)`.
+    pub fn listen_and_answer_late(&self, bound: SdpBound, backlog: u32) -> io::Result<SdpListener> {
+        SdpListener::open(bound, backlog, self.options.inherited(), true)
     }
 
     /// Starts to connect and returns at once, as a non-blocking `connect(2)`; from `bound`, if

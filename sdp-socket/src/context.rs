@@ -426,6 +426,11 @@ impl Context {
             connecting.manage_event(kind);
         } else {
             tracing::debug!(?id, "a connection management event for nobody: {kind:?}");
+            // Or for a request that has not been answered yet; these are over whatever comes.
+            let listening: Vec<_> = lock(&self.peers).listening.values().cloned().collect();
+            for listening in listening.iter().filter_map(Weak::upgrade) {
+                listening.withdrawn(id);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use sdp_core::{Connection, Instant};
-use sdp_verbs::{CmId, Wake};
+use sdp_verbs::{CmId, CmToken, Wake};
 
 use crate::bound::{Hold, Holds, SdpBound};
 use crate::builder::Builder;
@@ -28,6 +28,9 @@ pub(crate) const BACKLOG: u32 = 128;
 /// Callers that may wait for room in a backlog, however small it is, as with TCP's queue of
 /// half-open connections.
 const UNANSWERED_MIN: u32 = 1024;
+
+/// How long a handshake that an accept has begun may keep it.
+const HANDSHAKE_WAIT: Duration = Duration::from_millis(10);
 
 /// A peer's request to connect, where it came, and its private data.
 type Request = (Arc<Context>, Arc<dyn CmId>, Vec<u8>);
@@ -50,13 +53,22 @@ pub(crate) struct Listening {
     pending: AtomicUsize,
     word: WaitWord,
     nonblocking: AtomicBool,
+    /// Requests are answered when somebody accepts, one at a time, and wait until then.
+    answers_late: AtomicBool,
+    /// Somebody has accepted. Set under the lock of those that wait.
+    has_accepted: AtomicBool,
     /// No connection is taken any more.
     shut: AtomicBool,
     me: Weak<Self>,
 }
 
 impl Listening {
-    fn open(bound: SdpBound, backlog: u32, options: Options) -> io::Result<Arc<Self>> {
+    fn open(
+        bound: SdpBound,
+        backlog: u32,
+        options: Options,
+        answers_late: bool,
+    ) -> io::Result<Arc<Self>> {
         let only_v6 = bound.only_v6();
         let ends = bound.into_holds()?;
         // As listen(2): a backlog of zero still takes one.
@@ -72,6 +84,8 @@ impl Listening {
             pending: AtomicUsize::new(0),
             word: WaitWord::default(),
             nonblocking: AtomicBool::new(false),
+            answers_late: AtomicBool::new(answers_late),
+            has_accepted: AtomicBool::new(false),
             shut: AtomicBool::new(false),
             me: Weak::clone(me),
         });
@@ -118,6 +132,45 @@ impl Listening {
         let context = Arc::clone(here.expect("a context of this one"));
         lock(&self.waiting).push_back((context, id, private_data));
         self.admit();
+        if self.answers_late() {
+            self.show_ready(1);
+            self.word.signal();
+        }
+    }
+
+    /// A request that has not been answered is none any more. If nobody has ever accepted, whoever waits
+    /// here leaves that to others, who are reached by other means: nobody else is to wait in vain.
+    pub(crate) fn withdrawn(&self, id: CmToken) {
+        let mut waiting = lock(&self.waiting);
+        let before = waiting.len();
+        waiting.retain(|(_, request, _)| request.token() != id);
+        if waiting.len() == before || !self.answers_late() {
+            return;
+        }
+        if !self.has_accepted.load(Ordering::Relaxed) {
+            self.shut.store(true, Ordering::Release);
+        }
+        drop(waiting);
+        self.admit();
+        self.show_ready(0);
+    }
+
+    fn answers_late(&self) -> bool {
+        self.answers_late.load(Ordering::Acquire)
+    }
+
+    /// Answers one request, for somebody who accepts, if none is being answered.
+    fn admit_one(&self) {
+        while self.answers_late() && self.pending.load(Ordering::Relaxed) == 0 {
+            let Some((context, id, private_data)) = lock(&self.waiting).pop_front() else {
+                return;
+            };
+            self.pending.fetch_add(1, Ordering::Relaxed);
+            if !self.take(&context, id, &private_data) {
+                self.pending.fetch_sub(1, Ordering::Relaxed);
+            }
+            self.show_ready(0);
+        }
     }
 
     /// Answers requests while the backlog has room.
@@ -135,7 +188,8 @@ impl Listening {
     /// The next request, counted as pending.
     fn next_request(&self) -> Option<Request> {
         let mut waiting = lock(&self.waiting);
-        let has_room = self.pending.load(Ordering::Relaxed) < self.backlog()
+        let has_room = !self.answers_late()
+            && self.pending.load(Ordering::Relaxed) < self.backlog()
             || self.shut.load(Ordering::Acquire);
         let next = waiting.pop_front_if(|_| has_room)?;
         self.pending.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +236,18 @@ impl Listening {
         } else {
             self.pending.fetch_sub(1, Ordering::Relaxed);
             self.admit();
+            if self.answers_late() {
+                // Who accepts may answer another.
+                self.show_ready(1);
+            }
+            self.word.signal();
         }
+    }
+
+    /// Somebody has come: an accept gives a connection, or answers a request.
+    fn has_come(&self) -> bool {
+        let answers = self.answers_late() && self.pending.load(Ordering::Relaxed) == 0;
+        !lock(&self.queue).is_empty() || answers && !lock(&self.waiting).is_empty()
     }
 
     /// Brings the program's descriptor, if it has one, in line with the queue.
@@ -191,7 +256,7 @@ impl Listening {
         let (ready, arrivals) = &mut *guard;
         *arrivals += arrived;
         // The queue is looked at under the descriptor's lock: the last to look is right.
-        let readable = !lock(&self.queue).is_empty();
+        let readable = self.has_come();
         let level = Level {
             readable,
             arrivals: *arrivals,
@@ -220,6 +285,11 @@ impl Listening {
         self.show_ready(0);
         self.pending.fetch_sub(1, Ordering::Relaxed);
         self.admit();
+        if self.answers_late() {
+            // Another who accepts may answer the next one.
+            self.show_ready(0);
+            self.word.signal();
+        }
         Some(conn)
     }
 
@@ -236,6 +306,7 @@ impl Listening {
             if let Some(conn) = self.pop() {
                 return Ok(conn);
             }
+            self.admit_one();
             let late = deadline.is_some_and(|at| at <= self.context().now());
             if late || self.nonblocking.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -252,6 +323,24 @@ impl Listening {
 }
 
 impl Listening {
+    /// Waits until the first of the handshakes under way is over, or not: a caller sits in its connect, so
+    /// that is a matter of moments.
+    fn see_through(&self) -> io::Result<()> {
+        let end = self.context().now() + HANDSHAKE_WAIT;
+        loop {
+            let seen = self.word.seen();
+            let is_over =
+                !lock(&self.queue).is_empty() || self.pending.load(Ordering::Relaxed) == 0;
+            if is_over || self.context().now() >= end {
+                return Ok(());
+            }
+            let runtime = self.context().runtime();
+            if runtime.wait_word(&self.word, seen, Some(end))? == Wake::Interrupted {
+                return Ok(());
+            }
+        }
+    }
+
     /// Resets what has not been accepted.
     fn reset_queue(&self) {
         self.admit();
@@ -317,8 +406,37 @@ impl SdpListener {
         })
     }
 
-    pub(crate) fn open(bound: SdpBound, backlog: u32, options: Options) -> io::Result<Self> {
-        Self::of(Listening::open(bound, backlog, options)?)
+    pub(crate) fn open(
+        bound: SdpBound,
+        backlog: u32,
+        options: Options,
+        answers_late: bool,
+    ) -> io::Result<Self> {
+        Self::of(Listening::open(bound, backlog, options, answers_late)?)
+    }
+
+    /// Says that this process accepts, of a listener made by [`Builder::listen_and_answer_late`];
+    /// `at_once`: from here on requests are answered as they come, and one that is there gets a moment to
+    /// become a connection. False: a caller has given up before, and it has been shut down.
+    ///
+    /// # Errors
+    /// None on a listener; the system refused to wait.
+    pub fn begin_to_accept(&self, at_once: bool) -> io::Result<bool> {
+        let listening = self.listening()?;
+        {
+            // Whoever gives up is heard before this or not at all.
+            let _waiting = lock(&listening.waiting);
+            listening.has_accepted.store(true, Ordering::Relaxed);
+            if listening.shut.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+        }
+        if at_once && listening.answers_late.swap(false, Ordering::AcqRel) {
+            listening.admit();
+            listening.see_through()?;
+            listening.show_ready(0);
+        }
+        Ok(true)
     }
 
     /// Changes how many connections may wait to be accepted, as a second `listen(2)` does.
@@ -390,7 +508,7 @@ impl SdpListener {
     /// None.
     pub fn has_pending(&self) -> io::Result<bool> {
         let listening = self.listening()?;
-        Ok(listening.shut.load(Ordering::Acquire) || !lock(&listening.queue).is_empty())
+        Ok(listening.shut.load(Ordering::Acquire) || listening.has_come())
     }
 
     /// Accepts connections one after the other, without end.

@@ -20,6 +20,7 @@ use sdp::posix::{Failure, Family, Socket, register};
 use sdp_socket::Readiness;
 
 use crate::epoll::Watches;
+use crate::listening::{Listeners, Listening};
 use crate::log::{Level, say};
 use crate::report::{self, Reason};
 
@@ -37,22 +38,6 @@ pub(crate) enum Phase {
     Kernels,
     /// A connection of the parent's, which a Unix socket at this number leads to (`fork`).
     Relayed,
-}
-
-/// Who listens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Listening {
-    /// Nobody.
-    No,
-    /// TCP, and SDP as soon as this process accepts: one that leaves that to its children never does,
-    /// though it may wait.
-    Later(c_int),
-    /// TCP and SDP.
-    Both,
-    /// TCP; SDP was not to be had.
-    Tcp,
-    /// SDP.
-    Sdp,
 }
 
 /// What to wait on in place of a descriptor.
@@ -86,7 +71,7 @@ pub(crate) struct Entry {
     phase: AtomicU8,
     /// O_NONBLOCK, as the program sees it.
     nonblocking: AtomicBool,
-    listening: Mutex<Listening>,
+    pub(crate) listeners: Listeners,
     /// Held while the kernel's flag O_NONBLOCK is changed.
     pub(crate) flagging: Mutex<()>,
     pub(crate) watches: Watches,
@@ -126,7 +111,7 @@ impl Entry {
             by_name,
             phase: AtomicU8::new(Phase::New as u8),
             nonblocking: AtomicBool::new(nonblocking),
-            listening: Mutex::new(Listening::No),
+            listeners: Listeners::default(),
             flagging: Mutex::default(),
             watches: Watches::default(),
             numbers: AtomicUsize::new(0),
@@ -176,7 +161,6 @@ impl Entry {
         if !matches!(phase, Phase::New | Phase::Listening | Phase::Relayed) {
             return None;
         }
-        let listening = *self.listening.try_lock().ok()?;
         let nonblocking = self.is_nonblocking();
         let parents = self.socket.upgrade()?;
         let socket = parents.like();
@@ -184,19 +168,7 @@ impl Entry {
         std::mem::forget(parents);
         let entry = Self::new(socket?, self.family, self.by_name, nonblocking).ok()?;
         entry.socket().ok()?.set_nonblocking(nonblocking).ok()?;
-        match listening {
-            Listening::No => {}
-            Listening::Later(_) => *lock(&entry.listening) = listening,
-            // The parent has the address for SDP.
-            Listening::Both | Listening::Tcp => *lock(&entry.listening) = Listening::Tcp,
-            Listening::Sdp => {
-                say(Level::Error, || {
-                    "a child does not accept from a listener by SDP alone: it is its parent's"
-                        .into()
-                });
-                return None;
-            }
-        }
+        entry.listeners.inherit(&self.listeners)?;
         if let Some(names) = self.names.get() {
             // It is new, so it has none.
             let _ = entry.names.set(*names);
@@ -218,7 +190,7 @@ impl Entry {
         }
     }
 
-    fn set_phase(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
@@ -295,7 +267,7 @@ impl Entry {
         }
     }
 
-    fn retarget(&self, fd: c_int) -> Result<(), Failure> {
+    pub(crate) fn retarget(&self, fd: c_int) -> Result<(), Failure> {
         if self.watches.is_empty() {
             return Ok(());
         }
@@ -317,24 +289,10 @@ impl Entry {
         let _one_at_a_time = lock(&self.flagging);
         let done = kernels()?;
         self.nonblocking.store(on, Ordering::Relaxed);
-        if self.listening() != Listening::Both {
+        if !self.listening().is_both() {
             self.socket()?.set_nonblocking(on)?;
         }
         Ok(done)
-    }
-
-    pub(crate) fn listening(&self) -> Listening {
-        *lock(&self.listening)
-    }
-
-    /// It listens now.
-    ///
-    /// # Errors
-    /// As [`set_connected`](Self::set_connected).
-    pub(crate) fn set_listening(&self, fd: c_int, listening: Listening) -> Result<(), Failure> {
-        *lock(&self.listening) = listening;
-        self.set_phase(Phase::Listening);
-        self.retarget(fd)
     }
 
     /// It is connected by SDP now.
@@ -356,60 +314,6 @@ impl Entry {
         say(Level::Info, || {
             format!("{fd}: TCP ({}): {}", reason.name(), words())
         });
-        crate::table::remove(fd);
-    }
-
-    /// Has SDP listen beside TCP, if that has been left for later.
-    pub(crate) fn listen_now(&self, fd: c_int) -> Listening {
-        let mut listening = lock(&self.listening);
-        let Listening::Later(backlog) = *listening else {
-            return *listening;
-        };
-        let now = match self.listen_beside(fd, backlog) {
-            Ok(()) => Listening::Both,
-            Err(failure) => {
-                report::left_to_tcp(Reason::of(failure.errno));
-                say(Level::Debug, || {
-                    format!("{fd}: only TCP listens: {}", failure.message)
-                });
-                Listening::Tcp
-            }
-        };
-        *listening = now;
-        drop(listening);
-        // Whoever registers it meanwhile has asked who listens, under the lock of the registrations.
-        match self.retarget(fd) {
-            Ok(()) => now,
-            Err(failure) => {
-                self.stop_beside(fd, &failure);
-                Listening::Tcp
-            }
-        }
-    }
-
-    /// Only TCP goes on listening: of SDP nobody would be told.
-    fn stop_beside(&self, fd: c_int, failure: &Failure) {
-        *lock(&self.listening) = Listening::Tcp;
-        sdp::sdp_shutdown(self.handle, libc::SHUT_RD);
-        report::left_to_tcp(Reason::of(failure.errno));
-        say(Level::Error, || {
-            format!("{fd}: only TCP listens: {}", failure.message)
-        });
-    }
-
-    fn listen_beside(&self, fd: c_int, backlog: c_int) -> Result<(), Failure> {
-        let socket = self.socket()?;
-        socket.adopt(borrowed(fd))?;
-        socket.set_nonblocking(true)?;
-        socket.listen(backlog)
-    }
-
-    /// Nobody listens any more, by either protocol; what comes is the kernel's.
-    pub(crate) fn stop_listening(&self, fd: c_int) {
-        if self.listening() == Listening::Both {
-            sdp::sdp_shutdown(self.handle, libc::SHUT_RD);
-        }
-        self.set_phase(Phase::Kernels);
         crate::table::remove(fd);
     }
 
@@ -438,9 +342,8 @@ impl Entry {
         match self.phase() {
             Phase::New | Phase::Kernels | Phase::Relayed => Ok(Target::Kernels),
             Phase::Connecting | Phase::Connected => readiness(Target::Sdp),
-            // What is left for later is so until somebody accepts.
             Phase::Listening => match self.listening() {
-                Listening::Both => readiness(Target::Both),
+                both if both.is_both() => readiness(Target::Both),
                 Listening::Sdp => readiness(Target::Sdp),
                 _ => Ok(Target::Kernels),
             },

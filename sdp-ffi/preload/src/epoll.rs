@@ -41,6 +41,9 @@ interpose! {
         let ours = ours("epoll_ctl", fd, |entry| {
             // SAFETY: our caller's promise.
             let event = unsafe { event.as_ref() }.copied();
+            if op != EPOLL_CTL_DEL {
+                entry.await_callers(fd);
+            }
             let target = || entry.target(fd, event.is_some_and(is_for_edges));
             entry.watches.control(epoll, op, fd, event, target)
         });

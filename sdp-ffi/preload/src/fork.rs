@@ -93,6 +93,11 @@ pub(crate) extern "C" fn prepare() {
     guard("fork", || {
         let mut children = children();
         children.sweep();
+        for number in table::within(0, c_int::MAX) {
+            if let Some(entry) = table::get(number) {
+                entry.share(number);
+            }
+        }
         children.offers = offers();
         if !children.offers.is_empty() {
             REGISTERED.call_once(relay::at_exit);

@@ -13,7 +13,8 @@ use sdp_socket::signals_restart;
 
 use crate::boundary::{Outcome, checked, interpose};
 use crate::config::config;
-use crate::entry::{Entry, Listening, Phase, Target, borrowed, lock};
+use crate::entry::{Entry, Phase, Target, borrowed, lock};
+use crate::listening::{Listening, is_held_here};
 use crate::log::{Level, say};
 use crate::real;
 use crate::report::{self, Reason};
@@ -173,7 +174,7 @@ fn warn_once(failure: &Failure) {
 }
 
 /// The address that the kernel's descriptor is bound to; port 0 if it is not.
-fn kernels_name(fd: c_int, family: Family) -> SocketAddr {
+pub(crate) fn kernels_name(fd: c_int, family: Family) -> SocketAddr {
     let name = rustix::net::getsockname(borrowed(fd)).ok();
     let addr = name.and_then(|name| SocketAddr::try_from(name).ok());
     addr.unwrap_or_else(|| family.unspecified())
@@ -195,7 +196,7 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
         (Phase::Listening, Listening::Sdp) => {
             return entry.socket()?.listen(backlog).map(|()| Some(0));
         }
-        (Phase::Listening, Listening::Both) => {
+        (Phase::Listening, Listening::Both | Listening::Held(_)) => {
             entry.socket()?.listen(backlog)?;
             return Ok(None);
         }
@@ -209,7 +210,7 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
             Ok(None)
         }
         Choice::Both => {
-            // Who connects between the first accept and SDP's listening gets TCP: let it be short.
+            // Who connects between the first wait and SDP's listening gets TCP: let it be short.
             if let Err(failure) = entry.socket()?.prepare() {
                 say(Level::Debug, || {
                     format!("{fd}: nothing to listen on by SDP yet: {}", failure.message)
@@ -256,6 +257,12 @@ fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
             // IP_BIND_ADDRESS_NO_PORT: an address, whose port is taken by the connect.
             entry.socket()?.bind(from)?;
         }
+        if is_held_here(addr) && is_local(addr.ip()) {
+            return Err(Failure::new(
+                libc::ECONNREFUSED,
+                "this process does not accept yet",
+            ));
+        }
         if choice == Choice::Sdp {
             return connect_by_sdp(entry, fd, addr);
         }
@@ -301,12 +308,17 @@ fn connect_by_sdp(entry: &Entry, fd: c_int, addr: SocketAddr) -> Result<(), Fail
 }
 
 fn wait_towards(ip: IpAddr) -> Duration {
-    // Nothing is sent: the system says whether it would take the address as its own.
-    if ip.is_unspecified() || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok() {
+    if is_local(ip) {
         WAIT_LOCAL
     } else {
         WAIT_REMOTE
     }
+}
+
+/// Whether it is an address of this machine.
+fn is_local(ip: IpAddr) -> bool {
+    // Nothing is sent: the system says whether it would take the address as its own.
+    ip.is_unspecified() || ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// # Safety
@@ -347,11 +359,7 @@ unsafe fn accept_one(
                     Err(failure) if failure.errno == libc::EAGAIN => {}
                     Err(failure) => return Err(failure),
                 }
-            } else if !kernels
-                && sdp_has
-                && entry.listening() == Listening::Both
-                && entry.socket()?.has_pending()?
-            {
+            } else if !kernels && sdp_has && entry.has_pending_sdp()? {
                 // SAFETY: the caller's promise.
                 match unsafe { accept_sdp(entry, addr, len, flags) } {
                     Err(failure) if failure.errno == libc::EAGAIN => {}

@@ -13,6 +13,7 @@ use std::os::fd::AsRawFd;
 
 use crate::boundary::{errno, interpose, set_errno};
 use crate::entry::Target;
+use crate::listening::Waiting;
 use crate::{real, table};
 
 interpose! {
@@ -123,6 +124,7 @@ struct Mixed {
     seconds: Vec<(usize, usize)>,
     /// Kept as long as the kernel waits.
     _kept: Vec<Readiness>,
+    _waiting: Vec<Waiting>,
 }
 
 impl Mixed {
@@ -130,11 +132,12 @@ impl Mixed {
     /// `ENOMEM` if there is nothing to wait on for one of them.
     fn of(wanted: &[pollfd]) -> Result<Self, Failure> {
         let mut fds = wanted.to_vec();
-        let (mut seconds, mut kept) = (Vec::new(), Vec::new());
+        let (mut seconds, mut kept, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for (at, one) in wanted.iter().enumerate() {
             let Some(entry) = table::get(one.fd) else {
                 continue;
             };
+            entry.await_callers(one.fd);
             let target = entry.target(one.fd, one.events & (POLLIN | POLLOUT) == 0);
             // The one errno of poll(2) for want of anything.
             let target = target.map_err(|it| Failure::new(libc::ENOMEM, it.message))?;
@@ -145,6 +148,7 @@ impl Mixed {
                     kept.push(readiness);
                 }
                 Target::Both(readiness) => {
+                    waiting.push(Waiting::of(&entry));
                     seconds.push((at, fds.len()));
                     fds.push(pollfd {
                         fd: readiness.as_raw_fd(),
@@ -158,6 +162,7 @@ impl Mixed {
             fds,
             seconds,
             _kept: kept,
+            _waiting: waiting,
         })
     }
 

@@ -1,6 +1,7 @@
 """A server of Python's that makes a process for each connection, and clients in another process."""
 
 import os
+import select
 import socket
 import socketserver
 import threading
@@ -45,17 +46,15 @@ def ask_all(address):
 
 
 def main():
+    told, tell = os.pipe()
+    clients = os.fork()
+    if clients == 0:
+        host, port = os.read(told, 100).decode().split()
+        ask_all((host, int(port)))
     with Server(("127.0.0.1", 0), Handler) as server:
-        # From the first accept on the listener takes SDP.
-        server.socket.setblocking(False)
-        try:
-            server.socket.accept()
-        except BlockingIOError:
-            server.socket.setblocking(True)
-        clients = os.fork()
-        if clients == 0:
-            server.socket.close()
-            ask_all(server.server_address)
+        # From the first wait on the listener takes SDP.
+        select.select([server], [], [], 0)
+        os.write(tell, b"%s %d" % (server.server_address[0].encode(), server.server_address[1]))
         for _ in range(CLIENTS):
             server.handle_request()
     # The children are waited for.

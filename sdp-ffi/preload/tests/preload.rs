@@ -257,7 +257,6 @@ fn cases_hold() {
         ("families", both),
         ("fork_of_new_ones", both),
         ("fork_of_connected_ones", both),
-        ("waits_and_accepts", both),
         ("vfork_and_spawn", both),
         ("past_the_library", both),
         ("both_queues", both),
@@ -395,6 +394,40 @@ fn nothing_shows() {
         let reports = bench.report(case);
         let connected = reports.iter().map(|report| count(report, "connected"));
         assert!(connected.sum::<u64>() > 0, "{case}: {reports:?}");
+    }
+}
+
+/// Whatever kind of server waits, and whoever accepts then, nobody who calls is left waiting.
+#[test]
+fn servers_of_every_kind() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("servers") else {
+        return;
+    };
+    // Case, and what the reports of its processes name once.
+    let rows = [
+        ("waits_and_accepts", ""),
+        ("child_accepts", ""),
+        ("program_accepts", ", refused 2, late 1"),
+        ("workers_by_epoll", ""),
+        ("busy_workers", ""),
+        ("thread_waits", ""),
+        (
+            "calls_itself",
+            "1 connected, 1 accepted; TCP: 1 accepted, refused 1",
+        ),
+        ("caller_is_killed", ""),
+    ];
+    for (case, reported) in rows {
+        let mut command = bench.preloaded(Command::new(&program), case);
+        command.arg(case);
+        let said = start(command).finish();
+        assert!(said.ends_with(&format!("{case} holds\n")), "{said}");
+        let reports = bench.report(case);
+        assert!(
+            reports.iter().any(|it| it.contains(reported)),
+            "{reports:?}"
+        );
     }
 }
 

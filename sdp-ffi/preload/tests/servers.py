@@ -30,7 +30,7 @@ async def client(port):
 
 async def start(serve):
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    # The first accept is what SDP listens from; its client has come by TCP.
+    # A process that connects to itself does so by TCP until it has accepted.
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     writer.write_eof()
     await reader.read()
@@ -70,7 +70,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 def serving(server):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    # Its first accept is what SDP listens from.
+    # A process that connects to itself does so by TCP until it has accepted.
     for _ in range(50):
         with socket.create_connection(server.server_address):
             pass

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libc::c_int;
+use sdp_socket::Builder;
 
 use super::{Phase, Socket, connected, lock};
 use crate::errno::Failure;
@@ -32,6 +33,44 @@ impl Socket {
             return Err(Failure::new(libc::EINVAL, "the socket has an address"));
         };
         *phase = Phase::Bound(self.builder().adopt(holder)?);
+        Ok(())
+    }
+
+    /// Listens, but answers callers only when somebody accepts; [`begin_to_accept`](Self::begin_to_accept)
+    /// comes before the first accept.
+    ///
+    /// # Errors
+    /// As listen(2).
+    pub fn listen_and_answer_late(&self, backlog: c_int) -> Result<(), Failure> {
+        self.listen_by(backlog, Builder::listen_and_answer_late)
+    }
+
+    /// Says that this process accepts; `at_once`: from here on callers are answered as they come. False:
+    /// a caller has given up before, and nothing comes of the listener any more.
+    ///
+    /// # Errors
+    /// `EINVAL` if it does not listen.
+    pub fn begin_to_accept(&self, at_once: bool) -> Result<bool, Failure> {
+        let Some(listener) = self.listener() else {
+            return Err(Failure::new(libc::EINVAL, "the socket does not listen"));
+        };
+        Ok(listener.begin_to_accept(at_once)?)
+    }
+
+    /// Lets go of the listener and its address, so that another process may have them. The socket is as
+    /// new. A call that is waiting for a connection meanwhile keeps both until it ends.
+    ///
+    /// # Errors
+    /// `EBADF` if it has been closed.
+    pub fn unlisten(&self) -> Result<(), Failure> {
+        let mut phase = self.phase()?;
+        if matches!(*phase, Phase::Listening | Phase::Unlistening) {
+            *phase = Phase::Fresh;
+            lock(&self.readiness).take();
+            let listener = lock(&self.listener).take();
+            drop(phase);
+            drop(listener);
+        }
         Ok(())
     }
 
@@ -127,7 +166,7 @@ impl Socket {
     /// # Errors
     /// `EINVAL` if it does not listen.
     pub fn has_pending(&self) -> Result<bool, Failure> {
-        let Some(listener) = self.listener.get() else {
+        let Some(listener) = self.listener() else {
             return Err(Failure::new(libc::EINVAL, "the socket does not listen"));
         };
         Ok(listener.has_pending()?)

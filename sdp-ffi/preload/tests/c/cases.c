@@ -169,38 +169,6 @@ static void fork_of_connected_ones(void) {
     talk(client, server);
 }
 
-/* Who waits on a listener and leaves accepting to a child has TCP's clients only; who accepts has
-   SDP's, too, also by registrations made before. */
-static void waits_and_accepts(void) {
-    int listener = listen_anywhere(), set = epoll_create1(0), client, server;
-    struct epoll_event event = {EPOLLIN, {.u64 = 4}}, got;
-    struct sockaddr_in name;
-    socklen_t length = sizeof name;
-    struct pollfd one = {listener, POLLIN, 0};
-    pid_t child;
-    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, listener, &event) == 0);
-    CHECK(poll(&one, 1, 0) == 0);
-    client = connect_to(port_of(listener));
-    /* The kernel's own socket is connected. */
-    CHECK(syscall(SYS_getpeername, client, &name, &length) == 0);
-    CHECK(poll(&one, 1, 20000) == 1);
-    child = fork();
-    if (child == 0) {
-        server = accept(listener, NULL, NULL);
-        CHECK(read(server, end, 8) == 5 && write(server, "back", 4) == 4);
-        exit(0);
-    }
-    CHECK(write(client, "there", 5) == 5 && read(client, end, 8) == 4);
-    CHECK(status_of(child) == 0);
-    accept_nobody(listener);
-    CHECK(epoll_wait(set, &got, 1, 0) == 0);
-    client = connect_to(port_of(listener));
-    CHECK(syscall(SYS_getpeername, client, &name, &length) == -1 && errno == ENOTCONN);
-    CHECK(epoll_wait(set, &got, 1, 20000) == 1 && got.data.u64 == 4);
-    server = accept(listener, NULL, NULL);
-    talk(client, server);
-}
-
 /* A listener that waits does so for whoever has it, by the kernel's own flag. */
 static void listener_that_waits(void) {
     int listener = listen_anywhere(), port = port_of(listener), client, server;
@@ -593,7 +561,6 @@ int main(int count, char **words) {
         CASE(families),
         CASE(fork_of_new_ones),
         CASE(fork_of_connected_ones),
-        CASE(waits_and_accepts),
         CASE(vfork_and_spawn),
         CASE(past_the_library),
         CASE(both_queues),

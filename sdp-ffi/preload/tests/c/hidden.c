@@ -15,7 +15,7 @@
 
 static char bytes[9000];
 
-/* From the first accept on a listener speaks SDP. */
+/* From the first accept on a listener answers who connects by SDP. */
 static void first_accept(int listener) {
     int flags = fcntl(listener, F_GETFL);
     CHECK(fcntl(listener, F_SETFL, flags | O_NONBLOCK) == 0);
