@@ -1,111 +1,24 @@
-//! Socket options: their names, their bytes, and what a socket has of them before it is a stream.
+//! Socket options: what a socket has of them before it is a stream.
+
+mod name;
+mod value;
 
 use std::io;
 use std::time::Duration;
 
-use libc::{c_int, c_long};
+use libc::c_int;
 use sdp_socket::{Builder, SdpStream, ZcopyThreshold};
-use smallvec::SmallVec;
+
+pub(crate) use name::Name;
+use value::{
+    CONGESTION, buffer_len, congestion, int, kept_value, linger, linger_bytes, saturating,
+    threshold, time, time_bytes,
+};
+pub(crate) use value::{OptionBytes, int_bytes};
 
 use crate::errno::Failure;
-use crate::kept::{Kept, Values, within};
-use crate::options::{SDP_ZCOPY_AUTO, SDP_ZCOPY_THRESH, SOL_SDP};
-use crate::stats::SDP_STATS;
-
-/// The bytes of an option: one of the structures below.
-pub(crate) type OptionBytes = SmallVec<[u8; 16]>;
-
-/// The options there are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Name {
-    SendBuffer,
-    RecvBuffer,
-    ReadTimeout,
-    WriteTimeout,
-    Linger,
-    Error,
-    ReuseAddr,
-    ReusePort,
-    Type,
-    Domain,
-    Protocol,
-    AcceptConn,
-    RecvLowWater,
-    SendLowWater,
-    Nodelay,
-    OobInline,
-    Keepalive,
-    KeepIdle,
-    KeepInterval,
-    KeepCount,
-    UserTimeout,
-    MaxSegment,
-    Info,
-    Congestion,
-    OnlyV6,
-    Threshold,
-    Stats,
-    /// It changes nothing.
-    Kept(Kept),
-}
-
-/// Level, number, option.
-const NAMES: [(c_int, c_int, Name); 30] = [
-    (libc::SOL_SOCKET, libc::SO_SNDBUF, Name::SendBuffer),
-    (libc::SOL_SOCKET, libc::SO_RCVBUF, Name::RecvBuffer),
-    // There is no limit of the system's to exceed.
-    (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, Name::SendBuffer),
-    (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, Name::RecvBuffer),
-    (libc::SOL_SOCKET, libc::SO_RCVTIMEO, Name::ReadTimeout),
-    (libc::SOL_SOCKET, libc::SO_SNDTIMEO, Name::WriteTimeout),
-    (libc::SOL_SOCKET, libc::SO_LINGER, Name::Linger),
-    (libc::SOL_SOCKET, libc::SO_ERROR, Name::Error),
-    (libc::SOL_SOCKET, libc::SO_REUSEADDR, Name::ReuseAddr),
-    (libc::SOL_SOCKET, libc::SO_REUSEPORT, Name::ReusePort),
-    (libc::SOL_SOCKET, libc::SO_TYPE, Name::Type),
-    (libc::SOL_SOCKET, libc::SO_DOMAIN, Name::Domain),
-    (libc::SOL_SOCKET, libc::SO_PROTOCOL, Name::Protocol),
-    (libc::SOL_SOCKET, libc::SO_ACCEPTCONN, Name::AcceptConn),
-    (libc::SOL_SOCKET, libc::SO_RCVLOWAT, Name::RecvLowWater),
-    (libc::SOL_SOCKET, libc::SO_SNDLOWAT, Name::SendLowWater),
-    (libc::IPPROTO_TCP, libc::TCP_NODELAY, Name::Nodelay),
-    (libc::SOL_SOCKET, libc::SO_OOBINLINE, Name::OobInline),
-    (libc::SOL_SOCKET, libc::SO_KEEPALIVE, Name::Keepalive),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, Name::KeepIdle),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, Name::KeepInterval),
-    (libc::IPPROTO_TCP, libc::TCP_KEEPCNT, Name::KeepCount),
-    (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, Name::UserTimeout),
-    (libc::IPPROTO_TCP, libc::TCP_MAXSEG, Name::MaxSegment),
-    (libc::IPPROTO_TCP, libc::TCP_INFO, Name::Info),
-    (libc::IPPROTO_TCP, libc::TCP_CONGESTION, Name::Congestion),
-    (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, Name::OnlyV6),
-    (SOL_SDP, SDP_ZCOPY_THRESH, Name::Threshold),
-    (SOL_SDP, SDP_STATS, Name::Stats),
-    // Where the SDP of old had it.
-    (libc::IPPROTO_TCP, SDP_ZCOPY_THRESH, Name::Threshold),
-];
-
-impl Name {
-    /// # Errors
-    /// `ENOPROTOOPT` for an option there is not.
-    pub(crate) fn of(level: c_int, number: c_int) -> Result<Self, Failure> {
-        let found = NAMES.iter().find(|row| (row.0, row.1) == (level, number));
-        let kept = || Kept::of(level, number).map(Self::Kept);
-        found.map(|row| row.2).or_else(kept).ok_or_else(|| {
-            let words = format!("no option {number} at level {level}");
-            Failure::new(libc::ENOPROTOOPT, words)
-        })
-    }
-
-    /// One of those that sockets of IPv4 have not.
-    pub(crate) fn is_v6(self) -> bool {
-        match self {
-            Self::OnlyV6 => true,
-            Self::Kept(kept) => kept.is_v6(),
-            _ => false,
-        }
-    }
-}
+use crate::kept::{Values, within};
+use crate::options::SDP_ZCOPY_AUTO;
 
 /// SO_KEEPALIVE and what belongs to it, as C has it: whole seconds.
 #[derive(Clone, Debug)]
@@ -138,9 +51,6 @@ const SEGMENT_MAX: c_int = 32_767;
 const SEGMENT_START: c_int = 536;
 /// What it says of one: the most that one message carries.
 pub(crate) const MESSAGE_MAX: c_int = 32 * 1024 - 16;
-/// What TCP_CONGESTION says. Its length there is that of Linux.
-const CONGESTION: &[u8; 16] = b"sdp\0\0\0\0\0\0\0\0\0\0\0\0\0";
-
 /// Options that a program may set at any time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
@@ -308,119 +218,11 @@ impl Settings {
     }
 }
 
-fn saturating(len: usize) -> c_int {
-    c_int::try_from(len).unwrap_or(c_int::MAX)
-}
-
-fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Failure> {
-    let found = bytes.get(at..at + N).and_then(|b| b.try_into().ok());
-    found.ok_or_else(|| {
-        let words = format!("an option value of {} bytes: too short", bytes.len());
-        Failure::new(libc::EINVAL, words)
-    })
-}
-
-fn int(bytes: &[u8]) -> Result<c_int, Failure> {
-    field(bytes, 0).map(c_int::from_ne_bytes)
-}
-
-pub(crate) fn int_bytes(value: c_int) -> OptionBytes {
-    OptionBytes::from_slice(&value.to_ne_bytes())
-}
-
-/// Only one there is.
-fn congestion(bytes: &[u8]) -> Result<(), Failure> {
-    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let ours = CONGESTION.split(|byte| *byte == 0).next();
-    if bytes.is_empty() {
-        return Err(Failure::new(libc::EINVAL, "a name of no bytes"));
-    }
-    if Some(name) == ours {
-        return Ok(());
-    }
-    let name = String::from_utf8_lossy(name);
-    let words = format!("no congestion control {name:?}: there is none but credits, sdp");
-    Err(Failure::new(libc::ENOENT, words))
-}
-
-fn kept_value(kept: Kept, bytes: &[u8]) -> Result<c_int, Failure> {
-    match bytes {
-        [] if kept.takes_a_byte() => Ok(0),
-        [byte, ..] if kept.takes_a_byte() && bytes.len() < size_of::<c_int>() => Ok((*byte).into()),
-        _ => int(bytes),
-    }
-}
-
-/// As Linux: a negative size is a huge one, and the library brings it into its range.
-fn buffer_len(bytes: &[u8]) -> Result<usize, Failure> {
-    Ok(usize::try_from(int(bytes)?).unwrap_or(usize::MAX))
-}
-
-fn threshold(value: c_int) -> Result<ZcopyThreshold, Failure> {
-    match (value, usize::try_from(value)) {
-        (SDP_ZCOPY_AUTO, _) => Ok(ZcopyThreshold::Auto),
-        (0, _) => Ok(ZcopyThreshold::Off),
-        (_, Ok(len)) => Ok(ZcopyThreshold::Bytes(len)),
-        (_, Err(_)) => {
-            let words = format!("a zero copy threshold of {value} bytes");
-            Err(Failure::new(libc::EINVAL, words))
-        }
-    }
-}
-
-const LONG_LEN: usize = size_of::<c_long>();
-const MICROS: c_long = 1_000_000;
-
-/// What Linux takes for no limit, in seconds: longer than it can count.
-const TIME_MAX: c_long = c_long::MAX / 1000;
-/// A limit that is over at once, and reads as zero.
-const AT_ONCE: Duration = Duration::from_nanos(1);
-
-/// `struct timeval`; zero is no limit, less is no time at all.
-fn time(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
-    let seconds = c_long::from_ne_bytes(field(bytes, 0)?);
-    let micros = c_long::from_ne_bytes(field(bytes, LONG_LEN)?);
-    if !(0..MICROS).contains(&micros) {
-        let words = format!("a time of {seconds} s and {micros} µs");
-        return Err(Failure::new(libc::EDOM, words));
-    }
-    let Ok(whole) = u64::try_from(seconds) else {
-        return Ok(Some(AT_ONCE));
-    };
-    let micros = u64::try_from(micros).map_or(Duration::ZERO, Duration::from_micros);
-    let time = Duration::from_secs(whole).saturating_add(micros);
-    Ok((!time.is_zero() && seconds < TIME_MAX).then_some(time))
-}
-
-fn time_bytes(time: Option<Duration>) -> OptionBytes {
-    let time = time.unwrap_or_default();
-    let seconds = c_long::try_from(time.as_secs()).unwrap_or(c_long::MAX);
-    let micros = c_int::try_from(time.subsec_micros()).map_or(0, c_long::from);
-    let mut bytes = OptionBytes::from_slice(&seconds.to_ne_bytes());
-    bytes.extend_from_slice(&micros.to_ne_bytes());
-    bytes
-}
-
-/// What a negative linger time means to Linux: a very long one. In seconds.
-const LINGER_MAX: u64 = u32::MAX as u64;
-
-/// `struct linger`.
-fn linger(bytes: &[u8]) -> Result<Option<Duration>, Failure> {
-    let on = int(bytes)? != 0;
-    let seconds = c_int::from_ne_bytes(field(bytes, size_of::<c_int>())?);
-    let seconds = u64::try_from(seconds).unwrap_or(LINGER_MAX);
-    Ok(on.then(|| Duration::from_secs(seconds)))
-}
-
-fn linger_bytes(on: bool, seconds: c_int) -> OptionBytes {
-    let mut bytes = int_bytes(c_int::from(on));
-    bytes.extend_from_slice(&seconds.to_ne_bytes());
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
+    use super::value::{AT_ONCE, LONG_LEN, MICROS};
     use super::*;
+    use libc::c_long;
 
     const BUFFERS: (usize, usize) = (1, 2);
 

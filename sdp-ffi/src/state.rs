@@ -1,23 +1,23 @@
 //! A socket and what it is at the moment.
 
 mod beside;
+mod options;
+mod phase;
+mod transfer;
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use libc::{c_int, c_short};
-use sdp_socket::{
-    Builder, Readiness, RecvFlags, SdpBound, SdpConnecting, SdpListener, SdpStream, SendFlags,
-    Stats,
-};
+use sdp_socket::{Builder, Readiness, SdpBound, SdpConnecting, SdpListener, SdpStream};
+
+use phase::{Phase, connected};
 
 use crate::address::Family;
 use crate::errno::Failure;
-use crate::settings::{MESSAGE_MAX, Name, OptionBytes, Settings, int_bytes};
-use crate::stats::{SdpStats, tcp_info_bytes};
+use crate::settings::Settings;
 
 /// Backlogs are brought down to this, as Linux does to `net.core.somaxconn`.
 const BACKLOG_MAX: u32 = 4096;
@@ -52,25 +52,6 @@ pub(crate) enum Polled {
     Still(c_short),
     /// What this descriptor shows.
     As(Readiness),
-}
-
-/// Where a socket is in its life.
-#[derive(Debug)]
-enum Phase {
-    Fresh,
-    Bound(SdpBound),
-    Listening,
-    /// It has listened, and was shut down: nothing more comes of it.
-    Unlistening,
-    Connecting(Arc<SdpConnecting>),
-    /// The connect failed and nobody has been told.
-    Failed(Failure),
-    /// It failed, and this was told: as fresh, but that nothing more will come.
-    Spent,
-    /// `told`: a connect has returned 0.
-    Connected {
-        told: bool,
-    },
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -258,173 +239,6 @@ impl Socket {
         Ok(connecting)
     }
 
-    /// The stream, once a connect under way has ended. `absent`: the errno if there is none.
-    fn stream(
-        &self,
-        nonblocking: bool,
-        time_max: impl Fn(&Settings) -> Option<Duration>,
-        absent: c_int,
-    ) -> Result<&SdpStream, Failure> {
-        if let Some(failure) = self.take_pending() {
-            return Err(failure);
-        }
-        loop {
-            if let Some(stream) = self.stream.get() {
-                return Ok(stream);
-            }
-            let connecting = {
-                let mut phase = self.phase()?;
-                if let Some(failure) = take_failure(&mut phase) {
-                    return Err(failure);
-                }
-                match &*phase {
-                    Phase::Connected { .. } => continue,
-                    Phase::Connecting(connecting) if !nonblocking => Arc::clone(connecting),
-                    Phase::Connecting(_) => return Err(still_connecting()),
-                    _ => return Err(Failure::new(absent, "the socket is not connected")),
-                }
-            };
-            if !connecting.wait(time_max(&self.settings()))? {
-                return Err(still_connecting());
-            }
-        }
-    }
-
-    /// Waits as a receive does, and receives nothing: whether there is something to receive, or the
-    /// end of the stream.
-    pub(crate) fn look(&self, nonblocking: bool) -> Result<bool, Failure> {
-        let mut byte = [0];
-        let flags = RecvFlags {
-            nonblocking,
-            peek: true,
-            wait_all: false,
-        };
-        let seen = self.recv(&mut [IoSliceMut::new(&mut byte)], flags)?;
-        Ok(seen > 0)
-    }
-
-    /// A call that has moved bytes, and then failed, returns these; the next one returns the failure
-    /// if it would not happen again by itself.
-    pub fn keep(&self, failure: &Failure) {
-        let repeats = [libc::EAGAIN, libc::EINTR, libc::EPIPE, libc::EBADF];
-        if !repeats.contains(&failure.errno) {
-            self.pending.store(failure.errno, Ordering::Release);
-        }
-    }
-
-    fn take_pending(&self) -> Option<Failure> {
-        if self.pending.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let errno = self.pending.swap(0, Ordering::AcqRel);
-        let words = io::Error::from_raw_os_error(errno).to_string();
-        (errno != 0).then(|| Failure::new(errno, words))
-    }
-
-    /// Sends.
-    pub(crate) fn send(&self, bufs: &[IoSlice<'_>], flags: SendFlags) -> Result<usize, Failure> {
-        let nonblocking = flags.nonblocking || self.is_nonblocking();
-        let stream = self.stream(nonblocking, |s| s.write_timeout, libc::EPIPE)?;
-        let result = stream.send_with(bufs, SendFlags { nonblocking });
-        self.counted(result.map_err(Failure::from))
-    }
-
-    /// Receives.
-    pub(crate) fn recv(
-        &self,
-        bufs: &mut [IoSliceMut<'_>],
-        flags: RecvFlags,
-    ) -> Result<usize, Failure> {
-        let nonblocking = flags.nonblocking || self.is_nonblocking();
-        let stream = match self.stream(nonblocking, |s| s.read_timeout, libc::ENOTCONN) {
-            Ok(stream) => stream,
-            Err(failure) if failure.errno == libc::ENOTCONN && self.is_spent() => return Ok(0),
-            Err(failure) => return Err(failure),
-        };
-        let flags = RecvFlags {
-            nonblocking,
-            ..flags
-        };
-        let result = stream.recv_with(bufs, flags);
-        self.counted(result.map_err(Failure::from))
-    }
-
-    /// A connect has failed, and none has begun since.
-    fn is_spent(&self) -> bool {
-        matches!(*lock(&self.phase), Phase::Spent)
-    }
-
-    /// Sends, the last byte urgent.
-    pub(crate) fn send_urgent(&self, bytes: &[u8], flags: SendFlags) -> Result<usize, Failure> {
-        let nonblocking = flags.nonblocking || self.is_nonblocking();
-        let stream = self.stream(nonblocking, |s| s.write_timeout, libc::EPIPE)?;
-        let result = stream.send_urgent_with(bytes, SendFlags { nonblocking });
-        self.counted(result.map_err(Failure::from))
-    }
-
-    /// Receives the urgent byte, if there is room for one.
-    pub(crate) fn recv_urgent(&self, to: &mut [u8], peek: bool) -> Result<usize, Failure> {
-        let Some(stream) = self.stream_if_any(libc::ENOTCONN)? else {
-            return Err(Failure::new(libc::EINVAL, "no urgent byte"));
-        };
-        let found = if peek {
-            stream.peek_urgent()
-        } else {
-            stream.recv_urgent()
-        };
-        let byte = found.map_err(|error| self.or_closed(error.into()))?;
-        Ok(match (byte, to.first_mut()) {
-            (Some(byte), Some(to)) => {
-                *to = byte;
-                1
-            }
-            _ => 0,
-        })
-    }
-
-    /// The stream, of a socket that has one; `listening` is the errno of one that listens.
-    fn stream_if_any(&self, listening: c_int) -> Result<Option<&SdpStream>, Failure> {
-        let phase = self.phase()?;
-        if matches!(*phase, Phase::Listening) {
-            return Err(Failure::new(listening, "the socket listens"));
-        }
-        Ok(self.stream.get())
-    }
-
-    /// The next byte of the stream is the urgent one. Where there is none, none is.
-    pub(crate) fn at_mark(&self) -> Result<bool, Failure> {
-        let phase = self.phase()?;
-        let Some(stream) = self.stream.get() else {
-            return Ok(false);
-        };
-        drop(phase);
-        stream
-            .at_mark()
-            .map_err(|error| self.or_closed(error.into()))
-    }
-
-    /// Bytes that were moved count, whatever has become of the socket since.
-    fn counted(&self, result: Result<usize, Failure>) -> Result<usize, Failure> {
-        match result {
-            Ok(count) if count > 0 || !self.is_closed() => Ok(count),
-            Ok(_) => Err(Failure::closed()),
-            Err(failure) => {
-                self.told(&failure);
-                Err(self.or_closed(failure))
-            }
-        }
-    }
-
-    /// An error that the program has been told of is not shown to poll any more.
-    fn told(&self, failure: &Failure) {
-        if matches!(failure.errno, libc::EAGAIN | libc::EINTR) {
-            return;
-        }
-        if let Some(readiness) = &*lock(&self.readiness) {
-            readiness.error_told();
-        }
-    }
-
     fn or_closed(&self, failure: Failure) -> Failure {
         if self.is_closed() {
             return Failure::closed();
@@ -584,133 +398,19 @@ impl Socket {
         };
         Ok(Polled::As(kept.insert(made).clone()))
     }
-
-    /// # Errors
-    /// `ENOPROTOOPT` for an option that only sockets of IPv6 have.
-    fn has_option(&self, name: Name) -> Result<(), Failure> {
-        if name.is_v6() && self.family != Family::V6 {
-            return Err(Failure::new(libc::ENOPROTOOPT, "no IPv6 socket"));
-        }
-        Ok(())
-    }
-
-    /// Sets an option.
-    pub(crate) fn set_option(&self, name: Name, bytes: &[u8]) -> Result<(), Failure> {
-        let phase = self.phase()?;
-        self.has_option(name)?;
-        if name == Name::OnlyV6 {
-            let (Phase::Fresh | Phase::Spent) = *phase else {
-                return Err(Failure::new(libc::EINVAL, "the socket has an address"));
-            };
-        }
-        let mut settings = lock(&self.settings);
-        settings.set(name, bytes)?;
-        match self.stream.get() {
-            Some(stream) => Ok(settings.apply(stream)?),
-            None => Ok(()),
-        }
-    }
-
-    /// Reads an option.
-    pub(crate) fn option(&self, name: Name) -> Result<OptionBytes, Failure> {
-        let mut phase = self.phase()?;
-        // By Linux's habit another errno than where it is set.
-        self.has_option(name).map_err(|failure| Failure {
-            errno: libc::EOPNOTSUPP,
-            ..failure
-        })?;
-        let settings = self.settings();
-        let stream = self.stream.get();
-        if name == Name::MaxSegment && stream.is_some() {
-            return Ok(int_bytes(MESSAGE_MAX));
-        }
-        let buffers = match stream {
-            Some(stream) => (stream.send_buffer_size()?, stream.recv_buffer_size()?),
-            None => settings.builder().buffer_sizes(),
-        };
-        if let Some(bytes) = settings.get(name, buffers) {
-            return Ok(bytes);
-        }
-        if name == Name::Stats {
-            let stats = stream.ok_or_else(not_connected)?.stats();
-            return Ok(SdpStats::from(&stats).bytes());
-        }
-        if name == Name::Info {
-            let stats = stream.map_or_else(Stats::default, SdpStream::stats);
-            return Ok(tcp_info_bytes(
-                phase.tcp_state(),
-                MESSAGE_MAX.unsigned_abs(),
-                &stats,
-            ));
-        }
-        Ok(int_bytes(match name {
-            Name::Type => libc::SOCK_STREAM,
-            Name::Domain => self.domain,
-            Name::Protocol => libc::IPPROTO_TCP,
-            Name::AcceptConn => c_int::from(matches!(*phase, Phase::Listening)),
-            _ => match stream {
-                _ if self.pending.load(Ordering::Relaxed) != 0 => {
-                    self.take_pending().map_or(0, |failure| failure.errno)
-                }
-                Some(stream) => stream.take_error()?.map_or(0, |error| {
-                    let failure = Failure::from(error);
-                    self.told(&failure);
-                    failure.errno
-                }),
-                None => take_failure(&mut phase).map_or(0, |failure| failure.errno),
-            },
-        }))
-    }
-}
-
-impl Phase {
-    /// The state that TCP_INFO tells, by Linux's numbers.
-    const fn tcp_state(&self) -> u8 {
-        match self {
-            Self::Connected { .. } => 1,
-            Self::Connecting(_) => 2,
-            Self::Fresh | Self::Bound(_) | Self::Failed(_) | Self::Spent | Self::Unlistening => 7,
-            Self::Listening => 10,
-        }
-    }
 }
 
 fn not_connected() -> Failure {
     Failure::new(libc::ENOTCONN, "the socket is not connected")
 }
 
-fn still_connecting() -> Failure {
-    Failure::new(libc::EAGAIN, "still connecting")
-}
-
-/// Why the connect failed, once; the socket may then connect again.
-fn take_failure(phase: &mut Phase) -> Option<Failure> {
-    if !matches!(phase, Phase::Failed(_)) {
-        return None;
-    }
-    match std::mem::replace(phase, Phase::Spent) {
-        Phase::Failed(failure) => Some(failure),
-        _ => None,
-    }
-}
-
-/// What a connect returns now that connecting is over.
-fn connected(phase: &mut Phase) -> Result<(), Failure> {
-    if let Some(failure) = take_failure(phase) {
-        return Err(failure);
-    }
-    match phase {
-        Phase::Connected { told: true } => Err(Failure::new(libc::EISCONN, "it is connected")),
-        Phase::Connected { told } => {
-            *told = true;
-            Ok(())
-        }
-        _ => Err(Failure::new(libc::ECONNABORTED, "connecting was given up")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::IoSliceMut;
+    use std::time::Duration;
+
+    use sdp_socket::RecvFlags;
+
     use super::*;
 
     fn loopback() -> SocketAddr {
