@@ -109,6 +109,51 @@ pub(crate) const fn mid_index(mid: Mid) -> usize {
 }
 
 impl Stats {
+    /// Adds what another connection has counted; of what is a maximum the greater one stays.
+    pub fn add(&mut self, other: &Self) {
+        let Self {
+            tx_bytes_bcopy,
+            tx_bytes_inline,
+            tx_bytes_zcopy,
+            tx_bytes_written,
+            rx_bytes_bcopy,
+            rx_bytes_inline,
+            rx_bytes_zcopy,
+            rx_bytes_written,
+            rx_bytes_read_ahead,
+            tx_adverts_open_max,
+            probes,
+            credit_stalls,
+            memory_scarce,
+            copies,
+            sent,
+            received,
+        } = other;
+        self.tx_bytes_bcopy += tx_bytes_bcopy;
+        self.tx_bytes_inline += tx_bytes_inline;
+        self.tx_bytes_zcopy += tx_bytes_zcopy;
+        self.tx_bytes_written += tx_bytes_written;
+        self.rx_bytes_bcopy += rx_bytes_bcopy;
+        self.rx_bytes_inline += rx_bytes_inline;
+        self.rx_bytes_zcopy += rx_bytes_zcopy;
+        self.rx_bytes_written += rx_bytes_written;
+        self.rx_bytes_read_ahead += rx_bytes_read_ahead;
+        self.tx_adverts_open_max = self.tx_adverts_open_max.max(*tx_adverts_open_max);
+        self.probes += probes;
+        self.credit_stalls += credit_stalls;
+        self.memory_scarce += memory_scarce;
+        for (sum, (count, bytes)) in self.copies.iter_mut().zip(copies) {
+            sum.0 += count;
+            sum.1 += bytes;
+        }
+        for (sum, count) in self.sent.iter_mut().zip(sent) {
+            *sum += count;
+        }
+        for (sum, count) in self.received.iter_mut().zip(received) {
+            *sum += count;
+        }
+    }
+
     /// A transfer, or part of one, of `len` bytes was copied because of `reason`.
     pub(crate) fn count_copy(&mut self, reason: CopyReason, transfers: u64, len: usize) {
         if let Some((count, bytes)) = self.copies.get_mut(reason as usize) {
@@ -121,6 +166,27 @@ impl Stats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every counter is added at its own place; of the maximum the greater one stays.
+    #[test]
+    fn sums() {
+        let mut one = Stats {
+            tx_bytes_bcopy: 1,
+            tx_adverts_open_max: 5,
+            memory_scarce: 7,
+            ..Stats::default()
+        };
+        one.count_copy(CopyReason::Tail, 1, 10);
+        one.sent[3] = 2;
+        one.received[4] = 3;
+        let mut sum = one.clone();
+        sum.tx_adverts_open_max = 2;
+        sum.add(&one);
+        assert_eq!((sum.tx_bytes_bcopy, sum.tx_adverts_open_max), (2, 5));
+        assert_eq!(sum.memory_scarce, 14);
+        assert_eq!(sum.copies[CopyReason::Tail as usize], (2, 20));
+        assert_eq!((sum.sent[3], sum.received[4]), (4, 6));
+    }
 
     #[test]
     fn indices_follow_the_lists() {

@@ -251,6 +251,16 @@ impl Connecting {
         self.word.signal();
     }
 
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    /// Where to, while there is no connection yet. Waits for no lock.
+    pub(crate) fn resolving(&self) -> Option<SocketAddr> {
+        let state = self.state.try_lock().ok()?;
+        matches!(*state, State::Resolving).then_some(self.dst)
+    }
+
     /// There is a result, or somebody has taken it.
     fn is_over(&self) -> bool {
         matches!(*lock(&self.state), State::Done(_) | State::Taken)

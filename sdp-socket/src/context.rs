@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use crate::budget::Budget;
 use crate::connecting::Connecting;
-use crate::driver::{Conn, Diagnosis};
+use crate::driver::{Conn, Diagnosis, Parting};
 use crate::lent::Lent;
 use crate::listener::Listening;
 use crate::park::{Runtime, ThreadRuntime};
@@ -44,6 +44,28 @@ pub struct Context {
     registered: RwLock<BTreeMap<usize, Weak<dyn MemoryRegion>>>,
 }
 
+/// What connections have done that a context has let go of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ended {
+    /// How many.
+    pub(crate) count: u64,
+    /// All of their counters together.
+    pub(crate) stats: sdp_core::Stats,
+    /// Times memory was refused to them.
+    pub(crate) memory_refused: u64,
+}
+
+/// What hangs on a context at one moment, and what did: no connection is in both or in neither.
+#[derive(Debug)]
+pub(crate) struct Account {
+    pub(crate) ended: Ended,
+    /// Listeners whose first end is here.
+    pub(crate) listening: Vec<Arc<Listening>>,
+    /// Connects, also such as have become connections.
+    pub(crate) connecting: Vec<Arc<Connecting>>,
+    pub(crate) conns: Vec<Arc<Conn>>,
+}
+
 /// Who gets which event.
 #[derive(Default)]
 struct Peers {
@@ -53,6 +75,7 @@ struct Peers {
     listening: HashMap<CmToken, Weak<Listening>>,
     /// Connections let go of while a thread was in a call on them: where one hangs, they tell why.
     parting: Vec<Weak<Conn>>,
+    ended: Ended,
 }
 
 impl fmt::Debug for Context {
@@ -145,6 +168,25 @@ impl Context {
         text
     }
 
+    /// What hangs on this context now. Takes the lock of its tables for a moment, and no other.
+    pub(crate) fn account(&self) -> Account {
+        let (mut account, listening) = {
+            let peers = lock(&self.peers);
+            let account = Account {
+                ended: peers.ended.clone(),
+                listening: Vec::new(),
+                connecting: peers.connecting.values().cloned().collect(),
+                conns: peers.by_queue.values().cloned().collect(),
+            };
+            let listening = peers.listening.values().filter_map(Weak::upgrade);
+            (account, listening.collect::<Vec<_>>())
+        };
+        // Outside of the lock: the last handle to a listener may be among these.
+        let first_here = |it: &Arc<Listening>| std::ptr::eq(&**it.context(), self);
+        account.listening = listening.into_iter().filter(first_here).collect();
+        account
+    }
+
     /// The provider.
     pub fn provider(&self) -> &dyn Provider {
         &*self.provider
@@ -212,12 +254,24 @@ impl Context {
     /// Lets go of a closed connection.
     pub(crate) fn forget(&self, token: CqToken) {
         // A connection's lock comes before that of the table.
-        let ids = self.conn(token).map(|conn| conn.id_tokens());
+        let Some(Parting {
+            ids,
+            stats,
+            memory_refused,
+        }) = self.conn(token).map(|conn| conn.parting())
+        else {
+            return;
+        };
         let gone = {
             let mut peers = lock(&self.peers);
             let conn = peers.by_queue.remove(&token);
-            for id in ids.iter().flatten() {
+            for id in &ids {
                 peers.by_id.remove(id);
+            }
+            if conn.is_some() {
+                peers.ended.count += 1;
+                peers.ended.stats.add(&stats);
+                peers.ended.memory_refused += memory_refused;
             }
             if let Some(conn) = conn.as_ref().filter(|conn| conn.is_in_call()) {
                 peers.parting.retain(|conn| conn.strong_count() > 0);

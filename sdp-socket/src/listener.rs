@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
@@ -59,7 +59,22 @@ pub(crate) struct Listening {
     has_accepted: AtomicBool,
     /// No connection is taken any more.
     shut: AtomicBool,
+    /// Connections that the program has taken.
+    accepted: AtomicU64,
     me: Weak<Self>,
+}
+
+/// What a listener has done and has waiting, for a report.
+#[derive(Debug)]
+pub(crate) struct ListenerAccount {
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) providers: Vec<&'static str>,
+    pub(crate) backlog: u32,
+    /// Connections that wait to be accepted.
+    pub(crate) queued: usize,
+    /// Peers that wait for room among them.
+    pub(crate) waiting: usize,
+    pub(crate) accepted: u64,
 }
 
 impl Listening {
@@ -87,6 +102,7 @@ impl Listening {
             answers_late: AtomicBool::new(answers_late),
             has_accepted: AtomicBool::new(false),
             shut: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
             me: Weak::clone(me),
         });
         // Before it listens: a request may come at once.
@@ -117,8 +133,20 @@ impl Listening {
     }
 
     /// The end by whose clock and threads others wait.
-    fn context(&self) -> &Arc<Context> {
+    pub(crate) fn context(&self) -> &Arc<Context> {
         &self.ends[0].context
+    }
+
+    pub(crate) fn account(&self) -> ListenerAccount {
+        let name = |end: &Hold| end.context.provider().name();
+        ListenerAccount {
+            local: self.ends[0].id.local_addr(),
+            providers: self.ends.iter().map(name).collect(),
+            backlog: self.backlog.load(Ordering::Relaxed),
+            queued: lock(&self.queue).len(),
+            waiting: lock(&self.waiting).len(),
+            accepted: self.accepted.load(Ordering::Relaxed),
+        }
     }
 
     fn backlog(&self) -> usize {
@@ -304,6 +332,7 @@ impl Listening {
                 ));
             }
             if let Some(conn) = self.pop() {
+                self.accepted.fetch_add(1, Ordering::Relaxed);
                 return Ok(conn);
             }
             self.admit_one();

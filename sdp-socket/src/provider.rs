@@ -20,6 +20,7 @@ use crate::capture;
 use crate::context::Context;
 use crate::error;
 use crate::park::{GENERATIONS_MAX, ThreadRuntime, at_exit, generation, say_at_exit};
+use crate::report;
 use crate::sync::lock;
 
 /// Environment variable that names the provider.
@@ -109,6 +110,7 @@ impl Opened {
         let context =
             Context::within(provider, Arc::new(runtime), budget).map_err(error::verbs_error)?;
         self.traces.extend(trace);
+        report::add_context(&context);
         Ok(context)
     }
 
@@ -344,6 +346,7 @@ impl Context {
         let context = Self::within(lazy, runtime, budget).map_err(error::verbs_error)?;
         opened.own.retain(|context| context.strong_count() > 0);
         opened.own.push(Arc::downgrade(&context));
+        report::add_context(&context);
         at_exit(close_all);
         Ok(context)
     }

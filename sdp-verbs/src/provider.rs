@@ -16,6 +16,10 @@ use crate::types::Access;
 pub trait Provider: Debug + Send + Sync {
     /// Its name: `host`, `rdma`, `sim`.
     fn name(&self) -> &'static str;
+    /// The device that it drives, by the name that the system knows it by; `None` without one.
+    fn device(&self) -> Option<&str> {
+        None
+    }
     /// What it can do.
     fn caps(&self) -> Caps;
     /// How much.

@@ -104,6 +104,31 @@ impl Connection {
         self.tx.unsent_len()
     }
 
+    /// Messages that the peer has room for.
+    #[must_use]
+    pub fn credits(&self) -> u32 {
+        self.sh.credits.available()
+    }
+
+    /// Messages that this side has room for: receives that are posted.
+    #[must_use]
+    pub fn posted(&self) -> u32 {
+        self.sh.credits.posted()
+    }
+
+    /// Adverts of this side's memory that are not finished, those among them that the peer has not
+    /// heard of yet.
+    #[must_use]
+    pub fn adverts_open(&self) -> usize {
+        self.tx.adverts_open()
+    }
+
+    /// Adverts of the peer's memory that are not finished.
+    #[must_use]
+    pub fn peer_adverts_open(&self) -> usize {
+        self.rx.adverts_open()
+    }
+
     /// Answers are owed to the peer that wait for its credits: whatever it sends is of interest.
     #[must_use]
     #[inline]

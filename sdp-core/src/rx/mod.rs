@@ -103,6 +103,11 @@ impl Rx {
         !self.adverts.is_empty()
     }
 
+    /// Adverts of the peer's that are not finished.
+    pub(crate) fn adverts_open(&self) -> usize {
+        self.adverts.len()
+    }
+
     /// A read of the peer's memory is under way.
     pub(crate) fn is_reading(&self) -> bool {
         !self.reads.is_empty()

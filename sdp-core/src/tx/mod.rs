@@ -517,6 +517,11 @@ impl Tx {
         self.private.len() + self.urgent.len() + filled + self.pipeline.remaining()
     }
 
+    /// Adverts that are not finished.
+    pub(crate) fn adverts_open(&self) -> usize {
+        self.pipeline.len()
+    }
+
     /// Free private send memory.
     pub(crate) fn space(&self, sh: &Shared) -> usize {
         self.private.free(sh.send_buffer_len())

@@ -33,14 +33,15 @@ pub(crate) enum Reason {
     Failed,
 }
 
-const REASONS: [(Reason, &str); 7] = [
-    (Reason::Rule, "rule"),
-    (Reason::Refused, "refused"),
-    (Reason::Unreachable, "unreachable"),
-    (Reason::Late, "late"),
-    (Reason::Option, "option"),
-    (Reason::AddressTaken, "address taken"),
-    (Reason::Failed, "failed"),
+/// Each reason, in words, and as `sdp stat` counts it.
+const REASONS: [(Reason, &str, &str); 7] = [
+    (Reason::Rule, "rule", "tcp_rule"),
+    (Reason::Refused, "refused", "tcp_refused"),
+    (Reason::Unreachable, "unreachable", "tcp_unreachable"),
+    (Reason::Late, "late", "tcp_late"),
+    (Reason::Option, "option", "tcp_option"),
+    (Reason::AddressTaken, "address taken", "tcp_address_taken"),
+    (Reason::Failed, "failed", "tcp_failed"),
 ];
 
 impl Reason {
@@ -140,6 +141,22 @@ pub(crate) fn start_anew() {
     }
 }
 
+/// Has `sdp stat` show what this library has done.
+pub(crate) fn tell_when_asked() {
+    sdp_socket::set_counters("preload", || {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let tcp = REASONS.map(|(reason, _, name)| (name, get(&TCP[reason as usize])));
+        let others = [
+            ("sdp_connected", get(&CONNECTED)),
+            ("sdp_accepted", get(&ACCEPTED)),
+            ("tcp_accepted", get(&ACCEPTED_BY_TCP)),
+            ("passed_to_children", get(&PASSED_ON)),
+            ("not_passed_to_children", get(&LOST)),
+        ];
+        others.into_iter().chain(tcp).collect()
+    });
+}
+
 /// Has the report written when the process ends by exit.
 pub(crate) fn at_exit() {
     // SAFETY: `write` is a function, and the library is never unloaded (build.rs).
@@ -189,7 +206,7 @@ fn line() -> String {
         get(&ACCEPTED),
         get(&ACCEPTED_BY_TCP)
     );
-    for (reason, name) in REASONS {
+    for (reason, name, _) in REASONS {
         let count = get(&TCP[reason as usize]);
         if count > 0 {
             // Writing to a string cannot fail.
@@ -219,7 +236,8 @@ mod tests {
     /// Every reason has its own name at its own place.
     #[test]
     fn reasons_have_their_names() {
-        for (at, (reason, name)) in REASONS.into_iter().enumerate() {
+        for (at, (reason, name, counted)) in REASONS.into_iter().enumerate() {
+            assert_eq!(counted, format!("tcp_{}", name.replace(' ', "_")));
             assert_eq!(reason as usize, at);
             assert_eq!(reason.name(), name);
         }

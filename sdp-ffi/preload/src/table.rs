@@ -129,6 +129,7 @@ pub(crate) fn start() -> Result<(), Failure> {
     OWNER.store(own_pid(), Ordering::Relaxed);
     hide_descriptors();
     report::at_exit();
+    report::tell_when_asked();
     STARTED.store(true, Ordering::Release);
     Ok(())
 }

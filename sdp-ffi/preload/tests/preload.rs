@@ -115,6 +115,44 @@ fn calls_are_those_of_tcp() {
     assert_eq!(count(own, "accepted"), count(own, "connected") + 1, "{own}");
 }
 
+/// Who asks a running program is told what was left to TCP, and why.
+#[test]
+fn a_program_tells_of_tcp_too() {
+    if !is_there("python3") {
+        return skipped("a_program_tells_of_tcp_too", "no python3 in PATH");
+    }
+    let script = "
+import os, socket
+listener = socket.create_server(('127.0.0.1', 0))
+client = socket.create_connection(listener.getsockname())
+server = listener.accept()[0]
+other = socket.create_connection(listener.getsockname())
+by_sdp = listener.accept()[0]
+print(os.getpid(), listener.getsockname()[1], flush=True)
+listener.accept()
+";
+    let bench = Bench::new();
+    let mut command = bench.preloaded(Command::new("python3"), "report");
+    command.args(["-c", script]);
+    let mut program = start(command);
+    let line = program.line();
+    let (pid, port) = line.split_once(' ').unwrap();
+    let all = sdp_socket::SdpProcess::all().unwrap();
+    let process = all.iter().find(|it| it.pid().to_string() == pid).unwrap();
+    let told = process.ask(std::time::Duration::from_secs(20)).unwrap();
+    for part in [
+        "\"preload\":{\"sdp_connected\":1,\"sdp_accepted\":1,\"tcp_accepted\":1,",
+        "\"tcp_refused\":1,",
+        "\"listeners\":[\n{",
+    ] {
+        assert!(told.json.contains(part), "{part}\n{}", told.json);
+    }
+    // Which ends it.
+    let port: u16 = port.parse().unwrap();
+    drop(std::net::TcpStream::connect(("127.0.0.1", port)).unwrap());
+    program.finish();
+}
+
 /// Where a connection by SDP gives other results: probe, the beginning of the call, and why. The
 /// manual tells the reader.
 const DIFFERENCES: [(&str, &str, &str); 4] = [

@@ -31,6 +31,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Perf,
     },
+    /// Show what the streams of running processes do: those of this user; for root, of all.
+    ///
+    /// Every process whose sockets are this library's is asked, those under sdp run too. It tells of
+    /// each connection how its bytes went, copied or not, and why.
+    #[command(after_help = STAT_EXAMPLES)]
+    Stat(StatArgs),
     /// Run a program that knows only TCP, and have its sockets speak SDP.
     ///
     /// sdp run becomes the program, loaded with libsdp_preload.so. Between two such programs bytes go
@@ -73,6 +79,33 @@ Examples:
   sdp run --rules my.conf nginx         rules in the grammar of libsdp.conf:
                                           use tcp server nginx *:443
                                           use both client * 10.0.0.0/8:*";
+
+const STAT_EXAMPLES: &str = "\
+Examples:
+  sdp stat                  every process, a line for each socket
+  sdp stat -v 4711          one process: how the bytes went, and why they were copied
+  sdp stat --watch 1        again each second, with rates
+  sdp stat --prometheus     for a collector of text files";
+
+/// Arguments of `sdp stat`.
+#[derive(Debug, Args)]
+pub(crate) struct StatArgs {
+    /// Only these processes.
+    #[arg(value_name = "PID")]
+    pub(crate) pids: Vec<u32>,
+    /// Say how the bytes of each connection went, and why they were copied.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// Again and again, so many seconds apart, with rates.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) watch: Option<f64>,
+    /// Write everything as JSON to FILE (`-`: standard output); with --watch one line each time.
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the text format of Prometheus, for whole processes.
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    pub(crate) prometheus: bool,
+}
 
 /// Arguments of `sdp run`.
 #[derive(Debug, Args)]

@@ -9,6 +9,8 @@
 //!
 //! `sdp run` becomes a program whose ordinary sockets speak SDP.
 //!
+//! `sdp stat` shows what the streams of running processes do.
+//!
 //! Exit status: 0 when every check of the run holds, 1 when one fails or nothing could be
 //! measured, 2 for a wrong command line;
 //! `sdp capture` and `sdp run` have that of the program they ran.
@@ -21,6 +23,7 @@ mod perf;
 mod report;
 mod run;
 mod soak;
+mod stat;
 mod table;
 mod transport;
 
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        cli::Command::Stat(args) => stat::run(&args),
         cli::Command::Perf { command } => perf::run(&command),
         cli::Command::Soak(args) => soak::run(&args),
         cli::Command::Kill(args) => kill::run(&args),

@@ -22,6 +22,7 @@ mod recv;
 mod regions;
 mod send;
 mod setup;
+mod snapshot;
 mod urgent;
 mod wait;
 
@@ -31,9 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use sdp_core::{BufferId, Connection, Instant, WorkId};
-use sdp_verbs::{
-    CmToken, CompletionQueue, CqToken, QueuePair, RecvBuf, WcOpcode, WorkCompletion, WrId,
-};
+use sdp_verbs::{CompletionQueue, CqToken, QueuePair, RecvBuf, WcOpcode, WorkCompletion, WrId};
 use smallvec::SmallVec;
 
 use buffers::{Grants, PrivateSend, ReadAhead, RecvBuffers};
@@ -46,6 +45,7 @@ pub(crate) use regions::{region_bytes, region_bytes_mut};
 pub use send::SendFlags;
 use setup::SEND_WR_MAX;
 pub(crate) use setup::config;
+pub(crate) use snapshot::{Parting, Snapshot};
 
 use crate::budget::Allowance;
 use crate::context::Context;
@@ -257,13 +257,6 @@ impl Conn {
     /// The queue pair, unless the connection is between two of them.
     fn qp(&self) -> Option<Arc<dyn QueuePair>> {
         self.lock().pair.as_ref().map(|pair| Arc::clone(&pair.qp))
-    }
-
-    /// What connection management names this connection by.
-    pub(crate) fn id_tokens(&self) -> SmallVec<[CmToken; 3]> {
-        let inner = self.lock();
-        let pair = inner.pair.as_ref().map(|pair| pair.id.token());
-        pair.into_iter().chain(inner.moving.tokens()).collect()
     }
 
     /// Applies `f` to the engine, then carries out what it wants.

@@ -9,6 +9,7 @@ mod exit;
 mod fork;
 mod signals;
 mod spin;
+mod stat_socket;
 mod threads;
 mod turn;
 mod unwind;

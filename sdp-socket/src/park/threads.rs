@@ -13,7 +13,9 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use sdp_core::Instant;
 use sdp_verbs::{ArmToken, CompChannel, CompletionQueue, EventChannel, VerbsError, Wake, hidden};
+use smallvec::{SmallVec, smallvec};
 
+use super::stat_socket::StatSocket;
 use super::{AbortOnUnwind, Runtime, WaitWord};
 use crate::context::Context;
 use crate::error;
@@ -108,8 +110,19 @@ struct Poller {
     kick: Arc<OwnedFd>,
     /// The kick and both channels.
     epoll: OwnedFd,
+    /// By which this process is asked for its report, if this is the thread that tells.
+    stat: Option<StatSocket>,
     /// Keep the descriptors in the set open.
     _channels: (Arc<dyn EventChannel>, Arc<dyn CompChannel>),
+}
+
+/// What ended a sleep; neither if the time has run out.
+#[derive(Clone, Copy, Debug)]
+struct Woken {
+    /// The kick, or a channel.
+    by_event: bool,
+    /// Somebody who wants the report of this process.
+    by_caller: bool,
 }
 
 /// Descriptors in the set.
@@ -130,20 +143,27 @@ impl Poller {
             context: Arc::downgrade(context),
             kick: Arc::clone(kick),
             epoll,
+            stat: StatSocket::open(context),
             _channels: (cm, comp),
         })
     }
 
-    fn run(self) {
+    fn run(mut self) {
         // Every connection of the process hangs on this thread: a panic here must not go unseen.
         let _guard = AbortOnUnwind::new();
-        let mut woken = true;
+        let mut woken = Woken {
+            by_event: true,
+            by_caller: false,
+        };
         while let Some(context) = self.context.upgrade() {
-            let deadline = if woken {
+            let deadline = if woken.by_event {
                 context.progress()
             } else {
                 context.progress_in_time()
             };
+            let stat = self.stat.as_mut();
+            let serve = stat.and_then(|stat| stat.serve(woken.by_caller, || context.now()));
+            let deadline = [deadline, serve].into_iter().flatten().min();
             let timeout = deadline.map(|t| t.since(context.now()));
             drop(context);
             woken = match self.sleep(timeout) {
@@ -156,31 +176,48 @@ impl Poller {
         }
     }
 
-    /// False: the time has run out, and no descriptor had anything.
-    fn sleep(&self, timeout: Option<Duration>) -> io::Result<bool> {
+    /// Sleeps until a descriptor has something, or the time has run out.
+    fn sleep(&self, timeout: Option<Duration>) -> io::Result<Woken> {
         let timeout = timeout.map(|t| rustix::fs::Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(t.subsec_nanos()),
         });
-        let mut fds = [PollFd::new(&self.epoll, PollFlags::IN)];
+        let mut fds: SmallVec<[_; 2]> = smallvec![PollFd::new(&self.epoll, PollFlags::IN)];
+        let callers = self.stat.as_ref().and_then(StatSocket::fd);
+        fds.extend(callers.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let slept = match poll(&mut fds, timeout.as_ref()) {
             // The program has forbidden itself descriptors: poll(2) then takes none. The other
             // call does, but counts time in milliseconds.
             Err(Errno::INVAL) => {
                 let mut events: [MaybeUninit<Event>; SOURCES] =
                     [const { MaybeUninit::uninit() }; SOURCES];
-                epoll::wait(&self.epoll, &mut events, timeout.as_ref()).map(|(some, _)| some.len())
+                let waited = epoll::wait(&self.epoll, &mut events, timeout.as_ref());
+                // Callers, who could not be taken, are not in the set.
+                waited.map(|(some, _)| Woken {
+                    by_event: !some.is_empty(),
+                    by_caller: false,
+                })
             }
-            other => other,
+            other => other.map(|_| {
+                let mut shown = fds.iter().map(|fd| !fd.revents().is_empty());
+                Woken {
+                    by_event: shown.next().unwrap_or(false),
+                    by_caller: shown.next().unwrap_or(false),
+                }
+            }),
         };
-        match slept {
-            Ok(0) => return Ok(false),
-            Ok(_) | Err(Errno::INTR) => {}
+        let woken = match slept {
+            Ok(woken) if !woken.by_event => return Ok(woken),
+            Ok(woken) => woken,
+            Err(Errno::INTR) => Woken {
+                by_event: true,
+                by_caller: false,
+            },
             Err(e) => return Err(e.into()),
-        }
+        };
         let mut count = [0; 8];
         match rustix::io::read(&*self.kick, &mut count) {
-            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(true),
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(woken),
             Err(e) => Err(e.into()),
         }
     }

@@ -79,6 +79,17 @@ impl Child {
         }
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Kills it and waits until it is gone. What it has forked still has the other ends of its pipes.
+    pub(crate) fn kill_alone(&mut self) {
+        self.process.kill().expect("kill");
+        self.process.wait().expect("wait");
+    }
+
     /// Kills it, as the kernel or an operator would, and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.process.kill().expect("kill");

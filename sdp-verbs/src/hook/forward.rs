@@ -13,6 +13,7 @@ macro_rules! forward {
     };
 
     (@Provider name) => { forward!(# name() -> &'static str); };
+    (@Provider device) => { forward!(# device() -> Option<&str>); };
     (@Provider caps) => { forward!(# caps() -> crate::Caps); };
     (@Provider limits) => { forward!(# limits() -> crate::Limits); };
     (@Provider has_address) => {

@@ -272,9 +272,12 @@ fn take_control(header: &libc::msghdr, raw: &mut Raw) {
     }
 }
 
-/// The user that called connect(2) on an accepted socket: good enough to count strangers by, and
-/// for nothing else.
-pub(crate) fn caller_uid(socket: impl AsFd) -> Result<u32, VerbsError> {
+/// Who called connect(2) on an accepted socket, or listen(2) behind a connected one, as the kernel
+/// noted it then. Whoever has been handed the socket since is somebody else.
+///
+/// # Errors
+/// [`VerbsError::Os`] if it is no connected Unix socket.
+pub fn caller(socket: impl AsFd) -> Result<Credentials, VerbsError> {
     let mut cred = MaybeUninit::<libc::ucred>::zeroed();
     let mut len = libc::socklen_t::try_from(size_of::<libc::ucred>()).unwrap_or_default();
     // SAFETY: the descriptor is borrowed, so open; `cred` and `len` are alive and fit each other.
@@ -294,7 +297,11 @@ pub(crate) fn caller_uid(socket: impl AsFd) -> Result<u32, VerbsError> {
         ));
     }
     // SAFETY: zeroed at first, then filled by the kernel; plain integers.
-    Ok(unsafe { cred.assume_init() }.uid)
+    let cred = unsafe { cred.assume_init() };
+    Ok(Credentials {
+        pid: cred.pid,
+        uid: cred.uid,
+    })
 }
 
 #[cfg(test)]

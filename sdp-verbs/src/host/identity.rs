@@ -13,16 +13,17 @@ use crate::hidden;
 
 /// The kernel's word on who sent a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Credentials {
+pub struct Credentials {
     /// Process id in our pid namespace; 0 if the sender has none there.
-    pub(crate) pid: i32,
+    pub pid: i32,
     /// User id in our user namespace; the overflow uid if the sender has none there.
-    pub(crate) uid: u32,
+    pub uid: u32,
 }
 
 impl Credentials {
     /// Those of this process.
-    pub(crate) fn own() -> Self {
+    #[must_use]
+    pub fn own() -> Self {
         Self {
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             uid: rustix::process::geteuid().as_raw(),
@@ -31,7 +32,8 @@ impl Credentials {
 
     /// Whether the sender runs as our own user. The overflow uid stands for every user that our
     /// namespace does not know, so it is nobody's own.
-    pub(crate) fn is_own_user(self) -> bool {
+    #[must_use]
+    pub fn is_own_user(self) -> bool {
         self.uid == Self::own().uid && self.uid != overflow_uid()
     }
 

@@ -36,6 +36,8 @@ mod wait;
 mod words;
 mod xmem;
 
+pub use control::caller;
+pub use identity::Credentials;
 pub use options::HostOptions;
 pub use provider::HostProvider;
 

@@ -97,6 +97,10 @@ impl Provider for RdmaProvider {
         NAME
     }
 
+    fn device(&self) -> Option<&str> {
+        Some(&self.device.name)
+    }
+
     fn caps(&self) -> Caps {
         self.device.caps
     }

@@ -130,7 +130,7 @@ impl Lazy {
 }
 
 impl Provider for Lazy {
-    forward!(Provider: has_address);
+    forward!(Provider: device, has_address);
 
     fn name(&self) -> &'static str {
         self.setup.name

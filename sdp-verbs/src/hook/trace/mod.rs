@@ -64,7 +64,7 @@ impl Trace {
 }
 
 impl Provider for Trace {
-    forward!(Provider: name, caps, limits, has_address, create_comp_channel, alloc_window);
+    forward!(Provider: name, device, caps, limits, has_address, create_comp_channel, alloc_window);
 
     fn create_event_channel(&self) -> Result<Arc<dyn EventChannel>, VerbsError> {
         let inner = self.inner.create_event_channel()?;

@@ -41,8 +41,8 @@ pub(super) struct Guest {
 impl State {
     /// Takes a caller in, unless its user has too many here already.
     pub(super) fn welcome(&mut self, env: &Env, socket: OwnedFd) {
-        let uid = match control::caller_uid(&socket) {
-            Ok(uid) => uid,
+        let uid = match control::caller(&socket) {
+            Ok(caller) => caller.uid,
             Err(error) => {
                 tracing::warn!(%error, "host listener: a caller is turned away");
                 return;
