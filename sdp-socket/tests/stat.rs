@@ -182,7 +182,8 @@ fn what_has_ended_is_not_forgotten() {
 
 fn has_many() {
     let listener = SdpListener::bind("127.0.0.1:0").expect("bind");
-    let pairs: Vec<_> = (0..MANY / 2).map(|_| pair(&listener)).collect();
+    let many = std::env::var("SDP_TEST_MANY").map_or(MANY, |many| many.parse().expect("a number"));
+    let pairs: Vec<_> = (0..many / 2).map(|_| pair(&listener)).collect();
     say(std::process::id());
     while told().is_some() {
         for (client, server) in &pairs {
@@ -208,6 +209,27 @@ fn two_thousand_connections() {
             let told = report(pid);
             let sent = sum(&told["connections"], "tx_bytes_bcopy");
             assert_eq!(sent, round * MANY as u64 / 2);
+        }
+        child.finish();
+    });
+}
+
+/// What a report of many connections costs the progress thread.
+#[test]
+#[ignore = "measures: --release --nocapture"]
+fn the_cost_of_ten_thousand_connections() {
+    watched(|| {
+        let mut child = Child::start_in("many", &[("SDP_TEST_MANY", "10000")]);
+        let pid: u32 = child.hear().parse().expect("a process id");
+        for _ in 0..10 {
+            let begun = Instant::now();
+            let told = report(pid);
+            assert_eq!(told["connections"].as_array().map(Vec::len), Some(10_000));
+            let (spent, longest) = (&told["spent_us"], &told["longest_us"]);
+            println!(
+                "{spent} µs, at most {longest} µs at a time; {:?} until read",
+                begun.elapsed()
+            );
         }
         child.finish();
     });

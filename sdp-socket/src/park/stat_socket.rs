@@ -25,7 +25,7 @@ use sdp_verbs::hidden::hide;
 use sdp_verbs::host::{Credentials, caller};
 
 use crate::context::Context;
-use crate::report::{ANSWER, Claim, REPORT_MAX, Report, SOCKET_NAME, Step, claim};
+use crate::report::{ANSWER, Claim, Cost, REPORT_MAX, Report, SOCKET_NAME, Step, claim};
 
 /// `off`: this process is not to be asked.
 const VARIABLE: &str = "SDP_STAT";
@@ -68,7 +68,7 @@ struct Making {
     report: Report,
     /// When it goes on.
     due: Instant,
-    spent: Duration,
+    cost: Cost,
 }
 
 impl StatSocket {
@@ -131,14 +131,18 @@ impl StatSocket {
             }
         };
         match begin(socket) {
-            Ok((caller, file)) => State::Making(Box::new(Making {
-                caller,
-                file,
-                len: 0,
-                report: Report::begin(),
-                due: start,
-                spent: now().since(start),
-            })),
+            Ok((caller, file)) => {
+                let mut making = Making {
+                    caller,
+                    file,
+                    len: 0,
+                    report: Report::begin(),
+                    due: start,
+                    cost: Cost::default(),
+                };
+                making.cost.add(now().since(start));
+                State::Making(Box::new(making))
+            }
             Err(error) => {
                 tracing::debug!("a caller for statistics is turned away: {error}");
                 rest(now(), now().since(start))
@@ -154,11 +158,11 @@ impl StatSocket {
         now: &impl Fn() -> Instant,
     ) -> State {
         self.text.clear();
-        let step = making.report.step(&mut self.text);
+        let step = making.report.step(&mut self.text, making.cost);
         let told = match making.append(self.text.as_bytes()) {
             Ok(()) if step != Step::Done => {
                 let now = now();
-                making.spent += now.since(start);
+                making.cost.add(now.since(start));
                 making.due = match step {
                     Step::Wait => now + LOOK_AGAIN_AFTER,
                     _ => now,
@@ -171,7 +175,7 @@ impl StatSocket {
         if let Err(error) = told {
             tracing::debug!("a caller is not told statistics: {error}");
         }
-        let spent = making.spent;
+        let spent = making.cost.spent;
         drop(making);
         rest(now(), spent + now().since(start))
     }

@@ -10,6 +10,7 @@ mod registry;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use registry::{Claim, add_context, claim};
 pub use registry::{Counters, set_counters};
@@ -51,6 +52,23 @@ pub(crate) enum Step {
     Wait,
     /// That was all.
     Done,
+}
+
+/// What a report has cost the thread that makes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cost {
+    /// All steps together.
+    pub(crate) spent: Duration,
+    /// The longest step.
+    pub(crate) longest: Duration,
+}
+
+impl Cost {
+    /// Adds a step.
+    pub(crate) fn add(&mut self, step: Duration) {
+        self.spent += step;
+        self.longest = self.longest.max(step);
+    }
 }
 
 /// How far a report has come.
@@ -117,8 +135,8 @@ impl Report {
         report
     }
 
-    /// Appends what comes next.
-    pub(crate) fn step(&mut self, text: &mut String) -> Step {
+    /// Appends what comes next. `cost` is that of all steps before.
+    pub(crate) fn step(&mut self, text: &mut String, cost: Cost) -> Step {
         match self.stage {
             Stage::Head => {
                 text.push('{');
@@ -131,7 +149,7 @@ impl Report {
                 std::mem::swap(&mut self.ends, &mut self.busy);
                 return Step::Wait;
             }
-            Stage::Connections => self.write_connections(text),
+            Stage::Connections => self.write_connections(text, cost),
             Stage::Done => {}
         }
         match self.stage {
@@ -193,11 +211,17 @@ impl Report {
         }
     }
 
-    fn write_connections(&mut self, text: &mut String) {
+    fn write_connections(&mut self, text: &mut String, cost: Cost) {
         for _ in 0..STEP_MAX {
             let Some(end) = self.ends.pop_front() else {
                 if self.busy.is_empty() {
-                    text.push_str("],\"complete\":true}\n");
+                    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(0);
+                    text.push_str("],");
+                    let mut members = Members::inside(text);
+                    members.number("spent_us", micros(cost.spent));
+                    members.number("longest_us", micros(cost.longest));
+                    members.flag("complete", true);
+                    text.push_str("}\n");
                     self.stage = Stage::Done;
                 }
                 return;

@@ -11,14 +11,14 @@ fn whole() -> (Value, usize) {
     let (mut text, mut longest) = (String::new(), 0);
     loop {
         let before = text.len();
-        let step = report.step(&mut text);
+        let step = report.step(&mut text, Cost::default());
         longest = longest.max(text.len() - before);
         if step == Step::Done {
             break;
         }
     }
     let len = text.len();
-    assert_eq!(report.step(&mut text), Step::Done);
+    assert_eq!(report.step(&mut text, Cost::default()), Step::Done);
     assert_eq!(text.len(), len, "nothing follows the end");
     (serde_json::from_str(&text).expect("JSON"), longest)
 }
