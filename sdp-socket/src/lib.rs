@@ -72,10 +72,13 @@ pub use listener::{Incoming, SdpListener};
 pub use options::ZcopyThreshold;
 pub use park::{Runtime, SpinPolicy, WaitWord, signals_restart};
 pub use process::{SdpProcess, Told};
-pub use provider::{ProviderKind, diagnosis, memory_use, set_trace, verbs_counters};
+pub use provider::{
+    ProviderKind, Route, diagnosis, memory_use, route_to, set_trace, verbs_counters,
+};
 pub use ready::{Readiness, hide_descriptors};
 pub use report::{Counters, set_counters};
 pub use sdp_verbs::hidden;
 pub use sdp_verbs::hook::trace::TraceCounters as VerbsCounters;
+pub use sdp_verbs::survey;
 pub use stats::{Choice, Stats};
 pub use stream::SdpStream;

@@ -271,6 +271,36 @@ pub(crate) fn towards(kind: ProviderKind, dst: SocketAddr) -> io::Result<Arc<Con
     ))
 }
 
+/// How a connect would leave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Route {
+    /// The provider that `SDP_PROVIDER` or the address chooses.
+    pub provider: ProviderKind,
+    /// Its device, if it has one.
+    pub device: Option<String>,
+    /// The address by which the system's route leaves.
+    pub source: IpAddr,
+}
+
+/// How a connect to `dst`, by a program that chooses nothing itself, would leave. Opens the provider,
+/// as the connect would; nothing is sent.
+///
+/// # Errors
+/// Why there is no way, with the remedy.
+pub fn route_to(dst: SocketAddr) -> io::Result<Route> {
+    let asked = asked_for(None)?;
+    let context = match asked {
+        Some(kind) => towards(kind, dst)?,
+        None => by_route(dst)?,
+    };
+    Ok(Route {
+        provider: asked.unwrap_or_else(|| kind_by_route(dst)),
+        device: context.provider().device().map(str::to_owned),
+        source: source(dst)?.ip(),
+    })
+}
+
 /// The address by which the system would leave for `dst`. Nothing is sent.
 fn source(dst: SocketAddr) -> io::Result<SocketAddr> {
     let dst = match dst.ip().to_canonical() {
@@ -405,6 +435,9 @@ mod tests {
     /// what was tried.
     #[test]
     fn the_route_decides() {
+        let local = "127.0.0.1:1".parse().unwrap();
+        let route = route_to(local).unwrap();
+        assert_eq!((route.source, route.device), (local.ip(), None));
         for text in ["127.0.0.1:1", "0.0.0.0:1", "[::1]:1"] {
             let context = by_route(text.parse().unwrap()).unwrap();
             assert_eq!(context.provider().name(), "host", "{text}");

@@ -97,3 +97,26 @@ fn a_port_is_taken_on_each() {
         }
     });
 }
+
+/// A machine with a device says so, and that a way leads by it.
+#[test]
+#[ignore = "needs an RDMA device"]
+fn the_device_is_surveyed() {
+    watched(|| {
+        let survey = sdp_socket::survey::survey();
+        assert_eq!((&survey.libraries, &survey.kernel), (&Ok(()), &Ok(())));
+        let provider = rdma(0);
+        let wanted = provider.device().expect("a device");
+        let mut devices = survey.devices.iter();
+        let device = devices.find(|device| device.name == wanted);
+        let device = device.expect("the device among those surveyed");
+        assert!(
+            device.ports.iter().any(|port| port.is_active()),
+            "{device:?}"
+        );
+        let traits = device.traits.expect("it can be opened");
+        let windows = provider.caps().contains(Caps::MEMORY_WINDOW);
+        assert_eq!(traits.windows, windows, "{device:?}");
+        assert_eq!(traits.iwarp, provider.caps().contains(Caps::EXPOSED_SINK));
+    });
+}

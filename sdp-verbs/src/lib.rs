@@ -55,6 +55,7 @@ pub mod qp;
 pub mod rdma;
 pub mod rng;
 pub mod sim;
+pub mod survey;
 mod sync;
 pub mod types;
 pub mod wr;

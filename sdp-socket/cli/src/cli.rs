@@ -37,6 +37,15 @@ pub(crate) enum Command {
     /// each connection how its bytes went, copied or not, and why.
     #[command(after_help = STAT_EXAMPLES)]
     Stat(StatArgs),
+    /// Look at this machine: what SDP would use, and what stands in the way, each with its remedy.
+    ///
+    /// With a peer also the way there: which provider, which device, and a connection, if a port is
+    /// named; the program that listens there sees one that ends at once. Fails if anything does not
+    /// work; what could be better is a warning.
+    Doctor(DoctorArgs),
+    /// A process that tries something for the doctor.
+    #[command(hide = true)]
+    DoctorProbe(ProbeArgs),
     /// Run a program that knows only TCP, and have its sockets speak SDP.
     ///
     /// sdp run becomes the program, loaded with libsdp_preload.so. Between two such programs bytes go
@@ -79,6 +88,45 @@ Examples:
   sdp run --rules my.conf nginx         rules in the grammar of libsdp.conf:
                                           use tcp server nginx *:443
                                           use both client * 10.0.0.0/8:*";
+
+/// Arguments of `sdp doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A name or an address, with or without a port.
+    #[arg(value_name = "PEER[:PORT]")]
+    pub(crate) peer: Option<String>,
+    /// Write the findings as JSON to FILE (`-`: standard output) in place of text.
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Arguments of a probe of the doctor's.
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    /// What it tries.
+    #[command(subcommand)]
+    pub(crate) probe: Probe,
+}
+
+/// What the doctor tries.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Probe {
+    /// Listens, and says whether what comes is right.
+    Serve,
+    /// Sends bytes there.
+    Call {
+        /// Where.
+        address: SocketAddr,
+    },
+    /// Finds a way, and connects.
+    Reach {
+        /// Where to.
+        address: SocketAddr,
+        /// Does not connect.
+        #[arg(long)]
+        route_only: bool,
+    },
+}
 
 const STAT_EXAMPLES: &str = "\
 Examples:
@@ -434,7 +482,7 @@ pub(crate) const SIZE_MAX: u64 = 1 << 30;
 /// Longest measurement, in seconds.
 const SECONDS_MAX: f64 = 86_400.0;
 
-fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let plain = text.trim_end_matches("iB").trim_end_matches('B');
     let (digits, shift) = match plain.char_indices().last() {
         Some((at, 'K' | 'k')) => (&plain[..at], 10),

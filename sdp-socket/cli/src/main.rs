@@ -9,7 +9,8 @@
 //!
 //! `sdp run` becomes a program whose ordinary sockets speak SDP.
 //!
-//! `sdp stat` shows what the streams of running processes do.
+//! `sdp stat` shows what the streams of running processes do, `sdp doctor` what SDP would use on this
+//! machine and what stands in the way.
 //!
 //! Exit status: 0 when every check of the run holds, 1 when one fails or nothing could be
 //! measured, 2 for a wrong command line;
@@ -17,6 +18,7 @@
 
 mod capture;
 mod cli;
+mod doctor;
 mod kill;
 mod lab;
 mod perf;
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         cli::Command::Stat(args) => stat::run(&args),
+        cli::Command::Doctor(args) => doctor::run(&args),
+        cli::Command::DoctorProbe(args) => doctor::run_probe(&args),
         cli::Command::Perf { command } => perf::run(&command),
         cli::Command::Soak(args) => soak::run(&args),
         cli::Command::Kill(args) => kill::run(&args),

@@ -89,7 +89,7 @@ fn places(exe: &Path) -> Vec<PathBuf> {
     places
 }
 
-fn find_library(exe: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn find_library(exe: &Path) -> anyhow::Result<PathBuf> {
     let places = places(exe);
     if let Some(found) = places.iter().find(|place| place.is_file()) {
         return Ok(found.clone());

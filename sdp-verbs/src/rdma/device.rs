@@ -15,6 +15,7 @@ use super::region::RdmaRegion;
 use super::sys::{self, Library};
 use crate::caps::{Caps, Limits};
 use crate::error::VerbsError;
+use crate::survey::DeviceTraits;
 
 /// How a device talks to its peers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,6 +216,29 @@ fn port(
     Ok(attr)
 }
 
+/// Whether a device has memory windows as they are used here.
+fn has_windows(attr: &sys::ibv_device_attr) -> bool {
+    let windows = sys::IBV_DEVICE_MEM_WINDOW_TYPE_2A | sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+    attr.device_cap_flags & windows != 0
+}
+
+/// The devices that can be opened, and what they can do.
+///
+/// # Errors
+/// None can; or one does not tell of itself.
+pub(super) fn examine(lib: &Library) -> Result<Vec<(String, DeviceTraits)>, VerbsError> {
+    let mut found = Vec::new();
+    for context in contexts(lib)? {
+        let (name, transport) = describe(lib, context);
+        let traits = DeviceTraits {
+            iwarp: transport == sys::IBV_TRANSPORT_IWARP,
+            windows: has_windows(&attributes(lib, context)?),
+        };
+        found.push((name, traits));
+    }
+    Ok(found)
+}
+
 /// A device that could be opened.
 type Candidate = (NonNull<sys::ibv_context>, String, sys::ibv_transport_type);
 
@@ -315,8 +339,7 @@ impl Device {
         let attr = attributes(lib, context)?;
         let port = port(lib, context, 1)?;
         let mut ops = ops(context, &name)?;
-        let windows = sys::IBV_DEVICE_MEM_WINDOW_TYPE_2A | sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
-        if attr.device_cap_flags & windows == 0 || options.without_windows {
+        if !has_windows(&attr) || options.without_windows {
             ops.windows = None;
         }
         // SAFETY: an open context.

@@ -16,6 +16,7 @@
 mod cm;
 mod cq;
 mod device;
+mod examine;
 mod fd;
 mod group;
 mod options;
@@ -26,6 +27,7 @@ mod slab;
 mod sys;
 mod window;
 
+pub(crate) use examine::examine;
 pub use options::RdmaOptions;
 pub use provider::RdmaProvider;
 

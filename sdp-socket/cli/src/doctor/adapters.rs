@@ -1,0 +1,176 @@
+//! RDMA adapters: libraries, modules, permissions, ports.
+
+use std::env;
+
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
+use sdp_socket::survey::{Survey, SurveyedDevice, survey};
+
+use super::finding::Finding;
+
+/// Locked memory that a program over an adapter may well want.
+const LOCKED_MIN: u64 = 64 << 20;
+/// What keeps a connection by an adapter from going on, and nobody at this end sees.
+const FIREWALL: &str = "RoCE is UDP port 4791, iWARP the TCP port of the listener, both ways";
+
+/// Everything. `wanted`: a connection is to go by an adapter, so one that lacks is a failure.
+pub(super) fn look(wanted: bool) -> Vec<Finding> {
+    judge(
+        &survey(),
+        wanted,
+        env::var("SDP_RDMA_DEVICE").ok().as_deref(),
+    )
+}
+
+fn judge(survey: &Survey, wanted: bool, named: Option<&str>) -> Vec<Finding> {
+    let lacking = |name: &str, detail: &str, remedy: &str| {
+        if wanted {
+            Finding::fail(name, detail, remedy)
+        } else {
+            Finding::warning(name, detail, remedy)
+        }
+    };
+    let mut findings = Vec::new();
+    findings.push(match &survey.libraries {
+        Ok(()) => Finding::ok("rdma.libraries", "libibverbs and librdmacm"),
+        Err(why) => lacking("rdma.libraries", "not there", why),
+    });
+    if survey.devices.is_empty() {
+        let why = match (&survey.adapters[..], &survey.kernel) {
+            ([], Err(why)) => why.clone(),
+            ([], Ok(())) => "load the adapter's driver".to_owned(),
+            (adapters, _) => adapters.join("; "),
+        };
+        let detail = "none: connections within this machine only";
+        findings.push(lacking("rdma.device", detail, &why));
+        return findings;
+    }
+    findings.push(match &survey.kernel {
+        Ok(()) => Finding::ok(
+            "rdma.kernel",
+            "ib_uverbs and rdma_ucm, and this user may use them",
+        ),
+        Err(why) => lacking("rdma.kernel", "devices cannot be used", why),
+    });
+    if let Some(named) = named.filter(|named| !named.is_empty())
+        && !survey.devices.iter().any(|device| device.name == named)
+    {
+        let detail = format!("SDP_RDMA_DEVICE={named}, and there is none of that name");
+        findings.push(lacking(
+            "rdma.device",
+            &detail,
+            "name one of those below, or unset it",
+        ));
+    }
+    for device in &survey.devices {
+        findings.extend(judge_device(device, &lacking));
+    }
+    findings.push(locked());
+    let detail = "whether packets of adapters get through cannot be seen from here";
+    findings.push(Finding::unchecked("rdma.firewall", detail, FIREWALL));
+    findings
+}
+
+fn judge_device(
+    device: &SurveyedDevice,
+    lacking: &impl Fn(&str, &str, &str) -> Finding,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let name = &device.name;
+    let kind = match device.traits {
+        Some(traits) if traits.iwarp => "iWARP",
+        Some(_) => "InfiniBand or RoCE",
+        None => "not opened",
+    };
+    for port in &device.ports {
+        let gids: Vec<_> = port
+            .gids
+            .iter()
+            .map(|gid| match gid.to_ipv4_mapped() {
+                Some(v4) => v4.to_string(),
+                None => gid.to_string(),
+            })
+            .collect();
+        let facts = [port.state.as_str(), &port.link_layer, &port.rate];
+        let facts: Vec<_> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
+        let detail = format!(
+            "{name} port {}, {kind}: {}; interfaces {}; GIDs {}",
+            port.number,
+            facts.join(", "),
+            all(&port.interfaces),
+            all(&gids),
+        );
+        findings.push(if !port.is_active() {
+            let remedy = "bring the link, or the network interface under it, up";
+            lacking("rdma.port", &detail, remedy)
+        } else if gids.is_empty() && device.traits.is_none_or(|traits| !traits.iwarp) {
+            let remedy = "give its network interface an address";
+            lacking("rdma.port", &detail, remedy)
+        } else {
+            Finding::ok("rdma.port", detail)
+        });
+    }
+    if let Some(traits) = device.traits {
+        findings.push(if traits.windows {
+            Finding::ok("rdma.windows", format!("{name} has memory windows"))
+        } else {
+            let detail = format!("{name} has no memory windows of type 2");
+            let remedy = "nothing: each large send registers its memory, which costs more";
+            Finding::warning("rdma.windows", detail, remedy)
+        });
+    }
+    findings
+}
+
+fn all(items: &[String]) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    items.join(" ")
+}
+
+/// Memory that this process may lock.
+fn locked() -> Finding {
+    let name = "limit.memlock";
+    let free =
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    match getrlimit(Resource::Memlock).current {
+        _ if free => Finding::ok(name, "this process may lock all memory (CAP_IPC_LOCK)"),
+        None => Finding::ok(name, "RLIMIT_MEMLOCK unlimited"),
+        Some(limit) if limit >= LOCKED_MIN => Finding::ok(name, format!("RLIMIT_MEMLOCK {limit}")),
+        Some(limit) => Finding::warning(
+            name,
+            format!("RLIMIT_MEMLOCK {limit}: large sends over adapters are copied"),
+            "memlock unlimited in /etc/security/limits.d, LimitMEMLOCK=infinity in a systemd unit, \
+             --ulimit memlock=-1 for a container",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Verdict;
+    use super::*;
+
+    /// What lacks is a warning, and a failure where an adapter is wanted; its remedy is told.
+    #[test]
+    fn a_machine_without() {
+        let mut survey = survey();
+        survey.libraries = Err("install rdma-core".to_owned());
+        survey.kernel = Err("modprobe rdma_rxe".to_owned());
+        survey.devices.clear();
+        survey.adapters = vec!["Intel at 0000:01:00.0: modprobe irdma".to_owned()];
+        for (wanted, verdict) in [(false, Verdict::Warning), (true, Verdict::Fail)] {
+            let findings = judge(&survey, wanted, None);
+            assert!(
+                findings.iter().all(|it| it.verdict == verdict),
+                "{findings:?}"
+            );
+            let remedies: Vec<_> = findings.iter().flat_map(|it| it.remedy.clone()).collect();
+            assert_eq!(
+                remedies,
+                ["install rdma-core", "Intel at 0000:01:00.0: modprobe irdma"]
+            );
+        }
+    }
+}
