@@ -105,13 +105,20 @@ impl SdpProcess {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
         let pid = u32::try_from(who.pid).unwrap_or(0);
-        if pid != 0 && !Path::new(&format!("/proc/{pid}")).exists() {
+        let has_ended = || pid != 0 && !Path::new(&format!("/proc/{pid}")).exists();
+        if has_ended() {
             // A child of it has its descriptors.
             return Err(gone());
         }
-        let json = read(&receive(&socket)?)?;
-        let uid = who.uid;
-        Ok(Told { pid, uid, json })
+        match receive(&socket).and_then(|file| read(&file)) {
+            Ok(json) => Ok(Told {
+                pid,
+                uid: who.uid,
+                json,
+            }),
+            Err(_) if has_ended() => Err(gone()),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -141,6 +148,8 @@ fn receive(socket: &OwnedFd) -> io::Result<OwnedFd> {
     let len = match received {
         Ok(received) => received.bytes,
         Err(Errno::AGAIN) => return Err(silent()),
+        // It ended before it took the call.
+        Err(Errno::CONNRESET) => return Err(gone()),
         Err(error) => return Err(error.into()),
     };
     let files = control.drain().filter_map(|message| match message {

@@ -466,6 +466,24 @@ fn answers_of_others() {
     });
 }
 
+/// A process that ends while somebody calls it is one that has ended.
+#[test]
+fn the_end_during_a_call() {
+    watched(|| {
+        let (listener, process) = impostor(101, 1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let flags = rustix::event::PollFlags::IN;
+                let mut fds = [rustix::event::PollFd::new(&listener, flags)];
+                rustix::event::poll(&mut fds, None).expect("poll");
+                drop(listener);
+            });
+            let error = process.ask(WAIT).expect_err("no answer");
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        });
+    });
+}
+
 /// Who does not answer, or does not even take a call, is not waited for.
 #[test]
 fn no_answer() {

@@ -69,7 +69,8 @@ impl Drop for Claim {
 }
 
 /// Adds numbers to the reports of this process, in an object of this name: what `sdp stat` shows of
-/// a library above this one. The function is called on the progress thread, so it must not wait.
+/// a library above this one. The function is called on the progress thread, so it must not wait; if it
+/// panics the process is aborted.
 /// The first to call this is the one that is asked.
 pub fn set_counters(name: &'static str, counters: Counters) {
     // Somebody else was first.
