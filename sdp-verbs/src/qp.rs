@@ -118,8 +118,8 @@ pub trait QueuePair: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// [`VerbsError::Unsupported`] without [`Caps::TOKENS`](crate::Caps::TOKENS), or if the peer
-    /// knows no tokens; [`VerbsError::State`] while the queue pair is not connected, or if it has one
-    /// already; [`VerbsError::Limit`].
+    /// knows no tokens or is another user's; [`VerbsError::State`] while the queue pair is not
+    /// connected, or if it has one already; [`VerbsError::Limit`].
     fn lend_token_socket(&self, _socket: BorrowedFd<'_>) -> Result<(), VerbsError> {
         Err(VerbsError::Unsupported {
             provider: "in use",

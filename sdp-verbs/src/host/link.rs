@@ -261,6 +261,9 @@ impl PeerLink {
         socket: OwnedFd,
     ) -> Result<(), VerbsError> {
         token::check(socket.as_fd())?;
+        if !self.may_share_tokens() {
+            return Ok(());
+        }
         let found = self
             .qps()
             .slots
@@ -276,20 +279,27 @@ impl PeerLink {
     /// Lends the peer a socket to put tokens into, for its queue pair at `place`.
     ///
     /// # Errors
-    /// [`VerbsError::Unsupported`] if the peer knows no tokens; the control socket's.
+    /// [`VerbsError::Unsupported`] if the peer knows no tokens or is another user's; the control
+    /// socket's.
     pub(crate) fn lend_token_socket(
         &self,
         (index, qp): (u16, u32),
         socket: BorrowedFd<'_>,
     ) -> Result<(), VerbsError> {
-        if !self.tokens {
+        if !self.may_share_tokens() {
             return Err(VerbsError::Unsupported {
                 provider: "host",
-                op: "lending a token socket to a peer of layout version 1.0",
+                op: "lending a token socket to a peer of layout version 1.0 or of another user",
             });
         }
         self.out
             .send(PlaneMsg::TokenSocket { index, qp }, &[socket])
+    }
+
+    /// Whether sockets for tokens are lent and taken. Not where another user could show our program
+    /// what is not there, or have us speak as ourselves to whomever its socket leads to.
+    fn may_share_tokens(&self) -> bool {
+        self.tokens && self.is_own_user()
     }
 
     /// A queue pair on this link, not yet connected.
@@ -512,8 +522,8 @@ impl PeerLink {
         }
     }
 
-    /// Whether registered memory may be shown to the peer at all.
-    pub(crate) fn may_see_regions(&self) -> bool {
+    /// Whether the peer runs as our user. No other is shown registered memory.
+    pub(crate) fn is_own_user(&self) -> bool {
         self.peer.uid == rustix::process::geteuid().as_raw()
     }
 

@@ -396,7 +396,7 @@ impl HostQp {
         if region.fd().is_none() {
             return self.link.heap_reachable().map_err(refused);
         }
-        if !self.link.may_see_regions() {
+        if !self.link.is_own_user() {
             return Err(refused("the peer runs as another user".to_owned()));
         }
         self.link.show_region(region)

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, send, socket};
 
 use super::rig::*;
+use crate::cq::{ArmFor, CompChannel, CompletionQueue};
 use crate::error::VerbsError;
 use crate::host::layout::{Block, HEADER_LEN, Inbound, PostedSlot, QpPlace, WriteRequest};
 use crate::host::link::PeerLink;
-use crate::host::plane::Plane;
+use crate::host::plane::{PeerIdentity, Plane};
 use crate::host::pool::CHUNKS_MAX;
 use crate::host::qp::{HostQp, QpDescriptor};
 use crate::host::shm::{self, Mapping, SEALS_OWNED, SEALS_SHARED};
@@ -19,10 +20,12 @@ use crate::host::words::MappedWords;
 use crate::qp::QueuePair;
 use crate::sync::{Ordering, Words};
 use crate::types::{Access, RemoteAddr, Rkey, WrId};
-use crate::wr::SendOp;
+use crate::wr::SendFlags as Flags;
 use crate::wr::WcOpcode::{Recv, Send};
 use crate::wr::WcStatus::{Flushed, RemoteOperation, Success};
+use crate::wr::{SendOp, SendWr};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// The inbound ring of a queue pair, as its peer could write it.
@@ -379,6 +382,53 @@ fn a_doorbell_cannot_be_made_to_block() {
 
 /// Every word of the header, the block and the wait word scribbled, again and again, while both
 /// sides work: nothing panics, nothing hangs, and the victim can always end.
+/// What could not be told from our own word elsewhere is neither lent to another user nor written for
+/// one.
+#[test]
+fn another_user_gets_no_token_socket_and_no_token() {
+    let uid = me().uid.wrapping_add(1);
+    let (_a, b) = pair_between(PeerIdentity { uid, ..me() });
+    let (p, q) = UnixStream::pair().unwrap();
+    let lent = b.qp.lend_token_socket(q.as_fd());
+    assert!(
+        matches!(lent, Err(VerbsError::Unsupported { .. })),
+        "{lent:?}"
+    );
+    let place = (0, b.qp.number());
+    b.link.attach_token_socket(place, q.into()).unwrap();
+    let end = recv(&p, &mut [0; 1], RecvFlags::DONTWAIT).map(|(n, _)| n);
+    assert_eq!(end, Ok(0), "it was kept");
+}
+
+/// A socket that looks right and takes nothing: its owner is told by the doorbell, each time.
+#[test]
+fn a_token_socket_that_takes_nothing_costs_no_event() {
+    let alone = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let (p, shut) = UnixStream::pair().unwrap();
+    let (full, _unread) = UnixStream::pair().unwrap();
+    while send(&full, &[0; 1024], SendFlags::DONTWAIT).is_ok() {}
+    drop(p);
+    for bad in [alone, shut.into(), full.into()] {
+        let (a, b) = pair();
+        let place = (0, b.qp.number());
+        b.link.attach_token_socket(place, bad).unwrap();
+        for round in 0..3 {
+            let _buf = a.recv(round, 8);
+            a.cq.arm(ArmFor::Token);
+            assert_eq!(a.channel.poll(), None);
+            let flags = Flags::PAYLOAD;
+            b.qp.post_send(SendWr {
+                flags,
+                ..signaled(round, send_op(b"x", None))
+            })
+            .unwrap();
+            assert_eq!(a.channel.poll(), Some(a.cq.token()), "round {round}");
+            assert_eq!(brief(&a.drain()), [(round, Recv, Success)]);
+        }
+        assert_eq!(a.cq.recall_tokens(), 0);
+    }
+}
+
 #[test]
 fn scribbling_everywhere_harms_nobody_else() {
     let (a, b) = pair();
@@ -403,7 +453,7 @@ fn scribbling_everywhere_harms_nobody_else() {
             let _sent = a.qp.post_send(signaled(1, send_op(b"x", None)));
             a.drain_bounded();
             b.drain_bounded();
-            crate::cq::CompChannel::poll(&*b.channel);
+            CompChannel::poll(&*b.channel);
         }
     }
     b.qp.set_error();
