@@ -122,7 +122,11 @@ unsafe fn wait(
         found += c_int::from(still.is_some());
         let place = polled.wrapping_add(at);
         let place = place.wrapping_byte_add(std::mem::offset_of!(pollfd, revents));
-        let mut answer = still.unwrap_or(answer.revents);
+        let mut answer = match still {
+            Some(still) => *still,
+            None if number.is_some() => whole_end(answer),
+            None => answer.revents,
+        };
         if answer != 0 && number.is_some_and(|number| sockets.get(number).is_err()) {
             answer = libc::POLLNVAL;
         }
@@ -191,6 +195,16 @@ impl Question {
             return Err(std::io::Error::last_os_error().into());
         }
         Ok(found)
+    }
+}
+
+/// What poll says of one of our sockets. The end of one shows ERR or HUP a moment before the room that
+/// it makes; TCP's shows both at once.
+pub fn whole_end(answer: &pollfd) -> c_short {
+    let room = libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND;
+    match answer.revents & (libc::POLLERR | libc::POLLHUP) {
+        0 => answer.revents,
+        _ => answer.revents | answer.events & room,
     }
 }
 

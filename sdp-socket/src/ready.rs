@@ -225,7 +225,7 @@ impl ReadyPair {
         match (level.ended, self.filled) {
             (None, false) if level.full => self.fill()?,
             (None, true) if level.roomy => self.unfill()?,
-            // The end makes room too, and OUT must not be seen before it.
+            // The end makes room too, a moment later: OUT must not be seen before it.
             _ => {}
         }
         if level.read_closed && !self.shut {

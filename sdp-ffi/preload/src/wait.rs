@@ -7,7 +7,7 @@ use std::ptr;
 use std::time::Duration;
 
 use libc::{POLLIN, POLLOUT, c_int, nfds_t, pollfd, sigset_t, size_t, time_t, timespec};
-use sdp::posix::{Failure, guard};
+use sdp::posix::{Failure, guard, whole_end};
 use sdp_socket::Readiness;
 use std::os::fd::AsRawFd;
 
@@ -168,6 +168,11 @@ impl Mixed {
 
     /// What came of it, for the program's array.
     fn give(mut self, to: &mut [pollfd]) -> c_int {
+        for (one, to) in self.fds.iter_mut().zip(&*to) {
+            if one.fd != to.fd {
+                one.revents = whole_end(one);
+            }
+        }
         for (first, second) in self.seconds {
             let more = self.fds[second].revents;
             self.fds[first].revents |= more;

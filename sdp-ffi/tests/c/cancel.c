@@ -9,7 +9,8 @@
 
 #include "common.h"
 
-#define LARGE (8 << 20)
+/* More than both ends keep: without a reader no send of it is over. */
+#define LARGE (16 << 20)
 
 /* What a thread does, and what became of it. */
 struct work {
