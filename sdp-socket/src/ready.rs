@@ -63,6 +63,10 @@ const MOMENTS: u32 = 4;
 /// Tokens taken back by one system call.
 const TAKE_MAX: usize = 64;
 
+/// Such system calls in one go. They take more than an honest peer has put; one that goes on writing
+/// keeps nobody.
+const TAKES_MAX: usize = 64;
+
 /// A descriptor to wait on, for as long as it exists. See [`SdpStream::readiness`] and
 /// [`SdpListener::readiness`].
 ///
@@ -129,6 +133,8 @@ pub(crate) struct ReadyPair {
     q: Option<OwnedFd>,
     /// Tokens in P, or on their way there from the peer.
     tokens: usize,
+    /// Tokens that the peer should have put and had not when they were to be taken back.
+    late: usize,
     /// The queue pair whose peer was lent Q, and whether it has taken it.
     lent: Option<(QpNum, bool)>,
     urgent: bool,
@@ -159,6 +165,7 @@ impl ReadyPair {
             p: Arc::new(p),
             q: Some(q),
             tokens: 0,
+            late: 0,
             lent: None,
             urgent: false,
             filled: false,
@@ -258,6 +265,9 @@ impl ReadyPair {
             (true, 0) => self.put_token()?,
             (true, _) if arrived && self.edges => self.put_token()?,
             (false, 1..) if !self.urgent => self.take_all_tokens()?,
+            (false, 0) if self.late > 0 && !self.urgent => {
+                self.take_tokens(TAKE_MAX)?;
+            }
             _ => {}
         }
         if level.readable && self.tokens > 1 && !self.urgent {
@@ -300,16 +310,21 @@ impl ReadyPair {
     }
 
     /// Takes whatever lies in P, and for a moment what is just being put there: a peer's message is in
-    /// place before its token is. What is still counted afterwards comes when the peer goes on, and is
-    /// a false IN until then.
+    /// place before its token is. One that is late is a false IN when it comes; should it never come,
+    /// nothing waits for it.
     fn take_all_tokens(&mut self) -> io::Result<()> {
         for moment in 0..=MOMENTS {
-            while self.take_tokens(TAKE_MAX)? == TAKE_MAX {}
+            for _ in 0..TAKES_MAX {
+                if self.take_tokens(TAKE_MAX)? < TAKE_MAX {
+                    break;
+                }
+            }
             if self.tokens == 0 || moment == MOMENTS {
                 break;
             }
             pass_moment(moment + 1 == MOMENTS);
         }
+        self.late = self.late.saturating_add(std::mem::take(&mut self.tokens));
         Ok(())
     }
 
@@ -320,7 +335,9 @@ impl ReadyPair {
         loop {
             match recv(&*self.p, &mut bytes[..len], RecvFlags::DONTWAIT) {
                 Ok((n, _)) => {
+                    let late = n.saturating_sub(self.tokens);
                     self.tokens = self.tokens.saturating_sub(n);
+                    self.late = self.late.saturating_sub(late);
                     return Ok(n);
                 }
                 Err(Errno::AGAIN) => return Ok(0),
@@ -400,6 +417,10 @@ mod tests {
         urgent: false,
         read_closed: false,
         ended: None,
+    };
+    const IDLE: Level = Level {
+        readable: false,
+        ..READABLE
     };
     const FULL: Level = Level {
         readable: false,
@@ -554,6 +575,38 @@ mod tests {
         shown(&mut pair, READABLE);
         pair.set_edges(true);
         assert_eq!(pair.awaits(), Awaits::Arrivals, "each arrival is an edge");
+    }
+
+    /// A token that is counted and does not come, because its peer was interrupted or could not put it,
+    /// keeps nothing else from being shown. When it comes it is taken like any other.
+    #[test]
+    fn a_token_that_does_not_come_hides_nothing() {
+        let mut pair = ReadyPair::new().unwrap();
+        pair.set_edges(false);
+        pair.show(IDLE, 1).unwrap();
+        assert_eq!(pair.awaits(), Awaits::Arrivals, "nothing is shown");
+        let open = PollFlags::IN | PollFlags::OUT;
+        assert_eq!(shown(&mut pair, READABLE), open);
+        assert_eq!(shown(&mut pair, IDLE), PollFlags::OUT);
+        send(pair.q.as_ref().unwrap(), b"r", SendFlags::empty()).unwrap();
+        assert_eq!(state(&pair), open, "late");
+        assert_eq!(shown(&mut pair, IDLE), PollFlags::OUT);
+        assert_eq!(pair.late, 0);
+    }
+
+    /// A peer that writes faster than its bytes can be taken keeps nobody for long.
+    #[test]
+    fn a_look_takes_no_more_than_a_portion() {
+        let mut pair = ReadyPair::new().unwrap();
+        let flood = [0; 8 * TAKE_MAX * TAKES_MAX];
+        send(pair.q.as_ref().unwrap(), &flood, SendFlags::empty()).unwrap();
+        let open = PollFlags::IN | PollFlags::OUT;
+        pair.show(IDLE, 1).unwrap();
+        assert_eq!(state(&pair), open, "it took everything");
+        for _ in 0..8 {
+            pair.show(IDLE, 1).unwrap();
+        }
+        assert_eq!(state(&pair), PollFlags::OUT);
     }
 
     /// Every arrival is an edge although the one before was not taken; no arrival is none.

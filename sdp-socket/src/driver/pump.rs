@@ -346,7 +346,11 @@ impl Conn {
             read_closed: engine.is_read_closed(),
             ended: engine.is_closed().then(|| engine.has_failed()),
         };
-        if let Err(error) = ready.show(level, self.cq.recall_tokens()) {
+        let put = self.cq.recall_tokens();
+        // A token goes that was put for a message nobody has looked for: somebody must, since the peer
+        // tells of it no more.
+        inner.local_work |= put != 0 && !level.readable;
+        if let Err(error) = ready.show(level, put) {
             tracing::error!(token = ?self.token, "the readiness descriptor: {error}");
         }
     }
@@ -530,5 +534,47 @@ fn fire_timeout(inner: &mut Inner, now: Instant) {
     let due = [engine.poll_timeout(), engine.poll_housekeeping()];
     if due.into_iter().flatten().any(|t| t <= now) {
         inner.engine.handle_timeout(now);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::sync::Arc;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use sdp_verbs::host::HostProvider;
+
+    use crate::{Builder, Context};
+
+    /// Whoever visits the engine without a look at what has come takes back the token of a message:
+    /// somebody looks, and it is shown again.
+    #[test]
+    fn a_visit_hides_no_message_that_was_told_of() {
+        let end = || {
+            let provider = HostProvider::open().unwrap();
+            Builder::new().context(&Context::threaded(Arc::new(provider)).unwrap())
+        };
+        let listener = end().bind("127.0.0.1:0").unwrap();
+        let mut client = end().connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let ready = server.readiness().unwrap();
+        let is_in = |seconds: i64| {
+            let limit = Timespec {
+                tv_sec: seconds,
+                tv_nsec: 0,
+            };
+            let mut fds = [PollFd::new(&ready, PollFlags::IN)];
+            poll(&mut fds, Some(&limit)).unwrap() == 1
+        };
+        // The peer has to be given the socket: the first few are shown by the progress thread.
+        for round in 0..100 {
+            client.write_all(b"x").unwrap();
+            assert!(is_in(60), "round {round}");
+            server.conn().unwrap().with_engine(|_, _| ());
+            assert!(is_in(10), "round {round}: hidden");
+            assert_eq!(server.read(&mut [0; 2]).unwrap(), 1);
+        }
     }
 }
