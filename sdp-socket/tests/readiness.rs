@@ -22,12 +22,18 @@ use common::net::{Listener, Net, Stream, would_block};
 use common::sdp::Sdp;
 use common::watch::{doing, watched, watched_for};
 
+/// Rounds of the torture between two processes.
+const APART_ROUNDS: u64 = 60;
+const APART_ROUNDS_FULL: u64 = 400;
+
 /// The other processes of these tests.
 #[test]
 fn child() {
     play(|role| match role {
         "idle" => torture::idle(Duration::from_secs(1)),
         "idle in full" => torture::idle(Duration::from_secs(10)),
+        "servers" => torture::serve(APART_ROUNDS),
+        "servers in full" => torture::serve(APART_ROUNDS_FULL),
         "no descriptor" => no_descriptor(),
         "polled talk" => polled_talk(),
         other => panic!("no role {other:?}"),
@@ -44,6 +50,21 @@ fn torture() {
 #[test]
 fn torture_late() {
     watched(|| torture::run(&Sdp::lazy(1), 2, Duration::from_secs(2)));
+}
+
+/// The same between two processes.
+#[test]
+fn torture_apart() {
+    watched(|| torture::run_apart("servers", APART_ROUNDS));
+}
+
+#[test]
+#[ignore = "20 s: asked for by name"]
+fn torture_apart_in_full() {
+    let limit = Duration::from_secs(60);
+    watched_for(limit, || {
+        torture::run_apart("servers in full", APART_ROUNDS_FULL)
+    });
 }
 
 #[test]

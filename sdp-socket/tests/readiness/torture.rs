@@ -15,7 +15,8 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use sdp_socket::SdpStream;
 
-use crate::common::net::{Net, Stream, would_block};
+use crate::common::child::{Child, say, told};
+use crate::common::net::{Listener, Net, Stream, would_block};
 use crate::common::pattern::Pattern;
 use crate::common::rng::Rng;
 use crate::common::sdp::Sdp;
@@ -43,6 +44,9 @@ const NESTED: usize = 11;
 /// How an event of the inner epoll is named in the outer one.
 const INNER: u64 = 1 << 32;
 const CALL_MAX: usize = 40_000;
+/// What the two processes of a run in two know.
+const APART_SEED: u64 = 5;
+const DONE: &str = "done";
 
 /// How a socket is waited for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,7 +153,6 @@ pub(crate) fn run(net: &Sdp, seed: u64, time: Duration) {
             if last.get().is_some_and(|last| round >= *last) {
                 break;
             }
-            side.tally.rounds += 1;
             side.round(round);
         }
         side
@@ -161,7 +164,44 @@ pub(crate) fn run(net: &Sdp, seed: u64, time: Duration) {
         actor("clients", || keep(play(0, clients))),
         actor("servers", || keep(play(1, servers))),
     ]);
-    let sides = sides.into_inner().expect("no panic");
+    judge(&sides.into_inner().expect("no panic"));
+}
+
+/// As [`run`], for so many rounds, with the servers in the process that plays [`serve`] as `role`.
+///
+/// # Panics
+/// As [`run`].
+pub(crate) fn run_apart(role: &str, rounds: u64) {
+    let mut child = Child::start(role);
+    let addr = child.hear().parse().expect("an address");
+    let net = Sdp::over_host().sized(BUFFER_LEN);
+    let streams = (0..PAIRS).map(|_| net.connect(addr).expect("connect"));
+    let mut side = Side::new(0, streams.collect(), APART_SEED);
+    (0..rounds).for_each(|round| side.round(round));
+    // Each keeps its streams until the other is done.
+    assert_eq!(child.hear(), DONE);
+    child.finish();
+    judge(&[side]);
+}
+
+/// The other process of [`run_apart`].
+///
+/// # Panics
+/// As [`run`].
+pub(crate) fn serve(rounds: u64) {
+    let net = Sdp::over_host().sized(BUFFER_LEN);
+    let (listener, addr) = net.listen();
+    say(addr);
+    let streams = (0..PAIRS).map(|_| Listener::accept(&listener).expect("accept").0);
+    let mut side = Side::new(1, streams.collect(), APART_SEED);
+    (0..rounds).for_each(|round| side.round(round));
+    say(DONE);
+    assert_eq!(told(), None);
+    judge(&[side]);
+}
+
+/// Enough was looked at, and little of it was false.
+fn judge(sides: &[Side]) {
     let sum = |of: fn(&Tally) -> u64| -> u64 { sides.iter().map(|side| of(&side.tally)).sum() };
     let counts = [
         ("rounds", sum(|t| t.rounds), 4),
@@ -252,6 +292,7 @@ impl Side {
             socket.to_send += sends;
             socket.to_get += gets;
         }
+        self.tally.rounds += 1;
         doing(format!("round {round}"));
         loop {
             let mut idle = true;
