@@ -188,17 +188,22 @@ impl Listening {
     }
 
     /// Answers one request, for somebody who accepts, if none is being answered.
-    fn admit_one(&self) {
+    fn admit_one(&self) -> bool {
         while self.answers_late() && self.pending.load(Ordering::Relaxed) == 0 {
             let Some((context, id, private_data)) = lock(&self.waiting).pop_front() else {
-                return;
+                return false;
             };
             self.pending.fetch_add(1, Ordering::Relaxed);
-            if !self.take(&context, id, &private_data) {
+            let is_taken = self.take(&context, id, &private_data);
+            if !is_taken {
                 self.pending.fetch_sub(1, Ordering::Relaxed);
             }
             self.show_ready(0);
+            if is_taken {
+                return true;
+            }
         }
+        false
     }
 
     /// Answers requests while the backlog has room.
@@ -335,7 +340,11 @@ impl Listening {
                 self.accepted.fetch_add(1, Ordering::Relaxed);
                 return Ok(conn);
             }
-            self.admit_one();
+            if self.admit_one() {
+                // Who has been answered should not find that something else was accepted.
+                self.see_through(HANDSHAKE_WAIT)?;
+                continue;
+            }
             let late = deadline.is_some_and(|at| at <= self.context().now());
             if late || self.nonblocking.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -354,8 +363,8 @@ impl Listening {
 impl Listening {
     /// Waits until the first of the handshakes under way is over, or not: a caller sits in its connect, so
     /// that is a matter of moments.
-    fn see_through(&self) -> io::Result<()> {
-        let end = self.context().now() + HANDSHAKE_WAIT;
+    fn see_through(&self, time: Duration) -> io::Result<()> {
+        let end = self.context().now() + time;
         loop {
             let seen = self.word.seen();
             let is_over =
@@ -462,10 +471,23 @@ impl SdpListener {
         }
         if at_once && listening.answers_late.swap(false, Ordering::AcqRel) {
             listening.admit();
-            listening.see_through()?;
+            listening.see_through(HANDSHAKE_WAIT)?;
             listening.show_ready(0);
         }
         Ok(true)
+    }
+
+    /// Waits until an accept that does not wait gives a connection, or no request is being answered any
+    /// more, for that long at most. Of a listener that answers at once there is nothing to wait for.
+    ///
+    /// # Errors
+    /// The system refused to wait.
+    pub fn await_answered(&self, time: Duration) -> io::Result<()> {
+        let listening = self.listening()?;
+        match listening.answers_late() {
+            true => listening.see_through(time),
+            false => Ok(()),
+        }
     }
 
     /// Changes how many connections may wait to be accepted, as a second `listen(2)` does.

@@ -24,6 +24,9 @@ use crate::table;
 /// Those of accept4(2).
 const ACCEPT_FLAGS: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
+/// How long an accept sees to a caller that it has answered, and that does not confirm it.
+const ANSWERED_WAIT: Duration = Duration::from_secs(5);
+
 /// How long a connect by both protocols waits for SDP towards an address of this machine. Who does
 /// not listen there in SDP says so at once; this is for one that is slow to be scheduled.
 const WAIT_LOCAL: Duration = Duration::from_millis(50);
@@ -342,12 +345,15 @@ unsafe fn accept_one(
         return unsafe { accept_sdp(entry, addr, len, flags) }.map(Some);
     }
     let waits = !entry.is_nonblocking() && flags & !ACCEPT_FLAGS == 0;
+    // A caller by SDP has been answered, and has to be accepted before any other.
+    let mut has_answered = false;
     loop {
-        let (kernels_has, sdp_has) = match waits {
+        let (kernels_has, sdp_has) = match waits && !has_answered {
             true => wait_for_either(entry, fd, deadline)?,
             false => (true, true),
         };
-        let kernel_first = entry.kernel_first.fetch_xor(true, Ordering::Relaxed);
+        let kernel_first = entry.kernel_first.fetch_xor(true, Ordering::Relaxed) && !has_answered;
+        has_answered = false;
         for kernels in [kernel_first, !kernel_first] {
             if kernels && kernels_has {
                 // SAFETY: the caller's promise.
@@ -362,6 +368,11 @@ unsafe fn accept_one(
             } else if !kernels && sdp_has && entry.has_pending_sdp()? {
                 // SAFETY: the caller's promise.
                 match unsafe { accept_sdp(entry, addr, len, flags) } {
+                    Err(failure) if failure.errno == libc::EAGAIN && waits => {
+                        entry.socket()?.await_answered(ANSWERED_WAIT)?;
+                        has_answered = true;
+                        break;
+                    }
                     Err(failure) if failure.errno == libc::EAGAIN => {}
                     other => return other.map(Some),
                 }

@@ -57,6 +57,18 @@ impl Socket {
         Ok(listener.begin_to_accept(at_once)?)
     }
 
+    /// Waits until an accept gives a connection, or no caller is being answered any more, for that long
+    /// at most.
+    ///
+    /// # Errors
+    /// `EINVAL` if it does not listen.
+    pub fn await_answered(&self, time: Duration) -> Result<(), Failure> {
+        let Some(listener) = self.listener() else {
+            return Err(Failure::new(libc::EINVAL, "the socket does not listen"));
+        };
+        Ok(listener.await_answered(time)?)
+    }
+
     /// Lets go of the listener and its address, so that another process may have them. The socket is as
     /// new. A call that is waiting for a connection meanwhile keeps both until it ends.
     ///
