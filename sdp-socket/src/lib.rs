@@ -26,6 +26,7 @@
 //!   driver: actions -> verbs, completions -> engine driver/
 //!   context: channels, timers, progress             context
 //!   budget: memory of all connections together      budget
+//!   report: what this process tells; who asks       report/ process
 //!   park: clock, sleep, wake                        park/
 //! ```
 //!

@@ -37,7 +37,6 @@ pub struct Survey {
 
 /// An RDMA device.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub struct SurveyedDevice {
     /// Its name.
     pub name: String,
@@ -49,7 +48,6 @@ pub struct SurveyedDevice {
 
 /// What a device can do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub struct DeviceTraits {
     /// iWARP; else InfiniBand or RoCE.
     pub iwarp: bool,
@@ -59,7 +57,6 @@ pub struct DeviceTraits {
 
 /// A port of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
 pub struct SurveyedPort {
     /// Counted from 1.
     pub number: u32,

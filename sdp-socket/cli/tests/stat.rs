@@ -4,9 +4,16 @@
     reason = "a test that cannot go on must fail; helpers are not seen as tests"
 )]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, IoSlice, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, accept, bind, listen, sendmsg, socket_with,
+};
 use serde_json::Value;
 
 fn stat(args: &[&str]) -> Output {
@@ -136,12 +143,12 @@ fn looks_that_follow_each_other_show_rates() {
 
 #[test]
 fn a_process_that_cannot_be_asked_is_named() {
-    let own = std::process::id().to_string();
-    let output = stat(&[&own]);
+    let parent = std::os::unix::process::parent_id().to_string();
+    let output = stat(&[&parent]);
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
     assert!(
-        said.contains(&own) && said.contains("no SDP socket"),
+        said.contains(&parent) && said.contains("no SDP socket"),
         "{said}"
     );
     let output = stat(&["4194999"]);
@@ -149,4 +156,66 @@ fn a_process_that_cannot_be_asked_is_named() {
     let mut rest = String::new();
     output.stdout.as_slice().read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
+}
+
+/// Asks this process, which answers with `report`.
+fn asked_of_an_impostor(report: &[u8]) -> Output {
+    let pid = std::process::id();
+    let name = format!("sdp-stat/1/{pid}/0");
+    let kind = SocketType::SEQPACKET;
+    let flags = SocketFlags::CLOEXEC;
+    let listener = socket_with(AddressFamily::UNIX, kind, flags, None).unwrap();
+    let name = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+    bind(&listener, &name).unwrap();
+    listen(&listener, 1).unwrap();
+    let file = memfd_create("impostor", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+    assert_eq!(rustix::io::write(&file, report).unwrap(), report.len());
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK;
+    fcntl_add_seals(&file, seals).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let caller = accept(&listener).unwrap();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            let files = [file.as_fd()];
+            assert!(control.push(SendAncillaryMessage::ScmRights(&files)));
+            let words = [IoSlice::new(b"sdp.process/1")];
+            sendmsg(&caller, &words, &mut control, SendFlags::NOSIGNAL).unwrap();
+        });
+        stat(&[&pid.to_string()])
+    })
+}
+
+/// Whoever answers in the place of a process is refused in printable words, or shown in them.
+#[test]
+fn what_others_answer_does_no_harm() {
+    let evil = "\u{1b}]0;evil\u{7}\u{1b}[2J";
+    let mut report = serde_json::json!({
+        "schema": "sdp.process/1", "version": evil, "program": evil, "pid": 1, "memory": null,
+        "counters": {evil: {evil: 1}}, "contexts": [], "left_out": u64::MAX, "listeners": [],
+        "connections": [{"provider": evil, "state": evil, "credits": u64::MAX,
+            "tx_bytes_bcopy": u64::MAX, "tx_bytes_zcopy": u64::MAX, "rx_bytes_bcopy": u64::MAX}],
+        "complete": true,
+    });
+    let shown = asked_of_an_impostor(report.to_string().as_bytes());
+    assert!(text(&shown.stdout).contains("]0;evil"), "{shown:?}");
+    report["connections"][0]["local"] = evil.into();
+    let refused = [
+        asked_of_an_impostor(report.to_string().as_bytes()),
+        asked_of_an_impostor(evil.as_bytes()),
+        asked_of_an_impostor(&[b'['; 1 << 20]),
+        asked_of_an_impostor(b""),
+    ];
+    for output in &refused {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(text(&output.stderr).contains("not a report"), "{output:?}");
+    }
+    for output in refused.iter().chain([&shown]) {
+        for said in [&output.stdout, &output.stderr] {
+            assert!(
+                !text(said).contains(|c: char| c.is_control() && c != '\n'),
+                "{output:?}"
+            );
+        }
+    }
 }

@@ -177,6 +177,8 @@ impl StatSocket {
         }
         let spent = making.cost.spent;
         drop(making);
+        // Nobody may ask for long.
+        self.text = String::new();
         rest(now(), spent + now().since(start))
     }
 }

@@ -99,6 +99,7 @@ const DEVICES: &str = include_str!("../../guest/jobs/devices.sh");
 const MEMLOCK: &str = include_str!("../../guest/jobs/memlock.sh");
 const STREAM_NOBODY: &str = include_str!("../../guest/jobs/stream_nobody.sh");
 const KILL: &str = include_str!("../../guest/jobs/kill.sh");
+const DOCTOR: &str = include_str!("../../guest/jobs/doctor.sh");
 const SOAK: &str = include_str!("../../guest/jobs/soak.sh");
 const CAPTURE: &str = include_str!("../../guest/jobs/capture.sh");
 const FIRST_MESSAGE: &str = include_str!("../../guest/jobs/first_message.sh");
@@ -143,6 +144,7 @@ pub(super) const JOBS: &[Job] = &[
     job("providers", LOOP, BOTH, PROVIDERS).test("providers_rdma"),
     job("memlock", LOOP, BOTH, MEMLOCK).test("memlock_rdma"),
     job("keys", LOOP, BOTH, KEYS).test("keys_rdma").short(),
+    job("doctor", LOOP, BOTH, DOCTOR).sdp(),
     job("soak", LOOP, BOTH, SOAK).sdp(),
     job("kill", LOOP, BOTH, KILL).sdp(),
     job("cost", LOOP, RXE, COST)

@@ -4,7 +4,7 @@ use std::env;
 
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
-use sdp_socket::survey::{Survey, SurveyedDevice, survey};
+use sdp_socket::survey::{Survey, SurveyedDevice, SurveyedPort, survey};
 
 use super::finding::Finding;
 
@@ -62,8 +62,10 @@ fn judge(survey: &Survey, wanted: bool, named: Option<&str>) -> Vec<Finding> {
             "name one of those below, or unset it",
         ));
     }
+    let mut ports = survey.devices.iter().flat_map(|device| &device.ports);
+    let any_active = ports.any(SurveyedPort::is_active);
     for device in &survey.devices {
-        findings.extend(judge_device(device, &lacking));
+        findings.extend(judge_device(device, any_active, &lacking));
     }
     findings.push(locked());
     let detail = "whether packets of adapters get through cannot be seen from here";
@@ -73,13 +75,15 @@ fn judge(survey: &Survey, wanted: bool, named: Option<&str>) -> Vec<Finding> {
 
 fn judge_device(
     device: &SurveyedDevice,
+    any_active: bool,
     lacking: &impl Fn(&str, &str, &str) -> Finding,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     let name = &device.name;
-    let kind = match device.traits {
+    let kind = |link_layer: &str| match device.traits {
         Some(traits) if traits.iwarp => "iWARP",
-        Some(_) => "InfiniBand or RoCE",
+        Some(_) if link_layer == "Ethernet" => "RoCE",
+        Some(_) => "InfiniBand",
         None => "not opened",
     };
     for port in &device.ports {
@@ -94,14 +98,18 @@ fn judge_device(
         let facts = [port.state.as_str(), &port.link_layer, &port.rate];
         let facts: Vec<_> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
         let detail = format!(
-            "{name} port {}, {kind}: {}; interfaces {}; GIDs {}",
+            "{name} port {}, {}: {}; interfaces {}; GIDs {}",
             port.number,
+            kind(&port.link_layer),
             facts.join(", "),
             all(&port.interfaces),
             all(&gids),
         );
-        findings.push(if !port.is_active() {
-            let remedy = "bring the link, or the network interface under it, up";
+        let remedy = "bring the link, or the network interface under it, up";
+        findings.push(if !port.is_active() && any_active {
+            // Connections go by another port: adapters with one cable are common.
+            Finding::warning("rdma.port", detail, remedy)
+        } else if !port.is_active() {
             lacking("rdma.port", &detail, remedy)
         } else if gids.is_empty() && device.traits.is_none_or(|traits| !traits.iwarp) {
             let remedy = "give its network interface an address";
@@ -151,6 +159,81 @@ fn locked() -> Finding {
 mod tests {
     use super::super::finding::Verdict;
     use super::*;
+
+    use sdp_socket::survey::DeviceTraits;
+
+    fn port(number: u32, state: &str) -> SurveyedPort {
+        SurveyedPort {
+            number,
+            state: state.to_owned(),
+            link_layer: "Ethernet".to_owned(),
+            rate: "100 Gb/sec (4X EDR)".to_owned(),
+            gids: vec!["::ffff:10.0.0.1".parse().unwrap()],
+            interfaces: vec!["eth7".to_owned()],
+        }
+    }
+
+    fn machine(ports: Vec<SurveyedPort>, windows: bool) -> Survey {
+        let mut survey = survey();
+        survey.libraries = Ok(());
+        survey.kernel = Ok(());
+        survey.devices = vec![SurveyedDevice {
+            name: "mlx5_0".to_owned(),
+            ports,
+            traits: Some(DeviceTraits {
+                iwarp: false,
+                windows,
+            }),
+        }];
+        survey
+    }
+
+    fn verdicts(findings: &[Finding], name: &str) -> Vec<Verdict> {
+        let found = findings.iter().filter(|it| it.name == name);
+        found.map(|it| it.verdict).collect()
+    }
+
+    /// One port that has a link is enough; with none there is no way.
+    #[test]
+    fn ports() {
+        let (up, down) = (port(1, "4: ACTIVE"), port(2, "1: DOWN"));
+        let findings = judge(&machine(vec![up, down.clone()], true), true, None);
+        assert_eq!(
+            verdicts(&findings, "rdma.port"),
+            [Verdict::Ok, Verdict::Warning]
+        );
+        assert_eq!(verdicts(&findings, "rdma.windows"), [Verdict::Ok]);
+        assert_eq!(verdicts(&findings, "rdma.firewall"), [Verdict::Unchecked]);
+        let detail = &findings
+            .iter()
+            .find(|it| it.name == "rdma.port")
+            .unwrap()
+            .detail;
+        for part in ["mlx5_0 port 1, RoCE: 4: ACTIVE", "eth7", "10.0.0.1"] {
+            assert!(detail.contains(part), "{detail}");
+        }
+        let findings = judge(&machine(vec![down.clone()], false), true, None);
+        assert_eq!(verdicts(&findings, "rdma.port"), [Verdict::Fail]);
+        assert_eq!(verdicts(&findings, "rdma.windows"), [Verdict::Warning]);
+        let findings = judge(&machine(vec![down], true), false, None);
+        assert_eq!(verdicts(&findings, "rdma.port"), [Verdict::Warning]);
+    }
+
+    /// A device that was asked for and is not there, or has no address, is a failure.
+    #[test]
+    fn names_and_addresses() {
+        let mut nameless = port(1, "4: ACTIVE");
+        nameless.gids.clear();
+        let findings = judge(&machine(vec![nameless], true), true, Some("mlx5_9"));
+        assert_eq!(verdicts(&findings, "rdma.device"), [Verdict::Fail]);
+        assert_eq!(verdicts(&findings, "rdma.port"), [Verdict::Fail]);
+        let findings = judge(
+            &machine(vec![port(1, "4: ACTIVE")], true),
+            true,
+            Some("mlx5_0"),
+        );
+        assert_eq!(verdicts(&findings, "rdma.device"), []);
+    }
 
     /// What lacks is a warning, and a failure where an adapter is wanted; its remedy is told.
     #[test]
