@@ -253,3 +253,66 @@ fn new_listener() -> io::Result<OwnedFd> {
     listen(&socket, BACKLOG)?;
     Ok(hide(socket))
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+
+    use rustix::net::{connect, getsockname};
+
+    use super::*;
+
+    /// Whatever time a caller takes, the next one waits for nine times as long.
+    #[test]
+    fn callers_get_a_tenth_of_the_time() {
+        let mut socket = StatSocket {
+            listener: new_listener().unwrap(),
+            state: State::Idle,
+            text: String::new(),
+            _claim: Claim::for_test(),
+        };
+        // Each look at the clock is a millisecond later than the one before.
+        let clock = Cell::new(0_u64);
+        let now = || {
+            clock.set(clock.get() + 1_000_000);
+            Instant::from_nanos(clock.get())
+        };
+        assert_eq!(socket.serve(false, now), None);
+        assert_eq!(clock.get(), 0, "nobody calls, and nothing is done");
+
+        let name: SocketAddrUnix = getsockname(&socket.listener).unwrap().try_into().unwrap();
+        let call = || {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let caller = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+            let caller = caller.unwrap();
+            connect(&caller, &name).unwrap();
+            caller
+        };
+        let callers = [call(), call()];
+        let told = |caller: &OwnedFd| rustix::io::read(caller, &mut [0; 64]) == Ok(ANSWER.len());
+        let begun = clock.get();
+        while !matches!(socket.state, State::Resting(_)) {
+            socket.serve(true, now);
+        }
+        let end = clock.get();
+        assert!(told(&callers[0]));
+        assert!(socket.fd().is_none(), "callers are not waited for");
+        let until = socket.serve(true, now).unwrap();
+        // Of the time between two looks at this clock every second one is a step's.
+        let (rest, spent) = (until.as_nanos() - end, (end - begun) / 2);
+        assert!(
+            (8 * spent..10 * spent).contains(&rest),
+            "{rest} after {spent}"
+        );
+        while clock.get() + 1_000_000 < until.as_nanos() {
+            assert_eq!(socket.serve(true, now), Some(until));
+        }
+        assert!(!told(&callers[1]));
+        assert_eq!(socket.serve(true, now), None);
+        assert!(socket.fd().is_some());
+        while !matches!(socket.state, State::Resting(_)) {
+            socket.serve(true, now);
+        }
+        assert!(told(&callers[1]));
+    }
+}

@@ -62,6 +62,18 @@ pub(crate) fn claim(context: &Arc<Context>) -> Option<Claim> {
     taken.then_some(Claim(registry))
 }
 
+#[cfg(test)]
+impl Claim {
+    /// One that nobody else can want.
+    pub(crate) fn for_test() -> Self {
+        let registry = Registry {
+            contexts: Mutex::default(),
+            claimed: AtomicBool::new(true),
+        };
+        Self(Box::leak(Box::new(registry)))
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         self.0.claimed.store(false, Ordering::Release);
