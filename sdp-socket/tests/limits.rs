@@ -36,6 +36,7 @@ fn child() {
             "nofile" => few_descriptors(number),
             "nofile-later" => few_descriptors_later(number),
             "nofile-polled" => few_descriptors_polled(number),
+            "nofile-lent" => sockets_lent(number),
             "fsize" => small_files(number),
             "as" => small_address_space(number),
             other => panic!("no role {other:?}"),
@@ -163,6 +164,42 @@ fn few_descriptors_polled(spare: u64) {
     say("ok");
 }
 
+/// Peers lend a small table more sockets than fit a part of it: most of it stays the program's, and
+/// each is told of what comes.
+fn sockets_lent(limit: u64) {
+    lower(Resource::Nofile, limit);
+    let listener = SdpListener::bind("127.0.0.1:0").expect("bind");
+    let connect = || {
+        let client = SdpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        (client, listener.accept().expect("accept").0)
+    };
+    let pairs: Vec<_> = (0..limit / 4).map(|_| connect()).collect();
+    for (client, _) in &pairs {
+        client.readiness().expect("with descriptors");
+    }
+    let before = open_descriptors() as u64;
+    for (client, _) in &pairs {
+        client.set_nonblocking(true).expect("set_nonblocking");
+        // Behind this call it is lent.
+        client.read(&mut [0]).expect_err("nothing to read");
+    }
+    for round in 0..10_u8 {
+        for (client, server) in &pairs {
+            server.put(&[round]);
+            let ready = client.readiness().expect("made before");
+            poll(&mut [PollFd::new(&ready, PollFlags::IN)], None).expect("poll");
+            // Its peer may have been interrupted while it showed the byte before.
+            while client.read(&mut [0]).is_err() {
+                poll(&mut [PollFd::new(&ready, PollFlags::IN)], None).expect("poll");
+            }
+        }
+    }
+    let lent = open_descriptors() as u64 - before;
+    assert!(lent <= limit / 8, "{lent} descriptors of {limit}");
+    say("ok");
+    say("ok");
+}
+
 fn small_files(len: u64) {
     // The default action of SIGXFSZ is to end the process: it is left as it is.
     lower(Resource::Fsize, len);
@@ -224,6 +261,14 @@ fn descriptors_later() {
 fn descriptors_polled() {
     watched(|| {
         run("nofile-polled", 0);
+    });
+}
+
+/// With more of what polled streams' peers lend than a table should be filled with.
+#[test]
+fn descriptors_lent() {
+    watched(|| {
+        run("nofile-lent", 400);
     });
 }
 

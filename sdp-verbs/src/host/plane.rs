@@ -94,6 +94,8 @@ pub(crate) struct Plane {
     bells: RwLock<Bells>,
     last_qp: AtomicU32,
     last_link: AtomicU64,
+    /// Peers' sockets that are kept to put tokens into.
+    token_sockets: Arc<AtomicU64>,
     /// Serialises link set-up against channel set-up, so that each channel hears each link.
     setup: Mutex<()>,
 }
@@ -124,6 +126,7 @@ impl Plane {
             bells: RwLock::default(),
             last_qp: AtomicU32::new(0),
             last_link: AtomicU64::new(0),
+            token_sockets: Arc::default(),
             setup: Mutex::default(),
         }))
     }
@@ -141,6 +144,11 @@ impl Plane {
     /// Our registered memory.
     pub(crate) fn regions(&self) -> &Regions {
         &self.regions
+    }
+
+    /// How many sockets of peers are kept to put tokens into.
+    pub(crate) fn token_sockets(&self) -> &Arc<AtomicU64> {
+        &self.token_sockets
     }
 
     /// Makes our half of a link: its doorbell and base chunk.

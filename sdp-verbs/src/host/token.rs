@@ -8,14 +8,53 @@
 //! arms for something else: was it taken?
 //! ```
 //! Who finds the arm taken knows of a token that lies in the socket, or will as soon as the peer goes
-//! on. Until the peer has the socket it rings the doorbell.
+//! on. Until the peer has the socket, and where it keeps none, it rings the doorbell.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketType, send, sockopt};
 
+use super::descriptor;
 use crate::error::VerbsError;
+
+/// Sockets of peers get one of so many parts of the process's table of descriptors: the program did
+/// not ask for them, and needs the rest itself.
+const TABLE_PART: u64 = 8;
+
+/// A peer's socket, and the count of those that the instance keeps.
+#[derive(Debug)]
+pub(crate) struct TokenSocket {
+    socket: OwnedFd,
+    count: Arc<AtomicU64>,
+}
+
+impl TokenSocket {
+    /// Keeps a socket, unless `count` says that there are enough.
+    pub(crate) fn keep(socket: OwnedFd, count: &Arc<AtomicU64>) -> Option<Self> {
+        let max = descriptor::open_limit() / TABLE_PART;
+        if count.fetch_add(1, Ordering::Relaxed) >= max {
+            count.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        let count = Arc::clone(count);
+        Some(Self { socket, count })
+    }
+}
+
+impl AsFd for TokenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for TokenSocket {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// Whether a descriptor of a peer's is one to put tokens into: writing to anything else could do
 /// harm.

@@ -22,6 +22,7 @@ use super::link::PeerLink;
 use super::notice::Notice;
 use super::provider::LIMITS;
 use super::region::RegionInner;
+use super::token::TokenSocket;
 use crate::error::VerbsError;
 use crate::qp::QpAttr;
 use crate::types::{QpNum, WrId};
@@ -78,7 +79,7 @@ pub(crate) struct HostQp {
     /// Whether the sending half has requests, as of its last change: for the polling thread.
     busy: AtomicBool,
     /// The peer's, to put tokens into.
-    token_socket: Mutex<Option<OwnedFd>>,
+    token_socket: Mutex<Option<TokenSocket>>,
     /// The peer has ours.
     lent_token_socket: AtomicBool,
 }
@@ -316,15 +317,15 @@ impl HostQp {
         remote.notify(&self.link, notice, socket.as_ref().map(AsFd::as_fd));
     }
 
-    /// The peer lends its socket. One that has come before stays.
+    /// The peer lends its socket. One that has come before stays; if there are too many, none does.
     pub(crate) fn keep_token_socket(&self, socket: OwnedFd) {
         let mut kept = self.token_socket();
         if kept.is_none() && !self.over.load(Ordering::Acquire) {
-            *kept = Some(socket);
+            *kept = TokenSocket::keep(socket, self.link.plane().token_sockets());
         }
     }
 
-    fn token_socket(&self) -> MutexGuard<'_, Option<OwnedFd>> {
+    fn token_socket(&self) -> MutexGuard<'_, Option<TokenSocket>> {
         self.token_socket
             .lock()
             .expect("nothing panics under this lock")
