@@ -147,8 +147,9 @@ pub(crate) enum Command {
     /// Run the tests that need RDMA devices, on software devices in virtual machines
     ///
     /// On Debian 12 for x86-64. Installs the packages it needs (as root or by sudo), builds a guest
-    /// from Debian's packages once, keeps it in the cache folder, and boots it for each job by an
-    /// emulator: no support of the machine is needed. Guests see the files of this machine
+    /// from Debian's packages once, keeps it in the cache folder, and boots it by an emulator: no
+    /// support of the machine is needed. Jobs on the same device share a boot, unless one needs its
+    /// own; what comes after a job that fails has another. Guests see the files of this machine
     /// read-only and leave theirs in `target/vm-test/<job>`.
     VmTest(VmTestOptions),
 

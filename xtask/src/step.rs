@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Instant;
 
@@ -63,17 +63,31 @@ pub(crate) struct Steps<'a> {
     done: Vec<Done>,
 }
 
-/// What a step does.
-type Body<'a> = Box<dyn FnOnce(&Progress) -> anyhow::Result<Tally> + Send + 'a>;
+/// What runs beside others, and reports each of its steps.
+type Body<'a> = Box<dyn FnOnce(&Series<'_>) -> anyhow::Result<()> + Send + 'a>;
 
-/// A step that may run beside others.
+/// Steps that come one after the other and may run beside others.
 pub(crate) struct Beside<'a> {
-    /// Name of the step.
-    pub(crate) name: String,
-    /// How many lanes it takes; all of them, if it is more.
+    /// How many lanes they take; all of them, if it is more.
     pub(crate) lanes: usize,
-    /// What it does.
+    /// What they do.
     pub(crate) body: Body<'a>,
+}
+
+/// Where steps that run beside others are reported.
+#[derive(Debug)]
+pub(crate) struct Series<'a> {
+    ui: &'a Ui,
+    tell: Sender<Told>,
+}
+
+/// What a lane tells.
+#[derive(Debug)]
+enum Told {
+    /// A step is done.
+    Step(Done),
+    /// So many lanes are free again; the error is that of an output that cannot be written.
+    Over(usize, anyhow::Result<()>),
 }
 
 /// One finished step.
@@ -107,8 +121,8 @@ impl<'a> Steps<'a> {
         self.record(Done::of(name.to_owned(), progress, body))
     }
 
-    /// Runs steps beside each other, in as many lanes as there are. They begin in their order, but one
-    /// for which there is room goes before one for which there is none.
+    /// Runs steps beside each other, in as many lanes as there are. They begin in their order, but those
+    /// for which there is room go before those for which there is none.
     ///
     /// # Errors
     /// When the output cannot be written.
@@ -124,30 +138,27 @@ impl<'a> Steps<'a> {
             loop {
                 let fits = |step: &Beside<'_>| step.lanes.min(lanes) <= free;
                 let next = waiting.iter().position(fits);
-                if let Some(Beside {
-                    name,
-                    lanes: taken,
-                    body,
-                }) = next.and_then(|at| waiting.remove(at))
+                if let Some(Beside { lanes: taken, body }) = next.and_then(|at| waiting.remove(at))
                 {
                     let taken = taken.min(lanes);
                     free -= taken;
                     running += 1;
-                    let progress = self.ui.progress(&name)?;
-                    let tell = tell.clone();
+                    let (ui, tell) = (self.ui, tell.clone());
                     scope.spawn(move || {
-                        let body = |progress: &Progress| {
-                            panic::catch_unwind(AssertUnwindSafe(|| body(progress)))
-                                .unwrap_or_else(|_| Err(anyhow!("the step panicked")))
-                        };
+                        let series = Series { ui, tell };
+                        let result = unpanicked(|| body(&series));
                         // Nobody is told any more when the output cannot be written.
-                        let _ = tell.send((Done::of(name, progress, body), taken));
+                        let _ = series.tell.send(Told::Over(taken, result));
                     });
                 } else if running > 0 {
-                    let (done, taken) = told.recv().context("a step has vanished")?;
-                    free += taken;
-                    running -= 1;
-                    self.record(done)?;
+                    match told.recv().context("a step has vanished")? {
+                        Told::Step(done) => self.record(done)?,
+                        Told::Over(taken, result) => {
+                            result?;
+                            free += taken;
+                            running -= 1;
+                        }
+                    }
                 } else {
                     return Ok(());
                 }
@@ -241,6 +252,30 @@ impl<'a> Steps<'a> {
         ))?;
         Ok(report.passed())
     }
+}
+
+impl Series<'_> {
+    /// Runs the next step. One that cannot run, or that panics, is a failed step.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub(crate) fn step(
+        &self,
+        name: String,
+        body: impl FnOnce(&Progress) -> anyhow::Result<Tally>,
+    ) -> anyhow::Result<()> {
+        let progress = self.ui.progress(&name)?;
+        let done = Done::of(name, progress, |progress| unpanicked(|| body(progress)));
+        // As above.
+        let _ = self.tell.send(Told::Step(done));
+        Ok(())
+    }
+}
+
+/// A panic as an error.
+fn unpanicked<T>(body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(body))
+        .unwrap_or_else(|_| Err(anyhow!("the step panicked")))
 }
 
 /// The promise that nothing failed.
@@ -374,7 +409,7 @@ mod tests {
     }
 
     /// Steps share the lanes: two that take one each run at the same time, one that takes more than
-    /// there are runs alone, and one that panics has failed.
+    /// there are runs alone, and one that panics has failed, but not the one after it.
     #[test]
     fn steps_run_side_by_side() {
         use std::sync::Barrier;
@@ -386,22 +421,25 @@ mod tests {
             ..Tally::default()
         };
         let (ok, report) = finish(|steps| {
-            let pair = |name: &str| Beside {
-                name: name.to_owned(),
+            let pair = |name: &'static str| Beside {
                 lanes: 1,
-                body: Box::new(move |_: &Progress| {
-                    running.fetch_add(1, SeqCst);
-                    meet.wait();
-                    running.fetch_sub(1, SeqCst);
-                    Ok(passed())
+                body: Box::new(move |series: &Series<'_>| {
+                    series.step(name.to_owned(), |_| {
+                        running.fetch_add(1, SeqCst);
+                        meet.wait();
+                        running.fetch_sub(1, SeqCst);
+                        Ok(passed())
+                    })
                 }),
             };
             let alone = Beside {
-                name: "alone".to_owned(),
                 lanes: 7,
-                body: Box::new(move |_: &Progress| {
-                    assert_eq!(running.load(SeqCst), 0);
-                    panic!("on purpose");
+                body: Box::new(move |series: &Series<'_>| {
+                    series.step("alone".to_owned(), |_| {
+                        assert_eq!(running.load(SeqCst), 0);
+                        panic!("on purpose");
+                    })?;
+                    series.step("after".to_owned(), |_| Ok(passed()))
                 }),
             };
             steps
@@ -409,12 +447,10 @@ mod tests {
                 .unwrap();
         });
         assert!(!ok);
-        let names = report["results"].as_array().unwrap().iter();
-        assert_eq!(names.clone().count(), 3);
-        let last = names.last().unwrap();
-        assert_eq!(
-            (&last["name"], &last["failed"]),
-            (&"alone".into(), &1.into())
-        );
+        let results = report["results"].as_array().unwrap();
+        assert_eq!(results.len(), 4);
+        let failures: Vec<_> = results.iter().map(|r| (&r["name"], &r["failed"])).collect();
+        assert_eq!(failures[2], (&"alone".into(), &1.into()));
+        assert_eq!(failures[3], (&"after".into(), &0.into()));
     }
 }

@@ -8,3 +8,6 @@ for trouble in "delay 2ms" "loss 0.5%" "delay 2ms reorder 75%"; do
     echo "netem $trouble"
     rping_here 30
 done
+for side in a0 a1; do
+    tc qdisc del dev "$side" root
+done

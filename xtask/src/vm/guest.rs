@@ -1,4 +1,4 @@
-//! One virtual machine, from the start to the exit status of the job it was started for.
+//! One virtual machine, from the start to the end.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,6 +16,8 @@ use crate::text::quoted;
 const START: &str = include_str!("../../guest/start.sh");
 /// What jobs source.
 const NET: &str = include_str!("../../guest/net.sh");
+/// What runs them.
+const CASES: &str = include_str!("../../guest/cases.sh");
 /// Without these features the emulation is two to three times as fast: it carries out `rep movsb`
 /// byte by byte and carry-less multiplication bit by bit, and walks five levels of page tables.
 const PROCESSOR: &str = "max,la57=off,-erms,-fsrm,-pclmulqdq";
@@ -32,25 +34,17 @@ const STARTS_MAX: usize = 5;
 /// How long a boot may take: seconds alone, and some more where virtual time counts instructions or
 /// the machine does much else. It was seen to hang, once in some hundreds.
 const BOOT_MAX: Duration = Duration::from_secs(120);
-/// What the kernel never writes into its log unless it is broken.
-const COMPLAINTS: [&str; 5] = [
-    "BUG:",
-    "Oops:",
-    "WARNING: CPU",
-    "general protection fault",
-    "detected stalls on",
-];
-/// How much of a log is shown with a failure.
-const LOG_LINES: usize = 30;
 
 /// A guest to boot.
 #[derive(Debug)]
-pub(crate) struct Guest<'a> {
+pub(crate) struct Guest {
     /// What it boots.
-    pub(crate) image: &'a Image,
-    /// A folder of its own: what it is told and what it leaves. Absolute.
+    pub(crate) image: Image,
+    /// A folder of its own: what it is told, and its console. Absolute.
     pub(crate) folder: PathBuf,
-    /// What it runs, by bash, as root.
+    /// The folder of all cases, each of which has one in it. Absolute.
+    pub(crate) cases: PathBuf,
+    /// What it runs, by bash, as root, when jobs can be run.
     pub(crate) script: String,
     /// Its network to another guest, if it has one.
     pub(crate) link: Option<Link>,
@@ -73,9 +67,9 @@ pub(crate) struct Link {
     pub(crate) capture: Option<PathBuf>,
 }
 
-impl Guest<'_> {
-    /// Boots, runs the script and hands each line it prints to `on_line`. It has succeeded when
-    /// the script exited with 0 and the kernel had nothing to complain about.
+impl Guest {
+    /// Boots, runs the script and hands each line it prints to `on_line`, until the guest switches
+    /// itself off.
     ///
     /// # Errors
     /// When the folder cannot be written or the emulator not started.
@@ -83,27 +77,25 @@ impl Guest<'_> {
         self.prepare()?;
         let [again, begun] = ["clock-is-wrong", "begun"].map(|name| self.folder.join(name));
         let mut starts = 0;
-        let mut outcome = loop {
+        loop {
             let outcome = Run::new(self.emulator())
                 .total_max(self.total_max)
                 .begins_with(begun.clone(), BOOT_MAX)
                 .run(&mut on_line)?;
             starts += 1;
             if begun.exists() && !again.exists() || starts == STARTS_MAX {
-                break outcome;
+                return Ok(outcome);
             }
             for file in [&again, &begun].into_iter().filter(|file| file.exists()) {
                 fs::remove_file(file)
                     .with_context(|| format!("cannot remove {}", file.display()))?;
             }
-        };
-        if outcome.failure.is_none() {
-            outcome.failure = self.verdict();
         }
-        if outcome.failure.is_some() {
-            outcome.lines.extend(self.logs());
-        }
-        Ok(outcome)
+    }
+
+    /// Where what it writes on its console goes.
+    pub(crate) fn console(&self) -> PathBuf {
+        self.folder.join("console.txt")
     }
 
     fn prepare(&self) -> anyhow::Result<()> {
@@ -127,7 +119,8 @@ impl Guest<'_> {
             ("settings.sh", settings.as_str()),
             ("start.sh", START),
             ("net.sh", NET),
-            ("job.sh", &self.script),
+            ("cases.sh", CASES),
+            ("jobs.sh", &self.script),
         ] {
             let path = self.folder.join(name);
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -153,7 +146,7 @@ impl Guest<'_> {
             .arg(self.image.initrd())
             .args(["-append", KERNEL_ARGUMENTS])
             .arg("-serial")
-            .arg(joined("file:", &self.folder.join("console.txt")))
+            .arg(joined("file:", &self.console()))
             .args(["-serial", "stdio"])
             .args(["-device", "virtio-rng-pci"]);
         if self.counted {
@@ -168,45 +161,11 @@ impl Guest<'_> {
         }
         share(&mut qemu, "host", Path::new("/"), ",readonly=on");
         share(&mut qemu, "share", &self.folder, "");
+        share(&mut qemu, "cases", &self.cases, "");
         if let Some(link) = &self.link {
             link.attach(&mut qemu);
         }
         qemu
-    }
-
-    /// Why the guest has not succeeded; none if it has.
-    fn verdict(&self) -> Option<String> {
-        let status = fs::read_to_string(self.folder.join("status"));
-        let complaint = self.kernel_log().lines().find_map(|line| {
-            let bad = COMPLAINTS.iter().any(|complaint| line.contains(complaint));
-            bad.then(|| format!("the guest's kernel complained: {line}"))
-        });
-        match status.as_deref().map(str::trim) {
-            Ok("0") => complaint,
-            Ok(status) => Some(format!("the job ended with status {status}")),
-            Err(_) => Some("the guest ended before its job did".to_owned()),
-        }
-    }
-
-    fn kernel_log(&self) -> String {
-        // A guest that ended early has left none; the console has what there is.
-        fs::read_to_string(self.folder.join("dmesg.txt")).unwrap_or_default()
-    }
-
-    /// The end of what the guest's console and kernel said.
-    fn logs(&self) -> Vec<String> {
-        let mut lines = vec![format!(
-            "the guest's files are in {}",
-            self.folder.display()
-        )];
-        let console = fs::read(self.folder.join("console.txt")).unwrap_or_default();
-        let console = String::from_utf8_lossy(&console).into_owned();
-        for (name, text) in [("console", console), ("kernel log", self.kernel_log())] {
-            let all: Vec<_> = text.lines().collect();
-            let tail = all.len().saturating_sub(LOG_LINES);
-            lines.extend(all[tail..].iter().map(|line| format!("{name}: {line}")));
-        }
-        lines
     }
 }
 

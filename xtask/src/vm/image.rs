@@ -29,7 +29,7 @@ const KEPT: [&str; 9] = [
 ];
 
 /// A guest ready to boot.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Image {
     /// Where everything is.
     folder: PathBuf,

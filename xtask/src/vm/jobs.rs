@@ -79,6 +79,10 @@ pub(super) struct Job {
     pub(super) evidence: Option<Evidence>,
     /// Whether the short form has it.
     pub(super) short: bool,
+    /// How long it takes, about, beside the boot of its guest: only the order depends on it.
+    pub(super) seconds: u32,
+    /// Whether it leaves a guest that is of no use to a job after it.
+    pub(super) is_last: bool,
 }
 
 const SELF_CHECK: &str = include_str!("../../guest/jobs/self_check.sh");
@@ -122,47 +126,68 @@ const LOOP: Option<Topology> = Some(Topology::Loop);
 const PAIR: Option<Topology> = Some(Topology::Pair);
 const TWO_GUESTS: Option<Topology> = Some(Topology::TwoGuests);
 
-/// Far above what a job takes, also on a machine that does much else: what is over this hangs.
+/// Far above what a job takes, with its boot, also on a machine that does much else: what is over this
+/// hangs. In the guest `cases.sh` sees to it.
 pub(super) const TOTAL_MAX: Duration = Duration::from_secs(600);
 
-/// All of them, in the order in which they run.
+/// All of them.
 pub(super) const JOBS: &[Job] = &[
-    job("self-check", None, NONE, SELF_CHECK).sdp().short(),
+    job("self-check", None, NONE, SELF_CHECK)
+        .sdp()
+        .short()
+        .takes(4),
     job("conformance-host", None, NONE, TEST)
         .test("conformance_host")
-        .short(),
+        .short()
+        .takes(15),
     job("hw-test-no-device", None, NONE, HW_TEST_NO_DEVICE).sdp(),
     job("devinfo", LOOP, BOTH, DEVINFO).short(),
     job("rping", LOOP, BOTH, RPING),
     job("conformance", LOOP, BOTH, CONFORMS)
         .test(CONFORMANCE)
         .judged(Evidence::Skips)
-        .short(),
-    job("conformance-nobody", LOOP, BOTH, CONFORMANCE_NOBODY).test(CONFORMANCE),
-    job("stream", LOOP, BOTH, STREAM).test(STREAM_RDMA).short(),
-    job("stream-nobody", LOOP, BOTH, STREAM_NOBODY).test(STREAM_RDMA),
+        .short()
+        .takes(35),
+    job("conformance-nobody", LOOP, BOTH, CONFORMANCE_NOBODY)
+        .test(CONFORMANCE)
+        .takes(35),
+    job("stream", LOOP, BOTH, STREAM)
+        .test(STREAM_RDMA)
+        .short()
+        .takes(14),
+    job("stream-nobody", LOOP, BOTH, STREAM_NOBODY)
+        .test(STREAM_RDMA)
+        .takes(14),
     job("providers", LOOP, BOTH, PROVIDERS).test("providers_rdma"),
     job("memlock", LOOP, BOTH, MEMLOCK).test("memlock_rdma"),
-    job("keys", LOOP, BOTH, KEYS).test("keys_rdma").short(),
+    job("keys", LOOP, BOTH, KEYS)
+        .test("keys_rdma")
+        .short()
+        .takes(14),
     job("doctor", LOOP, BOTH, DOCTOR).sdp(),
-    job("soak", LOOP, BOTH, SOAK).sdp(),
-    job("kill", LOOP, BOTH, KILL).sdp(),
+    job("soak", LOOP, BOTH, SOAK).sdp().takes(32),
+    job("kill", LOOP, BOTH, KILL).sdp().takes(24),
     job("cost", LOOP, RXE, COST)
         .sdp()
         .probes()
-        .judged(Evidence::Cost),
+        .judged(Evidence::Cost)
+        .takes(85),
     job("performance", LOOP, RXE, PERFORMANCE)
         .counted()
         .sdp()
         .probes()
-        .judged(Evidence::Performance),
+        .judged(Evidence::Performance)
+        .takes(65),
     job("hw-test-alone", LOOP, RXE, HW_TEST_ALONE).sdp(),
     job("rping", PAIR, BOTH, RPING).short(),
-    job("netem", PAIR, RXE, NETEM),
+    job("netem", PAIR, RXE, NETEM).takes(12),
     job("conformance", PAIR, BOTH, CONFORMS)
         .test(CONFORMANCE)
-        .judged(Evidence::Skips),
-    job("stream", PAIR, BOTH, STREAM).test(STREAM_RDMA),
+        .judged(Evidence::Skips)
+        .takes(22),
+    job("stream", PAIR, BOTH, STREAM)
+        .test(STREAM_RDMA)
+        .takes(14),
     job("devices", PAIR, BOTH, DEVICES).test("devices_rdma"),
     job("rping", TWO_GUESTS, BOTH, RPING_LINK)
         .judged(Evidence::Capture)
@@ -173,7 +198,6 @@ pub(super) const JOBS: &[Job] = &[
     job("preload", TWO_GUESTS, RXE, PRELOAD).sdp().preload(),
     job("first-message", TWO_GUESTS, SIW, FIRST_MESSAGE).sdp(),
     job("loss", TWO_GUESTS, BOTH, LOSS).sdp(),
-    job("peer-gone", TWO_GUESTS, BOTH, PEER_GONE).test("peer_gone"),
     job("hw-test", TWO_GUESTS, BOTH, HW_TEST)
         .sdp()
         .given(CONFORMANCE)
@@ -183,6 +207,9 @@ pub(super) const JOBS: &[Job] = &[
         .given(CONFORMANCE)
         .ssh()
         .judged(Evidence::HwTest),
+    job("peer-gone", TWO_GUESTS, BOTH, PEER_GONE)
+        .test("peer_gone")
+        .last(),
 ];
 
 const fn job(
@@ -205,6 +232,8 @@ const fn job(
         reading: Reading::Status,
         evidence: None,
         short: false,
+        seconds: 3,
+        is_last: false,
     }
 }
 
@@ -254,6 +283,30 @@ impl Job {
     const fn short(mut self) -> Self {
         self.short = true;
         self
+    }
+
+    const fn takes(mut self, seconds: u32) -> Self {
+        self.seconds = seconds;
+        self
+    }
+
+    const fn last(mut self) -> Self {
+        self.is_last = true;
+        self
+    }
+
+    /// Whether it needs a boot of its own: where instructions or virtual time count, and where the wire
+    /// is captured.
+    pub(super) fn is_alone(&self) -> bool {
+        self.counted || self.is_captured() || self.evidence == Some(Evidence::Cost)
+    }
+
+    /// Whether the wire between two guests is captured.
+    pub(super) fn is_captured(&self) -> bool {
+        matches!(
+            self.evidence,
+            Some(Evidence::Capture | Evidence::Conversation)
+        )
     }
 
     /// Its whole name on a kind of device.

@@ -3,6 +3,8 @@
 //! A guest boots in seconds without any support of the host but an emulator, sees the host's files
 //! read-only and runs the programs that were built there.
 
+mod batch;
+mod boot;
 mod capture;
 mod cost;
 mod crashes;
@@ -22,10 +24,13 @@ mod wire;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::thread;
 
 use anyhow::{Context, bail};
 
+use self::batch::Batch;
+use self::boot::Boot;
 use self::guest::{Guest, Link};
 use self::image::Image;
 use self::jobs::{Device, Evidence, JOBS, Job, Reading, TOTAL_MAX, Topology};
@@ -34,13 +39,16 @@ use crate::binaries::Binaries;
 use crate::cli::{Devices, VmTestOptions};
 use crate::libtest;
 use crate::run::Outcome;
-use crate::step::{Beside, Steps, Tally};
+use crate::step::{Beside, Series, Steps, Tally};
 use crate::text::quoted;
 use crate::ui::{Progress, Ui};
 use crate::workspace::Workspace;
 
 /// Set to 1, it keeps `ci` from starting virtual machines.
 const SWITCH: &str = "SDP_CI_NO_VM";
+
+/// Where boots have their files, beside those of the cases.
+const BOOTS: &str = "boots";
 
 /// One job on one kind of device.
 #[derive(Debug, Clone, Copy)]
@@ -160,11 +168,14 @@ impl Case {
         self.job.topology == Some(Topology::TwoGuests)
     }
 
-    fn is_captured(&self) -> bool {
-        matches!(
-            self.job.evidence,
-            Some(Evidence::Capture | Evidence::Conversation)
-        )
+    /// The folders of its guests' files, in that of all cases.
+    fn folders(&self, all: &Path) -> Vec<PathBuf> {
+        let folder = all.join(self.name());
+        if self.is_pair_of_guests() {
+            ["0", "1"].map(|node| folder.join(node)).to_vec()
+        } else {
+            vec![folder]
+        }
     }
 }
 
@@ -178,7 +189,7 @@ impl Lab {
     ) -> anyhow::Result<Self> {
         let mut needs = packages::BOOT.to_vec();
         needs.extend(packages::DEVICES);
-        if cases.iter().any(|case| case.is_captured()) {
+        if cases.iter().any(|case| case.job.is_captured()) {
             needs.extend(packages::CAPTURE);
         }
         if cases.iter().any(|case| case.job.with_ssh) {
@@ -214,127 +225,185 @@ impl Lab {
 
     /// One step per case, whose name begins with `prefix`; a lane for each guest.
     fn run(&self, prefix: &str, cases: &[Case], steps: &mut Steps<'_>) -> anyhow::Result<()> {
-        let beside = |case| Beside {
-            name: format!("{prefix}{}", Case::name(case)),
-            lanes: if case.is_pair_of_guests() { 2 } else { 1 },
-            body: Box::new(|progress: &Progress| self.tally(case, progress)),
+        let beside = |batch: Batch| Beside {
+            lanes: if batch.is_pair_of_guests() { 2 } else { 1 },
+            body: Box::new(move |series| self.batch(prefix, &batch.cases, series)),
         };
-        steps.side_by_side(self.guests, cases.iter().map(beside).collect())
+        let batches = Batch::all(cases, self.guests);
+        steps.side_by_side(self.guests, batches.into_iter().map(beside).collect())
     }
 
-    /// Once more if the guest's kernel crashed by a defect of its own that is known.
-    fn tally(&self, case: &Case, progress: &Progress) -> anyhow::Result<Tally> {
-        let folder = self.folder.join(case.name());
-        let tally = self.attempt(case, &folder, progress)?;
-        let crash = (tally.failed > 0)
-            .then(|| crashes::known(&folder))
-            .flatten();
+    /// All in one boot; what comes after a case that fails has another one.
+    fn batch(&self, prefix: &str, cases: &[Case], series: &Series<'_>) -> anyhow::Result<()> {
+        let mut boot = None;
+        for (at, case) in cases.iter().enumerate() {
+            let name = format!("{prefix}{}", case.name());
+            series.step(name, |progress| {
+                self.tally(&cases[at..], &mut boot, progress)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The first of `cases`: once more if the guest's kernel crashed by a defect of its own that is
+    /// known.
+    fn tally(
+        &self,
+        cases: &[Case],
+        boot: &mut Option<Boot>,
+        progress: &Progress,
+    ) -> anyhow::Result<Tally> {
+        let tally = self.attempt(cases, boot, progress)?;
+        let crash = match tally.failed {
+            0 => None,
+            _ => crashes::known(&self.folder.join(cases[0].name())),
+        };
         let Some(crash) = crash else {
             return Ok(tally);
         };
         progress.note("the guest's kernel crashed: once more");
-        let mut tally = self.attempt(case, &folder, progress)?;
+        let mut tally = self.attempt(cases, boot, progress)?;
         let note = format!("run again after a crash of the guest's kernel: {crash}");
         tally.figures.push(note);
         Ok(tally)
     }
 
-    fn attempt(&self, case: &Case, folder: &Path, progress: &Progress) -> anyhow::Result<Tally> {
-        empty(folder)?;
-        let script = self.script(case)?;
+    /// The first of `cases`, in the boot that is there, or in one that the others will share.
+    fn attempt(
+        &self,
+        cases: &[Case],
+        boot: &mut Option<Boot>,
+        progress: &Progress,
+    ) -> anyhow::Result<Tally> {
+        let case = &cases[0];
         if case.job.evidence == Some(Evidence::Cost) {
-            return self.cost(case, folder, &script, progress);
+            return self.cost(case, progress);
         }
-        if !case.is_pair_of_guests() {
-            let mut guest = self.guest(folder, &script, None);
-            guest.counted |= case.job.counted;
-            let outcome = guest.run(|line| progress.note(line))?;
-            let tally = read(case.job.reading, &outcome);
-            return match case.job.evidence {
-                Some(Evidence::Performance) if tally.failed == 0 => performance::judge(folder),
-                Some(Evidence::Skips) => skips::judge(tally, folder),
-                _ => Ok(tally),
-            };
+        let mut running = match boot.take() {
+            Some(running) => running,
+            None => self.boot(cases)?,
+        };
+        let folders = case.folders(&self.folder);
+        let outcomes = running.next(&case.name(), &folders, |line| progress.note(line));
+        if cases.len() == 1 || running.is_over() {
+            running.join();
+        } else {
+            *boot = Some(running);
+        }
+        let tally = all(case.job.reading, &outcomes);
+        let folder = self.folder.join(case.name());
+        match (case.job.evidence, case.device) {
+            _ if tally.failed > 0 => Ok(tally),
+            (Some(Evidence::Skips), _) => skips::judge(tally, &folder),
+            (Some(Evidence::Performance), _) => performance::judge(&folder),
+            (Some(Evidence::Capture), Some(device)) => Ok(sum(
+                tally,
+                capture::check(&folder.join("wire.pcap"), device)?,
+            )),
+            (Some(Evidence::Conversation), _) => Ok(sum(tally, wire::judge(&folder)?)),
+            (Some(Evidence::HwTest), _) => Ok(sum(tally, hw_report::judge(&folders[0]))),
+            _ => Ok(tally),
+        }
+    }
+
+    /// Starts the guest, or the two, that will run `cases`.
+    fn boot(&self, cases: &[Case]) -> anyhow::Result<Boot> {
+        let first = &cases[0];
+        for case in cases {
+            let folder = self.folder.join(case.name());
+            empty(&folder)?;
+            for folder in case.folders(&self.folder) {
+                self.lay_out(case, &folder)?;
+            }
+            // What the guests of a pair say to each other.
+            if case.is_pair_of_guests() {
+                empty(&folder.join("link"))?;
+            }
+        }
+        let names: Vec<_> = cases.iter().map(Case::name).collect();
+        let folder = self.folder.join(BOOTS).join(first.name());
+        empty(&folder)?;
+        if !first.is_pair_of_guests() {
+            return Ok(Boot::start(vec![self.guest(first, &names, folder, None)]));
         }
         let link = folder.join("link");
-        fs::create_dir_all(&link).with_context(|| format!("cannot make {}", link.display()))?;
-        let end = |node: u8| Link {
-            folder: link.clone(),
-            node,
-            capture: (node == 0 && case.is_captured()).then(|| folder.join("wire.pcap")),
+        empty(&link)?;
+        let wire = self.folder.join(first.name()).join("wire.pcap");
+        let guest = |node: u8| {
+            let capture = (node == 0 && first.job.is_captured()).then(|| wire.clone());
+            let folder = folder.join(node.to_string());
+            let link = Link {
+                folder: link.clone(),
+                node,
+                capture,
+            };
+            self.guest(first, &names, folder, Some(link))
         };
-        let outcomes = thread::scope(|scope| {
-            let other = scope.spawn(|| {
-                self.guest(&folder.join("1"), &script, Some(end(1)))
-                    .run(|_| ())
-            });
-            let first = self
-                .guest(&folder.join("0"), &script, Some(end(0)))
-                .run(|line| progress.note(line));
-            let other = other
-                .join()
-                .unwrap_or_else(|_| bail!("the second guest's thread panicked"));
-            Ok::<_, anyhow::Error>([first?, other?])
-        })?;
-        let guests = both(outcomes.map(|outcome| read(case.job.reading, &outcome)));
-        if guests.failed > 0 {
-            return Ok(guests);
-        }
-        let judged = match (case.job.evidence, case.device) {
-            (Some(Evidence::Capture), Some(device)) => {
-                capture::check(&folder.join("wire.pcap"), device)?
-            }
-            (Some(Evidence::Conversation), _) => wire::judge(folder)?,
-            (Some(Evidence::HwTest), _) => hw_report::judge(&folder.join("0")),
-            _ => Tally::default(),
-        };
-        Ok(sum(guests, judged))
+        Ok(Boot::start(vec![guest(0), guest(1)]))
     }
 
     /// Two boots one after the other, each of which counts; a third if they differ.
-    fn cost(
-        &self,
-        case: &Case,
-        folder: &Path,
-        script: &str,
-        progress: &Progress,
-    ) -> anyhow::Result<Tally> {
+    fn cost(&self, case: &Case, progress: &Progress) -> anyhow::Result<Tally> {
         let plugin = self.probes()?.plugin();
-        let boots = ["0", "1", "2"].map(|boot| folder.join(boot));
-        for (done, boot) in boots.iter().enumerate() {
-            if done == 2 && cost::agree(&boots[..2])? {
-                return cost::judge(&self.root, &boots[..2], &self.image.kernel, self.write_cost);
+        let folder = self.folder.join(case.name());
+        let folders = ["0", "1", "2"].map(|boot| folder.join(boot));
+        for (done, folder) in folders.iter().enumerate() {
+            if done == 2 && cost::agree(&folders[..2])? {
+                return cost::judge(
+                    &self.root,
+                    &folders[..2],
+                    &self.image.kernel,
+                    self.write_cost,
+                );
             }
-            let mut guest = self.guest(boot, script, None);
+            let name = format!("{}/{done}", case.name());
+            self.lay_out(case, folder)?;
+            if done > 0 {
+                let alone = folder.join("ours-alone");
+                fs::write(&alone, "")
+                    .with_context(|| format!("cannot write {}", alone.display()))?;
+            }
+            let boot = self.folder.join(BOOTS).join(&name);
+            let mut guest = self.guest(case, slice::from_ref(&name), boot, None);
             guest.counted = true;
-            guest.plugin = Some((plugin.clone(), boot.join("marks.txt")));
-            let tally = read(case.job.reading, &guest.run(|line| progress.note(line))?);
+            guest.plugin = Some((plugin.clone(), folder.join("marks.txt")));
+            let mut boot = Boot::start(vec![guest]);
+            let outcomes = boot.next(&name, slice::from_ref(folder), |line| progress.note(line));
+            boot.join();
+            let tally = all(case.job.reading, &outcomes);
             if tally.failed > 0 {
                 return Ok(tally);
             }
         }
-        cost::judge(&self.root, &boots, &self.image.kernel, self.write_cost)
+        cost::judge(&self.root, &folders, &self.image.kernel, self.write_cost)
     }
 
     fn probes(&self) -> anyhow::Result<&Probes> {
         self.probes.as_ref().context("the probes were not built")
     }
 
-    fn guest(&self, folder: &Path, script: &str, link: Option<Link>) -> Guest<'_> {
+    /// A guest for the cases of these names, which are like `first`.
+    fn guest(&self, first: &Case, names: &[String], folder: PathBuf, link: Option<Link>) -> Guest {
+        let mut script = "set -euo pipefail\n. /mnt/boot/net.sh\n. /mnt/boot/cases.sh\n".to_owned();
+        if let (Some(topology), Some(device)) = (first.job.topology, first.device) {
+            script.push_str(&format!("{} {}\n", topology.function(), device.name()));
+        }
+        script.push_str(&format!("run_cases {}\n", names.join(" ")));
         Guest {
-            image: &self.image,
-            folder: folder.to_owned(),
-            script: script.to_owned(),
+            image: self.image.clone(),
+            folder,
+            cases: self.folder.clone(),
+            script,
             link,
-            counted: self.counted,
+            counted: self.counted || first.job.counted,
             plugin: None,
-            total_max: TOTAL_MAX,
+            total_max: names.iter().map(|_| TOTAL_MAX).sum(),
         }
     }
 
-    /// What bash runs in the guest: where things are, the device, the job itself.
-    fn script(&self, case: &Case) -> anyhow::Result<String> {
-        let mut script = "set -euo pipefail\n. /mnt/share/net.sh\n".to_owned();
+    /// Makes a folder for a case's files, with what bash runs there: where things are, the job itself.
+    fn lay_out(&self, case: &Case, folder: &Path) -> anyhow::Result<()> {
+        let mut script = "set -euo pipefail\n. /mnt/boot/net.sh\n".to_owned();
         let mut export = |name: &str, path: &Path| {
             let path = quoted(&path.display().to_string());
             script.push_str(&format!("export {name}={path}\n"));
@@ -350,11 +419,10 @@ impl Lab {
             export("MARK", &self.probes()?.mark());
             export("RSETUP", &self.probes()?.rsetup());
         }
-        if let (Some(topology), Some(device)) = (case.job.topology, case.device) {
-            script.push_str(&format!("{} {}\n", topology.function(), device.name()));
-        }
         script.push_str(case.job.script);
-        Ok(script)
+        empty(folder)?;
+        let path = folder.join("job.sh");
+        fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -372,14 +440,18 @@ fn read(reading: Reading, outcome: &Outcome) -> Tally {
     }
 }
 
-/// The sum of two guests, whose output says which one speaks.
-fn both([mut first, mut second]: [Tally; 2]) -> Tally {
-    for (node, tally) in [&mut first, &mut second].into_iter().enumerate() {
-        if tally.failed > 0 {
-            tally.output.insert_str(0, &format!("guest {node}:\n"));
-        }
+/// The sum of all guests; where there are two, the output says which one speaks.
+fn all(reading: Reading, outcomes: &[Outcome]) -> Tally {
+    let mut tallies: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| read(reading, outcome))
+        .collect();
+    let is_pair = tallies.len() == 2;
+    let failed = tallies.iter_mut().enumerate().filter(|(_, t)| t.failed > 0);
+    for (node, tally) in failed.filter(|_| is_pair) {
+        tally.output.insert_str(0, &format!("guest {node}:\n"));
     }
-    sum(first, second)
+    tallies.into_iter().fold(Tally::default(), sum)
 }
 
 fn sum(mut first: Tally, second: Tally) -> Tally {
