@@ -48,6 +48,10 @@ pair_up() {
     ip route add 10.1.0.1/32 dev a1 src 10.1.1.2
     ip rule add pref 100 lookup local
     ip rule del pref 0
+    # Asked on this wire the other end answers before the kernel has noted who waits for the answer, who
+    # then waits until the time is out (seen in Linux 6.1).
+    ip neigh add 10.1.1.2 lladdr "$(cat /sys/class/net/a1/address)" dev a0 nud stale
+    ip neigh add 10.1.0.1 lladdr "$(cat /sys/class/net/a0/address)" dev a1 nud stale
     ip rule add pref 10 to 10.1.1.2 iif lo oif a0 lookup main
     ip rule add pref 11 to 10.1.0.1 iif lo oif a1 lookup main
     device_add "${kind}0" "$kind" a0
@@ -219,6 +223,14 @@ as_nobody() {
     shift
     (cd / && setpriv --reuid 65534 --regid 65534 --clear-groups \
         prlimit --memlock=8388608:8388608 "$program" "$@")
+}
+
+# program FILE PROGRAM ARGUMENT...: a small program that runs another one with these arguments and its own.
+program() {
+    local file=$1
+    shift
+    printf '#!/bin/sh\nexec%s "$@"\n' "$(printf ' "%s"' "$@")" >"$file"
+    chmod +x "$file"
 }
 
 # nothing_is_left: the devices hold what they held when /mnt/share/before.txt was written. The
