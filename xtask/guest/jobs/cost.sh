@@ -65,15 +65,8 @@ ours() {
 
 # What comes first finds no program in memory yet, which is nothing that a unit costs: each kind runs
 # once before it is measured.
-for n in 0 4 12; do
-    # A transfer of rstream is one there and one back; it takes plain numbers of bytes.
-    rsockets rstream.1M $((2 * n)) 1048576 1 $((n + 1))
-    rsockets rstream.64K $((2 * n)) 65536 1 $((16 * n + 1))
-    rsockets rstream.64 $((50 * n)) 64 $((50 * n + 1)) 1
-    perftest ib_read_bw.1M $((n + 5)) ib_read_bw -s 1048576
-    perftest ib_write_bw.1M $((n + 5)) ib_write_bw -s 1048576
-done
 ./sdp perf server --listen "$SDP_VM_ADDR:7471" >server.txt 2>&1 &
+server=$!
 within 20 grep -q : server.txt || fail "the server does not listen"
 for n in 1 6 24 6 24 6 24; do
     ours sdp.bcopy.1M $n bw bcopy 1M ${n}M
@@ -81,4 +74,16 @@ for n in 1 6 24 6 24 6 24; do
     ours sdp.zcopy.registered.1M $((2 * n)) bw zcopy 1M $((2 * n))M --buffers registered
     ours sdp.zcopy.64K $n bw zcopy 64K ${n}M
     ours sdp.auto.64 $((50 * n)) lat auto 64 $((64 * 50 * n))
+done
+kill $server
+wait $server || true
+# What other programs cost is counted in one boot: nothing is promised of it.
+[ ! -e /mnt/share/ours-alone ] || exit 0
+for n in 0 4 12; do
+    # A transfer of rstream is one there and one back; it takes plain numbers of bytes.
+    rsockets rstream.1M $((2 * n)) 1048576 1 $((n + 1))
+    rsockets rstream.64K $((2 * n)) 65536 1 $((16 * n + 1))
+    rsockets rstream.64 $((50 * n)) 64 $((50 * n + 1)) 1
+    perftest ib_read_bw.1M $((n + 5)) ib_read_bw -s 1048576
+    perftest ib_write_bw.1M $((n + 5)) ib_write_bw -s 1048576
 done

@@ -1,5 +1,5 @@
 //! What a unit of work costs in instructions: read from two boots, compared with each other and with
-//! what is checked in.
+//! what is checked in. What other programs cost is read from the first.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -172,6 +172,10 @@ fn rounded(costs: &Costs) -> Costs {
 fn differ(boots: &[Costs], tally: &mut Tally) -> Costs {
     let mut agreed = boots[0].clone();
     for (name, cost) in &mut agreed {
+        // The other programs' figures are not ours to answer for: they are those of the first boot.
+        if !name.starts_with(OURS) {
+            continue;
+        }
         let each: Option<Vec<Cost>> = boots.iter().map(|boot| boot.get(name).copied()).collect();
         let Some(each) = each else {
             check(
@@ -181,10 +185,6 @@ fn differ(boots: &[Costs], tally: &mut Tally) -> Costs {
             );
             continue;
         };
-        // The other programs' figures are not ours to answer for.
-        if !name.starts_with(OURS) {
-            continue;
-        }
         let mut part = |part: &str, of: fn(&Cost) -> f64| {
             let mut each: Vec<f64> = each.iter().map(of).collect();
             each.sort_by(f64::total_cmp);
@@ -279,6 +279,19 @@ mod tests {
         assert_eq!(figures(100)["sdp.a"], cost);
         assert!(costs(UNITS, "1 2\n").is_err());
         assert!(costs("sdp.a 2\n", &marks(100)).is_err());
+    }
+
+    #[test]
+    fn other_programs_are_counted_in_the_first_boot() {
+        let first = figures(1_000);
+        let mut second = first.clone();
+        second.remove("other");
+        let mut tally = Tally::default();
+        let agreed = differ(&[first.clone(), second.clone()], &mut tally);
+        assert_eq!((agreed.len(), tally.failed), (2, 0));
+        second.remove("sdp.a");
+        differ(&[first, second], &mut tally);
+        assert!(tally.output.contains("sdp.a was not measured"));
     }
 
     #[test]
