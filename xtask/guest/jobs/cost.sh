@@ -72,8 +72,8 @@ for n in 1 6 24 6 24 6 24; do
     ours sdp.bcopy.1M $n bw bcopy 1M ${n}M
     ours sdp.zcopy.1M $((2 * n)) bw zcopy 1M $((2 * n))M
     ours sdp.zcopy.registered.1M $((2 * n)) bw zcopy 1M $((2 * n))M --buffers registered
-    ours sdp.zcopy.64K $n bw zcopy 64K ${n}M
-    ours sdp.auto.64 $((50 * n)) lat auto 64 $((64 * 50 * n))
+    ours sdp.zcopy.64K $((2 * n)) bw zcopy 64K $((2 * n))M
+    ours sdp.auto.64 $((200 * n)) lat auto 64 $((64 * 200 * n))
 done
 kill $server
 wait $server || true
