@@ -37,7 +37,7 @@ ours() {
         --bytes "$5" --json "$out/$1" "${@:6}" >ours.txt 2>&1 || fail "$1: $(tail -n 3 ours.txt)"
 }
 
-for round in 0 1 2 3; do
+for round in 0 1 2 3 4 5; do
     # The first round only brings programs into memory: the next one writes over its files.
     round=$((round > 0 ? round : 1))
     rsockets "64K.$round" 65536 1 256

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::step::Tally;
 
 /// Rounds; in each, every program runs once.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// The programs of perftest write MB where they mean MiB.
 const MIB: f64 = 1_048_576.0;
 
