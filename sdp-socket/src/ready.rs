@@ -133,8 +133,12 @@ pub(crate) struct ReadyPair {
     q: Option<OwnedFd>,
     /// Tokens in P, or on their way there from the peer.
     tokens: usize,
-    /// Tokens that the peer should have put and had not when they were to be taken back.
+    /// Tokens that the peer should have put and had not when they were looked for.
     late: usize,
+    /// Of a token that the peer has taken upon itself it is not known whether it is there.
+    unseen: bool,
+    /// As it was shown last.
+    readable: bool,
     /// The queue pair whose peer was lent Q, and whether it has taken it.
     lent: Option<(QpNum, bool)>,
     urgent: bool,
@@ -166,6 +170,8 @@ impl ReadyPair {
             q: Some(q),
             tokens: 0,
             late: 0,
+            unseen: false,
+            readable: false,
             lent: None,
             urgent: false,
             filled: false,
@@ -224,6 +230,8 @@ impl ReadyPair {
     /// A system call failed that cannot fail on a pair nobody tampered with.
     pub(crate) fn show(&mut self, level: Level, put: u32) -> io::Result<()> {
         self.tokens = self.tokens.saturating_add(put as usize);
+        self.unseen |= put != 0;
+        self.readable = level.readable;
         if self.q.is_none() {
             return Ok(());
         }
@@ -270,8 +278,8 @@ impl ReadyPair {
             }
             _ => {}
         }
-        if level.readable && self.tokens > 1 && !self.urgent {
-            self.take_tokens(self.tokens - 1)?;
+        if level.readable && !self.unseen {
+            self.take_all_but_one()?;
         }
         Ok(())
     }
@@ -325,6 +333,40 @@ impl ReadyPair {
             pass_moment(moment + 1 == MOMENTS);
         }
         self.late = self.late.saturating_add(std::mem::take(&mut self.tokens));
+        self.unseen = false;
+        Ok(())
+    }
+
+    /// For when the connection is left with bytes that nobody has taken: IN is there, though the peer be
+    /// slow to put the token for them.
+    ///
+    /// # Errors
+    /// As [`show`](Self::show).
+    pub(crate) fn confirm(&mut self) -> io::Result<()> {
+        let looks = self.unseen && self.readable && !self.shut && !self.urgent;
+        if !looks || self.q.is_none() {
+            return Ok(());
+        }
+        self.unseen = false;
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let there = match recv(&*self.p, &mut [0; TAKE_MAX], flags) {
+            Ok((there, _)) => there.min(self.tokens),
+            Err(Errno::AGAIN | Errno::INTR) => 0,
+            Err(e) => return Err(e.into()),
+        };
+        self.late = self.late.saturating_add(self.tokens - there);
+        self.tokens = there;
+        if there == 0 {
+            self.put_token()?;
+        }
+        self.take_all_but_one()
+    }
+
+    /// Of several tokens one says as much.
+    fn take_all_but_one(&mut self) -> io::Result<()> {
+        if self.tokens > 1 && !self.urgent {
+            self.take_tokens(self.tokens - 1)?;
+        }
         Ok(())
     }
 
@@ -592,6 +634,40 @@ mod tests {
         assert_eq!(state(&pair), open, "late");
         assert_eq!(shown(&mut pair, IDLE), PollFlags::OUT);
         assert_eq!(pair.late, 0);
+    }
+
+    /// A connection that is left with something to read says so at once, whatever the peer that has
+    /// taken the token upon itself does.
+    #[test]
+    fn what_is_there_is_shown_before_its_token() {
+        let mut pair = ReadyPair::new().unwrap();
+        let open = PollFlags::IN | PollFlags::OUT;
+        pair.show(READABLE, 1).unwrap();
+        assert_eq!(state(&pair), PollFlags::OUT, "the token is late");
+        pair.confirm().unwrap();
+        assert_eq!(state(&pair), open);
+        // It comes beside ours: both are taken with the bytes.
+        send(pair.q.as_ref().unwrap(), b"r", SendFlags::empty()).unwrap();
+        assert_eq!(shown(&mut pair, IDLE), PollFlags::OUT);
+        assert_eq!((pair.tokens, pair.late), (0, 0));
+    }
+
+    /// Of what is counted and what is there, never the last one that is there is taken.
+    #[test]
+    fn of_several_tokens_one_stays_that_is_there() {
+        let mut pair = ReadyPair::new().unwrap();
+        let open = PollFlags::IN | PollFlags::OUT;
+        assert_eq!(shown(&mut pair, READABLE), open);
+        let next = Level {
+            arrivals: 2,
+            ..READABLE
+        };
+        pair.show(next, 1).unwrap();
+        assert_eq!(state(&pair), open);
+        pair.confirm().unwrap();
+        assert_eq!(state(&pair), open);
+        send(pair.q.as_ref().unwrap(), b"r", SendFlags::empty()).unwrap();
+        assert_eq!(shown(&mut pair, IDLE), PollFlags::OUT);
     }
 
     /// A peer that writes faster than its bytes can be taken keeps nobody for long.

@@ -271,7 +271,12 @@ impl SdpStream {
     /// # Errors
     /// None.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        let before = self.options()?.nonblocking();
         self.options()?.set_nonblocking(on);
+        if before != on {
+            // The peer of a stream that blocks shows nothing by itself.
+            self.conn()?.arm_anew();
+        }
         Ok(())
     }
 
@@ -409,7 +414,8 @@ impl SdpStream {
     }
 
     /// Whether each arrival is to be an edge of the descriptor of [`readiness`](Self::readiness), for
-    /// EPOLLET: it is, unless this is turned off. Without, whoever waits must wait for IN or OUT among
+    /// EPOLLET: it is, unless this is turned off; what arrives between an edge and the next call is none,
+    /// for that call finds it. Without, whoever waits must wait for IN or OUT among
     /// others: who waits for the end only may miss it while there is something to read. What arrives
     /// while IN is shown then costs no system call, and no thread a turn.
     ///

@@ -458,7 +458,7 @@ fn crowd() {
     use host_support::stranger;
     let dst = told().unwrap().parse().unwrap();
     let mut callers: Vec<_> = (0..CROWD).map(|_| stranger::call(dst)).collect();
-    let end = Instant::now() + host_support::BOUND;
+    let end = Instant::now() + BOUND;
     while callers.len() > CROWD_TAKEN_MAX {
         assert!(Instant::now() < end, "{} are taken", callers.len());
         // What is readable has been hung up on: a listener speaks second.

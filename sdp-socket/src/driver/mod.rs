@@ -342,6 +342,11 @@ impl Conn {
         }
     }
 
+    /// What is awaited has changed: whoever leaves a call arms by what it is now.
+    pub(crate) fn arm_anew(&self) {
+        drop(self.enter());
+    }
+
     /// Takes over the descriptor of the connect that this connection came of. It goes on showing
     /// what it does until [`show_adopted`](Self::show_adopted).
     pub(crate) fn adopt_ready(&self, ready: ReadyPair) {

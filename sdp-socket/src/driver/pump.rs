@@ -508,6 +508,9 @@ impl Conn {
     }
 
     fn what_to_arm_for(&self, inner: &mut Inner) -> ArmFor {
+        if let Some(Err(error)) = inner.ready.as_mut().map(ReadyPair::confirm) {
+            tracing::error!(token = ?self.token, "the readiness descriptor: {error}");
+        }
         if self.goes_on(inner) {
             return ArmFor::Channel;
         }

@@ -9,6 +9,9 @@ const KNOWN: [(&str, &str); 1] = [(
     "siw (seen in Linux 6.1) may have freed a listener that lost a caller in its handshake",
 )];
 
+/// What the kernel says when it crashes.
+const CRASHES: [&str; 2] = ["kernel BUG at", "Oops:"];
+
 /// What the kernel says last before it tells where it was.
 const TRACE: &str = "Call Trace:";
 
@@ -23,7 +26,8 @@ pub(super) fn known(folder: &Path) -> Option<&'static str> {
 }
 
 fn in_console(console: &str) -> Option<&'static str> {
-    let (_, trace) = console.split_once(TRACE)?;
+    let (_, crash) = CRASHES.iter().find_map(|crash| console.split_once(crash))?;
+    let (_, trace) = crash.split_once(TRACE)?;
     // A question mark before it says that it may be left from before.
     let mut frames = trace.lines().filter(|line| !line.contains(" ? "));
     let found = frames.find_map(|line| {
@@ -54,6 +58,8 @@ mod tests {
         assert_eq!(in_console("the test siw_destroy_listen+1 failed"), None);
         let elsewhere = CRASH.replace("siw_destroy_listen", "vfs_write");
         assert_eq!(in_console(&elsewhere), None);
+        let warned = CRASH.replace("kernel BUG at", "WARNING:");
+        assert_eq!(in_console(&warned), None);
         let stale = CRASH.replace(" siw_destroy_listen", " ? siw_destroy_listen");
         assert_eq!(in_console(&stale), None);
     }
