@@ -349,7 +349,11 @@ impl Side {
     fn handle(&mut self, name: u64, flags: EventFlags) {
         if name == INNER {
             let within = wait(&self.inner, &NOW);
-            assert!(!within.is_empty(), "the inner epoll has nothing to say");
+            if within.is_empty() {
+                // A token that came late was taken back between the two looks.
+                self.tally.ins += 1;
+                self.tally.false_ins += 1;
+            }
             for (name, flags) in within {
                 assert_eq!(name, NESTED as u64);
                 self.handle(name, flags);
@@ -361,11 +365,15 @@ impl Side {
         assert!(!flags.intersects(ends), "{index}: {flags:?}");
         if flags.contains(EventFlags::IN) {
             self.tally.ins += 1;
-            if index == TWIN {
-                let twin = wait(&self.second, &NOW);
-                assert_eq!(twin, [(name, EventFlags::IN)], "the second epoll");
-            }
+            let twin = match index {
+                TWIN => wait(&self.second, &NOW),
+                _ => vec![(name, EventFlags::IN)],
+            };
+            let false_before = self.tally.false_ins;
             self.read(index);
+            // It may be silent of a token that was late, and taken back since.
+            let told = twin == [(name, EventFlags::IN)] || self.tally.false_ins > false_before;
+            assert!(told, "the second epoll: {twin:?}");
         }
         if flags.contains(EventFlags::OUT) {
             self.tally.outs += 1;
