@@ -272,28 +272,40 @@ impl<R: Results> Report<R> {
     pub(crate) fn write(&self, target: Option<&Path>) -> anyhow::Result<()> {
         let Some(target) = target else {
             let text = crate::table::render(self);
-            return io::stdout()
-                .lock()
-                .write_all(text.as_bytes())
-                .context("cannot write the report");
+            return print(&text);
         };
         let mut text = serde_json::to_string_pretty(self).context("cannot encode the report")?;
         text.push('\n');
-        if target.as_os_str() == "-" {
-            let mut stdout = io::stdout().lock();
-            stdout
-                .write_all(text.as_bytes())
-                .and_then(|()| stdout.flush())
-                .context("cannot write the report")?;
-        } else {
-            fs::write(target, text)
-                .with_context(|| format!("cannot write the report to {}", target.display()))?;
-        }
+        write_to(target, &text)?;
         io::stderr()
             .lock()
             .write_all(crate::table::complaints(self).as_bytes())
             .context("cannot write to standard error")
     }
+}
+
+/// Writes a report to a file, or for `-` to standard output.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write_to(target: &Path, text: &str) -> anyhow::Result<()> {
+    if target.as_os_str() == "-" {
+        return print(text);
+    }
+    fs::write(target, text)
+        .with_context(|| format!("cannot write the report to {}", target.display()))
+}
+
+/// Writes a report to standard output.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes());
+    written
+        .and_then(|()| stdout.flush())
+        .context("cannot write the report")
 }
 
 #[cfg(test)]

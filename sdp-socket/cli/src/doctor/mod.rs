@@ -9,8 +9,6 @@ mod probe;
 
 use std::env;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Context;
@@ -20,6 +18,7 @@ use serde::Serialize;
 use self::finding::{Finding, Verdict};
 use self::peer::Peer;
 use crate::cli::DoctorArgs;
+use crate::report::{print, write_to};
 pub(crate) use probe::run as run_probe;
 
 /// The document of `--json`.
@@ -110,16 +109,5 @@ fn write_json(target: &Path, findings: &[Finding]) -> anyhow::Result<()> {
         findings,
     };
     let text = serde_json::to_string_pretty(&document).context("cannot encode the report")? + "\n";
-    if target.as_os_str() == "-" {
-        return print(&text);
-    }
-    fs::write(target, text).with_context(|| format!("cannot write to {}", target.display()))
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes());
-    written
-        .and_then(|()| stdout.flush())
-        .context("cannot write the report")
+    write_to(target, &text)
 }

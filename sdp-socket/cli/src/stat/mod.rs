@@ -6,9 +6,7 @@ mod prometheus;
 mod rates;
 mod table;
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +16,7 @@ use serde::Serialize;
 use self::find::{Found, Process, Silent, find};
 use self::rates::Look;
 use crate::cli::StatArgs;
+use crate::report::{print, write_to};
 
 /// The document of `--json`.
 #[derive(Debug, Serialize)]
@@ -86,19 +85,4 @@ fn json(found: &Found, in_line: bool) -> anyhow::Result<String> {
         serde_json::to_string_pretty(&document)
     };
     Ok(text.context("cannot encode the report")? + "\n")
-}
-
-fn write_to(target: &Path, text: &str) -> anyhow::Result<()> {
-    if target.as_os_str() == "-" {
-        return print(text);
-    }
-    fs::write(target, text).with_context(|| format!("cannot write to {}", target.display()))
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes());
-    written
-        .and_then(|()| stdout.flush())
-        .context("cannot write the report")
 }
