@@ -24,6 +24,11 @@ pub enum ConnectionError {
     /// Something took too long.
     #[error("timed out: {0}")]
     TimedOut(&'static str),
+    /// Memory that the peer advertised was out of reach before it took the advert back. On an adapter
+    /// that is also how a peer's death begins: the system takes a dead process's windows before its
+    /// queue pairs. The text names the rule that a living peer broke.
+    #[error("the memory that the peer advertised is gone: it has died, or it broke {0}")]
+    MemoryGone(&'static str),
     /// The transport failed.
     #[error("transport failed: {0}")]
     Transport(&'static str),

@@ -29,7 +29,9 @@ pub(crate) fn connection_error(error: &ConnectionError) -> io::Error {
         }
         ConnectionError::Reset => return errno(libc::ECONNRESET),
         ConnectionError::TimedOut(_) => io::ErrorKind::TimedOut,
-        ConnectionError::Transport(_) => io::ErrorKind::ConnectionReset,
+        ConnectionError::Transport(_) | ConnectionError::MemoryGone(_) => {
+            io::ErrorKind::ConnectionReset
+        }
         ConnectionError::Unreachable(code) => return errno(*code),
         ConnectionError::LocallyAborted => io::ErrorKind::ConnectionAborted,
         _ => io::ErrorKind::Other,
@@ -96,6 +98,7 @@ mod tests {
         let rows = [
             (ConnectionError::Reset, ErrorKind::ConnectionReset),
             (ConnectionError::Transport("x"), ErrorKind::ConnectionReset),
+            (ConnectionError::MemoryGone("x"), ErrorKind::ConnectionReset),
             (ConnectionError::Refused("x"), ErrorKind::ConnectionRefused),
             (
                 ConnectionError::PeerIncompatible("x"),

@@ -269,9 +269,7 @@ impl Rx {
                 }
                 None
             }
-            Completion::RemoteAccess => Some(ConnectionError::PeerMisbehaved(
-                "§4.4 row 2: the advertised memory is out of reach",
-            )),
+            Completion::RemoteAccess => Some(ConnectionError::MemoryGone("§4.4 row 2")),
             Completion::Flushed => Some(ConnectionError::Reset),
             Completion::Unanswered => Some(ConnectionError::SILENT),
             Completion::TransportFailed(why) => Some(ConnectionError::Transport(why)),

@@ -150,7 +150,8 @@ fn a_broken_transport_ends_reads_that_were_not_posted_too() {
 fn a_key_that_is_dead_too_early_ends_the_connection_by_name() {
     let (mut lone, id, work) = reading();
     lone.complete(work, Completion::RemoteAccess);
-    assert!(lone.broken_rule().starts_with("§4.4 row 2"));
+    let gone = ConnectionError::MemoryGone("§4.4 row 2");
+    assert_eq!(lone.closed(), Some(Some(gone)));
     assert_eq!(lone.poll_recv(id), RecvStep::Done(Ok(10)));
 }
 

@@ -495,7 +495,8 @@ fn a_write_whose_key_is_dead_ends_the_connection_by_name_and_an_ended_call_waits
     assert_eq!(lone.poll_send(id), SendStep::Wait);
     let work = lone.take_writes()[0].0;
     lone.complete(work, Completion::RemoteAccess);
-    assert!(lone.broken_rule().starts_with("§4.5 row 6"));
+    let gone = ConnectionError::MemoryGone("§4.5 row 6");
+    assert_eq!(lone.closed(), Some(Some(gone)));
 
     let mut stuck = pipelined();
     offer(&mut stuck, 50_000, COUNTED);

@@ -267,9 +267,7 @@ impl Tx {
                 self.on_progress(sh, now);
                 Ok(true)
             }
-            Completion::RemoteAccess => {
-                Shared::misbehaved("§4.5 row 6: the advertised memory is out of reach")
-            }
+            Completion::RemoteAccess => Err(ConnectionError::MemoryGone("§4.5 row 6")),
             Completion::Unanswered => Err(ConnectionError::SILENT),
             Completion::TransportFailed(why) => Err(ConnectionError::Transport(why)),
             Completion::RemoteFault | Completion::LocalFault | Completion::NoMemory => {

@@ -288,6 +288,7 @@ impl Book {
             .and_then(|inner| inner.downcast_ref::<ConnectionError>());
         if let Some(
             ConnectionError::PeerMisbehaved(_)
+            | ConnectionError::MemoryGone(_)
             | ConnectionError::PeerIncompatible(_)
             | ConnectionError::Malformed(_),
         ) = why
