@@ -68,7 +68,7 @@ ours() {
 ./sdp perf server --listen "$SDP_VM_ADDR:7471" >server.txt 2>&1 &
 server=$!
 within 20 grep -q : server.txt || fail "the server does not listen"
-for n in 1 6 24 6 24 6 24; do
+for n in 1 6 24 6 24 6 24 6 24 6 24; do
     ours sdp.bcopy.1M $n bw bcopy 1M ${n}M
     ours sdp.zcopy.1M $((2 * n)) bw zcopy 1M $((2 * n))M
     ours sdp.zcopy.registered.1M $((2 * n)) bw zcopy 1M $((2 * n))M --buffers registered

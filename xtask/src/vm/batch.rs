@@ -8,7 +8,7 @@ const BOOT: u32 = 8;
 /// Cases that share a boot, one after the other.
 #[derive(Debug)]
 pub(super) struct Batch {
-    /// At least one. All are of one kind of device and one topology.
+    /// At least one. All want the same kind of guest.
     pub(super) cases: Vec<Case>,
 }
 
@@ -42,8 +42,7 @@ impl Batch {
     }
 
     fn takes(&self, case: &Case) -> bool {
-        let first = &self.cases[0];
-        (first.device, first.job.topology) == (case.device, case.job.topology)
+        self.cases[0].guest_kind() == case.guest_kind()
             && !case.job.is_alone()
             && !self
                 .cases
@@ -103,8 +102,8 @@ mod tests {
         let batched = names(&mut batches.iter().flat_map(|batch| &batch.cases));
         assert_eq!(batched, names(&mut cases.iter()));
         for Batch { cases } in &batches {
-            let kind = |case: &Case| (case.device, case.job.topology);
-            assert!(cases.iter().all(|case| kind(case) == kind(&cases[0])));
+            let kind = cases[0].guest_kind();
+            assert!(cases.iter().all(|case| case.guest_kind() == kind));
             assert!(cases.len() == 1 || !cases.iter().any(|case| case.job.is_alone()));
             let before_last = &cases[..cases.len() - 1];
             assert!(!before_last.iter().any(|case| case.job.is_last));

@@ -50,6 +50,8 @@ pub(crate) struct Guest {
     pub(crate) link: Option<Link>,
     /// Whether virtual time counts instructions, on one processor.
     pub(crate) counted: bool,
+    /// Otherwise: whether there are two.
+    pub(crate) on_two_processors: bool,
     /// A plugin of the emulator and the file that it writes.
     pub(crate) plugin: Option<(PathBuf, PathBuf)>,
     /// The guest is ended after this long.
@@ -130,10 +132,10 @@ impl Guest {
 
     fn emulator(&self) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
-        let (threads, processor, processors) = if self.counted {
-            ("single", PROCESSOR_COUNTED, "1")
-        } else {
-            ("multi", PROCESSOR, "2")
+        let (threads, processor, processors) = match (self.counted, self.on_two_processors) {
+            (true, _) => ("single", PROCESSOR_COUNTED, "1"),
+            (false, false) => ("multi", PROCESSOR, "1"),
+            (false, true) => ("multi", PROCESSOR, "2"),
         };
         qemu.args(["-accel", &format!("tcg,thread={threads},tb-size=512")])
             .args(["-cpu", processor, "-smp", processors])

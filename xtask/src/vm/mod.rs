@@ -164,6 +164,12 @@ impl Case {
         self.job.full_name(self.device)
     }
 
+    /// What it wants of a guest: its device, its wires, and whether it has two processors.
+    fn guest_kind(&self) -> (Option<Device>, Option<Topology>, bool) {
+        let job = self.job;
+        (self.device, job.topology, job.on_two_processors)
+    }
+
     fn is_pair_of_guests(&self) -> bool {
         self.job.topology == Some(Topology::TwoGuests)
     }
@@ -396,6 +402,7 @@ impl Lab {
             script,
             link,
             counted: self.counted || first.job.counted,
+            on_two_processors: first.job.on_two_processors,
             plugin: None,
             total_max: names.iter().map(|_| TOTAL_MAX).sum(),
         }
