@@ -153,15 +153,18 @@ impl Context {
         let Ok(peers) = self.peers.try_lock() else {
             return text + "the table of connections is in use\n";
         };
-        for listening in peers.listening.values().filter_map(Weak::upgrade) {
-            let _ = writeln!(text, "{listening:?}");
-        }
-        for connecting in peers.connecting.values() {
-            let _ = writeln!(text, "{connecting:?}");
-        }
+        let listening: Vec<_> = peers.listening.values().filter_map(Weak::upgrade).collect();
+        let connecting: Vec<_> = peers.connecting.values().cloned().collect();
         let parting = peers.parting.iter().filter_map(Weak::upgrade);
         let conns: Vec<_> = peers.by_queue.values().cloned().chain(parting).collect();
+        // The last handle to a listener may be among these, whose end takes the lock.
         drop(peers);
+        for listening in listening {
+            let _ = writeln!(text, "{listening:?}");
+        }
+        for connecting in connecting {
+            let _ = writeln!(text, "{connecting:?}");
+        }
         for conn in conns {
             let _ = write!(text, "{}", Diagnosis(&conn));
         }

@@ -56,6 +56,22 @@ fn exchange(mut near: SdpStream, listener: &SdpListener) -> io::Result<SocketAdd
     Ok(peer)
 }
 
+/// The system is asked again for a neighbour whose answer it has missed, long before the time is out.
+/// The job takes away what it knows of neighbours.
+#[test]
+#[ignore = "needs two RDMA devices"]
+fn an_unknown_neighbour_is_found_soon() {
+    watched(|| {
+        for to in addresses() {
+            let (listener, port) = listen(to);
+            doing("a connect to a neighbour that is not known");
+            let soon = Duration::from_secs(10);
+            let near = builder().connect_timeout(&SocketAddr::new(to, port), soon);
+            exchange(near.expect("connect"), &listener).expect("bytes there and back");
+        }
+    });
+}
+
 /// Each address is reached by its device.
 #[test]
 #[ignore = "needs two RDMA devices"]

@@ -48,10 +48,7 @@ pair_up() {
     ip route add 10.1.0.1/32 dev a1 src 10.1.1.2
     ip rule add pref 100 lookup local
     ip rule del pref 0
-    # Asked on this wire the other end answers before the kernel has noted who waits for the answer, who
-    # then waits until the time is out (seen in Linux 6.1).
-    ip neigh add 10.1.1.2 lladdr "$(cat /sys/class/net/a1/address)" dev a0 nud stale
-    ip neigh add 10.1.0.1 lladdr "$(cat /sys/class/net/a0/address)" dev a1 nud stale
+    neighbours_known
     ip rule add pref 10 to 10.1.1.2 iif lo oif a0 lookup main
     ip rule add pref 11 to 10.1.0.1 iif lo oif a1 lookup main
     device_add "${kind}0" "$kind" a0
@@ -59,6 +56,14 @@ pair_up() {
     export SDP_VM_DEVICE=${kind}0 SDP_VM_ADDR=10.1.0.1
     export SDP_VM_PEER_DEVICE=${kind}1 SDP_VM_PEER_ADDR=10.1.1.2
     known_to_programs
+}
+
+# neighbours_known: the two ends of pair_up. Asked on this wire the other end answers before the kernel has
+# noted who waits for the answer, who then waits until the time is out (seen in Linux 6.1); only our own
+# programs ask again.
+neighbours_known() {
+    ip neigh replace 10.1.1.2 lladdr "$(cat /sys/class/net/a1/address)" dev a0 nud stale
+    ip neigh replace 10.1.0.1 lladdr "$(cat /sys/class/net/a0/address)" dev a1 nud stale
 }
 
 # link_up KIND: this guest's end of the wire between two guests; returns when the peer is there.

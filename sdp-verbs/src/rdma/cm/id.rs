@@ -18,6 +18,11 @@ use crate::rdma::qp::RdmaQp;
 use crate::rdma::slab::SlabPool;
 use crate::rdma::sys;
 
+/// How long the system is asked for the way to a peer before it is asked anew. It looks at what it
+/// knows when it is asked and when a neighbour answers: one that answers before the system has noted
+/// who waits for it is noticed by neither (seen in Linux 6.1, between devices of one machine).
+const RESOLVE_TRY: Duration = Duration::from_secs(1);
+
 /// How far it has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
@@ -81,6 +86,14 @@ struct State {
     backlog: u32,
     /// Held until the device has bound its own socket.
     port: Option<Port>,
+}
+
+impl State {
+    /// How long the destination may still be resolved; `None` without a limit.
+    fn left(&self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        Some(deadline.saturating_duration_since(Instant::now()))
+    }
 }
 
 /// An id, held by its handle and by its queue pair.
@@ -200,14 +213,29 @@ impl IdCore {
                 self.device.name
             ))));
         }
-        let left = state.deadline.map_or(Duration::from_secs(1), |at| {
-            at.saturating_duration_since(Instant::now())
-        });
+        let left = state.left().unwrap_or(RESOLVE_TRY);
         if let Err(error) = self.raw.resolve_route(left) {
             state.phase = Phase::Ended;
             return Some(CmEventKind::Failed(error));
         }
         None
+    }
+
+    /// The system has not found the way to the peer: it is asked again until the time is out.
+    pub(super) fn address_unresolved(&self, mut error: VerbsError) -> Option<CmEventKind> {
+        let state = self.state();
+        let left = state.left().unwrap_or(RESOLVE_TRY);
+        if let (Phase::Resolving, Some(dst)) = (state.phase, state.peer)
+            && error.errno() == libc::ETIMEDOUT
+            && !left.is_zero()
+        {
+            match self.raw.resolve_addr(dst, left.min(RESOLVE_TRY)) {
+                Ok(()) => return None,
+                Err(again) => error = again,
+            }
+        }
+        drop(state);
+        self.failed(error)
     }
 
     pub(super) fn route_resolved(&self) -> Option<CmEventKind> {

@@ -165,7 +165,9 @@ impl RdmaEvents {
         let kind = match event.kind {
             sys::RDMA_CM_EVENT_ADDR_RESOLVED => id.address_resolved(),
             sys::RDMA_CM_EVENT_ROUTE_RESOLVED => id.route_resolved(),
-            sys::RDMA_CM_EVENT_ADDR_ERROR => id.failed(os_error("resolving", event.status)),
+            sys::RDMA_CM_EVENT_ADDR_ERROR => {
+                id.address_unresolved(os_error("resolving", event.status))
+            }
             sys::RDMA_CM_EVENT_ROUTE_ERROR => id.failed(os_error("finding a route", event.status)),
             sys::RDMA_CM_EVENT_CONNECT_ERROR | sys::RDMA_CM_EVENT_UNREACHABLE => {
                 id.failed(os_error("connecting", event.status))

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{IdCore, Phase, State};
+use super::{IdCore, Phase, RESOLVE_TRY, State};
 use crate::cm::{BindRequest, CmEventKind, CmId, CmToken, RejectReason};
 use crate::error::VerbsError;
 use crate::own::own;
@@ -152,7 +152,7 @@ impl CmId for RdmaId {
         if state.phase == Phase::Idle {
             core.bind_for(&mut state, dst)?;
         }
-        core.raw.resolve_addr(dst, timeout)?;
+        core.raw.resolve_addr(dst, timeout.min(RESOLVE_TRY))?;
         state.deadline = Instant::now().checked_add(timeout);
         state.peer = Some(dst);
         state.phase = Phase::Resolving;
