@@ -144,6 +144,12 @@ pub(crate) enum Command {
     /// lib/sdp/libsdp_preload.so. What was installed there before is replaced.
     Install(InstallOptions),
 
+    /// Build what `install` installs, and make a Debian package of it
+    ///
+    /// With the libraries and programs below /usr; its dependencies are those of this machine's release.
+    /// Needs Debian's dpkg-dev, and no root.
+    Package(PackageOptions),
+
     /// Run the tests that need RDMA devices, on software devices in virtual machines
     ///
     /// On Debian 12 for x86-64. Installs the packages it needs (as root or by sudo), builds a guest
@@ -205,6 +211,14 @@ pub(crate) struct InstallOptions {
     /// A folder to put it below, for packages: programs will find it without.
     #[arg(long, value_name = "DIR")]
     pub(crate) destdir: Option<PathBuf>,
+}
+
+/// What `package` makes.
+#[derive(Debug, Args)]
+pub(crate) struct PackageOptions {
+    /// The folder for the package; otherwise `target/package`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Options of `vm-test`.
@@ -381,6 +395,7 @@ impl Command {
             | Self::Diagrams
             | Self::Header { .. }
             | Self::Install(_)
+            | Self::Package(_)
             | Self::Bindings { .. } => None,
         }
     }

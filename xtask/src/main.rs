@@ -72,6 +72,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Tidy => tidy::run(&workspace()?, ui),
         cli::Command::Header { check } => header::run(&workspace()?, ui, *check),
         cli::Command::Install(options) => install::run(&workspace()?, ui, options),
+        cli::Command::Package(options) => install::package(&workspace()?, ui, options),
         cli::Command::VmTest(options) => vm::run(&workspace()?, ui, options),
         cli::Command::Bindings { check } => bindings::run(&workspace()?, ui, *check),
         cli::Command::HwTest(options) => hw::run(ui, options),

@@ -2,6 +2,7 @@
 //! the system looks for them.
 
 mod layout;
+mod package;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use self::layout::{Tree, copy, link_shared};
+pub(crate) use self::package::run as package;
 use crate::cli::InstallOptions;
 use crate::ui::Ui;
 use crate::workspace::Workspace;
@@ -64,7 +66,9 @@ fn install(
     build(workspace, ui, profile, preload)?;
 
     let built = workspace.target.join(folder);
-    let shared = built.join("libsdp.so.versioned");
+    // Where no other installation writes, on the same file system.
+    fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+    let shared = root.join("libsdp.so.linked");
     let archive = built.join("libsdp.a");
     succeed(link_shared(&archive, &package.join("libsdp.map"), &shared)?)?;
     let tree = Tree {

@@ -74,7 +74,8 @@ pub(super) struct Job {
     /// Whether its guest always has virtual time, which no other work of this machine disturbs.
     pub(super) counted: bool,
     /// Whether its guest has two processors. Most have one, which the emulator carries out in less than
-    /// half of the time that it needs for two that wait for each other.
+    /// half of the time that it needs for two that wait for each other. Two where threads race, and for
+    /// the programs of perftest, which give their processor to nobody.
     pub(super) on_two_processors: bool,
     /// How its outcome is read.
     pub(super) reading: Reading,
@@ -212,11 +213,13 @@ pub(super) const JOBS: &[Job] = &[
     job("hw-test", TWO_GUESTS, BOTH, HW_TEST)
         .sdp()
         .given(CONFORMANCE)
+        .on_two_processors()
         .judged(Evidence::HwTest),
     job("hw-test-ssh", TWO_GUESTS, RXE, HW_TEST_SSH)
         .sdp()
         .given(CONFORMANCE)
         .ssh()
+        .on_two_processors()
         .judged(Evidence::HwTest),
     job("peer-gone", TWO_GUESTS, BOTH, PEER_GONE)
         .test("peer_gone")
