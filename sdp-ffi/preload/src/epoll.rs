@@ -4,6 +4,9 @@
 //! A descriptor that is registered before it is connected or listens is registered itself, as the
 //! kernel's sockets are, and moved when it is. A listener of both protocols is registered twice;
 //! under EPOLLONESHOT, where one event must be the only one, as a set of its two.
+//!
+//! Programs delete a descriptor and add it again where others modify it: redis-benchmark does so twice
+//! for each request. What was registered in its place is kept for the next time.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
@@ -13,7 +16,7 @@ use std::{fs, io, mem};
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
 use rustix::event::epoll;
 use sdp::posix::Failure;
-use sdp_socket::hidden;
+use sdp_socket::{Readiness, hidden};
 
 use crate::boundary::{checked, interpose, ours};
 use crate::entry::{Target, lock};
@@ -21,7 +24,23 @@ use crate::real;
 
 /// Where a socket is registered.
 #[derive(Debug, Default)]
-pub(crate) struct Watches(Mutex<Vec<Watch>>);
+pub(crate) struct Watches(Mutex<List>);
+
+/// Its registrations, and what was one before.
+#[derive(Debug, Default)]
+struct List {
+    watches: Vec<Watch>,
+    /// In no set. For the next registration.
+    spare: Option<Beside>,
+}
+
+/// What is registered in the place of the program's descriptor, or beside it.
+#[derive(Debug)]
+struct Beside {
+    fd: OwnedFd,
+    /// What it is a duplicate of; none if it is a set of two.
+    of: Option<Readiness>,
+}
 
 /// One registration.
 #[derive(Debug)]
@@ -33,7 +52,7 @@ struct Watch {
     /// Whether the kernel's descriptor is registered.
     kernels: bool,
     /// What else is.
-    beside: Option<OwnedFd>,
+    beside: Option<Beside>,
 }
 
 interpose! {
@@ -73,11 +92,12 @@ fn is_for_edges(event: epoll_event) -> bool {
 
 impl Watches {
     pub(crate) fn any_for_edges(&self) -> bool {
-        lock(&self.0).iter().any(|watch| is_for_edges(watch.event))
+        let list = lock(&self.0);
+        list.watches.iter().any(|watch| is_for_edges(watch.event))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.0).is_empty()
+        lock(&self.0).watches.is_empty()
     }
 
     /// What a child's copy of a socket that spoke no SDP has: the same registrations.
@@ -85,8 +105,9 @@ impl Watches {
         let Ok(theirs) = parents.0.try_lock() else {
             return;
         };
-        let kernels = theirs.iter().filter(|watch| watch.beside.is_none());
-        lock(&self.0).extend(kernels.map(|watch| Watch {
+        let theirs = theirs.watches.iter();
+        let kernels = theirs.filter(|watch| watch.beside.is_none());
+        lock(&self.0).watches.extend(kernels.map(|watch| Watch {
             epoll: watch.epoll,
             fd: watch.fd,
             event: watch.event,
@@ -105,7 +126,8 @@ impl Watches {
         event: Option<epoll_event>,
         target: impl FnOnce() -> Result<Target, Failure>,
     ) -> Result<Option<c_int>, Failure> {
-        let mut watches = lock(&self.0);
+        let mut list = lock(&self.0);
+        let List { watches, spare } = &mut *list;
         let place = watches
             .iter()
             .position(|watch| (watch.epoll, watch.fd) == (epoll, fd));
@@ -115,15 +137,15 @@ impl Watches {
                     return Err(Failure::new(libc::EEXIST, "the set has it already"));
                 }
                 // The set has been closed since, and this one has its number.
-                Some(at) => watches[at] = Watch::add(epoll, fd, event, &target()?)?,
-                None => watches.push(Watch::add(epoll, fd, event, &target()?)?),
+                Some(at) => watches[at] = Watch::add(epoll, fd, event, &target()?, spare)?,
+                None => watches.push(Watch::add(epoll, fd, event, &target()?, spare)?),
             },
             (EPOLL_CTL_MOD, Some(event)) => match place {
-                Some(at) => watches[at].modify(event, &target()?)?,
+                Some(at) => watches[at].modify(event, &target()?, spare)?,
                 None => return Ok(None),
             },
             (EPOLL_CTL_DEL, _) => match place {
-                Some(at) => watches.remove(at).delete()?,
+                Some(at) => *spare = watches.remove(at).delete()?,
                 None => return Ok(None),
             },
             _ => return Ok(None),
@@ -136,7 +158,8 @@ impl Watches {
     /// # Errors
     /// Without descriptors. Then all is as it was.
     pub(crate) fn retarget(&self, target: &Target) -> Result<(), Failure> {
-        let mut watches = lock(&self.0);
+        let mut list = lock(&self.0);
+        let List { watches, spare } = &mut *list;
         watches.retain(Watch::is_live);
         let mut moves = Vec::new();
         for (at, watch) in watches.iter().enumerate() {
@@ -146,7 +169,7 @@ impl Watches {
             let moved = match watch.is_spent() {
                 // Nothing is to come of it before it is modified, which moves it.
                 Ok(true) => continue,
-                Ok(false) => watch.moved(watch.event, target),
+                Ok(false) => watch.moved(watch.event, target, spare),
                 Err(failure) => Err(failure),
             };
             match moved {
@@ -167,10 +190,10 @@ impl Watches {
 
     /// The socket is closed. The kernel does by itself what is to be done about its own descriptor.
     pub(crate) fn forget_all(&self) {
-        for watch in mem::take(&mut *lock(&self.0)) {
+        for watch in mem::take(&mut *lock(&self.0)).watches {
             if let Some(beside) = &watch.beside {
                 // A set that has been closed since has forgotten it.
-                let _ = kernel(watch.epoll, EPOLL_CTL_DEL, beside.as_raw_fd(), NO_EVENT);
+                let _ = kernel(watch.epoll, EPOLL_CTL_DEL, beside.fd.as_raw_fd(), NO_EVENT);
             }
         }
     }
@@ -203,7 +226,13 @@ fn events_of(set: &str, fd: c_int) -> Option<u32> {
 }
 
 impl Watch {
-    fn add(epoll: c_int, fd: c_int, event: epoll_event, target: &Target) -> Result<Self, Failure> {
+    fn add(
+        epoll: c_int,
+        fd: c_int,
+        event: epoll_event,
+        target: &Target,
+        spare: &mut Option<Beside>,
+    ) -> Result<Self, Failure> {
         let nowhere = Self {
             epoll,
             fd,
@@ -211,24 +240,29 @@ impl Watch {
             kernels: false,
             beside: None,
         };
-        nowhere.moved(event, target)
+        nowhere.moved(event, target, spare)
     }
 
     /// Adds what `target` needs and this registration has not; the rest of this one is still there.
-    fn moved(&self, event: epoll_event, target: &Target) -> Result<Self, Failure> {
+    fn moved(
+        &self,
+        event: epoll_event,
+        target: &Target,
+        spare: &mut Option<Beside>,
+    ) -> Result<Self, Failure> {
         let (epoll, fd) = (self.epoll, self.fd);
         let (kernels, _) = shape(event, target);
         let beside = match target {
             Target::Kernels => None,
             Target::Both(readiness) if !kernels => Some(set_of_two(fd, readiness)?),
-            Target::Sdp(readiness) | Target::Both(readiness) => Some(duplicate(readiness)?),
+            Target::Sdp(readiness) | Target::Both(readiness) => Some(duplicate(readiness, spare)?),
         };
         let adds_kernels = kernels && !self.kernels;
         if adds_kernels {
             kernel(epoll, EPOLL_CTL_ADD, fd, event)?;
         }
         let added = beside.as_ref().map_or(Ok(()), |it| {
-            kernel(epoll, EPOLL_CTL_ADD, it.as_raw_fd(), event)
+            kernel(epoll, EPOLL_CTL_ADD, it.fd.as_raw_fd(), event)
         });
         if let Err(failure) = added {
             if adds_kernels {
@@ -252,14 +286,14 @@ impl Watch {
             let _ = kernel(self.epoll, EPOLL_CTL_DEL, self.fd, NO_EVENT);
         }
         if let Some(beside) = &self.beside {
-            let _ = kernel(self.epoll, EPOLL_CTL_DEL, beside.as_raw_fd(), NO_EVENT);
+            let _ = kernel(self.epoll, EPOLL_CTL_DEL, beside.fd.as_raw_fd(), NO_EVENT);
         }
     }
 
     /// Whether the set still has it. One that has been closed since may have left its number to
     /// another, to which nothing is to be added.
     fn is_live(&self) -> bool {
-        let known = self.beside.as_ref().map_or(self.fd, AsRawFd::as_raw_fd);
+        let known = self.beside.as_ref().map_or(self.fd, |it| it.fd.as_raw_fd());
         match kernel(self.epoll, EPOLL_CTL_ADD, known, self.event) {
             Ok(()) => {
                 // It has just been added.
@@ -278,7 +312,7 @@ impl Watch {
         if !is_oneshot(self.event) {
             return Ok(false);
         }
-        let known = self.beside.as_ref().map_or(self.fd, AsRawFd::as_raw_fd);
+        let known = self.beside.as_ref().map_or(self.fd, |it| it.fd.as_raw_fd());
         match fs::read_to_string(format!("/proc/self/fdinfo/{}", self.epoll)) {
             Ok(set) => Ok(events_of(&set, known).is_some_and(|events| events & !HOW == 0)),
             // Without /proc nobody can tell.
@@ -292,10 +326,15 @@ impl Watch {
         matches!(target, Target::Kernels) && self.kernels && self.beside.is_none()
     }
 
-    fn modify(&mut self, event: epoll_event, target: &Target) -> Result<(), Failure> {
+    fn modify(
+        &mut self,
+        event: epoll_event,
+        target: &Target,
+        spare: &mut Option<Beside>,
+    ) -> Result<(), Failure> {
         let (kernels, beside) = shape(event, target);
         if (self.kernels, self.beside.is_some()) != (kernels, beside) {
-            let moved = self.moved(event, target)?;
+            let moved = self.moved(event, target, spare)?;
             if self.kernels && moved.kernels {
                 kernel(self.epoll, EPOLL_CTL_MOD, self.fd, event)?;
             }
@@ -306,33 +345,40 @@ impl Watch {
             kernel(self.epoll, EPOLL_CTL_MOD, self.fd, event)?;
         }
         if let Some(beside) = &self.beside {
-            kernel(self.epoll, EPOLL_CTL_MOD, beside.as_raw_fd(), event)?;
+            kernel(self.epoll, EPOLL_CTL_MOD, beside.fd.as_raw_fd(), event)?;
         }
         self.event = event;
         Ok(())
     }
 
-    fn delete(&self) -> Result<(), Failure> {
+    /// What may serve again is given back.
+    fn delete(self) -> Result<Option<Beside>, Failure> {
         let own = match self.kernels {
             true => kernel(self.epoll, EPOLL_CTL_DEL, self.fd, NO_EVENT),
             false => Ok(()),
         };
         if let Some(beside) = &self.beside {
-            kernel(self.epoll, EPOLL_CTL_DEL, beside.as_raw_fd(), NO_EVENT)?;
+            kernel(self.epoll, EPOLL_CTL_DEL, beside.fd.as_raw_fd(), NO_EVENT)?;
         }
-        own
+        own.map(|()| self.beside.filter(|it| it.of.is_some()))
     }
 }
 
 /// Each registration has a number of its own, as epoll knows things by their numbers.
-fn duplicate(readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
-    hidden::duplicate(readiness)
-        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(readiness, 0).map_err(io::Error::from))
-        .map_err(Failure::from)
+fn duplicate(readiness: &Readiness, spare: &mut Option<Beside>) -> Result<Beside, Failure> {
+    // Both exist, so one number is one descriptor.
+    let same = |of: &Readiness| of.as_raw_fd() == readiness.as_raw_fd();
+    if let Some(kept) = spare.take_if(|it| it.of.as_ref().is_some_and(same)) {
+        return Ok(kept);
+    }
+    let fd = hidden::duplicate(readiness)
+        .or_else(|_| rustix::io::fcntl_dupfd_cloexec(readiness, 0).map_err(io::Error::from))?;
+    let of = Some(readiness.clone());
+    Ok(Beside { fd, of })
 }
 
 /// A set in which either of a listener's descriptors is an event.
-fn set_of_two(fd: c_int, readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
+fn set_of_two(fd: c_int, readiness: &impl AsFd) -> Result<Beside, Failure> {
     let failed = |error: rustix::io::Errno| Failure::from(io::Error::from(error));
     let set = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(failed)?;
     let set = hidden::hide(set);
@@ -340,5 +386,5 @@ fn set_of_two(fd: c_int, readiness: &impl AsFd) -> Result<OwnedFd, Failure> {
     for one in [crate::entry::borrowed(fd), readiness.as_fd()] {
         epoll::add(&set, one, data, epoll::EventFlags::IN).map_err(failed)?;
     }
-    Ok(set)
+    Ok(Beside { fd: set, of: None })
 }

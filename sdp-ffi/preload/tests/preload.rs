@@ -417,6 +417,7 @@ fn nothing_shows() {
         ("numbers_of_256", ""),
         ("numbers_of_64", ""),
         ("sets_of_old_programs", ""),
+        ("added_again", ""),
         ("no_memory_for_libsdp", ""),
         (
             "signal_in_connect",

@@ -2,6 +2,7 @@
 #include "common.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -325,6 +326,45 @@ static void sets_of_old_programs(void) {
     }
 }
 
+/* How many descriptors there are, one of this look included. */
+static int open_count(void) {
+    int count = 0;
+    DIR *all = opendir("/proc/self/fd");
+    CHECK(all != NULL);
+    while (readdir(all) != NULL) {
+        count++;
+    }
+    CHECK(closedir(all) == 0);
+    return count;
+}
+
+/* Who deletes and adds again pays no descriptor, and none is left over. */
+static void added_again(void) {
+    int first = epoll_create1(0), second = epoll_create1(0), before, count;
+    struct epoll_event event = {EPOLLIN, {.fd = 7}}, told;
+    struct pair pair = make_pair();
+    CHECK(write(pair.client, "x", 1) == 1);
+    CHECK(epoll_ctl(first, EPOLL_CTL_ADD, pair.server, &event) == 0);
+    count = open_count();
+    for (int round = 0; round < 100; round++) {
+        CHECK(epoll_wait(first, &told, 1, 20000) == 1 && told.data.fd == 7);
+        CHECK(epoll_ctl(first, EPOLL_CTL_DEL, pair.server, NULL) == 0);
+        CHECK(epoll_wait(first, &told, 1, 0) == 0 && open_count() == count);
+        CHECK(epoll_ctl(first, EPOLL_CTL_DEL, pair.server, NULL) == -1 && errno == ENOENT);
+        CHECK(epoll_ctl(first, EPOLL_CTL_ADD, pair.server, &event) == 0 && open_count() == count);
+        CHECK(epoll_ctl(first, EPOLL_CTL_ADD, pair.server, &event) == -1 && errno == EEXIST);
+    }
+    /* Two sets at once have two, whichever was there first. */
+    CHECK(epoll_ctl(second, EPOLL_CTL_ADD, pair.server, &event) == 0);
+    CHECK(epoll_ctl(first, EPOLL_CTL_DEL, pair.server, NULL) == 0);
+    CHECK(epoll_wait(second, &told, 1, 20000) == 1 && epoll_wait(first, &told, 1, 0) == 0);
+    CHECK(epoll_ctl(second, EPOLL_CTL_DEL, pair.server, NULL) == 0);
+    CHECK(open_count() == count);
+    before = open_count();
+    close_pair(pair);
+    CHECK(open_count() <= before - 3);
+}
+
 /* Which registrations of fork handlers fail for want of memory, counted from 0 on; what else there is,
    the C library has. */
 static int refused_from = 1000, refused_to = 1000, registered;
@@ -457,6 +497,7 @@ int main(int count, char **words) {
         CASE(numbers_of_256),
         CASE(numbers_of_64),
         CASE(sets_of_old_programs),
+        CASE(added_again),
         CASE(no_memory_for_forks),
         CASE(no_memory_for_libsdp),
         CASE(signal_in_connect),
