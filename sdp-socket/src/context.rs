@@ -348,32 +348,43 @@ impl Context {
     /// management, connections with events or timers. Returns when it wants to be called again;
     /// an event on one of the channels is also a reason.
     pub fn progress(&self) -> Option<Instant> {
-        self.sleeping_until.store(0, Ordering::SeqCst);
-        let busy = self.take_events();
-        self.run_all_timers(busy)
+        self.progress_of(true, true)
     }
 
-    /// As [`progress`](Self::progress), after a sleep that no event on a channel has ended.
-    pub(crate) fn progress_in_time(&self) -> Option<Instant> {
+    /// As [`progress`](Self::progress), where it is known whether there is something for it on the channel
+    /// of connection management, and on that of the connections.
+    pub(crate) fn progress_of(&self, cm: bool, comp: bool) -> Option<Instant> {
         self.sleeping_until.store(0, Ordering::SeqCst);
-        // Connection management may have times of its own.
-        let busy = self.cm.next_timeout().is_some() && self.take_events();
-        self.run_all_timers(busy)
-    }
-
-    /// Answers the channels' events. True if there may be more.
-    fn take_events(&self) -> bool {
         let mut busy = false;
-        for round in 0..ROUND_MAX {
-            let Some(event) = self.cm.poll() else { break };
-            self.manage(event);
-            busy |= round + 1 == ROUND_MAX;
+        // Connection management may have times of its own.
+        if cm || self.cm.next_timeout().is_some() {
+            busy |= self.manage_events();
         }
+        if comp {
+            busy |= self.visit_those_with_events();
+        }
+        self.run_all_timers(busy)
+    }
+
+    /// Answers the events of connection management. True if there may be more.
+    fn manage_events(&self) -> bool {
+        for _ in 0..ROUND_MAX {
+            let Some(event) = self.cm.poll() else {
+                return false;
+            };
+            self.manage(event);
+        }
+        true
+    }
+
+    /// Answers the events of connections. True if there may be more.
+    fn visit_those_with_events(&self) -> bool {
         // All are taken before the first is visited: one that has an event again by its own visit
         // waits for the next round.
-        let events = std::iter::from_fn(|| self.comp.poll());
+        let others = std::iter::from_fn(|| self.comp.poll_known());
+        let events = self.comp.poll().into_iter().chain(others);
         let tokens: SmallVec<[CqToken; 8]> = events.take(ROUND_MAX).collect();
-        busy |= tokens.len() == ROUND_MAX;
+        let busy = tokens.len() == ROUND_MAX;
         for token in tokens {
             self.visit(token, true);
         }

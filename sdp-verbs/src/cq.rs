@@ -22,6 +22,7 @@ pub enum ArmFor {
     /// The channel; only solicited receives, and completions that are not successes, count.
     ChannelSolicited,
     /// The channel; any completion counts but that of a receive of a
+    /// [`QUIET`](crate::SendFlags::QUIET) message, or of a
     /// [`PAYLOAD`](crate::SendFlags::PAYLOAD) message, for which the peer puts a token: see
     /// [`QueuePair::lend_token_socket`](crate::QueuePair::lend_token_socket). After one only
     /// solicited receives, and completions that are not successes, count. Where there are no tokens,
@@ -90,4 +91,10 @@ pub trait CompChannel: Any + Debug + Send + Sync {
 
     /// The next completion queue that has an event. `None` clears the descriptor's readiness.
     fn poll(&self) -> Option<CqToken>;
+
+    /// As [`poll`](Self::poll), for what need not be asked for: after that has found something. `None`
+    /// leaves the descriptor readable if there is more.
+    fn poll_known(&self) -> Option<CqToken> {
+        self.poll()
+    }
 }

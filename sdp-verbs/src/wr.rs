@@ -18,6 +18,9 @@ bitflags! {
         /// The receiver's program wants these bytes, and nothing else in the message has to be seen
         /// before it looks at them (SEND only). Counts for [`ArmFor::Token`](crate::ArmFor::Token).
         const PAYLOAD = 8;
+        /// There is nothing in the message that a receiver needs before its program's next call, if that
+        /// waits for nothing (SEND only). [`ArmFor::Token`](crate::ArmFor::Token) is not told of it.
+        const QUIET = 16;
     }
 }
 

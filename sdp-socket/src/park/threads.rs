@@ -108,21 +108,34 @@ impl Runtime for ThreadRuntime {
 struct Poller {
     context: Weak<Context>,
     kick: Arc<OwnedFd>,
-    /// The kick and both channels.
+    /// The kick and both channels, for where poll(2) takes none.
     epoll: OwnedFd,
     /// By which this process is asked for its report, if this is the thread that tells.
     stat: Option<StatSocket>,
-    /// Keep the descriptors in the set open.
-    _channels: (Arc<dyn EventChannel>, Arc<dyn CompChannel>),
+    cm: Arc<dyn EventChannel>,
+    comp: Arc<dyn CompChannel>,
 }
 
-/// What ended a sleep; neither if the time has run out.
-#[derive(Clone, Copy, Debug)]
+/// What ended a sleep; none of these if the time has run out.
+#[derive(Clone, Copy, Default, Debug)]
 struct Woken {
-    /// The kick, or a channel.
-    by_event: bool,
+    by_kick: bool,
+    /// The channel of connection management.
+    by_cm: bool,
+    /// The channel of the connections.
+    by_comp: bool,
     /// Somebody who wants the report of this process.
     by_caller: bool,
+}
+
+impl Woken {
+    /// It may have been anything but a caller.
+    const SOMEHOW: Self = Self {
+        by_kick: true,
+        by_cm: true,
+        by_comp: true,
+        by_caller: false,
+    };
 }
 
 /// Descriptors in the set.
@@ -144,23 +157,17 @@ impl Poller {
             kick: Arc::clone(kick),
             epoll,
             stat: StatSocket::open(context),
-            _channels: (cm, comp),
+            cm,
+            comp,
         })
     }
 
     fn run(mut self) {
         // Every connection of the process hangs on this thread: a panic here must not go unseen.
         let _guard = AbortOnUnwind::new();
-        let mut woken = Woken {
-            by_event: true,
-            by_caller: false,
-        };
+        let mut woken = Woken::SOMEHOW;
         while let Some(context) = self.context.upgrade() {
-            let deadline = if woken.by_event {
-                context.progress()
-            } else {
-                context.progress_in_time()
-            };
+            let deadline = context.progress_of(woken.by_cm, woken.by_comp);
             let stat = self.stat.as_mut();
             let serve = stat.and_then(|stat| stat.serve(woken.by_caller, || context.now()));
             let deadline = [deadline, serve].into_iter().flatten().min();
@@ -182,9 +189,14 @@ impl Poller {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(t.subsec_nanos()),
         });
-        let mut fds: SmallVec<[_; 2]> = smallvec![PollFd::new(&self.epoll, PollFlags::IN)];
+        let listen = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
         let callers = self.stat.as_ref().and_then(StatSocket::fd);
-        fds.extend(callers.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        let mut fds: SmallVec<[_; SOURCES + 1]> = smallvec![
+            listen(self.kick.as_fd()),
+            listen(self.cm.fd()),
+            listen(self.comp.fd())
+        ];
+        fds.extend(callers.map(listen));
         let slept = match poll(&mut fds, timeout.as_ref()) {
             // The program has forbidden itself descriptors: poll(2) then takes none. The other
             // call does, but counts time in milliseconds.
@@ -193,28 +205,29 @@ impl Poller {
                     [const { MaybeUninit::uninit() }; SOURCES];
                 let waited = epoll::wait(&self.epoll, &mut events, timeout.as_ref());
                 // Callers, who could not be taken, are not in the set.
-                waited.map(|(some, _)| Woken {
-                    by_event: !some.is_empty(),
-                    by_caller: false,
+                waited.map(|(some, _)| match some {
+                    [] => Woken::default(),
+                    _ => Woken::SOMEHOW,
                 })
             }
             other => other.map(|_| {
-                let mut shown = fds.iter().map(|fd| !fd.revents().is_empty());
+                let shown = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
                 Woken {
-                    by_event: shown.next().unwrap_or(false),
-                    by_caller: shown.next().unwrap_or(false),
+                    by_kick: shown(0),
+                    by_cm: shown(1),
+                    by_comp: shown(2),
+                    by_caller: shown(SOURCES),
                 }
             }),
         };
         let woken = match slept {
-            Ok(woken) if !woken.by_event => return Ok(woken),
             Ok(woken) => woken,
-            Err(Errno::INTR) => Woken {
-                by_event: true,
-                by_caller: false,
-            },
+            Err(Errno::INTR) => Woken::SOMEHOW,
             Err(e) => return Err(e.into()),
         };
+        if !woken.by_kick {
+            return Ok(woken);
+        }
         let mut count = [0; 8];
         match rustix::io::read(&*self.kick, &mut count) {
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(woken),

@@ -172,7 +172,8 @@ macro_rules! conformance_list {
             }
             token {
                 payload_puts_one_and_nothing_else, anything_else_is_an_event,
-                behind_one_only_what_is_solicited_is_an_event, none_is_put_after_a_recall,
+                what_is_quiet_is_nothing, behind_one_only_what_is_solicited_is_an_event,
+                none_is_put_after_a_recall,
                 without_a_socket_payload_is_an_event
             }
             read {

@@ -104,6 +104,25 @@ pub(super) fn payload_puts_one_and_nothing_else(rig: &Rig<'_>) -> Verdict {
     Ok(())
 }
 
+pub(super) fn what_is_quiet_is_nothing(rig: &Rig<'_>) -> Verdict {
+    let told = Told::new(rig)?;
+    if !told.tokens {
+        return told.payload_is_an_event();
+    }
+    told.arm()?;
+    told.send(b"q", SendFlags::QUIET)?;
+    ensure_eq!(events(told.channel()), [], "events of what is quiet");
+    ensure_eq!(told.tokens()?, 0, "tokens of what is quiet");
+    told.send(b"x", SendFlags::PAYLOAD)?;
+    ensure_eq!((told.tokens()?, told.recall()), (1, 1), "tokens behind it");
+    ensure_eq!(receive_alone(&told.link.passive)?, b"q", "message");
+    ensure_eq!(receive_alone(&told.link.passive)?, b"x", "message");
+    told.arm()?;
+    told.send(b"a", SendFlags::QUIET | SendFlags::SOLICITED)?;
+    ensure!(readable(told.channel(), BOUND)?, "no event of a call");
+    Ok(())
+}
+
 pub(super) fn anything_else_is_an_event(rig: &Rig<'_>) -> Verdict {
     let told = Told::new(rig)?;
     let both = SendFlags::PAYLOAD | SendFlags::SOLICITED;

@@ -13,8 +13,8 @@ pub(crate) const NONE: u8 = 0;
 pub(crate) const ANY: u8 = 1;
 /// The channel wants an event for what is solicited.
 pub(crate) const SOLICITED: u8 = 2;
-/// The channel wants an event for anything but payload, for which it wants a token (`token.rs`). The
-/// peer that puts the token makes it [`SOLICITED`], with [`PUT`].
+/// The channel wants an event for anything but what is quiet and payload, for which it wants a token
+/// (`token.rs`). The peer that puts the token makes it [`SOLICITED`], with [`PUT`].
 pub(crate) const TOKEN: u8 = 3;
 /// Above the arm, whatever becomes of that: a token has been put, or is just being put, since the
 /// owner armed for one.

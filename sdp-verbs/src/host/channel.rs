@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -31,7 +31,15 @@ pub(crate) struct HostChannel {
     plane: Arc<Plane>,
     epoll: OwnedFd,
     bell: OwnedFd,
-    queue: Mutex<VecDeque<Weak<HostCq>>>,
+    queue: Mutex<Queue>,
+}
+
+/// Events that nobody has taken.
+#[derive(Debug, Default)]
+struct Queue {
+    cqs: VecDeque<Weak<HostCq>>,
+    /// A thread answers doorbells, and will look here when it has.
+    answering: bool,
 }
 
 impl HostChannel {
@@ -76,24 +84,30 @@ impl HostChannel {
 
     /// Queues an event. The queue's own mark says that it is queued.
     pub(crate) fn push(&self, cq: Weak<HostCq>) {
-        let mut queue = self.queue.lock().expect("nothing panics under this lock");
-        let first = queue.is_empty();
-        queue.push_back(cq);
+        let mut queue = self.queue();
+        let first = queue.cqs.is_empty() && !queue.answering;
+        queue.cqs.push_back(cq);
         drop(queue);
         if first {
             ring(self.bell.as_fd());
         }
     }
 
-    fn pop(&self) -> Option<CqToken> {
-        let mut queue = self.queue.lock().expect("nothing panics under this lock");
-        loop {
-            // A queue that is gone has nothing to say.
-            if let Some(cq) = queue.pop_front()?.upgrade() {
-                cq.event_taken();
-                return Some(cq.token());
-            }
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().expect("nothing panics under this lock")
+    }
+
+    /// The first event after doorbells were answered. For those behind it nobody has rung.
+    fn pop_answered(&self) -> Option<CqToken> {
+        let mut queue = self.queue();
+        queue.answering = false;
+        let first = queue.pop();
+        let more = !queue.cqs.is_empty();
+        drop(queue);
+        if more {
+            ring(self.bell.as_fd());
         }
+        first
     }
 
     /// Answers what has rung. True if there may be more.
@@ -118,16 +132,35 @@ impl HostChannel {
     }
 }
 
+impl Queue {
+    fn pop(&mut self) -> Option<CqToken> {
+        loop {
+            // A queue that is gone has nothing to say.
+            if let Some(cq) = self.cqs.pop_front()?.upgrade() {
+                cq.event_taken();
+                return Some(cq.token());
+            }
+        }
+    }
+}
+
 impl CompChannel for HostChannel {
     fn fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()
     }
 
     fn poll(&self) -> Option<CqToken> {
-        if let Some(token) = self.pop() {
+        let mut queue = self.queue();
+        if let Some(token) = queue.pop() {
             return Some(token);
         }
+        queue.answering = true;
+        drop(queue);
         while self.answer() {}
-        self.pop()
+        self.pop_answered()
+    }
+
+    fn poll_known(&self) -> Option<CqToken> {
+        self.queue().pop()
     }
 }

@@ -5,6 +5,8 @@ use crate::wr::SendFlags;
 /// The least first; of several at once the greatest counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Notice {
+    /// What nobody waits for who does not want to be told of anything.
+    Quiet,
     /// A message for its program, nothing else.
     Payload,
     /// Anything that is not solicited.
@@ -20,6 +22,8 @@ impl Notice {
             Self::Solicited
         } else if flags.contains(SendFlags::PAYLOAD) {
             Self::Payload
+        } else if flags.contains(SendFlags::QUIET) {
+            Self::Quiet
         } else {
             Self::Other
         }

@@ -76,4 +76,9 @@ impl CompChannel for LazyChannel {
         drop(due);
         self.inner.poll()
     }
+
+    fn poll_known(&self) -> Option<CqToken> {
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        due.pop_front().or_else(|| self.inner.poll_known())
+    }
 }
