@@ -154,6 +154,8 @@ pub struct PostSend {
     pub invalidate: Option<Rkey>,
     /// Raise a solicited event.
     pub solicited: bool,
+    /// It brings credits and nothing else: a peer that waits for none need not look at it.
+    pub update: bool,
     /// Signalled if set.
     pub work: Option<WorkId>,
 }

@@ -9,6 +9,8 @@ use sdp_wire::Body;
 const PAYLOAD_MIN: u32 = 3;
 /// Credits needed before a message without payload may go, unless it brings the peer new ones.
 const CONTROL_MIN: u32 = 2;
+/// With so many buffers a peer has half of them to offer when its last credits for payload are not used.
+const SPARE_MIN: u32 = 2 * PAYLOAD_MIN;
 
 /// What a received message changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +34,8 @@ pub(crate) struct Credits {
     available: u32,
     /// The most there ever were of buffers of this length.
     most: u32,
+    /// As many as there were when the last ones came.
+    refreshed: u32,
     /// MSeq of the last message received.
     recv_mseq: u32,
     /// Receives posted now.
@@ -73,6 +77,7 @@ impl Credits {
             acked_mseq: 0,
             available: 0,
             most: 0,
+            refreshed: 0,
             recv_mseq: 0,
             posted,
             unsure: 0,
@@ -142,8 +147,12 @@ impl Credits {
         let before = self.available;
         self.available = u32::from(head.bufs).saturating_sub(in_flight);
         self.most = self.most.max(self.available);
+        let credits = self.available > before;
+        if credits {
+            self.refreshed = self.available;
+        }
         Ok(Gain {
-            credits: self.available > before,
+            credits,
             acks: acks > 0,
         })
     }
@@ -175,6 +184,11 @@ impl Credits {
     /// and buffers that could be emptied.
     pub(crate) const fn is_last_call(&self) -> bool {
         self.available <= PAYLOAD_MIN
+    }
+
+    /// Others will come although this one is not used: from a peer that reads, by its rule for updates.
+    pub(crate) const fn is_last_call_spare(&self) -> bool {
+        self.is_last_call() && self.refreshed >= SPARE_MIN
     }
 
     /// A message without payload may go. While the peer answers a cancel, the report of each advert

@@ -306,6 +306,7 @@ impl Outbox {
                     payload: out.payload,
                     invalidate: out.invalidate,
                     solicited: out.solicited,
+                    update: out.body == Body::Data && out.payload == Payload::None,
                     work,
                 }))
             }

@@ -55,7 +55,11 @@ use sdp_verbs::{QpNum, QueuePair};
 use crate::park::pass_moment;
 
 /// Bytes written at once to make P unwritable.
-const FILL_LEN: usize = 1024;
+const FILL_LEN: usize = 2048;
+
+/// The kernel says OUT while what is unread takes a quarter of the send queue at most: of a shorter queue
+/// than this [`FILL_LEN`] takes more. Its minimum is about 4.6 KB.
+const QUEUE_MAX: usize = 4 * FILL_LEN;
 
 /// How often a receive looks again for a token that a peer is just putting.
 const MOMENTS: u32 = 4;
@@ -147,6 +151,8 @@ pub(crate) struct ReadyPair {
     arrivals: u64,
     /// Each arrival is to be an edge.
     edges: bool,
+    /// One piece of [`FILL_LEN`] fills P.
+    fills_at_once: bool,
 }
 
 impl ReadyPair {
@@ -165,6 +171,7 @@ impl ReadyPair {
         };
         // The kernel's minimum: a full queue is reached, and left, with few bytes.
         sockopt::set_socket_send_buffer_size(&p, 1)?;
+        let fills_at_once = sockopt::socket_send_buffer_size(&p)? < QUEUE_MAX;
         let pair = Self {
             p: Arc::new(p),
             q: Some(q),
@@ -178,6 +185,7 @@ impl ReadyPair {
             shut: false,
             arrivals: 0,
             edges: true,
+            fills_at_once,
         };
         pair.prime()?;
         Ok(pair)
@@ -395,6 +403,7 @@ impl ReadyPair {
         loop {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             match send(&*self.p, &[0; FILL_LEN], flags) {
+                Ok(_) if self.fills_at_once => return Ok(()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(e) => return Err(e.into()),
@@ -419,7 +428,9 @@ impl ReadyPair {
         let mut bytes = [0; 4 * FILL_LEN];
         loop {
             match recv(q, &mut bytes, RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(()),
+                // There was no more.
+                Ok((taken, _)) if taken < bytes.len() => return Ok(()),
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }

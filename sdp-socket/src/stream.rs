@@ -401,7 +401,8 @@ impl SdpStream {
 
     /// A descriptor for poll, select and epoll (level, edge, one-shot, nested), made at the first
     /// call and kept until the last handle of it and of the stream is gone. IN: a non-blocking
-    /// read would return at once. OUT: a non-blocking write has room for a third of SO_SNDBUF.
+    /// read would return at once. OUT: a non-blocking write has room for a third of SO_SNDBUF, or
+    /// the peer's program, which reads, has made some since the last one was cut short.
     /// RDHUP, HUP and ERR as with TCP. While it exists every message costs system calls; streams
     /// without it cost none. Between processes of one machine the peer itself shows IN of a
     /// non-blocking stream; should it be interrupted while it does, IN may come a moment after the

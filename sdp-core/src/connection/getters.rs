@@ -91,6 +91,13 @@ impl Connection {
         self.tx.space(&self.sh)
     }
 
+    /// A non-blocking send was cut short or turned away since the peer's program, which reads, will have
+    /// made room in a moment: who polls is to wait for that.
+    #[must_use]
+    pub fn send_waits(&self) -> bool {
+        self.tx.is_pacing()
+    }
+
     /// SO_SNDBUF as it is now: less than was set while memory is scarce.
     #[must_use]
     pub fn send_buffer_len(&self) -> usize {

@@ -10,6 +10,7 @@ mod illegal;
 mod interrupt;
 mod keepalive;
 mod opening;
+mod paced;
 mod pipelined;
 mod random;
 mod reading;

@@ -8,6 +8,7 @@ use crate::ids::GrantId;
 use crate::stats::CopyReason;
 use crate::time::Instant;
 
+use super::paced::Private;
 use super::urgent::PEND_REACH;
 use super::zcopy::Advertise;
 use super::{SendCall, Tx};
@@ -120,10 +121,16 @@ impl Tx {
     }
 
     fn copy_step(&mut self, sh: &mut Shared, now: Instant, advert_blocked: bool) -> SendStep {
-        let clear = self.pipe_is_clear();
+        let clear = self.pipe_is_clear() && !self.leaves_last_call(sh, now);
         let free = self.private.free(sh.send_buffer_len());
         let stalled = self.is_stalled(sh, now);
         let behind_urgent = !self.urgent.is_empty();
+        let buffered = match self.calls.head() {
+            Some((_, call)) if call.req.nonblocking && !(clear && sh.can_payload()) => {
+                self.may_buffer(sh, now)
+            }
+            _ => Private::Yes,
+        };
         let Some(call) = self.calls.head_mut() else {
             return SendStep::Wait;
         };
@@ -159,6 +166,12 @@ impl Tx {
             !stalled || call.rest() > free
         } else {
             patient && !stalled && call.rest() >= data_max && !call.grant_failed
+        };
+        let free = match buffered {
+            Private::Yes => free,
+            _ if owed > 0 || call.grant_failed => free,
+            Private::Message => free.min(data_max),
+            Private::No => 0,
         };
         if free > 0 && !wait && !call.private_failed {
             if sh.out.has_urgent() {

@@ -25,11 +25,11 @@ impl Tx {
     /// When policy 3 is to be applied next.
     pub(super) fn set_stall_timer(&self, sh: &mut Shared, now: Instant) {
         let at = if self.pipeline.is_empty() {
-            // Only a waiting call needs to be told, and only once.
-            self.blocked_from
-                .filter(|_| !self.calls.is_empty())
-                .map(|from| from + sh.patience.wait())
-                .filter(|at| *at > now)
+            // Only who waits, in a call or polling, needs to be told, and only once.
+            let in_call = self.blocked_from.filter(|_| !self.calls.is_empty());
+            let in_call = in_call.map(|from| from + sh.patience.wait());
+            let ends = [in_call, self.gives_up_at(sh)].into_iter().flatten();
+            ends.filter(|at| *at > now).min()
         } else {
             self.pipeline.wait_ends()
         };

@@ -8,6 +8,7 @@
 
 mod bcopy;
 mod cancel;
+mod paced;
 mod pipeline;
 mod private;
 mod urgent;
@@ -89,6 +90,8 @@ pub(crate) struct Tx {
     blocked_from: Option<Instant>,
     /// A non-blocking send was turned away.
     turned_away: bool,
+    /// The next one shall wait until the peer's reader has made room.
+    pacing: bool,
 }
 
 /// What the head call is to do.
@@ -110,6 +113,7 @@ impl Tx {
             next_grant: 0,
             blocked_from: None,
             turned_away: false,
+            pacing: false,
         }
     }
 
@@ -150,14 +154,23 @@ impl Tx {
             Verdict::Done(result) => SendStep::Done(result),
         };
         if let SendStep::Done(result) = step {
-            self.forget(sh, id, result);
+            self.forget(sh, now, id, result);
         }
         step
     }
 
-    fn forget(&mut self, sh: &mut Shared, id: SendId, result: Result<usize, CallError>) {
+    fn forget(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: SendId,
+        result: Result<usize, CallError>,
+    ) {
         self.turned_away |= result == Err(CallError::WouldBlock);
         let removed = self.calls.remove(id.0);
+        if let Some(call) = removed.as_ref().filter(|call| call.req.nonblocking) {
+            self.note_paced(sh, now, call.req.len);
+        }
         assert!(
             removed.as_ref().is_none_or(|call| {
                 let keyless = call.keys == 0 || sh.out.error_set() || mutant!(RegionReturnedEarly);
@@ -374,7 +387,8 @@ impl Tx {
     /// Moves on whatever can.
     pub(crate) fn pump(&mut self, sh: &mut Shared, now: Instant) {
         if self.is_unused() && !sh.keys.has_doomed() && !sh.modes.has_hints() {
-            if self.blocked_from.is_some() || self.turned_away || !sh.can_payload() {
+            let waited_for = self.turned_away || self.pacing;
+            if self.blocked_from.is_some() || waited_for || !sh.can_payload() {
                 return self.note_block(sh, now);
             }
             return sh.timers.clear(Timer::TxStall);
@@ -455,7 +469,7 @@ impl Tx {
 
     /// Keeps track of since when nothing has moved.
     fn note_block(&mut self, sh: &mut Shared, now: Instant) {
-        if self.pipe_is_clear() && sh.can_payload() {
+        if self.pipe_is_clear() && sh.can_payload() && !self.keeps_last_call(sh) {
             if self.blocked_from.take().is_some() {
                 sh.wake.send |= !self.calls.is_empty();
             }
@@ -468,6 +482,7 @@ impl Tx {
             self.turned_away = false;
             sh.wake.send = true;
         }
+        self.look_at_pace(sh, now);
         self.set_stall_timer(sh, now);
     }
 

@@ -262,6 +262,7 @@ impl Conn {
         flags.set(SendFlags::SOLICITED, send.solicited);
         let payload = matches!(send.payload, Payload::Grant { .. });
         flags.set(SendFlags::PAYLOAD, payload);
+        flags.set(SendFlags::QUIET, send.update);
         let mut bytes;
         let data = match send.payload {
             Payload::Grant { grant, len } => {

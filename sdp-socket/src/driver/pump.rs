@@ -335,13 +335,13 @@ impl Conn {
             return;
         };
         let engine = &inner.engine;
-        let space = engine.send_space();
+        let (space, waits) = (engine.send_space(), engine.send_waits());
         let level = Level {
             readable: engine.is_readable(),
             arrivals: engine.stats().received.iter().sum(),
-            full: space == 0,
+            full: space == 0 || waits,
             // Linux calls a TCP socket writable from a third of its buffer on.
-            roomy: space >= engine.send_buffer_len() / 3,
+            roomy: space >= engine.send_buffer_len() / 3 && !waits,
             urgent: engine.has_urgent(),
             read_closed: engine.is_read_closed(),
             ended: engine.is_closed().then(|| engine.has_failed()),
@@ -502,6 +502,10 @@ impl Conn {
     /// what is to be shown to a program that polls.
     fn arm_channel(&self) {
         let mut inner = self.lock();
+        if self.callers.load(Ordering::SeqCst) != 0 {
+            // A thread has come into a call since: it looks for itself, and arms when it leaves.
+            return;
+        }
         // Under the lock, so that an older wish cannot follow a newer one.
         self.cq.arm(self.what_to_arm_for(&mut inner));
         self.channel_armed.store(true, Ordering::Release);
@@ -548,7 +552,23 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use sdp_verbs::host::HostProvider;
 
+    use super::Ordering;
     use crate::{Builder, Context};
+
+    /// The progress thread that was about to arm left the channel armed under a thread in a call: every
+    /// message of the peer's woke it again, which then found nothing to do.
+    #[test]
+    fn a_channel_is_not_armed_under_a_thread_in_a_call() {
+        let listener = crate::SdpListener::bind("127.0.0.1:0").unwrap();
+        let client = crate::SdpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let conn = client.conn().unwrap();
+        let is_armed = || conn.channel_armed.load(Ordering::SeqCst);
+        let caller = conn.enter();
+        conn.settle();
+        assert!(!is_armed());
+        drop(caller);
+        assert!(is_armed(), "nobody looks any more");
+    }
 
     /// Whoever visits the engine without a look at what has come takes back the token of a message:
     /// somebody looks, and it is shown again.
