@@ -146,7 +146,10 @@ impl Stream {
         let readiness = match wait {
             Wait::Poll => {
                 stream.set_nonblocking(true)?;
-                Some(stream.readiness()?)
+                let readiness = stream.readiness()?;
+                // It is poll(2) that waits, for IN or for OUT.
+                stream.set_edges(false)?;
+                Some(readiness)
             }
             // The library's own ways of waiting, within its calls.
             Wait::Adaptive | Wait::Spin | Wait::Sleep => None,
