@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sdp_verbs::sim::{Drive, Fabric, Fault, Faults, SimOptions, SimProvider, Timing};
+use sdp_verbs::sim::{Drive, Fabric, Fault, Faults, SimOptions, SimProvider, Timing, Work};
 use sdp_verbs::{
     BindRequest, Caps, CmEventKind, CmId, CompletionQueue, CqToken, EventChannel, Provider, QpAttr,
     QpNum, QueuePair, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr, WcOpcode,
@@ -86,9 +86,19 @@ impl Pair {
         let mut options = SimOptions::default();
         options.caps |= more;
         let nodes = [(); 2].map(|()| fabric.node(options));
+        Self::between(fabric, nodes, 7000, retries)
+    }
+
+    /// Another connection between the same machines, by another port.
+    fn beside(&self, port: u16) -> Self {
+        let (fabric, nodes) = (Arc::clone(&self.fabric), self.nodes.clone());
+        Self::between(fabric, nodes, port, 7).established(Faults::none())
+    }
+
+    fn between(fabric: Arc<Fabric>, nodes: [Arc<SimProvider>; 2], port: u16, retries: u8) -> Self {
         let [here, there] = [0, 1].map(|side: usize| nodes[side].create_event_channel().unwrap());
         let listener = nodes[1].create_id(&there).unwrap();
-        let addr: SocketAddr = "10.0.0.2:7000".parse().unwrap();
+        let addr = SocketAddr::from(([10, 0, 0, 2], port));
         let request = BindRequest {
             addr,
             only_v6: false,
@@ -194,6 +204,58 @@ fn bytes_take_the_time_that_the_link_needs() {
     let took = pair.fabric.now() - before;
     let fits = Duration::from_millis(100)..Duration::from_millis(102);
     assert!(fits.contains(&took), "{took:?}");
+}
+
+/// How long a short message takes beside a long one of another connection, and that one.
+fn beside_a_long_one(turn: u64) -> [Duration; 2] {
+    let timing = Timing {
+        link_rate: 1_000_000,
+        packet_overhead: 0,
+        turn,
+        ..Timing::default()
+    };
+    let long = Pair::new(1, timing, Faults::none(), 7);
+    let short = long.beside(7001);
+    let before = long.fabric.now();
+    long.send(0, &[1; 60_000]);
+    short.send(0, &[2; 100]);
+    [&short, &long].map(|pair| {
+        let wc = pair.next(1);
+        assert_eq!(wc.status, WcStatus::Success);
+        pair.fabric.now() - before
+    })
+}
+
+/// Queue pairs take turns where the adapters do so, which costs the link nothing.
+#[test]
+fn a_short_message_does_not_wait_for_a_long_one_where_queue_pairs_take_turns() {
+    let [short, long] = beside_a_long_one(1_000);
+    assert!(short < Duration::from_millis(3), "{short:?}");
+    let both = Duration::from_millis(60)..Duration::from_millis(62);
+    assert!(both.contains(&long), "{long:?}");
+    let [short, _] = beside_a_long_one(0);
+    assert!(both.contains(&short), "{short:?}");
+}
+
+/// What takes one processor's time leaves the other its own, and all of it is accounted for.
+#[test]
+fn a_machine_may_have_several_processors() {
+    let fabric = Fabric::new(1, Drive::Stepped, Timing::default(), Faults::none());
+    let node = fabric.node(SimOptions {
+        processors: 2,
+        ..SimOptions::default()
+    });
+    let start = node.now();
+    node.work(Duration::from_micros(5));
+    node.run_on(1);
+    assert_eq!(node.now(), start);
+    node.copy(2_000);
+    assert_eq!(node.now() - start, Duration::from_micros(1));
+    assert_eq!(node.now_on(0) - start, Duration::from_micros(5));
+    let busy = node.busy();
+    assert_eq!(busy.on(Work::Copy), Duration::from_micros(1));
+    assert_eq!(busy.total(), Duration::from_micros(6));
+    assert_eq!(node.processors(), 2);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ptr;
+use std::time::Duration;
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
@@ -45,6 +46,19 @@ pub(crate) fn wait(
     }
 }
 
+/// Waits until the clock has come to a time. Whoever runs programs resumes none on a processor that
+/// is ahead of the clock, so giving the thread away once is enough; outside of a program it is the
+/// progress loop that looks, which is not started on such a processor.
+pub(crate) fn catch_up(time: Duration) {
+    if !YIELDER.get().is_null() {
+        give_way(Pause {
+            what: "its processor",
+            until: u64::try_from(time.as_nanos()).ok(),
+            again: false,
+        });
+    }
+}
+
 /// Gives the thread away. Returns when something may have happened.
 fn give_way(pause: Pause) {
     let own = YIELDER.get();
@@ -60,6 +74,8 @@ fn give_way(pause: Pause) {
 pub(crate) struct Actor {
     pub(crate) name: String,
     pub(crate) node: usize,
+    /// The processor of that machine on which it runs.
+    pub(crate) processor: usize,
     coroutine: Option<Coroutine<(), Pause, ()>>,
     /// Where it waits; nothing before its first turn.
     pub(crate) pause: Option<Pause>,
@@ -76,10 +92,16 @@ impl Actor {
         Self {
             name,
             node,
+            processor: 0,
             coroutine: Some(coroutine),
             pause: None,
             looked: false,
         }
+    }
+
+    /// The same on another processor of its machine.
+    pub(crate) fn on(self, processor: usize) -> Self {
+        Self { processor, ..self }
     }
 
     pub(crate) fn is_done(&self) -> bool {

@@ -3,12 +3,17 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::figure::Machine;
 
 /// Runs seeds of the simulation.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sdp-sim", version)]
+#[command(name = "sdp-sim", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Options {
+    /// Something else than seeds.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// The first seed.
     #[arg(long, default_value_t = 0)]
     pub(crate) start: u64,
@@ -40,6 +45,33 @@ pub(crate) struct Options {
     /// them, one after the other. Only in a build with `--cfg sdp_mutate`.
     #[arg(long, value_name = "NAME")]
     pub(crate) mutate: Option<String>,
+    /// Write the report to FILE as JSON (`-`: standard output, text then goes to standard error).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// What else there is to run.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Measure streams over one link: message sizes, numbers of connections, copied or not
+    Figure(FigureOptions),
+}
+
+/// Options of `figure`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct FigureOptions {
+    /// A few points only, in seconds.
+    #[arg(long)]
+    pub(crate) short: bool,
+    /// Machines; by default all.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) machine: Vec<Machine>,
+    /// Decides who runs first where several programs may, and what is sent.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Threads, each with points of its own.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) jobs: usize,
     /// Write the report to FILE as JSON (`-`: standard output, text then goes to standard error).
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,

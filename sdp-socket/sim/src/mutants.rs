@@ -28,7 +28,7 @@ mod hunt {
 
     use crate::campaign::{plan, run_guarded};
     use crate::cli::Options;
-    use crate::report::{self, Started};
+    use crate::report::{self, Parts, Started};
 
     /// How a line begins that says what found a mutant.
     const FOUND: &str = "found: ";
@@ -145,6 +145,7 @@ mod hunt {
         mut caught: Vec<(Mutant, anyhow::Result<Option<Catch>>)>,
     ) -> anyhow::Result<bool> {
         caught.sort_by_key(|(mutant, _)| *mutant as usize);
+        let json = options.json.as_deref();
         let (mut results, mut checks) = (Vec::new(), Vec::new());
         for (mutant, catch) in caught {
             let (name, catch) = (mutant.name(), catch?);
@@ -158,7 +159,7 @@ mod hunt {
                 }
                 None => format!("{name:<32} NOT FOUND in {} seeds\n", options.seeds),
             };
-            report::print(options, &line)?;
+            report::print(json, &line)?;
             let found = u64::from(catch.is_some());
             let check = format!("sim.mutant.{name}");
             checks.push(report::at_least(&check, found, 1, "found", ""));
@@ -173,8 +174,14 @@ mod hunt {
             .iter()
             .filter(|check| check["ok"] == json!(true))
             .count();
-        report::print(options, &format!("found {found} of {}\n", checks.len()))?;
-        report::finish(options, started, &results, &checks, &[])
+        report::print(json, &format!("found {found} of {}\n", checks.len()))?;
+        let parts = Parts {
+            command: "sim",
+            results,
+            checks,
+            skipped: Vec::new(),
+        };
+        report::finish(json, started, &parts)
     }
 }
 

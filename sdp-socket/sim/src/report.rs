@@ -288,8 +288,8 @@ fn coverage_text(totals: &Totals) -> anyhow::Result<String> {
     Ok(text)
 }
 
-pub(crate) fn print(options: &Options, text: &str) -> std::io::Result<()> {
-    if options.json.as_deref() == Some(Path::new("-")) {
+pub(crate) fn print(json: Option<&Path>, text: &str) -> std::io::Result<()> {
+    if json == Some(Path::new("-")) {
         std::io::stderr().write_all(text.as_bytes())
     } else {
         std::io::stdout().write_all(text.as_bytes())
@@ -302,9 +302,25 @@ pub(crate) fn print(options: &Options, text: &str) -> std::io::Result<()> {
 /// When it cannot be written.
 pub(crate) fn write(options: &Options, started: &Started, totals: &Totals) -> anyhow::Result<bool> {
     let seconds = started.seconds();
-    print(options, &text(totals, seconds)?).context("printing the report")?;
-    let (results, checks) = (results(options, totals, seconds), checks(options, totals));
-    finish(options, started, &results, &checks, &skipped(options))
+    let json = options.json.as_deref();
+    print(json, &text(totals, seconds)?).context("printing the report")?;
+    let parts = Parts {
+        command: "sim",
+        results: results(options, totals, seconds),
+        checks: checks(options, totals),
+        skipped: skipped(options),
+    };
+    finish(json, started, &parts)
+}
+
+/// What a report is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The command that it is the report of.
+    pub(crate) command: &'static str,
+    pub(crate) results: Vec<Value>,
+    pub(crate) checks: Vec<Value>,
+    pub(crate) skipped: Vec<Value>,
 }
 
 /// Names the checks that do not hold, and writes the report as JSON if it was asked for.
@@ -312,24 +328,23 @@ pub(crate) fn write(options: &Options, started: &Started, totals: &Totals) -> an
 /// # Errors
 /// When it cannot be written.
 pub(crate) fn finish(
-    options: &Options,
+    json: Option<&Path>,
     started: &Started,
-    results: &[Value],
-    checks: &[Value],
-    skipped: &[Value],
+    parts: &Parts,
 ) -> anyhow::Result<bool> {
+    let checks = &parts.checks;
     let failed: Vec<_> = checks.iter().filter(|c| c["ok"] != json!(true)).collect();
     for check in &failed {
         let (name, value, limit) = (&check["name"], &check["value"], &check["limit"]);
-        print(options, &format!("FAILED {name}: {value}, limit {limit}\n"))?;
+        print(json, &format!("FAILED {name}: {value}, limit {limit}\n"))?;
     }
-    if let Some(file) = &options.json {
+    if let Some(file) = json {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let release = "/proc/sys/kernel/osrelease";
         let kernel =
             std::fs::read_to_string(release).with_context(|| format!("cannot read {release}"))?;
         let report = json!({
-            "schema": "sdp.sim/1",
+            "schema": format!("sdp.{}/1", parts.command),
             "version": env!("CARGO_PKG_VERSION"),
             "commit": std::env::var("SDP_COMMIT").ok(),
             "started": started.time.to_string(),
@@ -337,9 +352,9 @@ pub(crate) fn finish(
             "machine": {
                 "cpus": cpus, "kernel": kernel.trim(), "provider": "sim", "device": null,
             },
-            "results": results,
-            "checks": checks,
-            "skipped": skipped,
+            "results": parts.results,
+            "checks": parts.checks,
+            "skipped": parts.skipped,
         });
         let text = format!("{report:#}\n");
         if file == Path::new("-") {

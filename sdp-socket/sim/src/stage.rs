@@ -19,6 +19,8 @@ use crate::actor::{Actor, wait};
 const STUCK_AFTER: u64 = 400_000_000_000;
 /// Turns of a run, at most.
 const TURNS_MAX: u64 = 3_000_000;
+/// The same of a run that sends much.
+const LONG_TURNS_MAX: u64 = 1_000_000_000;
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
@@ -34,21 +36,38 @@ pub(crate) struct Seat {
     deadline: AtomicU64,
     /// A wait in so many is ended by a signal; none if zero.
     signal_every: u64,
+    /// Copies that the provider does not know of cost time too.
+    counts_copies: bool,
     waits: AtomicU64,
 }
 
 const NEVER: u64 = u64::MAX;
+/// The processor of the progress loop, which takes the interrupts too.
+const PROGRESS_ON: usize = 0;
 
 impl Seat {
     pub(crate) fn new(provider: Arc<SimProvider>, signal_every: u64) -> Arc<Self> {
+        Arc::new(Self::of(provider, signal_every))
+    }
+
+    /// One on which no signal comes, and every copy costs time.
+    pub(crate) fn measured(provider: Arc<SimProvider>) -> Arc<Self> {
         Arc::new(Self {
+            counts_copies: true,
+            ..Self::of(provider, 0)
+        })
+    }
+
+    fn of(provider: Arc<SimProvider>, signal_every: u64) -> Self {
+        Self {
             provider,
             context: Mutex::default(),
             kicked: AtomicBool::new(false),
             deadline: AtomicU64::new(NEVER),
             signal_every,
+            counts_copies: false,
             waits: AtomicU64::new(0),
-        })
+        }
     }
 
     fn context(&self) -> Option<Arc<Context>> {
@@ -60,6 +79,16 @@ impl Seat {
         nanos(self.provider.now())
     }
 
+    /// The time on one of the processors.
+    fn nanos_on(&self, processor: usize) -> u64 {
+        nanos(self.provider.now_on(processor))
+    }
+
+    /// What any processor of the machine will have done, and when.
+    fn busy_until(&self) -> impl Iterator<Item = u64> {
+        (0..self.provider.processors()).map(|processor| self.nanos_on(processor))
+    }
+
     /// Whether the progress loop has something to do.
     fn has_work(&self, now: u64) -> bool {
         self.kicked.load(Ordering::Relaxed)
@@ -68,6 +97,7 @@ impl Seat {
     }
 
     fn progress(&self) {
+        self.provider.run_on(PROGRESS_ON);
         self.kicked.store(false, Ordering::Relaxed);
         self.deadline.store(NEVER, Ordering::Relaxed);
         if let Some(context) = self.context() {
@@ -113,7 +143,12 @@ impl Runtime for Seat {
         until: Option<Instant>,
     ) -> io::Result<Wake> {
         let ready = || !matches!(cq.wait(token, Some(Duration::ZERO)), Ok(Wake::TimedOut));
-        self.wait("a completion", until, ready)
+        let sleeps = !ready();
+        let woken = self.wait("a completion", until, ready)?;
+        if sleeps && woken == Wake::Event {
+            self.provider.woken();
+        }
+        Ok(woken)
     }
 
     fn wait_word(&self, word: &WaitWord, seen: u32, until: Option<Instant>) -> io::Result<Wake> {
@@ -133,6 +168,12 @@ impl Runtime for Seat {
 
     fn may_spin(&self) -> bool {
         false
+    }
+
+    fn copied(&self, len: usize) {
+        if self.counts_copies {
+            self.provider.copy(len);
+        }
     }
 
     fn random(&self) -> io::Result<u64> {
@@ -159,6 +200,9 @@ pub(crate) struct Stage {
     wings: Wings,
     /// When a program last got on.
     moved_at: u64,
+    /// Programs look again only when there is something to see, not at everything that happens.
+    saves_looks: bool,
+    turns_max: u64,
 }
 
 impl Stage {
@@ -170,7 +214,16 @@ impl Stage {
             actors: Vec::new(),
             wings: Wings::default(),
             moved_at: 0,
+            saves_looks: false,
+            turns_max: TURNS_MAX,
         }
+    }
+
+    /// Runs may be long, so programs look again only when there is something to see. Who runs when
+    /// is another matter then, but a run repeats as before.
+    pub(crate) fn be_long(&mut self) {
+        self.saves_looks = true;
+        self.turns_max = LONG_TURNS_MAX;
     }
 
     pub(crate) fn wings(&self) -> Wings {
@@ -187,7 +240,7 @@ impl Stage {
     /// Who waits for what, if nothing is left that could end it.
     pub(crate) fn run(&mut self) -> Result<(), String> {
         self.moved_at = self.now();
-        for _ in 0..TURNS_MAX {
+        for _ in 0..self.turns_max {
             let new = std::mem::take(&mut *self.wings.borrow_mut());
             self.actors.extend(new);
             if self.actors.iter().all(Actor::is_done) {
@@ -209,7 +262,7 @@ impl Stage {
         let mut turns = Vec::new();
         for (index, seat) in self.seats.iter().enumerate() {
             // A busy processor looks at nothing.
-            if seat.nanos() <= now && seat.has_work(now) {
+            if seat.nanos_on(PROGRESS_ON) <= now && seat.has_work(now) {
                 turns.push(Turn::Progress(index));
             }
         }
@@ -218,7 +271,8 @@ impl Stage {
                 .pause
                 .is_some_and(|pause| pause.until.is_some_and(|until| until <= now));
             let wants = !actor.looked || due;
-            if !actor.is_done() && wants && self.seats[actor.node].nanos() <= now {
+            let free_at = |actor: &Actor| self.seats[actor.node].nanos_on(actor.processor);
+            if !actor.is_done() && wants && free_at(actor) <= now {
                 turns.push(Turn::Actor(index));
             }
         }
@@ -230,6 +284,7 @@ impl Stage {
             Turn::Progress(index) => self.seats[index].progress(),
             Turn::Actor(index) => {
                 let actor = &mut self.actors[index];
+                self.seats[actor.node].provider.run_on(actor.processor);
                 actor.resume();
                 let idle = !actor.is_done() && actor.pause.is_some_and(|pause| pause.again);
                 if !idle {
@@ -258,7 +313,7 @@ impl Stage {
         let deadlines = seats
             .clone()
             .map(|seat| seat.deadline.load(Ordering::Relaxed));
-        let busy = seats.map(|seat| seat.nanos());
+        let busy = seats.flat_map(|seat| seat.busy_until());
         let actors = self.actors.iter().filter(|actor| !actor.is_done());
         let untils = actors.filter_map(|actor| actor.pause.and_then(|pause| pause.until));
         let ours = deadlines.chain(busy).chain(untils);
@@ -278,7 +333,9 @@ impl Stage {
                 self.fabric.step(None);
             }
         }
-        self.stir(None);
+        if self.fabric.take_news() || !self.saves_looks {
+            self.stir(None);
+        }
         Ok(())
     }
 

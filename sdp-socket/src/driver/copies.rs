@@ -51,6 +51,7 @@ impl Conn {
         };
         let mut bytes = vec![0; len];
         buf.mem().read(BSDH_LEN, &mut bytes);
+        self.context.runtime().copied(len);
         let chunk = Chunk {
             bytes: bytes.into(),
             held: self.memory.take(len),

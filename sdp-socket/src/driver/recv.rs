@@ -67,7 +67,7 @@ impl Conn {
             }
             match step {
                 RecvStep::Copy { from, at, len } if len <= COPY_LOCKED_MAX => {
-                    copy_locked(&inner, memory, from, at, len);
+                    self.copy_small(&inner, memory, from, (at, len));
                     inner.engine.recv_copied(now, id, len);
                     continue;
                 }
@@ -110,6 +110,27 @@ impl Conn {
         }
     }
 
+    /// A small copy: letting go of the lock would cost more.
+    fn copy_small(
+        &self,
+        inner: &Inner,
+        memory: &CallMemory,
+        from: CopySource,
+        (at, len): (usize, usize),
+    ) {
+        match from {
+            CopySource::Buffer { buf, offset } => {
+                let source = inner.recv_bufs.find(buf).expect(FILLED);
+                memory.copy_in(at, len, source.mem(), offset as usize);
+            }
+            CopySource::Mem { mem, offset } => {
+                let source = inner.read_ahead.find(&mem).expect(FILLED);
+                memory.copy_in(at, len, source.mem(), offset);
+                self.context.runtime().copied(len);
+            }
+        }
+    }
+
     fn copy_to_call<'a>(
         &'a self,
         inner: MutexGuard<'a, Inner>,
@@ -128,6 +149,7 @@ impl Conn {
                 let source = Arc::clone(inner.read_ahead.find(&mem).expect(FILLED));
                 drop(inner);
                 memory.copy_in(at, len, source.mem(), offset);
+                self.context.runtime().copied(len);
             }
         }
         self.with_engine(|engine, now| engine.recv_copied(now, id, len));
@@ -142,19 +164,5 @@ const fn is_at_once(step: &RecvStep) -> bool {
         RecvStep::Copy { len, .. } => *len <= COPY_LOCKED_MAX,
         RecvStep::Wait => false,
         RecvStep::Done(_) => true,
-    }
-}
-
-/// A small copy: letting go of the lock would cost more.
-fn copy_locked(inner: &Inner, memory: &CallMemory, from: CopySource, at: usize, len: usize) {
-    match from {
-        CopySource::Buffer { buf, offset } => {
-            let source = inner.recv_bufs.find(buf).expect(FILLED);
-            memory.copy_in(at, len, source.mem(), offset as usize);
-        }
-        CopySource::Mem { mem, offset } => {
-            let source = inner.read_ahead.find(&mem).expect(FILLED);
-            memory.copy_in(at, len, source.mem(), offset);
-        }
     }
 }

@@ -135,6 +135,7 @@ impl Conn {
             CopyTarget::Private => {
                 let reserve = |len| self.memory.reserve(len);
                 let appended = inner.private.append(memory, (at, len), reserve);
+                self.context.runtime().copied(len);
                 self.had_memory(appended).is_some()
             }
         };
@@ -159,6 +160,7 @@ impl Conn {
                 Some(held) => {
                     let mut chunk = BytesMut::with_capacity(len);
                     memory.append_to(at, len, &mut chunk);
+                    self.context.runtime().copied(len);
                     let bytes = chunk.freeze();
                     self.lock().private.push(Chunk { bytes, held });
                     true

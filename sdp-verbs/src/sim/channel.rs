@@ -116,8 +116,8 @@ impl World {
         if !channel.queue.contains(&token) {
             channel.push(token);
         }
-        let cost = self.timing.interrupt;
-        self.charge(node, cost);
+        let (now, cost) = (self.now(), self.timing.interrupt);
+        self.nodes[node].processors.interrupt(now, cost);
         self.stir();
     }
 

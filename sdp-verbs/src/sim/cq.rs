@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::channel::{ChannelKey, SimCompChannel};
 use super::fabric::Fabric;
 use super::faults::Fault;
+use super::processors::Work;
 use super::watch::Passing;
 use super::world::{Event, NodeKey, World};
 use crate::cq::{ArmFor, ArmToken, CompletionQueue, CqToken, Wake};
@@ -133,7 +134,7 @@ impl World {
         }
         let cost = self.timing.poll * (1 + super::options::wide(count));
         if count > 0 {
-            self.charge(node, cost);
+            self.charge(node, Work::Poll, cost);
         }
         count
     }
@@ -200,6 +201,7 @@ impl Drop for SimCq {
 
 impl CompletionQueue for SimCq {
     fn poll(&self, out: &mut [WorkCompletion]) -> usize {
+        self.fabric.catch_up(self.node);
         self.fabric.with(|world| world.poll_queue(self.key, out))
     }
 

@@ -1,13 +1,13 @@
 //! The fabric as its owner sees it.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::faults::{Fault, FaultCounts, Faults};
 use super::options::{SimOptions, Timing, nanos};
 use super::provider::SimProvider;
 use super::watch::Watcher;
-use super::world::World;
+use super::world::{NodeKey, World};
 
 /// What programs that live by the real clock are not waited for: see [`Drive::Eager`].
 pub const SOON: Duration = Duration::from_secs(1);
@@ -29,6 +29,8 @@ pub struct Fabric {
     /// Signalled when a completion, an event or new work has come.
     moved: Condvar,
     drive: Drive,
+    /// Waits until the clock has come to a time.
+    pace: OnceLock<fn(Duration)>,
 }
 
 impl Fabric {
@@ -39,7 +41,29 @@ impl Fabric {
             world: Mutex::new(World::new(seed, timing, faults)),
             moved: Condvar::new(),
             drive,
+            pace: OnceLock::new(),
         })
+    }
+
+    /// From here on `pace` is called whenever a machine whose processor is ahead of the clock looks
+    /// at a completion queue, with the time on that processor: it shall return when the clock has
+    /// come so far, so that the machine sees what has happened by then. Only the first one counts.
+    pub fn set_pace(&self, pace: fn(Duration)) {
+        let _ = self.pace.set(pace);
+    }
+
+    /// Lets the clock come to the time on a machine, if somebody sees to that.
+    pub(super) fn catch_up(&self, node: NodeKey) {
+        let Some(pace) = self.pace.get() else {
+            return;
+        };
+        let ahead = self.with(|world| {
+            let (own, now) = (world.time_on(node), world.now());
+            (own > now).then_some(own)
+        });
+        if let Some(time) = ahead {
+            pace(Duration::from_nanos(time));
+        }
     }
 
     /// Adds a machine.
@@ -126,6 +150,13 @@ impl Fabric {
         let mut world = self.lock();
         world.advance_to(nanos(to));
         self.tell(world);
+    }
+
+    /// Whether a completion or an event of a channel was shown since this was asked last: nothing
+    /// else concerns a program that waits.
+    #[must_use]
+    pub fn take_news(&self) -> bool {
+        self.lock().take_news()
     }
 
     /// Waits, by the real clock, until something is due within [`SOON`]: for a thread that steps.

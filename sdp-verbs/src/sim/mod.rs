@@ -11,9 +11,14 @@
 //!
 //! # Time
 //!
-//! Every machine has a processor that is busy for a while with what is done on it
-//! ([`Timing`]): posting, registering, copying, taking interrupts. What a busy processor posts
-//! leaves when it is done. [`SimProvider::now`] is the time on that machine.
+//! Every machine has processors, one unless [`SimOptions::processors`] says otherwise, which are
+//! busy for a while with what is done on them ([`Timing`]): posting, registering, copying, taking
+//! interrupts. What a busy processor posts leaves when it is done. [`SimProvider::now`] is the time
+//! on the one that works now ([`SimProvider::run_on`]), and [`SimProvider::busy`] what all of them
+//! have spent their time on.
+//!
+//! A program that a busy processor runs is ahead of the clock. Before it looks at a completion
+//! queue, whoever runs programs may let the clock catch up: [`Fabric::set_pace`].
 //!
 //! # What an adapter does
 //!
@@ -33,8 +38,10 @@ mod cq;
 mod events;
 mod fabric;
 mod faults;
+mod link;
 mod opening;
 mod options;
+mod processors;
 mod provider;
 mod qp;
 mod region;
@@ -46,5 +53,6 @@ mod world;
 pub use fabric::{Drive, Fabric, SOON};
 pub use faults::{Fault, FaultCounts, Faults};
 pub use options::{SimOptions, Timing};
+pub use processors::{Busy, Work};
 pub use provider::SimProvider;
 pub use watch::{Passing, Watcher};

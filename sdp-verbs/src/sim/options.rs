@@ -15,6 +15,8 @@ pub struct SimOptions {
     pub registered_max: usize,
     /// Completions that one look at a queue gives, at most.
     pub poll_max: usize,
+    /// Processors, at least 1. The first one takes the interrupts.
+    pub processors: usize,
 }
 
 impl Default for SimOptions {
@@ -39,6 +41,7 @@ impl Default for SimOptions {
             },
             registered_max: 1 << 40,
             poll_max: usize::MAX,
+            processors: 1,
         }
     }
 }
@@ -54,6 +57,9 @@ pub struct Timing {
     pub mtu: u64,
     /// Bytes around the payload of a packet.
     pub packet_overhead: u64,
+    /// Queue pairs take turns on a link, each with so many bytes. Zero: one whole message goes after
+    /// the other, whoever's it is.
+    pub turn: u64,
     /// What an adapter moves between its memory and the link.
     pub dma_rate: u64,
     /// The processor posts a request.
@@ -66,10 +72,17 @@ pub struct Timing {
     pub bind: u64,
     /// The processor registers memory: each time, and for each page.
     pub register: (u64, u64),
+    /// The processor takes a registration back: each time, and for each page.
+    pub deregister: (u64, u64),
     /// The processor copies payload between the program's memory and message buffers.
     pub copy_rate: u64,
+    /// All processors of a machine together copy no faster than this.
+    pub memory_rate: u64,
     /// The processor takes an interrupt.
     pub interrupt: u64,
+    /// The processor takes the interrupt of a completion for which a thread sleeps, and switches to
+    /// the thread.
+    pub wake: u64,
     /// The processor enters the kernel to sleep, and comes back.
     pub system_call: u64,
     /// A SEND that met no receive is tried again after this.
@@ -90,14 +103,18 @@ impl Default for Timing {
             latency: 1_000,
             mtu: 2048,
             packet_overhead: 30,
+            turn: 0,
             dma_rate: 3_000_000_000,
             post: 150,
             poll: 50,
             completion: 200,
             bind: 500,
             register: (30_000, 200),
+            deregister: (0, 0),
             copy_rate: 2_000_000_000,
+            memory_rate: u64::MAX,
             interrupt: 3_000,
+            wake: 0,
             system_call: 500,
             rnr_timer: 10_000,
             retry_time: 100_000_000,

@@ -12,6 +12,7 @@ use super::events::SimEventChannel;
 use super::fabric::Fabric;
 use super::faults::Fault;
 use super::options::{SimOptions, nanos};
+use super::processors::{Busy, Work};
 use super::region::{SimRegion, SimWindow};
 use super::world::NodeKey;
 use crate::caps::{Caps, Limits};
@@ -43,23 +44,68 @@ impl SimProvider {
         }
     }
 
-    /// The time on this machine: when its processor has done what it was given to do.
+    /// The time on this machine: when the processor that works now has done what it was given to
+    /// do.
     #[must_use]
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.fabric.with(|world| world.time_on(self.node)))
     }
 
+    /// How many processors this machine has.
+    #[must_use]
+    pub fn processors(&self) -> usize {
+        self.fabric
+            .with(|world| world.nodes[self.node].processors.count())
+    }
+
+    /// What this machine does from here on is done by one of its processors; there is none beyond
+    /// the last, counting begins again.
+    pub fn run_on(&self, processor: usize) {
+        self.fabric
+            .with(|world| world.nodes[self.node].processors.switch_to(processor));
+    }
+
+    /// The time on one processor of this machine, counted as in [`run_on`](Self::run_on).
+    #[must_use]
+    pub fn now_on(&self, processor: usize) -> Duration {
+        let time = |world: &mut super::world::World| {
+            let until = world.nodes[self.node].processors.until(processor);
+            until.max(world.now())
+        };
+        Duration::from_nanos(self.fabric.with(time))
+    }
+
+    /// What the processors of this machine have spent their time on so far.
+    #[must_use]
+    pub fn busy(&self) -> Busy {
+        self.fabric
+            .with(|world| world.nodes[self.node].processors.busy())
+    }
+
     /// The processor of this machine works for a while.
     pub fn work(&self, time: Duration) {
         self.fabric
-            .with(|world| world.charge(self.node, nanos(time)));
+            .with(|world| world.charge(self.node, Work::Program, nanos(time)));
+    }
+
+    /// The processor of this machine copies payload that the adapter has nothing to do with.
+    pub fn copy(&self, len: usize) {
+        self.fabric.with(|world| world.charge_copy(self.node, len));
     }
 
     /// The processor of this machine goes to sleep in the kernel and comes back.
     pub fn system_call(&self) {
         self.fabric.with(|world| {
             let cost = world.timing.system_call;
-            world.charge(self.node, cost);
+            world.charge(self.node, Work::SystemCall, cost);
+        });
+    }
+
+    /// A thread of this machine slept for a completion, which has come.
+    pub fn woken(&self) {
+        self.fabric.with(|world| {
+            let cost = world.timing.wake;
+            world.charge(self.node, Work::Interrupt, cost);
         });
     }
 

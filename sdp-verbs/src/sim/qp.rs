@@ -12,6 +12,7 @@ use super::fabric::Fabric;
 use super::faults::Fault;
 use super::opening::Opening;
 use super::options::SimOptions;
+use super::processors::Work;
 use super::region::SimWindow;
 use super::request::{Data, Op, Request, Sges, Stage};
 use super::watch::Passing;
@@ -175,7 +176,8 @@ impl World {
         Ok(num)
     }
 
-    fn post(&mut self, num: QpNum, request: Request, cost: Nanos) -> Result<(), PostError> {
+    /// Posts a request, for which the processor has copied so many bytes.
+    fn post(&mut self, num: QpNum, request: Request, copied: usize) -> Result<(), PostError> {
         let qp = self.qps.get_mut(&num).ok_or(PostError::WrongState)?;
         qp.may_send()?;
         if qp.occupied() >= qp.send_wr_max {
@@ -189,7 +191,8 @@ impl World {
         let now = self.now();
         self.trace.note(now, "post", u64::from(num.0), about);
         let post = self.timing.post;
-        let at = self.charge(node, post + cost);
+        self.charge_copy(node, copied);
+        let at = self.charge(node, Work::Post, post);
         self.at(at, Event::Start(num));
         Ok(())
     }
@@ -251,7 +254,7 @@ impl World {
         let waits = !qp.stalled.is_empty();
         self.show(node, Some(num), Passing::Receive { len });
         let post = self.timing.post;
-        let at = self.charge(node, post);
+        let at = self.charge(node, Work::Post, post);
         if waits {
             self.at(at, Event::Retry(num));
         }
@@ -504,11 +507,8 @@ impl QueuePair for SimQp {
             op,
             stage: Stage::Queued,
         };
-        self.fabric.with(|world| {
-            let cost =
-                super::options::time_of(super::options::wide(copied), world.timing.copy_rate);
-            world.post(self.num, request, cost)
-        })
+        self.fabric
+            .with(|world| world.post(self.num, request, copied))
     }
 
     fn bind(

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::fabric::Fabric;
 use super::faults::Fault;
 use super::options::wide;
+use super::processors::Work;
 use super::world::{NodeKey, World};
 use crate::error::{PostError, VerbsError};
 use crate::memory::{Block, ForeignSlice};
@@ -147,7 +148,7 @@ impl World {
         let limit = self.nodes[node].options.registered_max;
         let (each, page) = self.timing.register;
         let pages = wide(mem.len().div_ceil(4096));
-        self.charge(node, each + page * pages);
+        self.charge(node, Work::Register, each + page * pages);
         let failed = self.dice.fires(Fault::RegisterFails);
         let total = self.nodes[node].registered.saturating_add(mem.len());
         if total > limit {
@@ -196,6 +197,9 @@ impl World {
         if let Some(rkey) = rkey {
             self.regions.keys.remove(&rkey.0);
         }
+        let (each, page) = self.timing.deregister;
+        let pages = wide(region.mem.len().div_ceil(4096));
+        self.charge(region.node, Work::Register, each + page * pages);
         let node = &mut self.nodes[region.node];
         node.registered = node.registered.saturating_sub(region.mem.len());
         if self.regions.keys.values().any(|key| key.lkey == lkey) {

@@ -10,7 +10,9 @@ use super::cm::{CmTimer, Id, IdKey, Message};
 use super::cq::{CqKey, Cqe, Queue};
 use super::events::News;
 use super::faults::{Dice, Fault, Faults};
-use super::options::{SimOptions, Timing, time_of, wide};
+use super::link::Link;
+use super::options::{SimOptions, Timing, wide};
+use super::processors::{Processors, Work};
 use super::qp::Qp;
 use super::region::Regions;
 use super::trace::Trace;
@@ -33,6 +35,8 @@ pub(super) enum Event {
     Retry(QpNum),
     /// The bytes of a READ leave the responder.
     Respond(Packet),
+    /// A queue pair has had its turn on the link of a machine.
+    TurnOver(NodeKey),
     /// The requester hears what became of a request.
     Answer(Answer),
     /// A completion becomes visible.
@@ -45,15 +49,13 @@ pub(super) enum Event {
     DrainOver(QpNum),
 }
 
-/// A machine: its processor, its adapter, its end of the link.
+/// A machine: its processors, its adapter, its end of the link.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) options: SimOptions,
     pub(super) address: IpAddr,
-    /// Until when the processor is busy.
-    pub(super) busy_until: Nanos,
-    /// Until when the sending half of the link is.
-    link_free: Nanos,
+    pub(super) processors: Processors,
+    pub(super) link: Link,
     /// Bytes registered.
     pub(super) registered: usize,
 }
@@ -79,6 +81,7 @@ pub(super) struct World {
     next_key: u64,
     next_port: u16,
     moved: bool,
+    news: bool,
 }
 
 /// Violations kept: one is enough to fail, a few tell more.
@@ -107,6 +110,7 @@ impl World {
             next_key: 1,
             next_port: FIRST_PORT,
             moved: false,
+            news: false,
         }
     }
 
@@ -117,8 +121,8 @@ impl World {
         self.nodes.push(Node {
             options,
             address: IpAddr::V4(Ipv4Addr::new(10, 0, high, low)),
-            busy_until: 0,
-            link_free: 0,
+            processors: Processors::new(options.processors),
+            link: Link::default(),
             registered: 0,
         });
         number
@@ -145,6 +149,12 @@ impl World {
     /// Somebody may wait for what has just happened.
     pub(super) fn stir(&mut self) {
         self.moved = true;
+        self.news = true;
+    }
+
+    /// Whether there has been anything to wait for since this was asked last.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     pub(super) fn take_moved(&mut self) -> bool {
@@ -201,35 +211,22 @@ impl World {
     }
 
     /// The processor of a machine works for a while. Returns when it is done.
-    pub(super) fn charge(&mut self, node: NodeKey, cost: Nanos) -> Nanos {
+    pub(super) fn charge(&mut self, node: NodeKey, work: Work, cost: Nanos) -> Nanos {
         let now = self.now();
-        let busy = &mut self.nodes[node].busy_until;
-        *busy = (*busy).max(now) + cost;
-        *busy
+        self.nodes[node].processors.charge(now, work, cost)
     }
 
     /// As [`charge`](Self::charge), for copying payload.
     pub(super) fn charge_copy(&mut self, node: NodeKey, len: usize) {
-        let cost = time_of(wide(len), self.timing.copy_rate);
-        self.charge(node, cost);
+        let (now, timing) = (self.now(), &self.timing);
+        let (rate, memory_rate) = (timing.copy_rate, timing.memory_rate);
+        let processors = &mut self.nodes[node].processors;
+        processors.copy(now, wide(len), rate, memory_rate);
     }
 
-    /// The time on a machine.
+    /// The time on the processor of a machine that works now.
     pub(super) fn time_on(&self, node: NodeKey) -> Nanos {
-        self.nodes[node].busy_until.max(self.now())
-    }
-
-    /// Puts a message on the link of a machine. Returns when its last byte leaves.
-    pub(super) fn transmit(&mut self, node: NodeKey, len: usize) -> Nanos {
-        let timing = &self.timing;
-        let len = wide(len);
-        let packets = len.div_ceil(timing.mtu.max(1)).max(1);
-        let on_link = time_of(len + packets * timing.packet_overhead, timing.link_rate);
-        let on_bus = time_of(len, timing.dma_rate);
-        let now = self.now();
-        let free = &mut self.nodes[node].link_free;
-        *free = (*free).max(now) + on_link.max(on_bus);
-        *free
+        self.nodes[node].processors.current_until().max(self.now())
     }
 
     /// Whether an address is one of a machine's own.
@@ -278,6 +275,7 @@ impl World {
             Event::Arrive(packet) => self.arrive(packet),
             Event::Retry(qp) => self.retry(qp),
             Event::Respond(packet) => self.respond(packet),
+            Event::TurnOver(node) => self.turn_over(node),
             Event::Answer(answer) => self.answered(answer),
             Event::Complete(queue, cqe) => self.show_completion(queue, cqe),
             Event::Cm(message) => self.cm_arrives(message),

@@ -2,8 +2,10 @@
 
 use super::{Answer, Kind, Packet};
 use crate::memory::copy_out;
+use crate::sim::clock::Nanos;
 use crate::sim::cq::Cqe;
 use crate::sim::faults::Fault;
+use crate::sim::link::Leaving;
 use crate::sim::options::wide;
 use crate::sim::qp::State;
 use crate::sim::request::{Data, Op, Request, Sges, Stage};
@@ -49,7 +51,7 @@ impl World {
                         attempts: 0,
                         early: self.is_early(num),
                     };
-                    self.send_packet(node, packet, on_link);
+                    self.transmit(node, num, on_link, Leaving::Request(packet));
                 }
             }
         }
@@ -154,9 +156,8 @@ impl World {
             .all(|sge| self.regions.local(node, sge, access).is_ok())
     }
 
-    /// Puts a packet on the link.
-    fn send_packet(&mut self, node: NodeKey, packet: Packet, on_link: usize) {
-        let leaves = self.transmit(node, on_link);
+    /// The last byte of a packet leaves at a time.
+    pub(in crate::sim) fn departs(&mut self, packet: Packet, leaves: Nanos) {
         let mut at = leaves + self.timing.latency;
         if self.dice.fires(Fault::Reorder) {
             at += self.dice.lateness();

@@ -6,6 +6,7 @@ use super::{Kind, Packet};
 use crate::memory::copy_out;
 use crate::sim::cq::Cqe;
 use crate::sim::faults::Fault;
+use crate::sim::link::Leaving;
 use crate::sim::options::wide;
 use crate::sim::qp::{Receive, State};
 use crate::sim::watch::Passing;
@@ -99,8 +100,8 @@ impl World {
                         .remote(node, packet.to, rkey, remote, len, access)
                         .is_ok();
                 if found {
-                    let leaves = self.transmit(node, len);
-                    self.at(leaves, Event::Respond(packet));
+                    let num = packet.to;
+                    self.transmit(node, num, len, Leaving::Response(packet));
                 } else {
                     self.deny(&packet, WcStatus::RemoteAccess);
                 }
