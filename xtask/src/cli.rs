@@ -120,6 +120,15 @@ pub(crate) enum Command {
     /// (`--cfg sdp_mutate`, in `target/mutate`), of which each must be found.
     Sim(SimOptions),
 
+    /// Draw the figure of the project's founding paper again, in the simulator
+    ///
+    /// Streams between two simulated machines, whole stacks at both ends, in virtual time: throughput
+    /// and processor use over message size and number of connections, copied, not copied, and as the
+    /// stack chooses, on machines of 2005 and of today. Fails where zero copy gains less than the
+    /// paper says, or a byte is wrong, or a run does not repeat. Half a minute after the build.
+    /// `docs/paper.md` has the machines, and what such figures say and do not say.
+    Paper(PaperOptions),
+
     /// Check the rules of the house that no compiler checks
     ///
     /// File length, dependency direction, where the oldest compiler is stated, clocks and threads
@@ -375,6 +384,27 @@ pub(crate) struct SimOptions {
     pub(crate) json: Option<PathBuf>,
 }
 
+/// Options of `paper`.
+#[derive(Debug, Args)]
+pub(crate) struct PaperOptions {
+    /// A few points only, as in the tests.
+    #[arg(long)]
+    pub(crate) short: bool,
+    /// Machines, by name: ddr2005, sdr2005, modern100, modern400 [default: all].
+    #[arg(long, value_name = "NAMES")]
+    pub(crate) machine: Option<String>,
+    /// Decides who runs first where several programs may, and what is sent.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Write the page with the charts to FILE [default: target/paper.html].
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) html: Option<PathBuf>,
+    /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
+    /// error).
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) json: Option<PathBuf>,
+}
+
 impl Command {
     /// Where the report goes, if one was asked for.
     pub(crate) fn json(&self) -> Option<&Path> {
@@ -385,6 +415,7 @@ impl Command {
             Self::Soak { options } | Self::Kill { options } => passed_on(options),
             Self::Fuzz(options) => options.json.as_deref(),
             Self::Sim(options) => options.json.as_deref(),
+            Self::Paper(options) => options.json.as_deref(),
             Self::Test { json }
             | Self::Loom { json }
             | Self::Keys { json }
@@ -454,6 +485,7 @@ mod tests {
             "capture-check",
             "fuzz",
             "sim",
+            "paper",
             "ci",
         ] {
             let cli = Cli::try_parse_from(["xtask", command, "--json", "-"]).unwrap();

@@ -19,6 +19,8 @@ mod install;
 mod keys;
 mod libtest;
 mod loom;
+mod page;
+mod paper;
 mod program;
 mod report;
 mod run;
@@ -69,6 +71,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Fuzz(options) => fuzz::run(&workspace()?, ui, options),
         cli::Command::CaptureCheck { json } => capture_check::run(&workspace()?, ui, json.as_ref()),
         cli::Command::Sim(options) => sim::run(&workspace()?, options),
+        cli::Command::Paper(options) => paper::run(&workspace()?, ui, options),
         cli::Command::Tidy => tidy::run(&workspace()?, ui),
         cli::Command::Header { check } => header::run(&workspace()?, ui, *check),
         cli::Command::Install(options) => install::run(&workspace()?, ui, options),

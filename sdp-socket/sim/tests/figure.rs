@@ -12,9 +12,9 @@ fn zero_copy_is_worth_what_the_paper_says() {
     let text = String::from_utf8_lossy(out).into_owned() + &String::from_utf8_lossy(err);
     assert!(output.status.success(), "{text}");
     for check in [
-        "zcopy_vs_bcopy.x8",
-        "cpu_use.bcopy_vs_zcopy.x8",
-        "zcopy_by_rdma.ddr2005",
+        "read_vs_bcopy.x8",
+        "cpu_use.bcopy_vs_read.x8",
+        "read_by_rdma_read.ddr2005",
     ] {
         assert!(text.contains(check), "{check} is not checked: {text}");
     }

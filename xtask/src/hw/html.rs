@@ -5,74 +5,19 @@ use std::fmt::Write as _;
 use anyhow::Context;
 use serde_json::Value;
 
-use super::chart::{Chart, Line};
 use super::perf::PEERS;
+use crate::page::{self, Chart, Line, escaped, number};
 use crate::report::Report;
-
-const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:80em;margin:2em auto;padding:0 1em}\
-table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:.2em .6em;\
-text-align:left}td.n{text-align:right}.ok{color:#187a18}.bad{color:#b00020;font-weight:bold}\
-svg{max-width:100%;height:auto}";
 
 /// The page.
 ///
 /// # Errors
 /// When a chart cannot be drawn.
 pub(super) fn page(report: &Report) -> anyhow::Result<String> {
-    let mut page = String::new();
-    let verdict = if report.passed() { "passed" } else { "FAILED" };
-    write!(
-        page,
-        "<!doctype html><meta charset=utf-8><title>hw-test {verdict}</title>\
-         <style>{STYLE}</style><h1>hw-test {verdict}</h1><p>{} &middot; device {} &middot; kernel \
-         {} &middot; {} processors &middot; commit {} &middot; {:.0} s</p>",
-        escaped(&report.started),
-        escaped(report.machine.device.as_deref().unwrap_or("none")),
-        escaped(&report.machine.kernel),
-        report.machine.cpus,
-        escaped(report.commit.as_deref().unwrap_or("unknown")),
-        report.seconds
-    )
-    .context("cannot write to a string")?;
-    checks(&mut page, report)?;
-    for chart in charts(&report.results) {
-        if let Some(svg) = chart.svg()? {
-            page.push_str(&svg);
-        }
-    }
+    let mut page = page::begin("hw-test", report)?;
+    page::draw(&mut page, &charts(&report.results))?;
     figures(&mut page, &report.results)?;
     Ok(page)
-}
-
-fn checks(page: &mut String, report: &Report) -> anyhow::Result<()> {
-    page.push_str("<h2>Checks</h2><table><tr><th><th>check<th>value<th>limit<th>what it says");
-    for check in &report.checks {
-        let (class, word) = if check.ok {
-            ("ok", "ok")
-        } else {
-            ("bad", "FAIL")
-        };
-        write!(
-            page,
-            "<tr><td class={class}>{word}<td>{}<td class=n>{}<td class=n>{}<td>{}",
-            escaped(&check.name),
-            number(check.value),
-            number(check.limit),
-            escaped(&check.detail)
-        )
-        .context("cannot write to a string")?;
-    }
-    for skipped in &report.skipped {
-        write!(
-            page,
-            "<tr><td>skipped<td>{}<td><td><td>{}",
-            escaped(&skipped.name),
-            escaped(&skipped.reason)
-        )
-        .context("cannot write to a string")?;
-    }
-    page.push_str("</table>");
-    Ok(())
 }
 
 fn figures(page: &mut String, results: &[Value]) -> anyhow::Result<()> {
@@ -102,10 +47,6 @@ fn figures(page: &mut String, results: &[Value]) -> anyhow::Result<()> {
     }
     page.push_str("</table>");
     Ok(())
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or_else(String::new, |value| format!("{value:.3}"))
 }
 
 /// The charts, in the order and layout of the paper that the project follows: throughput and
@@ -161,10 +102,7 @@ fn charts(results: &[Value]) -> Vec<Chart> {
         "µs",
     );
     charts.push(Chart {
-        title: format!(
-            "Throughput, messages of {}",
-            super::chart::size(largest as f64)
-        ),
+        title: format!("Throughput, messages of {}", page::size(largest as f64)),
         x: "connections",
         y: "GB/s",
         bytes: false,
@@ -177,22 +115,7 @@ fn charts(results: &[Value]) -> Vec<Chart> {
 
 /// One line per peer: `figure` over `x` of the results that fit.
 fn lines(results: &[Value], x: &str, figure: &str, fits: impl Fn(&Value) -> bool) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for name in PEERS {
-        let mut points: Vec<(f64, f64)> = results
-            .iter()
-            .filter(|result| fits(result) && peer(result) == name)
-            .filter_map(|result| Some((result[x].as_f64()?, result[figure]["median"].as_f64()?)))
-            .collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        if !points.is_empty() {
-            lines.push(Line {
-                name: name.to_owned(),
-                points,
-            });
-        }
-    }
-    lines
+    page::lines(results, (x, figure), &PEERS, peer, fits)
 }
 
 /// `sdp zcopy`, `tcp`, `perftest read`.
@@ -201,20 +124,6 @@ fn peer(result: &Value) -> String {
     result["mode"]
         .as_str()
         .map_or_else(|| name.to_owned(), |mode| format!("{name} {mode}"))
-}
-
-/// Text that is no markup.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for character in text.chars() {
-        match character {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! `cargo xtask hw-test`: real devices between two nodes of a lab.
 
-mod chart;
 mod devices;
 mod html;
 mod local;

@@ -43,7 +43,7 @@ impl Axes {
             return Self {
                 sizes: &[64 * KIB, SIZE],
                 conns: &[1, CONNS],
-                modes: &[Mode::Bcopy, Mode::Zcopy],
+                modes: &[Mode::Bcopy, Mode::Read, Mode::Zcopy],
             };
         }
         let sizes: &[usize] = match machine {

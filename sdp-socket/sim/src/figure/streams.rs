@@ -2,7 +2,7 @@
 //! nothing but send or receive, in blocking calls.
 
 use std::cell::{Cell, RefCell};
-use std::io::{Read, Write};
+use std::io::{IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
-use sdp_socket::{Builder, Context, SdpStream, ZcopyThreshold};
+use sdp_socket::{Builder, Context, RecvFlags, SdpStream, ZcopyThreshold};
 use sdp_verbs::hook::{Trace, TraceCounters};
 use sdp_verbs::sim::{Busy, Drive, Fabric, Faults, SimProvider};
 
@@ -20,7 +20,7 @@ use crate::actor::{Actor, catch_up, wait};
 use crate::program::ADDRESS;
 use crate::stage::{Seat, Stage, Wings};
 
-/// Sends from this length on are never copied in [`Mode::Zcopy`]: the shortest that can be.
+/// Sends from this length on are never copied in [`Mode::Read`] and [`Mode::Zcopy`]: the shortest that can be.
 const ZCOPY_MIN: usize = 4 << 10;
 /// From this length on [`Mode::Auto`] may choose.
 const AUTO_MIN: usize = 64 << 10;
@@ -32,18 +32,22 @@ const SETTLE_MAX: u64 = 10_000_000_000;
 pub(crate) enum Mode {
     /// Through message buffers.
     Bcopy,
-    /// From the sender's memory into the receiver's.
+    /// From the sender's memory into the receiver's, by RDMA READ as in the paper: receives wait until
+    /// they are full (MSG_WAITALL), and the stack offers the memory of none that does.
+    Read,
+    /// The same as the stack likes it best, which writes where a receive has offered its memory.
     Zcopy,
     /// As the stack chooses if nobody tells it.
     Auto,
 }
 
 impl Mode {
-    pub(crate) const ALL: [Self; 3] = [Self::Bcopy, Self::Zcopy, Self::Auto];
+    pub(crate) const ALL: [Self; 4] = [Self::Bcopy, Self::Read, Self::Zcopy, Self::Auto];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bcopy => "bcopy",
+            Self::Read => "read",
             Self::Zcopy => "zcopy",
             Self::Auto => "auto",
         }
@@ -52,7 +56,7 @@ impl Mode {
     const fn threshold(self) -> ZcopyThreshold {
         match self {
             Self::Bcopy => ZcopyThreshold::Off,
-            Self::Zcopy => ZcopyThreshold::Bytes(ZCOPY_MIN),
+            Self::Read | Self::Zcopy => ZcopyThreshold::Bytes(ZCOPY_MIN),
             Self::Auto => ZcopyThreshold::Auto,
         }
     }
@@ -124,10 +128,14 @@ impl Measured {
         busy.sum::<f64>() / (self.bytes as f64 / 1e9)
     }
 
-    /// Of all bytes, those that went by RDMA by the count below the stack.
+    /// Of all bytes, those that went by RDMA READ by the count below the stack.
+    pub(crate) fn share_by_read(&self) -> f64 {
+        self.below[1].read_bytes as f64 / self.total as f64
+    }
+
+    /// The same, by RDMA of either kind.
     pub(crate) fn share_by_rdma(&self) -> f64 {
-        let [sender, receiver] = &self.below;
-        (receiver.read_bytes + sender.write_bytes) as f64 / self.total as f64
+        self.share_by_read() + self.below[0].write_bytes as f64 / self.total as f64
     }
 }
 
@@ -304,12 +312,17 @@ impl Hall {
         assert_eq!(end, 0, "bytes that nobody sent");
     }
 
-    fn receive(&self, conn: usize, mut stream: SdpStream) {
+    fn receive(&self, conn: usize, stream: SdpStream) {
         self.assemble(1);
         let mut buf = vec![0; self.point.size];
         let mut place = 0;
         loop {
-            let len = stream.read(&mut buf).expect("bytes, or the end");
+            let flags = RecvFlags {
+                wait_all: self.point.mode == Mode::Read,
+                ..RecvFlags::default()
+            };
+            let len = stream.recv_with(&mut [IoSliceMut::new(&mut buf)], flags);
+            let len = len.expect("bytes, or the end");
             if len == 0 {
                 break;
             }

@@ -1,4 +1,4 @@
-//! Charts, as SVG inside the report's page.
+//! Charts, as SVG inside a page.
 
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
@@ -17,21 +17,21 @@ const FONT: &str = "sans-serif";
 
 /// Lines over a logarithmic axis.
 #[derive(Debug)]
-pub(super) struct Chart {
-    pub(super) title: String,
-    pub(super) x: &'static str,
-    pub(super) y: &'static str,
+pub(crate) struct Chart {
+    pub(crate) title: String,
+    pub(crate) x: &'static str,
+    pub(crate) y: &'static str,
     /// Whether the horizontal axis counts bytes.
-    pub(super) bytes: bool,
-    pub(super) lines: Vec<Line>,
+    pub(crate) bytes: bool,
+    pub(crate) lines: Vec<Line>,
 }
 
 /// One line.
 #[derive(Debug)]
-pub(super) struct Line {
-    pub(super) name: String,
+pub(crate) struct Line {
+    pub(crate) name: String,
     /// In ascending order of the first value.
-    pub(super) points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 impl Chart {
@@ -39,7 +39,7 @@ impl Chart {
     ///
     /// # Errors
     /// When the drawing library refuses the values.
-    pub(super) fn svg(&self) -> Result<Option<String>> {
+    pub(crate) fn svg(&self) -> Result<Option<String>> {
         let all = || self.lines.iter().flat_map(|line| line.points.iter());
         let low = all().map(|point| point.0).fold(f64::INFINITY, f64::min);
         let high = all().map(|point| point.0).fold(0.0, f64::max);
@@ -101,7 +101,7 @@ impl Chart {
 }
 
 /// `64`, `4K`, `1M`.
-pub(super) fn size(bytes: f64) -> String {
+pub(crate) fn size(bytes: f64) -> String {
     let units = [(1024.0 * 1024.0, "M"), (1024.0, "K")];
     let unit = units.into_iter().find(|(unit, _)| bytes >= *unit);
     unit.map_or_else(
