@@ -1,4 +1,4 @@
-//! The machines of the figure: what theirs adapters, links and processors cost, and why so much.
+//! The machines of the figure: what their adapters, links and processors cost, and why so much.
 //!
 //! Each constant is of the machine, taken once from what was published of its kind, and the same for
 //! every point. Exactly one is fitted: [`MEMORY_2005`].
@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use sdp_verbs::sim::{SimOptions, Timing};
 
 /// What all processors of a machine of 2005 copy together, in bytes per second: fitted, so that
-/// copying over eight connections comes near the 630 MB/s of the paper. It is a plausible value: a
-/// copy moves each byte over the processor bus three times (read, read for ownership, write back),
-/// the adapter moves it once more, and two Xeons of that time share one bus, of whose 6.4 GB/s at
-/// 800 MHz about half can be had.
+/// copying over eight connections comes near the 630 MB/s of the paper. A copy moves each byte over
+/// the processor bus three times (read, read for ownership, write back) and the adapter moves it once
+/// more: 2.6 GB/s, two fifths of the 6.4 that two Xeons' bus of 800 MHz has on paper. Whatever else
+/// the paper's stack spent on a byte is in it too.
 const MEMORY_2005: u64 = 640_000_000;
 
 /// Adapters serve queue pairs in turns, some packets of each.
