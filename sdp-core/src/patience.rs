@@ -5,6 +5,11 @@
 //! wait halves each time nobody came, down to its minimum, and is the whole maximum again as soon
 //! as somebody did. At the minimum one send in [`EXPLORE`] waits the maximum, to notice a change.
 //!
+//! Where bytes that were copied are still on their way, signs of the peer's come as fast as the link
+//! lets them: several connections share it, and credits come for many messages at once. Of a peer that
+//! gives signs regularly the next one is waited for, even if that takes longer: what is copied in
+//! between would stand in the way of the next advert too, and so on for ever.
+//!
 //! The maximum is for a reader to come. On a slow device a reader that came at once may still be at
 //! it then: where that shows, the wait may become up to [`STRETCH_MAX`] times as long.
 
@@ -14,6 +19,8 @@ use core::time::Duration;
 const EXPLORE: u32 = 16;
 /// How often the maximum may double.
 const STRETCH_MAX: u32 = 5;
+/// Signs further apart than the maximum, doubled so often, are not regular.
+const PACE_MAX: u32 = 3;
 
 #[derive(Debug)]
 pub(crate) struct Patience {
@@ -50,6 +57,16 @@ impl Patience {
     /// How long anything else may.
     pub(crate) const fn wait(&self) -> Duration {
         self.wait
+    }
+
+    /// How long the next sign may take of a peer whose last two were `gap` apart.
+    pub(crate) fn for_pace(&self, gap: Duration) -> Duration {
+        let regular = gap <= self.max.saturating_mul(1 << PACE_MAX);
+        if regular && self.min < self.max {
+            self.wait.max(gap.saturating_mul(2))
+        } else {
+            self.wait
+        }
     }
 
     fn longest(&self) -> Duration {
@@ -121,6 +138,20 @@ mod tests {
         }
         patience.was_read();
         assert_eq!(patience.next(), MAX);
+    }
+
+    /// A peer that gives signs, however slowly, is waited for, one that has paused is not.
+    #[test]
+    fn a_slow_pace_is_waited_for() {
+        let mut patience = Patience::new(MIN, MAX);
+        for _ in 0..10 {
+            patience.was_not_read();
+        }
+        assert_eq!(patience.for_pace(Duration::ZERO), MIN);
+        assert_eq!(patience.for_pace(3 * MAX), 6 * MAX);
+        assert_eq!(patience.for_pace(9 * MAX), MIN);
+        let fixed = Patience::new(MAX, MAX);
+        assert_eq!(fixed.for_pace(3 * MAX), MAX);
     }
 
     /// Equal bounds fix it, zero and for ever included.

@@ -19,7 +19,7 @@ impl Tx {
     /// The pipe has been blocked for `rendezvous_wait` without progress at the peer.
     pub(super) fn is_stalled(&self, sh: &Shared, now: Instant) -> bool {
         self.blocked_from
-            .is_some_and(|from| from + sh.patience.wait() <= now)
+            .is_some_and(|from| from + sh.patience.for_pace(self.pace) <= now)
     }
 
     /// When policy 3 is to be applied next.
@@ -27,7 +27,7 @@ impl Tx {
         let at = if self.pipeline.is_empty() {
             // Only who waits, in a call or polling, needs to be told, and only once.
             let in_call = self.blocked_from.filter(|_| !self.calls.is_empty());
-            let in_call = in_call.map(|from| from + sh.patience.wait());
+            let in_call = in_call.map(|from| from + sh.patience.for_pace(self.pace));
             let ends = [in_call, self.gives_up_at(sh)].into_iter().flatten();
             ends.filter(|at| *at > now).min()
         } else {

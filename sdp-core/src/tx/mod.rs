@@ -16,6 +16,7 @@ mod write;
 mod zcopy;
 
 use alloc::collections::VecDeque;
+use core::time::Duration;
 
 use sdp_wire::{Body, Flags};
 
@@ -88,6 +89,8 @@ pub(crate) struct Tx {
     next_grant: u32,
     /// Since when the pipe has been blocked without progress at the peer.
     blocked_from: Option<Instant>,
+    /// How far apart the last two signs of progress at the peer were, while it was blocked.
+    pace: Duration,
     /// A non-blocking send was turned away.
     turned_away: bool,
     /// The next one shall wait until the peer's reader has made room.
@@ -112,6 +115,7 @@ impl Tx {
             urgent: Urgent::default(),
             next_grant: 0,
             blocked_from: None,
+            pace: Duration::ZERO,
             turned_away: false,
             pacing: false,
         }
@@ -452,6 +456,7 @@ impl Tx {
     /// The peer gave credits or took bytes.
     pub(crate) fn on_progress(&mut self, sh: &mut Shared, now: Instant) {
         if let Some(from) = &mut self.blocked_from {
+            self.pace = now.since(*from);
             *from = now;
         }
         sh.wake.send |= self.turned_away || !self.calls.is_empty();

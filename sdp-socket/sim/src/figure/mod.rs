@@ -13,6 +13,7 @@ mod verdict;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sdp_verbs::sim::{Busy, Work};
@@ -154,10 +155,12 @@ pub(crate) fn run(options: &FigureOptions) -> anyhow::Result<bool> {
         true => Amount {
             bytes: 8 << 20,
             sends: 4,
+            pause: Duration::ZERO,
         },
         false => Amount {
             bytes: 32 << 20,
             sends: 16,
+            pause: Duration::ZERO,
         },
     };
     let measured = measure(&points, amount, options)?;
@@ -230,5 +233,27 @@ mod tests {
             size: SIZE,
         };
         assert_eq!(points.iter().filter(|point| **point == figure).count(), 1);
+    }
+    /// What had to be copied because nobody read goes over a link that others keep busy, so that the
+    /// peer's credits come slowly. For that it was copied for ever.
+    #[test]
+    fn who_has_read_nothing_for_a_while_is_sent_adverts_again() {
+        let point = Point {
+            machine: Machine::Ddr2005,
+            mode: Mode::Zcopy,
+            conns: CONNS,
+            size: SIZE,
+        };
+        let amount = Amount {
+            bytes: 0,
+            sends: 32,
+            pause: Duration::from_millis(50),
+        };
+        let measured = streams::run(point, amount, 1).unwrap();
+        let copied = measured.below[0].send_bytes;
+        println!("{} MB/s, {copied} bytes in messages", measured.mb_per_s());
+        // What fits the buffers of both sides, and a little more.
+        assert!(copied > 4 << 20, "nothing was copied in the pause");
+        assert!(copied < 14 << 20, "{copied} bytes in messages");
     }
 }

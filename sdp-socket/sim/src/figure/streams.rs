@@ -79,7 +79,12 @@ pub(crate) struct Amount {
     pub(crate) bytes: usize,
     /// Sends of each connection that are, at least.
     pub(crate) sends: usize,
+    /// The second receiver pauses for so long, once, before the measurement.
+    pub(crate) pause: Duration,
 }
+
+/// Where it does, in its stream.
+const PAUSE_AT: u64 = 4 << 20;
 
 impl Point {
     /// Bytes of all connections before the measurement: receive buffers grow, keys are made, and
@@ -151,6 +156,7 @@ struct Mark {
 struct Hall {
     point: Point,
     bytes: usize,
+    pause: Duration,
     nodes: [Arc<SimProvider>; 2],
     builders: [Builder; 2],
     wings: Wings,
@@ -196,6 +202,7 @@ pub(crate) fn run(point: Point, amount: Amount, seed: u64) -> anyhow::Result<Mea
     let hall = Rc::new(Hall {
         point,
         bytes: amount.bytes.max(point.conns * point.size * amount.sends),
+        pause: amount.pause,
         nodes,
         builders,
         wings: stage.wings(),
@@ -329,9 +336,19 @@ impl Hall {
             if buf[..len] != *self.pattern.at(conn, place, len) {
                 self.wrong.set(self.wrong.get() + 1);
             }
+            let before = place;
             place += len as u64;
             self.note(len as u64);
+            if conn == 1 && (before..place).contains(&PAUSE_AT) {
+                self.pause();
+            }
         }
+    }
+
+    fn pause(&self) {
+        let pause = u64::try_from(self.pause.as_nanos()).unwrap_or(u64::MAX);
+        let until = self.nanos(1).saturating_add(pause);
+        wait("time to pass", Some(until), || self.nanos(1), || false);
     }
 
     /// More was received. Begins the measurement when enough was, and ends it.
