@@ -58,8 +58,7 @@ impl Binaries {
             built.sdp = Some(program(workspace, ui, "sdp-cli", "sdp")?);
         }
         if with_preload {
-            let library = workspace.cargo(["build", "--release", "-p", "sdp-preload"]);
-            messages(ui, "build the preload library", library)?;
+            preload(workspace, ui)?;
         }
         // Not the file of the process that runs: another may have been built in its place.
         built.xtask = Some(program(workspace, ui, "xtask", "xtask")?);
@@ -110,6 +109,16 @@ pub(crate) fn program(
         .filter(|message| message["target"]["name"] == name)
         .find_map(executable)
         .with_context(|| format!("cargo did not say where it put the program {name}"))
+}
+
+/// Builds the preload library, optimised, beside the `sdp` program.
+///
+/// # Errors
+/// When it does not build; the whole output is printed first.
+pub(crate) fn preload(workspace: &Workspace, ui: &Ui) -> anyhow::Result<()> {
+    let library = workspace.cargo(["build", "--release", "-p", "sdp-preload"]);
+    messages(ui, "build the preload library", library)?;
+    Ok(())
 }
 
 /// Runs cargo and gives its messages about what it built.

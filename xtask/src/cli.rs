@@ -168,6 +168,14 @@ pub(crate) enum Command {
     /// read-only and leave theirs in `target/vm-test/<job>`.
     VmTest(VmTestOptions),
 
+    /// Prove that real programs, unmodified, run by the preload library and move their bytes by SDP
+    ///
+    /// Servers and clients of Debian's packages, which are installed (as root); each case in namespaces of
+    /// its own, so that the kernel's counter of the loopback device says what went by TCP. Bytes are
+    /// compared, what each process reports is added up, and nothing may be left. What cannot be
+    /// installed is skipped with the reason. Exits with 0 exactly when every check holds.
+    Programs(ProgramsOptions),
+
     /// Write the Rust form of libibverbs' and librdmacm's headers, sdp-verbs/src/rdma/sys/bindings.rs
     ///
     /// Needs libclang and the headers: Debian's libclang-dev, libibverbs-dev, librdmacm-dev. What
@@ -254,6 +262,31 @@ pub(crate) struct VmTestOptions {
     /// What the job `cost` counts becomes what is checked in, xtask/guest/cost.json.
     #[arg(long)]
     pub(crate) write_cost: bool,
+    /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
+    /// error).
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `programs`.
+#[derive(Debug, Args)]
+pub(crate) struct ProgramsOptions {
+    /// Only cases whose name contains TEXT.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// Install nothing: only cases whose programs are here, without a network.
+    #[arg(long)]
+    pub(crate) installed: bool,
+    /// In place of the cases, measure benchmarks of such programs beside plain TCP; nothing is asserted
+    /// of their time.
+    #[arg(long)]
+    pub(crate) bench: bool,
+    /// Rounds of a benchmark.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub(crate) rounds: u8,
+    /// List the cases, and run none.
+    #[arg(long)]
+    pub(crate) list: bool,
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
     #[arg(long, value_name = "FILE", value_parser = parse_report)]
@@ -411,6 +444,7 @@ impl Command {
         match self {
             Self::Demo(options) => options.json.as_deref(),
             Self::VmTest(options) => options.json.as_deref(),
+            Self::Programs(options) => options.json.as_deref(),
             Self::HwTest(options) => options.json.as_deref(),
             Self::Soak { options } | Self::Kill { options } => passed_on(options),
             Self::Fuzz(options) => options.json.as_deref(),
@@ -481,6 +515,7 @@ mod tests {
             "keys",
             "scribble",
             "vm-test",
+            "programs",
             "hw-test",
             "capture-check",
             "fuzz",

@@ -21,7 +21,9 @@ mod libtest;
 mod loom;
 mod page;
 mod paper;
+mod packages;
 mod program;
+mod programs;
 mod report;
 mod run;
 mod scribble;
@@ -77,6 +79,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Install(options) => install::run(&workspace()?, ui, options),
         cli::Command::Package(options) => install::package(&workspace()?, ui, options),
         cli::Command::VmTest(options) => vm::run(&workspace()?, ui, options),
+        cli::Command::Programs(options) => programs::run(&workspace()?, ui, options),
         cli::Command::Bindings { check } => bindings::run(&workspace()?, ui, *check),
         cli::Command::HwTest(options) => hw::run(ui, options),
         cli::Command::Ci { json } => ci::run(&workspace()?, ui, json.as_ref()),

@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{initrd, packages, siw, vmlinux};
+use super::{initrd, siw, vmlinux};
+use crate::packages;
 use crate::ui::Ui;
 
 /// The first program of the guest.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::packages;
+use crate::packages;
 use crate::ui::Ui;
 
 /// Where the sources are, from the root of the workspace.

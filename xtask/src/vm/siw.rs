@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::packages;
+use crate::packages;
 use crate::ui::Ui;
 
 /// Where the module goes, from the folder of the kernel's modules.

@@ -1,6 +1,7 @@
 //! Debian packages: which system this is, what is missing, installing and unpacking.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -60,7 +61,8 @@ pub(crate) const PROBES: &[Need] = &[
 /// What building a kernel module needs.
 pub(crate) const MODULE: &[Need] = &[need("gcc-12", "gcc-12"), need("make", "make")];
 
-const fn need(file: &'static str, package: &'static str) -> Need {
+/// What is needed, and where it comes from.
+pub(crate) const fn need(file: &'static str, package: &'static str) -> Need {
     Need { file, package }
 }
 
@@ -120,7 +122,56 @@ pub(crate) fn install(ui: &Ui, needs: &[Need]) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn missing(needs: &[Need]) -> Vec<Need> {
+/// Installs what can be installed of `needs`, without starting servers. What is still missing after
+/// that: nothing, where all went well.
+///
+/// # Errors
+/// When the output cannot be written.
+pub(crate) fn install_what_can_be(ui: &Ui, needs: &[Need]) -> anyhow::Result<Vec<Need>> {
+    let absent = missing(needs);
+    if absent.is_empty() {
+        return Ok(absent);
+    }
+    let _kept_back = KeptBack::new();
+    // Together first: it is quicker, and mostly all are offered.
+    if install(ui, &absent).is_err() {
+        for need in missing(&absent) {
+            if let Err(error) = install(ui, &[need]) {
+                ui.line(&format!("{}: {error:#}", need.package))?;
+            }
+        }
+    }
+    Ok(missing(needs))
+}
+
+/// What Debian's packages ask whether they may start a server, while there is a file of ours that says no.
+struct KeptBack(Option<&'static Path>);
+
+impl KeptBack {
+    fn new() -> Self {
+        let path = Path::new("/usr/sbin/policy-rc.d");
+        let words =
+            "#!/bin/sh\n# Made by cargo xtask programs, which removes it again.\nexit 101\n";
+        // One that is there is the administrator's; where none can be made, servers are started.
+        if path.exists() || fs::write(path, words).is_err() {
+            return Self(None);
+        }
+        let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o755));
+        Self(Some(path))
+    }
+}
+
+impl Drop for KeptBack {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            // Nothing else can be done about it.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Those of `needs` that are not here.
+pub(crate) fn missing(needs: &[Need]) -> Vec<Need> {
     needs
         .iter()
         .filter(|need| !is_here(need.file))
@@ -151,7 +202,7 @@ fn refresh(ui: &Ui) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When a package is not offered or does not unpack.
-pub(super) fn unpack(
+pub(crate) fn unpack(
     ui: &Ui,
     packages: &[&str],
     folder: &Path,
@@ -182,7 +233,7 @@ pub(super) fn unpack(
 ///
 /// # Errors
 /// When apt does not know any.
-pub(super) fn kernel_offered(ui: &Ui) -> anyhow::Result<String> {
+pub(crate) fn kernel_offered(ui: &Ui) -> anyhow::Result<String> {
     refresh(ui)?;
     let mut command = Command::new("apt-cache");
     command.args(["depends", "linux-image-amd64"]);
@@ -210,7 +261,7 @@ fn as_root(program: &str) -> Command {
 ///
 /// # Errors
 /// When it cannot be started or fails.
-pub(super) fn tool(ui: &Ui, name: &str, command: Command) -> anyhow::Result<()> {
+pub(crate) fn tool(ui: &Ui, name: &str, command: Command) -> anyhow::Result<()> {
     let progress = ui.progress(name)?;
     let outcome = Run::new(command).run(|line| progress.note(line))?;
     drop(progress);
