@@ -1,5 +1,5 @@
-# A thread for each session.
-AS=(setpriv --reuid=nobody --regid=nogroup --clear-groups)
+# A thread for each session. The server does not run as root, and both ends are the same user's.
+AS=(setpriv --reuid=www-data --regid=www-data --clear-groups)
 chmod 777 .
 must "${AS[@]}" mariadb-install-db --no-defaults --datadir="$PWD/base" --auth-root-authentication-method=normal \
     --skip-test-db >install.log 2>&1

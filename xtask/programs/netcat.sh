@@ -1,4 +1,4 @@
-# nc, and ncat also with TLS.
+# nc and ncat.
 data sent $((32 << 20))
 step "nc"
 start server nc -l 127.0.0.1 7000
@@ -16,12 +16,3 @@ must by_sdp ncat --send-only 127.0.0.1 7001 <sent
 ends $server 0
 same sent server.log
 moves $((32 << 20))
-step "ncat with TLS"
-start server ncat -l 127.0.0.1 7003 --ssl --recv-only
-server=$started
-listens 7003
-must by_sdp ncat --ssl --send-only 127.0.0.1 7003 <sent
-ends $server 0
-same sent server.log
-moves $((32 << 20))
-: >server.log

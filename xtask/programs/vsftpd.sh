@@ -15,6 +15,8 @@ run_as_launching_user=YES
 write_enable=YES
 anon_upload_enable=YES
 seccomp_sandbox=NO
+isolate=NO
+isolate_network=NO
 secure_chroot_dir=/run/vsftpd/empty
 CONF
 chmod 755 . files

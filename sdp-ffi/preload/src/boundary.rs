@@ -70,6 +70,24 @@ pub(crate) fn handle(fd: c_int) -> Option<c_int> {
     })
 }
 
+/// The same of a call that reads.
+#[inline]
+pub(crate) fn reading(fd: c_int) -> Option<c_int> {
+    ours("a call", fd, |entry| {
+        entry.ask();
+        Ok(entry.is_sdps().then(|| entry.handle()))
+    })
+}
+
+/// The same of a call that sends.
+#[inline]
+pub(crate) fn sending(fd: c_int) -> Option<c_int> {
+    ours("a call", fd, |entry| {
+        entry.let_children_go_first();
+        Ok(entry.is_sdps().then(|| entry.handle()))
+    })
+}
+
 fn answered<R: Answer>(result: R) -> Option<R> {
     (result != R::KERNELS).then_some(result)
 }
@@ -97,7 +115,8 @@ pub(crate) fn errno() -> c_int {
 ///
 /// `fn name(fd: c_int, …) -> R |entry| { … }`: what to do for a descriptor of ours; `Ok(None)`, and
 /// every other descriptor, is the C library's. `wait fn` is a cancellation point. `sdp fn … = f;`: a
-/// connection by SDP is given to that function of libsdp. `raw fn` is the whole function.
+/// connection by SDP is given to that function of libsdp,
+/// which reads. `raw fn` is the whole function.
 macro_rules! interpose {
     () => {};
     (
@@ -129,7 +148,7 @@ macro_rules! interpose {
         $crate::boundary::interpose! {
             $(#[$about])*
             raw fn $name($fd: c_int $(, $argument: $of)*) -> $result {
-                match $crate::boundary::handle($fd) {
+                match $crate::boundary::reading($fd) {
                     // SAFETY: what our caller promised to the C library's function.
                     Some(handle) => unsafe { ::sdp::$libsdps(handle $(, $argument)*) },
                     // SAFETY: as above.

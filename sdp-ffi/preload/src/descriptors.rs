@@ -117,6 +117,10 @@ fn also(fd: c_int, new: c_int) -> c_int {
     guard("dup", || {
         if let Some(entry) = table::get(fd) {
             table::insert(new, &entry);
+            // What a child is about to execute reads it, and cannot say so.
+            if new == libc::STDIN_FILENO {
+                entry.ask();
+            }
         }
         Ok(new)
     })

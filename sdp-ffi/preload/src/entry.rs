@@ -23,6 +23,7 @@ use crate::epoll::Watches;
 use crate::listening::{Listeners, Listening};
 use crate::log::{Level, say};
 use crate::report::{self, Reason};
+use crate::shared::{Asks, go_first};
 
 /// Where a socket is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +84,12 @@ pub(crate) struct Entry {
     names: OnceLock<Names>,
     /// The child of the fork under way has it.
     offered: AtomicBool,
+    /// Of the child of the fork under way; in a child, its own.
+    asks: Mutex<Asks>,
+    /// Children may have written to it.
+    shared: AtomicBool,
+    /// Only children have it any more.
+    left: AtomicBool,
     /// Held by the call that connects.
     pub(crate) connecting: Mutex<()>,
 }
@@ -119,6 +126,9 @@ impl Entry {
             counted: AtomicBool::new(false),
             names: OnceLock::new(),
             offered: AtomicBool::new(false),
+            asks: Mutex::default(),
+            shared: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             connecting: Mutex::default(),
         })
     }
@@ -173,6 +183,11 @@ impl Entry {
             // It is new, so it has none.
             let _ = entry.names.set(*names);
         }
+        if phase == Phase::Relayed {
+            // One that a thread of the parent's had locked has just been used.
+            let asks = self.asks.try_lock();
+            entry.set_asks(asks.map_or_else(|_| Asks::default(), |asks| *asks));
+        }
         entry.set_phase(phase);
         entry.watches.inherit(&self.watches);
         entry.add_number();
@@ -220,6 +235,37 @@ impl Entry {
 
     pub(crate) fn set_offered(&self, on: bool) {
         self.offered.store(on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_asks(&self, asks: Asks) {
+        *lock(&self.asks) = asks;
+    }
+
+    /// The program is about to read, or waits for something to read. A child has its parent told, once.
+    pub(crate) fn ask(&self) {
+        if self.phase() == Phase::Relayed {
+            lock(&self.asks).ask();
+        }
+    }
+
+    pub(crate) fn set_shared(&self, on: bool) {
+        self.shared.store(on, Ordering::Release);
+    }
+
+    /// The program is about to send. What its children have written before is sent first.
+    pub(crate) fn let_children_go_first(&self) {
+        if self.shared.load(Ordering::Acquire) && self.is_sdps() {
+            go_first(self);
+        }
+    }
+
+    pub(crate) fn set_left(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    /// Only children have it any more, of whom one has used it before.
+    pub(crate) fn is_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
     }
 
     /// The addresses of a connection that is the parent's; `None` for every other socket.

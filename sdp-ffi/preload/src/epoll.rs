@@ -62,6 +62,9 @@ interpose! {
             let event = unsafe { event.as_ref() }.copied();
             if op != EPOLL_CTL_DEL {
                 entry.await_callers(fd);
+                if event.is_some_and(|event| event.events & libc::EPOLLIN.cast_unsigned() != 0) {
+                    entry.ask();
+                }
             }
             let target = || entry.target(fd, event.is_some_and(is_for_edges));
             entry.watches.control(epoll, op, fd, event, target)

@@ -31,6 +31,7 @@ use crate::boundary::checked;
 use crate::entry::{Entry, Phase, lock};
 use crate::log::{Level, say};
 use crate::relay::{self, Relay};
+use crate::shared::{self, Asks, Shared};
 use crate::{real, report, table};
 
 /// Everything of this process that has to do with children.
@@ -39,9 +40,24 @@ pub(crate) struct Children {
     /// For the child that is about to be made.
     offers: Vec<Offer>,
     /// Ends of connections that a child has and this process has, too, the oldest first.
-    kept: Vec<(Arc<Entry>, OwnedFd)>,
+    pub(crate) kept: Vec<Kept>,
+    /// Those of them that children have used.
+    pub(crate) shared: Vec<Arc<Shared>>,
+    /// What all of them are waited for by.
+    pub(crate) watched: Option<OwnedFd>,
+    /// By which the child that is about to be made says that it reads: this process's end, and its own.
+    asking: Option<(OwnedFd, OwnedFd)>,
     /// Connections that only children have any more.
     pub(crate) relays: Vec<Arc<Relay>>,
+}
+
+/// A child's connection that this process has, too.
+pub(crate) struct Kept {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) end: OwnedFd,
+    /// By which the child says that it reads, and what it calls the connection.
+    pub(crate) asked: Arc<OwnedFd>,
+    pub(crate) place: u32,
 }
 
 /// Numbers of a connection, each with its flag FD_CLOEXEC.
@@ -58,6 +74,9 @@ struct Offer {
 static CHILDREN: Mutex<Children> = Mutex::new(Children {
     offers: Vec::new(),
     kept: Vec::new(),
+    shared: Vec::new(),
+    watched: None,
+    asking: None,
     relays: Vec::new(),
 });
 
@@ -76,8 +95,10 @@ pub(crate) fn relayed() -> Vec<Arc<Entry>> {
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         Err(TryLockError::WouldBlock) => return Vec::new(),
     };
-    let entries = children.relays.iter().map(|it| Arc::clone(&it.entry));
-    entries.collect()
+    let shared = children.shared.iter().map(|it| &it.kept.entry);
+    let shared = shared.filter(|entry| entry.is_left());
+    let entries = children.relays.iter().map(|it| &it.entry).chain(shared);
+    entries.map(Arc::clone).collect()
 }
 
 /// Children, and what they have.
@@ -98,7 +119,12 @@ pub(crate) extern "C" fn prepare() {
                 entry.share(number);
             }
         }
-        children.offers = offers();
+        let connections = connections();
+        if !connections.is_empty() {
+            let asking = asking();
+            children.offers = offers(connections, asking.as_ref().map(|(_, childs)| childs));
+            children.asking = asking.ok();
+        }
         if !children.offers.is_empty() {
             REGISTERED.call_once(relay::at_exit);
         }
@@ -125,8 +151,9 @@ pub(crate) extern "C" fn in_parent() {
     guard("fork", || {
         if let Some(mut children) = held() {
             let offers = mem::take(&mut children.offers);
-            let ours = offers.into_iter().map(|offer| (offer.entry, offer.ours));
-            children.kept.extend(ours);
+            if let Some((asked, _childs)) = children.asking.take() {
+                children.keep(offers, Arc::new(asked));
+            }
         }
         Ok(0)
     });
@@ -146,10 +173,15 @@ pub(crate) fn in_child() {
     }
     let offered = parents.offers.iter();
     let offered = offered.flat_map(|offer| [&offer.ours, &offer.childs]);
-    let kept = parents.kept.iter().map(|(_, end)| end);
+    let shared = parents.shared.iter().map(|it| &it.kept);
+    let kept = parents.kept.iter().chain(shared);
+    let kept = kept.flat_map(|kept| [&kept.end, &*kept.asked]);
     let relayed = parents.relays.iter().flat_map(|relay| &relay.ends);
-    for end in offered.chain(kept).chain(relayed) {
-        // SAFETY: it is this process's copy, which nobody else knows and nobody closes again.
+    let asking = parents.asking.iter().map(|(asked, _)| asked);
+    let others = asking.chain(&parents.watched);
+    for end in offered.chain(kept).chain(relayed).chain(others) {
+        // SAFETY: it is this process's copy, which nobody else knows; one that several connections name
+        // is closed again before anything is opened.
         unsafe { rustix::io::close(end.as_raw_fd()) };
     }
     // The parent's memory is not for this process to free.
@@ -166,8 +198,8 @@ fn put_at(number: c_int, end: &OwnedFd, closes_at_exec: bool) {
     let _ = rustix::io::retry_on_intr(|| rustix::io::dup3(end, &mut number, flags));
 }
 
-/// Every connection that the program has, with a pair for it.
-fn offers() -> Vec<Offer> {
+/// Every connection that the program has.
+fn connections() -> Vec<(Arc<Entry>, Numbers)> {
     let mut found: Vec<(Arc<Entry>, Numbers)> = Vec::new();
     let mut places = HashMap::new();
     for number in table::within(0, c_int::MAX) {
@@ -186,17 +218,37 @@ fn offers() -> Vec<Offer> {
         }
         found[place].1.push((number, closes_at_exec));
     }
+    found
+}
+
+/// A pair for each of them, with the means to say which one is read.
+fn offers(found: Vec<(Arc<Entry>, Numbers)>, asking: Result<&OwnedFd, &Failure>) -> Vec<Offer> {
     let count = found.len();
     let mut offers = Vec::with_capacity(count);
     let mut failed = None;
+    let asks = asking.map(|by| Asks {
+        by: by.as_raw_fd(),
+        inode: rustix::fs::fstat(by).map_or(0, |stat| stat.st_ino),
+        place: 0,
+    });
     for (entry, numbers) in found {
-        match pair(&entry) {
-            Ok((ours, childs)) => offers.push(Offer {
-                entry,
-                numbers,
-                ours,
-                childs,
-            }),
+        let pair = match asks {
+            Ok(_) => pair(&entry),
+            Err(failure) => Err(Failure::new(failure.errno, failure.message.clone())),
+        };
+        match pair {
+            Ok((ours, childs)) => {
+                entry.set_asks(Asks {
+                    place: u32::try_from(offers.len()).unwrap_or(u32::MAX),
+                    ..asks.unwrap_or_default()
+                });
+                offers.push(Offer {
+                    entry,
+                    numbers,
+                    ours,
+                    childs,
+                });
+            }
             Err(failure) => {
                 entry.set_offered(false);
                 failed = Some(failure);
@@ -212,6 +264,15 @@ fn offers() -> Vec<Offer> {
         });
     }
     offers
+}
+
+/// A pair by which a child says which connections it reads.
+fn asking() -> Result<(OwnedFd, OwnedFd), Failure> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let kind = SocketType::SEQPACKET;
+    let (ours, childs) =
+        socketpair(AddressFamily::UNIX, kind, flags, None).map_err(std::io::Error::from)?;
+    Ok((hidden::hide(ours), hidden::hide(childs)))
 }
 
 /// A pair for a connection: the parent's end and the child's.
@@ -246,7 +307,7 @@ fn copy_times(entry: &Entry, childs: &OwnedFd) -> Result<(), Failure> {
 impl Children {
     /// Lets go of ends whose child has gone and has left nothing.
     fn sweep(&mut self) {
-        self.kept.retain(|(_, end)| !is_over(end));
+        self.kept.retain(|kept| !is_over(&kept.end));
     }
 
     /// The ends of a connection that children have, which this process has no more.
@@ -254,17 +315,44 @@ impl Children {
         let kept = mem::take(&mut self.kept);
         let (its, others): (Vec<_>, Vec<_>) = kept
             .into_iter()
-            .partition(|(other, _)| Arc::ptr_eq(other, entry));
+            .partition(|kept| Arc::ptr_eq(&kept.entry, entry));
         self.kept = others;
-        let ends = its.into_iter().map(|(_, end)| end);
+        for kept in &its {
+            self.forget(&kept.end);
+        }
+        let ends = its.into_iter().map(|kept| kept.end);
         ends.filter(|end| !is_over(end)).collect()
     }
 
-    /// Connections that this process has, for which children that have ended have left bytes.
-    pub(crate) fn left_behind(&mut self) -> Vec<Arc<Entry>> {
+    /// What the child that has been made has, and this process too.
+    fn keep(&mut self, offers: Vec<Offer>, asked: Arc<OwnedFd>) {
+        if offers.is_empty() {
+            return;
+        }
+        let mut watched = shared::watch(self, &*asked);
+        for (place, offer) in (0..).zip(offers) {
+            watched = watched.and_then(|()| shared::watch(self, &offer.ours));
+            offer.entry.set_shared(true);
+            self.kept.push(Kept {
+                entry: offer.entry,
+                end: offer.ours,
+                asked: Arc::clone(&asked),
+                place,
+            });
+        }
+        if let Err(error) = watched {
+            say(Level::Error, || {
+                format!("a child waits until its connections are closed here: {error}")
+            });
+        }
+    }
+
+    /// Connections that this process has, into which children may have written.
+    pub(crate) fn used(&mut self) -> Vec<Arc<Entry>> {
         self.sweep();
-        let ended = self.kept.iter().filter(|(_, end)| has_hung_up(end));
-        ended.map(|(entry, _)| Arc::clone(entry)).collect()
+        let shared = self.shared.iter().map(|it| &it.kept);
+        let all = self.kept.iter().chain(shared);
+        all.map(|kept| Arc::clone(&kept.entry)).collect()
     }
 }
 
@@ -278,6 +366,6 @@ pub(crate) fn has_hung_up(end: &impl AsFd) -> bool {
 }
 
 /// Whether nothing comes of an end any more.
-fn is_over(end: &OwnedFd) -> bool {
+pub(crate) fn is_over(end: &OwnedFd) -> bool {
     has_hung_up(end) && rustix::io::ioctl_fionread(end).is_ok_and(|len| len == 0)
 }

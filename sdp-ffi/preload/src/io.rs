@@ -6,7 +6,7 @@ use libc::{
 };
 use sdp::posix::{Failure, Several, cancellable};
 
-use crate::boundary::{checked, handle, interpose, set_errno};
+use crate::boundary::{checked, handle, interpose, reading, sending, set_errno};
 use crate::log::{Level, say};
 use crate::{real, report, table};
 
@@ -40,7 +40,7 @@ interpose! {
         fd: c_int, to: *mut c_void, len: size_t, flags: c_int, addr: *mut sockaddr,
         addr_len: *mut socklen_t,
     ) -> ssize_t {
-        let Some(handle) = handle(fd) else {
+        let Some(handle) = reading(fd) else {
             // SAFETY: what our caller promised to the C library's function.
             return unsafe { real::recvfrom(fd, to, len, flags, addr, addr_len) };
         };
@@ -55,7 +55,7 @@ interpose! {
     }
 
     raw fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
-        match handle(fd) {
+        match reading(fd) {
             Some(_) if flags & libc::MSG_ERRQUEUE != 0 => no_error_queue(),
             Some(handle) if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 => {
                 // SAFETY: our caller's promise.
@@ -72,7 +72,7 @@ interpose! {
         fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, time: *mut timespec,
     ) -> c_int {
         let known = RECV_FLAGS | libc::MSG_WAITFORONE;
-        match handle(fd) {
+        match reading(fd) {
             Some(handle) if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 => {
                 cancellable("recvmmsg", || {
                     // SAFETY: our caller's promise.
@@ -91,7 +91,7 @@ interpose! {
     }
 
     raw fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t {
-        match handle(fd) {
+        match sending(fd) {
             // SAFETY: our caller's promise.
             Some(handle) => counted(unsafe { sdp::sdp_write(handle, from, len) }),
             // SAFETY: what our caller promised to the C library's function.
@@ -100,7 +100,7 @@ interpose! {
     }
 
     raw fn writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
-        match handle(fd) {
+        match sending(fd) {
             // SAFETY: our caller's promise.
             Some(handle) => counted(unsafe { sdp::sdp_writev(handle, pieces, count) }),
             // SAFETY: what our caller promised to the C library's function.
@@ -109,7 +109,7 @@ interpose! {
     }
 
     raw fn send(fd: c_int, from: *const c_void, len: size_t, flags: c_int) -> ssize_t {
-        match handle(fd) {
+        match sending(fd) {
             // SAFETY: our caller's promise.
             Some(handle) => counted(unsafe { sdp::sdp_send(handle, from, len, flags & SEND_FLAGS) }),
             // SAFETY: what our caller promised to the C library's function.
@@ -121,7 +121,7 @@ interpose! {
         fd: c_int, from: *const c_void, len: size_t, flags: c_int, addr: *const sockaddr,
         addr_len: socklen_t,
     ) -> ssize_t {
-        let Some(handle) = handle(fd) else {
+        let Some(handle) = sending(fd) else {
             // SAFETY: what our caller promised to the C library's function.
             return unsafe { real::sendto(fd, from, len, flags, addr, addr_len) };
         };
@@ -130,7 +130,7 @@ interpose! {
     }
 
     raw fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
-        match handle(fd) {
+        match sending(fd) {
             // SAFETY: our caller's promise.
             Some(handle) => counted(unsafe { sdp::sdp_sendmsg(handle, message, flags & SEND_FLAGS) }),
             None => {
@@ -146,7 +146,7 @@ interpose! {
     }
 
     raw fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
-        let Some(handle) = handle(fd) else {
+        let Some(handle) = sending(fd) else {
             // SAFETY: what our caller promised to the C library's function.
             return unsafe { real::sendmmsg(fd, messages, count, flags) };
         };
@@ -162,7 +162,7 @@ interpose! {
     }
 
     raw fn sendfile(fd: c_int, from: c_int, offset: *mut off_t, len: size_t) -> ssize_t {
-        match handle(fd) {
+        match sending(fd) {
             // SAFETY: our caller's promise.
             Some(handle) => counted(unsafe { sdp::sdp_sendfile(handle, from, offset, len) }),
             // SAFETY: what our caller promised to the C library's function.

@@ -22,7 +22,7 @@
 //!   options wait select epoll
 //!   boundary real                           which calls are ours; the C library's own
 //!   table entry listening width             numbers, and what is beside each
-//!   fork relay                              connections that children go on with
+//!   fork relay shared                       connections that children go on with
 //!   config rules log report                 what was asked for, and what is said
 //! ```
 //!
@@ -46,6 +46,7 @@ mod relay;
 mod report;
 mod rules;
 mod select;
+mod shared;
 mod sockets;
 mod stdio;
 mod table;

@@ -22,6 +22,7 @@ use sdp::posix::Failure;
 use crate::entry::Entry;
 use crate::fork::{children, has_hung_up};
 use crate::log::{Level, say};
+use crate::shared::go_first;
 use crate::{boundary, report, table};
 
 /// What is carried at once: enough not to be copied by SDP.
@@ -48,6 +49,10 @@ pub(crate) struct Relay {
 /// there are none.
 pub(crate) fn pass_on(entry: &Arc<Entry>) -> bool {
     let mut children = children();
+    if children.leave_shared(entry) {
+        report::passed_on();
+        return true;
+    }
     let ends = children.take(entry);
     if ends.is_empty() {
         return false;
@@ -61,7 +66,10 @@ pub(crate) fn pass_on(entry: &Arc<Entry>) -> bool {
     let started = entry
         .socket()
         .and_then(|socket| socket.set_nonblocking(false))
-        .and_then(|()| Ok(in_thread(&relay)?));
+        .and_then(|()| {
+            let relay = Arc::clone(&relay);
+            Ok(in_thread("sdp-relay", move || relay.run())?)
+        });
     if let Err(failure) = started {
         say(Level::Error, || {
             format!("a child is without its connection: {}", failure.message)
@@ -75,23 +83,22 @@ pub(crate) fn pass_on(entry: &Arc<Entry>) -> bool {
 }
 
 /// No handler of the program's is to run on our threads: they are made with all signals blocked.
-fn in_thread(relay: &Arc<Relay>) -> io::Result<()> {
-    let relay = Arc::clone(relay);
+pub(crate) fn in_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the set is ours to fill.
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
     // SAFETY: the first set has been filled, and the other is ours to fill.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let spawned = named().spawn(move || relay.run());
+    let spawned = named(name).spawn(body);
     // SAFETY: the set was filled above; nobody asks for the one before.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     spawned.map(|_| ())
 }
 
-fn named() -> thread::Builder {
+fn named(name: &str) -> thread::Builder {
     thread::Builder::new()
-        .name("sdp-relay".into())
+        .name(name.into())
         .stack_size(STACK_LEN)
 }
 
@@ -113,10 +120,9 @@ extern "C" fn finish() {
     if !table::is_owner() {
         return;
     }
-    let left_behind = children().left_behind();
-    for entry in &left_behind {
-        // A second child of the same connection finds it passed on.
-        pass_on(entry);
+    let used = children().used();
+    for entry in used {
+        go_first(&entry);
     }
     let until = Instant::now() + EXIT_LINGER;
     let mut children = children();
@@ -139,25 +145,17 @@ impl Relay {
     fn run(self: Arc<Self>) {
         thread::scope(|scope| {
             let relay = &*self;
-            let down = named().spawn_scoped(scope, || relay.down());
+            let down = named("sdp-relay").spawn_scoped(scope, || relay.down());
             let (last, others) = relay.ends.split_last().expect("there is a child");
             let others = others.iter();
-            let ups = others.map(|end| named().spawn_scoped(scope, || relay.up(end)));
+            let ups = others.map(|end| named("sdp-relay").spawn_scoped(scope, || relay.up(end)));
             if let Err(error) = ups.chain([down]).collect::<io::Result<Vec<_>>>() {
                 say(Level::Error, || format!("a connection is broken: {error}"));
                 relay.break_off();
             }
             relay.up(last);
         });
-        if let Some(stats) = self.entry.last_stats() {
-            report::ended(&stats);
-        }
-        if self.broken.load(Ordering::Relaxed)
-            && let Err(failure) = self.reset_at_close()
-        {
-            say(Level::Error, || format!("no reset: {}", failure.message));
-        }
-        sdp::sdp_close(self.entry.handle());
+        report_end(&self.entry, self.broken.load(Ordering::Relaxed));
         // Under the lock, by which a child finds a number here or the descriptor closed.
         let mut children = children();
         children.relays.retain(|relay| !Arc::ptr_eq(relay, &self));
@@ -260,14 +258,25 @@ impl Relay {
         }
         Ok(())
     }
+}
 
-    fn reset_at_close(&self) -> Result<(), Failure> {
-        let mut linger = [0; size_of::<libc::linger>()];
-        let (on, _zero_seconds) = linger.split_at_mut(size_of::<c_int>());
-        on.copy_from_slice(&1_i32.to_ne_bytes());
-        let socket = self.entry.socket()?;
-        socket.set_option_by_number(libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+/// The end of a connection that only children had any more; the peer is to know of bytes that are lost.
+pub(crate) fn report_end(entry: &Entry, is_broken: bool) {
+    if let Some(stats) = entry.last_stats() {
+        report::ended(&stats);
     }
+    if is_broken && let Err(failure) = reset_at_close(entry) {
+        say(Level::Error, || format!("no reset: {}", failure.message));
+    }
+    sdp::sdp_close(entry.handle());
+}
+
+fn reset_at_close(entry: &Entry) -> Result<(), Failure> {
+    let mut linger = [0; size_of::<libc::linger>()];
+    let (on, _zero_seconds) = linger.split_at_mut(size_of::<c_int>());
+    on.copy_from_slice(&1_i32.to_ne_bytes());
+    let socket = entry.socket()?;
+    socket.set_option_by_number(libc::SOL_SOCKET, libc::SO_LINGER, &linger)
 }
 
 /// Bytes moved, or the errno. A call is repeated that only a time-out of the program's has ended.
@@ -284,12 +293,12 @@ fn moved(mut call: impl FnMut() -> libc::ssize_t) -> Result<usize, c_int> {
 }
 
 /// It fails if the child has gone: then there is nothing to shut.
-fn shut(end: &OwnedFd, how: Shutdown) {
+pub(crate) fn shut(end: &OwnedFd, how: Shutdown) {
     let _ = shutdown(end, how);
 }
 
 /// Sleeps until the child has closed its end, or both directions have been shut.
-fn await_hang_up(end: &OwnedFd) {
+pub(crate) fn await_hang_up(end: &OwnedFd) {
     let mut fds = [PollFd::new(end, PollFlags::empty())];
     while let Err(Errno::INTR) = rustix::event::poll(&mut fds, None) {}
 }

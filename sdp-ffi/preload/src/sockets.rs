@@ -128,6 +128,9 @@ interpose! {
     fn shutdown(fd: c_int, how: c_int) -> c_int |entry| {
         let listening = entry.listening();
         if entry.is_sdps() || listening == Listening::Sdp {
+            if how != libc::SHUT_RD {
+                entry.let_children_go_first();
+            }
             return checked(sdp::sdp_shutdown(entry.handle(), how)).map(Some);
         }
         if listening != Listening::No && matches!(how, libc::SHUT_RD | libc::SHUT_RDWR) {

@@ -138,6 +138,9 @@ impl Mixed {
                 continue;
             };
             entry.await_callers(one.fd);
+            if one.events & POLLIN != 0 {
+                entry.ask();
+            }
             let target = entry.target(one.fd, one.events & (POLLIN | POLLOUT) == 0);
             // The one errno of poll(2) for want of anything.
             let target = target.map_err(|it| Failure::new(libc::ENOMEM, it.message))?;

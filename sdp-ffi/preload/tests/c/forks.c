@@ -68,6 +68,17 @@ static void expect(int fd, const char *words) {
     CHECK(memcmp(bytes, words, length) == 0);
 }
 
+/* The same of a pipe. */
+static void expect_by_read(int fd, const char *words) {
+    size_t length = strlen(words);
+    for (size_t at = 0; at < length;) {
+        ssize_t got = read(fd, bytes + at, length - at);
+        CHECK(got > 0);
+        at += (size_t)got;
+    }
+    CHECK(memcmp(bytes, words, length) == 0);
+}
+
 static void tell(int fd, const char *words) {
     CHECK(write(fd, words, strlen(words)) == (ssize_t)strlen(words));
 }
@@ -152,7 +163,7 @@ static void child_echoes(void) {
     CHECK(close(fd) == 0);
     succeeds(child);
     succeeds(client);
-    back_to(descriptors - 1, threads);
+    back_to(descriptors, threads + 1);
 }
 
 static void child_is_cat(void) {
@@ -233,6 +244,7 @@ static void hears_from_the_parent(int fd) {
 
 static void parent_keeps_it(void) {
     int fd = serve(hears_from_the_parent), descriptors = count_of("/proc/self/fd");
+    int threads = count_of("/proc/self/task");
     for (int turn = 0; turn < 20; turn++) {
         pid_t child = fork();
         if (child == 0) {
@@ -243,11 +255,116 @@ static void parent_keeps_it(void) {
         }
         succeeds(child);
     }
-    /* The last child's end is there until the next fork. */
-    CHECK(count_of("/proc/self/fd") <= descriptors + 1);
+    /* What waits for children stays. */
+    back_to(descriptors + 1, threads + 1);
     tell(fd, "the parent");
     expect(fd, "is heard");
     CHECK(close(fd) == 0);
+    succeeds(client);
+}
+
+/* What it hears, whoever of the server's processes says it, and in the order in which they do. */
+static void hears_both(int fd) {
+    for (int turn = 0; turn < 20; turn++) {
+        expect(fd, "the child, the parent; ");
+        tell(fd, "heard");
+    }
+    expect(fd, "which answer?");
+    tell(fd, "the parent's");
+    expect(fd, "more");
+    write_much(fd, MUCH);
+    expect(fd, "even more");
+    write_much(fd, MUCH);
+    expect(fd, "for a program");
+    tell(fd, "sixteen bytes!!!");
+    expect(fd, "the parent is left");
+    tell(fd, "with it");
+    CHECK(read(fd, bytes, 1) == 0);
+}
+
+static void read_exactly(int fd, size_t count) {
+    for (size_t at = 0; at < count;) {
+        size_t length = count - at < sizeof bytes ? count - at : sizeof bytes;
+        ssize_t got = read(fd, bytes, length);
+        CHECK(got > 0 && is_right(at, (size_t)got));
+        at += (size_t)got;
+    }
+}
+
+/* A connection that parent and children use, as rsync and git do. */
+static void both_use_it(void) {
+    int fd = serve(hears_both), descriptors = count_of("/proc/self/fd"), pipes[2];
+    int threads = count_of("/proc/self/task");
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    pid_t child;
+    for (int turn = 0; turn < 20; turn++) {
+        child = fork();
+        if (child == 0) {
+            tell(fd, "the child, ");
+            exit(0);
+        }
+        succeeds(child);
+        tell(fd, "the parent; ");
+        expect(fd, "heard");
+    }
+    /* The child writes while the parent waits in a call. */
+    child = fork();
+    if (child == 0) {
+        tell(fd, "which answer?");
+        exit(0);
+    }
+    expect(fd, "the parent's");
+    succeeds(child);
+    /* The child reads what the parent asks for: by a call, and as it waits to. */
+    for (int waits = 0; waits < 2; waits++) {
+        child = fork();
+        if (child == 0) {
+            if (waits) {
+                CHECK(poll(&one, 1, 20000) == 1 && one.revents == POLLIN);
+            }
+            read_exactly(fd, MUCH);
+            exit(0);
+        }
+        tell(fd, waits ? "even more" : "more");
+        succeeds(child);
+    }
+    /* So does a program whose standard input it is. */
+    CHECK(pipe(pipes) == 0);
+    child = fork();
+    if (child == 0) {
+        CHECK(dup2(fd, 0) == 0 && dup2(pipes[1], 1) == 1);
+        execlp("head", "head", "-c", "16", (char *)NULL);
+        CHECK(!"head");
+    }
+    CHECK(close(pipes[1]) == 0);
+    tell(fd, "for a program");
+    expect_by_read(pipes[0], "sixteen bytes!!!");
+    succeeds(child);
+    tell(fd, "the parent is left");
+    expect(fd, "with it");
+    CHECK(close(pipes[0]) == 0);
+    /* What waits for children stays, and what tells of the connection. */
+    back_to(descriptors + 3, threads + 1);
+    CHECK(close(fd) == 0);
+    succeeds(client);
+}
+
+/* The child has begun to read when the parent closes its own. */
+static void left_while_shared(void) {
+    int fd = serve(send_and_read_back), pipes[2];
+    pid_t child;
+    CHECK(pipe(pipes) == 0);
+    child = fork();
+    if (child == 0) {
+        CHECK(recv(fd, bytes, 1, MSG_PEEK) == 1);
+        tell(pipes[1], "reads");
+        echo(fd);
+        CHECK(shutdown(fd, SHUT_WR) == 0);
+        exit(0);
+    }
+    expect_by_read(pipes[0], "reads");
+    CHECK(close(fd) == 0);
+    succeeds(child);
     succeeds(client);
 }
 
@@ -273,7 +390,7 @@ static void child_is_killed(void) {
     CHECK(close(fd) == 0);
     CHECK(waitpid(child, &status, 0) == child && WIFSIGNALED(status));
     succeeds(client);
-    back_to(descriptors - 1, threads);
+    back_to(descriptors, threads + 1);
 }
 
 /* The peer is killed: the child sees an end. */
@@ -298,7 +415,7 @@ static void peer_is_killed(void) {
     CHECK(close(fd) == 0);
     succeeds(child);
     CHECK(waitpid(client, &status, 0) == client && WIFSIGNALED(status));
-    back_to(descriptors - 1, threads);
+    back_to(descriptors, threads + 1);
 }
 
 /* What processes say that outlive the one that made them. */
@@ -529,7 +646,7 @@ static void many_children(void) {
     }
     succeeds(client);
     /* What the library has opened for its first connection stays. */
-    back_to(descriptors + 20, threads + 1);
+    back_to(descriptors + 20, threads + 2);
 }
 
 /* By a rule for SDP alone: the parent's. */
@@ -555,6 +672,8 @@ int main(int count, char **words) {
         CASE(child_is_cat),
         CASE(child_knows_names),
         CASE(parent_keeps_it),
+        CASE(both_use_it),
+        CASE(left_while_shared),
         CASE(child_is_killed),
         CASE(peer_is_killed),
         CASE(left_and_closed),

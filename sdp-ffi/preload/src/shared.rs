@@ -1,0 +1,385 @@
+//! A connection that this process and children of its fork use together.
+//!
+//! By TCP it would be one socket of them all: what any of them writes goes out, in the order of the
+//! writes, and what comes goes to whoever reads. Here the stream is this process's, and each child has
+//! a pair of Unix sockets to it ([`fork`](crate::fork)). So
+//!
+//! * what a child writes is sent as soon as it is seen, and before anything that this process sends
+//!   after it (`go_first`),
+//! * a child that reads, or waits to, says so once, by a socket that the fork left it (`ask`). From
+//!   then on what comes is the child's too: a thread passes on what this process does not take itself.
+//!
+//! What a child executes knows nothing of that. It may write; and what has a connection for its standard
+//! input is taken to read it, by the child that made it so. One thread of the process waits for all children, and each connection that is
+//! really shared has one for each direction.
+
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use libc::{c_int, c_void};
+use rustix::event::{PollFd, PollFlags, epoll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
+use sdp_socket::hidden;
+
+use crate::entry::{Entry, Target, lock};
+use crate::fork::{Children, Kept, children, has_hung_up};
+use crate::log::{Level, say};
+use crate::relay::{await_hang_up, in_thread, report_end, shut};
+use crate::{boundary, report};
+
+/// What is carried at once.
+const PIECE_LEN: usize = 64 * 1024;
+
+/// A child's end of a connection that is shared with it.
+pub(crate) struct Shared {
+    pub(crate) kept: Kept,
+    /// Held while bytes are under way from the child to the peer.
+    moving: Mutex<()>,
+    /// The child reads.
+    reads: AtomicBool,
+    threads: AtomicUsize,
+    /// Bytes have been lost, which the peer is to know.
+    broken: AtomicBool,
+}
+
+/// Has the process wait for what its children do with a connection that it has, too.
+///
+/// # Errors
+/// Without descriptors, or without a thread: then children wait until this process has closed it.
+pub(crate) fn watch(children: &mut Children, end: &impl AsFd) -> Result<(), Errno> {
+    if children.watched.is_none() {
+        let set = hidden::hide(epoll::create(epoll::CreateFlags::CLOEXEC)?);
+        // It is never closed in this process.
+        let ours = crate::entry::borrowed(set.as_raw_fd());
+        in_thread("sdp-children", move || wait_for_children(ours)).map_err(|_| Errno::AGAIN)?;
+        children.watched = Some(set);
+    }
+    let Some(set) = &children.watched else {
+        return Ok(());
+    };
+    let number = u64::try_from(end.as_fd().as_raw_fd()).unwrap_or(0);
+    epoll::add(
+        set,
+        end,
+        epoll::EventData::new_u64(number),
+        epoll::EventFlags::IN,
+    )
+}
+
+fn wait_for_children(set: BorrowedFd<'_>) {
+    let mut events = Vec::with_capacity(64);
+    loop {
+        events.clear();
+        match epoll::wait(set, rustix::buffer::spare_capacity(&mut events), None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                return say(Level::Error, || {
+                    format!("nobody waits for children: {error}")
+                });
+            }
+        }
+        let mut children = children();
+        for event in &events {
+            let number = c_int::try_from(event.data.u64()).unwrap_or(-1);
+            children.heard(number);
+        }
+    }
+}
+
+impl Children {
+    /// Something has come by the end of that number.
+    fn heard(&mut self, number: c_int) {
+        let is_end = |kept: &Kept| kept.end.as_raw_fd() == number;
+        let is_asked = |kept: &Kept| kept.asked.as_raw_fd() == number;
+        if let Some(at) = self.kept.iter().position(is_end) {
+            match crate::fork::is_over(&self.kept[at].end) {
+                true => drop(self.kept.remove(at)),
+                false => self.share(at),
+            }
+            return;
+        }
+        let all = self
+            .kept
+            .iter()
+            .chain(self.shared.iter().map(|it| &it.kept));
+        let mut asked = all.filter(|kept| is_asked(kept)).map(|kept| &kept.asked);
+        let Some(asked) = asked.next().cloned() else {
+            return;
+        };
+        let mut place = [0; size_of::<u32>()];
+        match recv(&*asked, &mut place[..], RecvFlags::DONTWAIT) {
+            Ok((0, _)) | Err(Errno::CONNRESET) => self.forget(&*asked),
+            Ok(_) => self.reads(&asked, u32::from_ne_bytes(place)),
+            Err(_) => {}
+        }
+    }
+
+    /// Nothing more is to be heard of an end.
+    pub(crate) fn forget(&self, end: &impl AsFd) {
+        if let Some(set) = &self.watched {
+            // One that is not there is what we want.
+            let _ = epoll::delete(set, end);
+        }
+    }
+
+    /// A child reads the connection that was at this place when it was made.
+    fn reads(&mut self, asked: &Arc<OwnedFd>, place: u32) {
+        let is_it = |kept: &Kept| Arc::ptr_eq(&kept.asked, asked) && kept.place == place;
+        if let Some(at) = self.kept.iter().position(is_it) {
+            self.share(at);
+        }
+        if let Some(shared) = self.shared.iter().find(|it| is_it(&it.kept)) {
+            shared.begin_to_read();
+        }
+    }
+
+    /// A child's end is used beside this process's own connection.
+    fn share(&mut self, at: usize) {
+        let kept = self.kept.remove(at);
+        self.forget(&kept.end);
+        let shared = Arc::new(Shared {
+            kept,
+            moving: Mutex::default(),
+            reads: AtomicBool::new(false),
+            threads: AtomicUsize::new(0),
+            broken: AtomicBool::new(false),
+        });
+        if shared.begin(Shared::up) {
+            self.shared.push(shared);
+        }
+    }
+
+    /// The last number of a connection is closed that children go on with, of whom one has used it before.
+    /// False: none has.
+    pub(crate) fn leave_shared(&mut self, entry: &Arc<Entry>) -> bool {
+        if !self.shared.iter().any(|it| it.is_of(entry)) {
+            return false;
+        }
+        while let Some(at) = self
+            .kept
+            .iter()
+            .position(|it| Arc::ptr_eq(&it.entry, entry))
+        {
+            self.share(at);
+        }
+        entry.set_left();
+        let its: Vec<_> = self.shared.iter().filter(|it| it.is_of(entry)).collect();
+        if let Some(last) = its.last()
+            && !its.iter().any(|it| it.reads.load(Ordering::Relaxed))
+        {
+            last.begin_to_read();
+        }
+        true
+    }
+}
+
+/// Before this process sends: what its children have written before goes first.
+pub(crate) fn go_first(entry: &Entry) {
+    let mut children = children();
+    let is_of = |kept: &Kept| std::ptr::eq(&*kept.entry, entry);
+    let written = |kept: &Kept| rustix::io::ioctl_fionread(&kept.end).is_ok_and(|len| len > 0);
+    while let Some(at) = children.kept.iter().position(|it| is_of(it) && written(it)) {
+        children.share(at);
+    }
+    let shared = children.shared.iter().filter(|it| is_of(&it.kept));
+    let shared: Vec<Arc<Shared>> = shared.cloned().collect();
+    if shared.is_empty() && !children.kept.iter().any(is_of) {
+        entry.set_shared(false);
+    }
+    drop(children);
+    for one in shared {
+        // What is written meanwhile may as well come later.
+        let due = rustix::io::ioctl_fionread(&one.kept.end).unwrap_or(0);
+        let mut gone = 0;
+        while gone < due {
+            match one.move_up() {
+                Ok(len) if len > 0 => gone += u64::try_from(len).unwrap_or(u64::MAX),
+                Err(Errno::INTR) => {}
+                // Its thread was faster, and finds what else there is to find.
+                _ => break,
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn is_of(&self, entry: &Arc<Entry>) -> bool {
+        Arc::ptr_eq(&self.kept.entry, entry)
+    }
+
+    /// Whether the thread runs; without one the child is cut off.
+    fn begin(self: &Arc<Self>, what: fn(&Self)) -> bool {
+        self.threads.fetch_add(1, Ordering::AcqRel);
+        let shared = Arc::clone(self);
+        let started = in_thread("sdp-shared", move || {
+            what(&shared);
+            shared.end();
+        });
+        if let Err(error) = &started {
+            self.threads.fetch_sub(1, Ordering::AcqRel);
+            say(Level::Error, || {
+                format!("a child is without its connection: {error}")
+            });
+            report::lost(1);
+            shut(&self.kept.end, Shutdown::Both);
+        }
+        started.is_ok()
+    }
+
+    fn begin_to_read(self: &Arc<Self>) {
+        if !self.reads.swap(true, Ordering::Relaxed) {
+            self.begin(Self::down);
+        }
+    }
+
+    /// The last thread of it.
+    fn end(self: &Arc<Self>) {
+        if self.threads.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        // Under the lock, by which a child finds a number here or the descriptor closed.
+        let mut children = children();
+        children.shared.retain(|it| !Arc::ptr_eq(it, self));
+        let entry = &self.kept.entry;
+        let is_last = !children.shared.iter().any(|it| it.is_of(entry));
+        let is_broken = self.broken.load(Ordering::Relaxed);
+        if entry.is_left() && is_last {
+            report_end(entry, is_broken);
+        } else if is_broken {
+            say(Level::Error, || {
+                "a child has ended without reading what was given to it: it is lost".to_owned()
+            });
+            sdp::sdp_shutdown(entry.handle(), libc::SHUT_RDWR);
+        }
+    }
+
+    /// From the child to the peer.
+    fn up(&self) {
+        loop {
+            self.wait_for(&mut [PollFd::new(&self.kept.end, PollFlags::IN)]);
+            match self.move_up() {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                // The peer takes no more: the child's next write fails, as it would by TCP.
+                Err(Errno::PIPE) => {
+                    shut(&self.kept.end, Shutdown::Read);
+                    break;
+                }
+                // It has gone, and has not read all that was there for it.
+                Err(_) => {
+                    self.broken.store(true, Ordering::Relaxed);
+                    break;
+                }
+            }
+        }
+        if !has_hung_up(&self.kept.end) {
+            sdp::sdp_shutdown(self.kept.entry.handle(), libc::SHUT_WR);
+            await_hang_up(&self.kept.end);
+        }
+    }
+
+    /// One piece, if there is one: its length, and 0 at the end.
+    fn move_up(&self) -> Result<usize, Errno> {
+        let mut piece = vec![0; PIECE_LEN];
+        let _one_at_a_time = lock(&self.moving);
+        let (_, len) = recv(&self.kept.end, &mut *piece, RecvFlags::DONTWAIT)?;
+        let mut bytes = &piece[..len];
+        while !bytes.is_empty() {
+            let at = bytes.as_ptr().cast::<c_void>();
+            let handle = self.kept.entry.handle();
+            // SAFETY: the memory is as long.
+            let sent = unsafe { sdp::sdp_send(handle, at, bytes.len(), libc::MSG_NOSIGNAL) };
+            if let Ok(sent) = usize::try_from(sent) {
+                report::sent(u64::try_from(sent).unwrap_or(0));
+                bytes = &bytes[sent..];
+                continue;
+            }
+            match boundary::errno() {
+                libc::EINTR => {}
+                libc::EAGAIN => self.wait_for_stream(PollFlags::OUT).ok_or(Errno::PIPE)?,
+                _ => return Err(Errno::PIPE),
+            }
+        }
+        Ok(len)
+    }
+
+    /// From the peer to the child.
+    fn down(&self) {
+        let mut piece = vec![0; PIECE_LEN];
+        let at = piece.as_mut_ptr().cast::<c_void>();
+        while self.wait_for_stream(PollFlags::IN).is_some() && !has_hung_up(&self.kept.end) {
+            let handle = self.kept.entry.handle();
+            // SAFETY: the memory is as long.
+            let got = unsafe { sdp::sdp_recv(handle, at, PIECE_LEN, libc::MSG_DONTWAIT) };
+            match usize::try_from(got) {
+                Ok(0) => return shut(&self.kept.end, Shutdown::Write),
+                Ok(len) => {
+                    if !self.give(&piece[..len]) {
+                        return;
+                    }
+                }
+                // This process was faster.
+                Err(_) if matches!(boundary::errno(), libc::EAGAIN | libc::EINTR) => {}
+                Err(_) => return shut(&self.kept.end, Shutdown::Both),
+            }
+        }
+    }
+
+    /// Whether the child has taken them.
+    fn give(&self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            match send(&self.kept.end, bytes, SendFlags::NOSIGNAL) {
+                Ok(len) => bytes = &bytes[len..],
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    self.broken.store(true, Ordering::Relaxed);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Sleeps until the stream tells of that, or the child has gone. `None`: it never will.
+    fn wait_for_stream(&self, what: PollFlags) -> Option<()> {
+        let entry = &self.kept.entry;
+        let target = entry.target(-1, entry.watches.any_for_edges()).ok()?;
+        let Target::Sdp(stream) = target else {
+            return None;
+        };
+        let end = PollFd::new(&self.kept.end, PollFlags::empty());
+        self.wait_for(&mut [PollFd::new(&stream, what), end]);
+        Some(())
+    }
+
+    fn wait_for(&self, fds: &mut [PollFd<'_>]) {
+        while let Err(Errno::INTR) = rustix::event::poll(fds, None) {}
+    }
+}
+
+/// What a child of a fork needs to say that it reads.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asks {
+    /// The socket's number and what the kernel knows it by: a program may have closed it.
+    pub(crate) by: c_int,
+    pub(crate) inode: u64,
+    pub(crate) place: u32,
+}
+
+impl Asks {
+    /// Says so. The parent may have gone, or have closed the connection: then there is nobody to be told.
+    pub(crate) fn ask(&mut self) {
+        let asks = mem::take(self);
+        if asks.inode == 0 {
+            return;
+        }
+        let by = crate::entry::borrowed(asks.by);
+        if rustix::fs::fstat(by).is_ok_and(|stat| stat.st_ino == asks.inode) {
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let _ = send(by, &asks.place.to_ne_bytes(), flags);
+        }
+    }
+}
