@@ -12,6 +12,8 @@
 //! when somebody accepts here. If nobody does they go on to TCP, whose queue is everybody's that has
 //! the listener. So nobody who is connected is ever left waiting for a process that does not accept.
 //!
+//! Who listens again where this process has accepted before is held from listen(2) on.
+//!
 //! A listener that several processes have is held for good in each, since one of them that is busy
 //! must not keep callers whom the others could take.
 
@@ -221,6 +223,9 @@ impl Entry {
         };
         *listening = now;
         drop(listening);
+        if now == Listening::Both {
+            remember_place(kernels_name(fd, self.family));
+        }
         // Whoever registers it meanwhile has asked who listens, under the lock of the registrations.
         match self.retarget(fd) {
             Ok(()) => now,
@@ -299,6 +304,29 @@ fn remember_held(fd: c_int) {
     {
         held.push(fd);
     }
+}
+
+/// Addresses at which this process has accepted by SDP, the last ones.
+static PLACES: Mutex<Vec<SocketAddr>> = Mutex::new(Vec::new());
+const PLACES_MAX: usize = 64;
+
+fn remember_place(addr: SocketAddr) {
+    // In a forked child a thread that is not there may have the lock.
+    let Ok(mut places) = PLACES.try_lock() else {
+        return;
+    };
+    places.retain(|place| *place != addr);
+    if places.len() == PLACES_MAX {
+        places.remove(0);
+    }
+    places.push(addr);
+}
+
+/// Whether this process has accepted there itself, and so will again. Who listens anew at an address, as
+/// iperf3 does for its streams, has told of it before: callers may come before it waits.
+pub(crate) fn accepts_at(addr: SocketAddr) -> bool {
+    let places = PLACES.try_lock();
+    places.is_ok_and(|places| places.contains(&addr))
 }
 
 /// Whether this process itself is to answer who connects to an address of this machine, and answers only

@@ -1,6 +1,7 @@
 //! The life of a socket: socket(2) to shutdown(2).
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr::{self, V6};
+use std::net::{IpAddr, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Once};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use sdp_socket::signals_restart;
 use crate::boundary::{Outcome, checked, interpose};
 use crate::config::config;
 use crate::entry::{Entry, Phase, Target, borrowed, lock};
-use crate::listening::{Listening, is_held_here};
+use crate::listening::{self, Listening, is_held_here};
 use crate::log::{Level, say};
 use crate::real;
 use crate::report::{self, Reason};
@@ -79,7 +80,7 @@ interpose! {
             return Ok(None);
         }
         // SAFETY: our caller's promise.
-        let addr = unsafe { read_address(addr, len, entry.family) }?;
+        let addr = unsafe { read_its_address(entry, addr, len) }?;
         let bytes = bytes_of(addr);
         let len = socklen_t::try_from(bytes.len()).unwrap_or(0);
         // SAFETY: the address is ours.
@@ -116,7 +117,7 @@ interpose! {
             return checked(unsafe { sdp::sdp_connect(entry.handle(), addr, len) }).map(Some);
         }
         // SAFETY: our caller's promise.
-        let parsed = unsafe { read_address(addr, len, entry.family) };
+        let parsed = unsafe { read_its_address(entry, addr, len) };
         match parsed {
             Ok(addr) => connect_to(entry, fd, addr),
             Err(failure) if entry.by_name => Err(failure),
@@ -162,6 +163,36 @@ interpose! {
         }
         // SAFETY: our caller's promise.
         checked(unsafe { sdp::sdp_getpeername(entry.handle(), addr, len) }).map(Some)
+    }
+}
+
+/// An address for a socket. One that was asked for as IPv4's of SDP takes IPv6's, too, where they mean the same:
+/// the kernel's SDP of old read no more than the port, and qperf binds it so.
+///
+/// # Safety
+/// As bind(2).
+unsafe fn read_its_address(
+    entry: &Entry,
+    addr: *const sockaddr,
+    len: socklen_t,
+) -> Result<SocketAddr, Failure> {
+    // SAFETY: the caller's promise.
+    let read = |family| unsafe { read_address(addr, len, family) };
+    match read(entry.family) {
+        Err(failure) if failure.errno == libc::EAFNOSUPPORT && entry.by_name => {
+            let other = match entry.family {
+                Family::V4 => read(Family::V6)?,
+                Family::V6 => return Err(failure),
+            };
+            match Family::V4.shown(other) {
+                V6(any) if any.ip().is_unspecified() => {
+                    Ok((std::net::Ipv4Addr::UNSPECIFIED, any.port()).into())
+                }
+                V6(_) => Err(failure),
+                mapped => Ok(mapped),
+            }
+        }
+        read => read,
     }
 }
 
@@ -225,6 +256,9 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
             // SAFETY: no preconditions.
             checked(unsafe { real::listen(fd, backlog) })?;
             entry.set_listening(fd, Listening::Later(backlog))?;
+            if listening::accepts_at(addr) {
+                entry.await_callers(fd);
+            }
             Ok(Some(0))
         }
         Choice::Sdp => {

@@ -461,6 +461,7 @@ fn servers_of_every_kind() {
             "1 connected, 1 accepted; TCP: 1 accepted, refused 1",
         ),
         ("caller_is_killed", ""),
+        ("listens_again", ""),
     ];
     for (case, reported) in rows {
         let mut command = bench.preloaded(Command::new(&program), case);

@@ -105,8 +105,23 @@ static void families(void) {
     server = accept(listener, (struct sockaddr *)&name, &length);
     CHECK(length == sizeof name && name.sin_family == AF_INET);
     talk(client, server);
-    /* They never fall back. */
     CHECK(close(listener) == 0);
+    /* With addresses of the other family, as qperf has them. */
+    struct sockaddr_in6 other = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_ANY_INIT};
+    listener = socket(AF_INET_SDP, SOCK_STREAM, 0);
+    CHECK(bind(listener, (struct sockaddr *)&other, sizeof other) == 0);
+    CHECK(listen(listener, 5) == 0);
+    other.sin6_port = htons((in_port_t)port_of(listener));
+    CHECK(inet_pton(AF_INET6, "::ffff:127.0.0.1", &other.sin6_addr) == 1);
+    client = socket(AF_INET_SDP, SOCK_STREAM, 0);
+    CHECK(connect(client, (struct sockaddr *)&other, sizeof other) == 0);
+    server = accept(listener, NULL, NULL);
+    talk(client, server);
+    CHECK(close(listener) == 0);
+    other.sin6_addr = in6addr_loopback;
+    client = socket(AF_INET_SDP, SOCK_STREAM, 0);
+    CHECK(connect(client, (struct sockaddr *)&other, sizeof other) == -1 && errno == EAFNOSUPPORT);
+    /* They never fall back. */
     address.sin_family = AF_INET;
     listener = (int)syscall(SYS_socket, AF_INET, SOCK_STREAM, 0);
     address.sin_port = 0;

@@ -378,6 +378,30 @@ static void calls_itself(void) {
     serve(server);
 }
 
+/* A server that listens anew where it has accepted has callers by SDP before it waits for them. */
+static void listens_again(void) {
+    struct caller caller = make_caller();
+    int listener = listen_anywhere(), on = 1;
+    struct sockaddr_in address = loopback(port_of(listener));
+    struct pollfd one;
+    accept_nobody(listener);
+    ask(caller, listener);
+    serve(accept(listener, NULL, NULL));
+    CHECK(answer_of(caller).by == 'S');
+    CHECK(close(listener) == 0);
+    listener = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+    CHECK(bind(listener, (struct sockaddr *)&address, sizeof address) == 0);
+    CHECK(listen(listener, 1) == 0);
+    ask(caller, listener);
+    /* Behind the library's back: nobody comes by TCP. */
+    one = (struct pollfd){listener, POLLIN, 0};
+    CHECK(syscall(SYS_poll, &one, 1, 300) == 0);
+    serve(accept(listener, NULL, NULL));
+    CHECK(answer_of(caller).by == 'S');
+    end_caller(caller);
+}
+
 /* A caller that is killed while it waits is not shown any more, and no later one waits in vain. */
 static void caller_is_killed(void) {
     struct caller first = make_caller(), second = make_caller();
@@ -411,6 +435,7 @@ int main(int count, char **words) {
         CASE(thread_waits),
         CASE(calls_itself),
         CASE(caller_is_killed),
+        CASE(listens_again),
     };
     return run_case(cases, sizeof cases / sizeof cases[0], count, words);
 }
