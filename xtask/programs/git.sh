@@ -21,9 +21,14 @@ step "a push"
 data copy/more $((16 << 20))
 git -C copy add . && git -C copy commit -q -m two
 must by_sdp git -C copy push -q origin main
+# The daemon is killed in the end, and reports nothing: only what the clients have received is counted.
 [ "$(git -C base/x.git rev-parse main)" = "$(git -C copy rev-parse main)" ] || fail "the push is not there"
 must git -C base/x.git fsck --no-progress >git.log 2>&1
-moves $((16 << 20))
 step "a pull"
+data work/other $((16 << 20))
+git -C work add . && git -C work commit -q -m three
+git -C work pull -q --rebase=false --no-edit "$PWD/base/x.git" main && git -C work push -q "$PWD/base/x.git" main
 must by_sdp git -C copy pull -q
+must diff -r --exclude=.git work copy
+moves $((16 << 20))
 stop $server TERM 143 0

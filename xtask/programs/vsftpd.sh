@@ -1,4 +1,4 @@
-# A child for each session, which makes a connection for each file.
+# A child for each session by SDP, which makes a connection for each file.
 data large $((64 << 20))
 mkdir -p files
 cp large files/
@@ -21,15 +21,24 @@ secure_chroot_dir=/run/vsftpd/empty
 CONF
 chmod 755 . files
 chmod 644 files/large
-start vsftpd vsftpd "$PWD/vsftpd.conf"
-server=$started
-listens 2121
-step "curl"
-must by_sdp curl -sS -o got ftp://127.0.0.1:2121/large
-same large got
-step "lftp"
-rm got
-must by_sdp lftp -e 'set net:timeout 20; set net:max-retries 1; get large -o got; bye' ftp://127.0.0.1:2121 >lftp.log 2>&1
-same large got
-moves $((128 << 20))
-stop $server TERM 143 0
+# A child accepts the connection for a file without ever having waited for it, so that is TCP's.
+may_be_tcp refused
+for client in curl lftp; do
+    step "$client"
+    # One session for each server: the next one's process inherits the room that threads of the relay
+    # take, which its limit for memory does not bear.
+    start vsftpd vsftpd "$PWD/vsftpd.conf"
+    server=$started
+    listens 2121
+    if [ $client = curl ]; then
+        must by_sdp curl -sS -o got ftp://127.0.0.1:2121/large
+    else
+        must by_sdp lftp -e 'set net:timeout 20; set net:max-retries 1; get large -o got; bye' \
+            ftp://127.0.0.1:2121 >lftp.log 2>&1
+    fi
+    same large got
+    rm got
+    moves 200
+    moves_by_tcp $((64 << 20))
+    stop $server TERM 143 0
+done
