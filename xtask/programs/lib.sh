@@ -101,6 +101,13 @@ is_listened_on() {
     fi
 }
 
+# wrk_is_well LOG: every request was answered. A read that finds nothing behind an event, which happens
+# (libsdp-preload.7), is a read error to wrk, after which it connects again.
+wrk_is_well() {
+    ! grep -q 'Non-2xx' "$1" || fail "wrk was refused"
+    ! grep 'Socket errors' "$1" | grep -v 'connect 0, read [0-9]*, write 0, timeout 0' >&9 || fail "wrk met errors"
+}
+
 # data FILE BYTES: bytes that nobody guesses.
 data() {
     head -c "$2" /dev/urandom >"$1"
