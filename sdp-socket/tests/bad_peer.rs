@@ -221,12 +221,15 @@ fn bad_hello_ack() {
 /// What a connection breaks by: the raw peer says something after a good handshake.
 struct Broken {
     rule: &'static str,
+    /// What the program is told.
+    kind: ErrorKind,
     say: Box<dyn Fn(&mut RawEnd) + Send>,
 }
 
 fn broken(rule: &'static str, say: impl Fn(&mut RawEnd) + Send + 'static) -> Broken {
     Broken {
         rule,
+        kind: ErrorKind::ConnectionAborted,
         say: Box::new(say),
     }
 }
@@ -235,7 +238,7 @@ fn broken(rule: &'static str, say: impl Fn(&mut RawEnd) + Send + 'static) -> Bro
 /// peer is cut off; the listener lives on.
 fn cut_off(cases: Vec<Broken>) {
     let (listener, addr) = listen();
-    for Broken { rule, say } in cases {
+    for Broken { rule, kind, say } in cases {
         let side = RawSide::new();
         let mut end = side.connected(addr);
         doing(format!("accepting the raw peer ({rule})"));
@@ -249,11 +252,7 @@ fn cut_off(cases: Vec<Broken>) {
                 Err(error) => break error,
             }
         };
-        assert_eq!(
-            error.kind(),
-            ErrorKind::ConnectionAborted,
-            "{error} ({rule})"
-        );
+        assert_eq!(error.kind(), kind, "{error} ({rule})");
         assert!(error.to_string().contains(rule), "{error}, not {rule:?}");
         stream.at_end();
         let error = stream.write(b"late").expect_err("a write after the end");
@@ -408,10 +407,15 @@ fn illegal_messages() {
     });
 }
 
-/// An advert whose memory cannot be read ends the connection when it is read.
+/// An advert whose memory cannot be read ends the connection when it is read, as a peer's death would.
 #[test]
 fn adverts_of_nothing() {
-    watched(|| cut_off(vec![broken("memory", |end| end.say(advert(50_000), b"x"))]));
+    watched(|| {
+        cut_off(vec![Broken {
+            kind: ErrorKind::ConnectionReset,
+            ..broken("memory", |end| end.say(advert(50_000), b"x"))
+        }]);
+    });
 }
 
 /// After its end of stream a peer has nothing more to say.
@@ -469,6 +473,8 @@ fn a_peer_that_ignores_its_credits() {
         for n in 0..40_u8 {
             end.say(Body::Data, &[n; 100]);
         }
+        // Where all of it is served the other side closes, and waits for this.
+        end.say(Body::DisConn, &[]);
         on_threads(vec![
             actor("raw peer", || {
                 end.hear_the_end(&side);
