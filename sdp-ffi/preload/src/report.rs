@@ -116,7 +116,8 @@ pub(crate) fn ended(stats: &SdpStats) {
         stats.tx_bytes_bcopy,
         stats.tx_bytes_inline,
         stats.tx_bytes_zcopy,
-        stats.rx_bytes_bcopy,
+        // Fetched before anybody read, and copied then.
+        stats.rx_bytes_bcopy + stats.rx_bytes_read_ahead,
         stats.rx_bytes_inline,
         stats.rx_bytes_zcopy,
     ];

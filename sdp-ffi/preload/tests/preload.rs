@@ -530,6 +530,55 @@ fn after(reports: &[String], words: &str) -> u64 {
     digits.map(|digits| digits.parse::<u64>().unwrap()).sum()
 }
 
+/// Bytes that were fetched before anybody read them are in the report, too.
+#[test]
+fn nothing_received_is_left_out() {
+    if !is_there("python3") {
+        return skipped("nothing_received_is_left_out", "no python3 in PATH");
+    }
+    let script = format!(
+        "
+import select, socket, threading
+listener = socket.create_server(('127.0.0.1', 0))
+listener.setblocking(False)
+try:
+    listener.accept()
+except BlockingIOError:
+    pass
+client = socket.create_connection(listener.getsockname())
+listener.setblocking(True)
+server = listener.accept()[0]
+client.setsockopt(socket.IPPROTO_TCP, {}, 16384)
+sender = threading.Thread(target=client.sendall, args=(bytes(8 << 20),))
+sender.start()
+server.setblocking(False)
+left = 8 << 20
+while left:
+    select.select([server], [], [])
+    try:
+        left -= len(server.recv(4096))
+    except BlockingIOError:
+        pass
+sender.join()
+",
+        sdp::SDP_ZCOPY_THRESH
+    );
+    let bench = Bench::new();
+    let mut command = bench.preloaded(Command::new("python3"), "report");
+    command.args(["-c", &script]);
+    start(command).finish();
+    let reports = bench.report("report");
+    assert_eq!(received(&reports), 8 << 20, "{reports:?}");
+}
+
+/// All bytes that processes say they have received.
+fn received(reports: &[String]) -> u64 {
+    let rests = reports.iter().map(|it| it.split("; received: ").nth(1));
+    let parts = rests.flat_map(|rest| rest.unwrap().split(", "));
+    let numbers = parts.map(|part| part.split(' ').next().unwrap());
+    numbers.map(|number| number.parse::<u64>().unwrap()).sum()
+}
+
 /// A server of Python's with a process for each connection.
 #[test]
 fn forking_server_of_python() {
