@@ -34,7 +34,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, recv, send, shutdown,
@@ -64,13 +63,6 @@ const QUEUE_MAX: usize = 4 * FILL_LEN;
 
 /// How often a receive looks again for a token that a peer is just putting.
 const MOMENTS: u32 = 4;
-
-/// How long it sleeps for one that has not come by then: its peer has lost its processor just there.
-/// Where that is not given back in time IN is false once.
-const LATE_WAIT: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 5_000_000,
-};
 
 /// Tokens taken back by one system call.
 const TAKE_MAX: usize = 64;
@@ -147,9 +139,6 @@ pub(crate) struct ReadyPair {
     tokens: usize,
     /// Tokens that the peer should have put and had not when they were looked for.
     late: usize,
-    /// The last one that was slept for did not come: a peer that is stopped, or puts none, is not waited for
-    /// again.
-    given_up: bool,
     /// Of a token that the peer has taken upon itself it is not known whether it is there.
     unseen: bool,
     /// As it was shown last.
@@ -188,7 +177,6 @@ impl ReadyPair {
             q: Some(q),
             tokens: 0,
             late: 0,
-            given_up: false,
             unseen: false,
             readable: false,
             lent: None,
@@ -338,8 +326,8 @@ impl ReadyPair {
     }
 
     /// Takes whatever lies in P, and for a moment what is just being put there: a peer's message is in
-    /// place before its token is. Programs take a false IN for an error (wrk), so one that is late is slept
-    /// for, too, under the connection's lock; should it not come, nothing waits for it again.
+    /// place before its token is. One that is late is a false IN when it comes; should it never come,
+    /// nothing waits for it.
     fn take_all_tokens(&mut self) -> io::Result<()> {
         for moment in 0..=MOMENTS {
             for _ in 0..TAKES_MAX {
@@ -347,19 +335,10 @@ impl ReadyPair {
                     break;
                 }
             }
-            if self.tokens + self.late == 0 || moment == MOMENTS {
+            if self.tokens == 0 || moment == MOMENTS {
                 break;
             }
             pass_moment(moment + 1 == MOMENTS);
-        }
-        while self.tokens + self.late > 0 && !self.given_up {
-            let mut fds = [PollFd::new(&*self.p, PollFlags::IN)];
-            match poll(&mut fds, Some(&LATE_WAIT)) {
-                Ok(0) => self.given_up = true,
-                Ok(_) if self.take_tokens(TAKE_MAX)? == 0 => break,
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
         }
         self.late = self.late.saturating_add(std::mem::take(&mut self.tokens));
         self.unseen = false;
@@ -409,7 +388,6 @@ impl ReadyPair {
                     let late = n.saturating_sub(self.tokens);
                     self.tokens = self.tokens.saturating_sub(n);
                     self.late = self.late.saturating_sub(late);
-                    self.given_up &= late == 0;
                     return Ok(n);
                 }
                 Err(Errno::AGAIN) => return Ok(0),
@@ -464,9 +442,7 @@ impl ReadyPair {
 mod tests {
     use super::*;
     use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-    use std::sync::Barrier;
-    use std::thread;
-    use std::time::Duration;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     const ZERO: Timespec = Timespec {
         tv_sec: 0,
@@ -669,47 +645,6 @@ mod tests {
         assert_eq!(state(&pair), open, "late");
         assert_eq!(shown(&mut pair, IDLE), PollFlags::OUT);
         assert_eq!(pair.late, 0);
-    }
-
-    /// A peer that has lost its processor before it could put a token is slept for: IN is not false. One that
-    /// puts none is slept for once, until one comes again.
-    #[test]
-    fn a_late_token_is_slept_for() {
-        for has_been_left in [true, false] {
-            sleeps_for_a_late_token(has_been_left);
-        }
-    }
-
-    /// `has_been_left`: with its message unread, so that another token was put for it.
-    fn sleeps_for_a_late_token(has_been_left: bool) {
-        let mut pair = ReadyPair::new().unwrap();
-        let lent = pair.q.as_ref().unwrap().try_clone().unwrap();
-        let start = Barrier::new(2);
-        if has_been_left {
-            pair.show(READABLE, 1).unwrap();
-            pair.confirm().unwrap();
-        }
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                start.wait();
-                // Not to wait for anything: to be late.
-                thread::sleep(Duration::from_millis(1));
-                send(&lent, b"r", SendFlags::empty()).unwrap();
-            });
-            start.wait();
-            pair.show(IDLE, u32::from(!has_been_left)).unwrap();
-        });
-        // A machine that is busy enough has it later, which is known.
-        let is_late = pair.late == 1;
-        assert_eq!(state(&pair).contains(PollFlags::IN), is_late);
-        assert_eq!(pair.given_up, is_late);
-        shown(&mut pair, IDLE);
-        assert!(!pair.given_up);
-        for _ in 0..2 {
-            pair.show(IDLE, 1).unwrap();
-            assert!(pair.given_up);
-        }
-        assert_eq!(pair.late, 2);
     }
 
     /// A connection that is left with something to read says so at once, whatever the peer that has
