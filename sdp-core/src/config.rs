@@ -70,6 +70,9 @@ pub struct Config {
     pub user_timeout: Option<Duration>,
     /// TCP_NODELAY: do not coalesce small sends while credits are scarce.
     pub nodelay: bool,
+    /// The program waits for room by polling: a non-blocking send may be cut short although there is
+    /// private memory, while the peer's program reads.
+    pub polled: bool,
     /// SO_OOBINLINE: an urgent byte is received with the others.
     pub oob_inline: bool,
     /// Send work requests the queue pair takes, at least 16.
@@ -115,6 +118,7 @@ impl Default for Config {
             keepalive: None,
             user_timeout: None,
             nodelay: false,
+            polled: false,
             oob_inline: false,
             send_slots: 128,
             read_depth: 4,

@@ -358,6 +358,11 @@ impl Connection {
         self.sh.config.nodelay = nodelay;
     }
 
+    /// The program polls from here on: see [`Config::polled`].
+    pub fn set_polled(&mut self) {
+        self.sh.config.polled = true;
+    }
+
     /// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT.
     pub fn set_keepalive(&mut self, now: Instant, keepalive: Option<Keepalive>) {
         self.sh.config.keepalive = keepalive;

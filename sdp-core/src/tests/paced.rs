@@ -23,6 +23,7 @@ fn config() -> Config {
         // The peer's are as long: it is not asked for longer ones.
         recv_buffer_len: 4096,
         nodelay: true,
+        polled: true,
         ..Config::default()
     }
 }
@@ -147,6 +148,23 @@ fn a_reader_that_stays_away_is_not_waited_for() {
     assert_eq!(send(&mut lone, LARGE), BLOCKED);
     read(&mut lone);
     assert_eq!(lone.conn.unsent_len(), 0);
+}
+
+/// Who does not poll would not hear of the room that it is to wait for.
+#[test]
+fn who_does_not_poll_leaves_all_that_fits() {
+    let mut lone = Lone::new(Config {
+        polled: false,
+        ..config()
+    });
+    for _ in 0..12 {
+        assert_eq!(send(&mut lone, MESSAGE), Ok(MESSAGE));
+        read(&mut lone);
+    }
+    assert_eq!(send(&mut lone, LARGE), Ok(6 * MESSAGE + BUFFER));
+    read(&mut lone);
+    lone.conn.set_polled();
+    assert_eq!(send(&mut lone, LARGE), Ok(MESSAGE));
 }
 
 /// Without a `rendezvous_wait` nobody is waited for; one without end is not for non-blocking sends.

@@ -138,6 +138,7 @@ fn config() -> impl Strategy<Value = Config> {
                     idle_wait: Duration::from_micros([300, 10_000_000, 20_000_000][kib % 3]),
                     recv_buffers_initial: initial,
                     recv_buffers_max: max,
+                    polled: kib % 2 == 0,
                     zcopy_threshold: threshold,
                     adaptive: (kib % 5 == 0).then_some(Adaptive {
                         registered: true,

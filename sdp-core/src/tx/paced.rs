@@ -1,9 +1,11 @@
-//! Non-blocking sends while somebody reads: they go into messages, not into private memory.
+//! Non-blocking sends of a program that polls, while somebody reads: they go into messages, not into
+//! private memory.
 //!
 //! What lies in private memory is copied once more and sent by another thread. While the peer's program
 //! takes bytes it is worth waiting for: a send that finds no credits leaves the rest to its program,
-//! which polls until some have come. Three things stay as they are without readers:
+//! which polls until some have come. Four things stay as they are without readers:
 //!
+//! * A program that never polls, and only tries again now and then, leaves as much each time as fits.
 //! * What fits one message is taken whole, so that a small answer costs no wait for OUT.
 //! * When nobody has taken anything for `rendezvous_wait`, or 2 ms, private memory fills up.
 //! * A program that may believe that there is room, since it was not told otherwise, finds some.
@@ -40,7 +42,8 @@ impl Tx {
     /// soon as the peer's program goes on reading.
     fn must_wait(&self, sh: &Shared, now: Instant) -> bool {
         let blocked = !self.pipe_is_clear() || !sh.can_payload() || sh.credits.is_last_call_spare();
-        blocked && is_read(sh) && !sh.life.tx_shut() && !self.is_given_up(sh, now)
+        let reads = sh.config.polled && is_read(sh) && !sh.life.tx_shut();
+        blocked && reads && !self.is_given_up(sh, now)
     }
 
     /// The credit is there and kept: with it the peer's progress thread would be called.

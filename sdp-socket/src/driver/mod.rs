@@ -328,6 +328,7 @@ impl Conn {
         let ready = ReadyPair::new()?;
         let descriptor = ready.descriptor();
         inner.ready = Some(ready);
+        inner.engine.set_polled();
         let now = self.context.now();
         self.after(inner, now);
         Ok(descriptor)
@@ -350,7 +351,9 @@ impl Conn {
     /// Takes over the descriptor of the connect that this connection came of. It goes on showing
     /// what it does until [`show_adopted`](Self::show_adopted).
     pub(crate) fn adopt_ready(&self, ready: ReadyPair) {
-        self.lock().ready = Some(ready);
+        let mut inner = self.lock();
+        inner.ready = Some(ready);
+        inner.engine.set_polled();
     }
 
     /// A descriptor that was taken over shows the state of the connection from here on.

@@ -16,7 +16,7 @@ use crate::actor::{Actor, wait};
 use crate::cli::Peer;
 use crate::judge::{ABORT, Bench, CLOSE, SHUTDOWN};
 use crate::oracle::SharedBook;
-use crate::plan::{CANCEL_WAIT, Cut, Ending, GivenUp, Moment, Op, Plan, Side};
+use crate::plan::{CANCEL_WAIT, Cut, Ending, GivenUp, How, Moment, Op, Plan, Side};
 use crate::stage::Wings;
 
 /// Where the second machine listens.
@@ -172,7 +172,18 @@ impl Stall {
         }
     }
 
+    /// Whether the program has a descriptor to wait on: its sends that do not block may be cut short then.
+    fn polls(&self) -> bool {
+        let nonblocking = |op: &Op| matches!(op, Op::Send(_, How::Nonblocking));
+        self.own().nodelay && self.own().sends.iter().any(nonblocking)
+    }
+
     fn talk(&self, stream: SdpStream) {
+        if self.polls()
+            && let Err(error) = stream.readiness()
+        {
+            self.violation(format!("readiness: {error}"));
+        }
         let stream = Rc::new(stream);
         let both = !self.own().also_sends.is_empty();
         let urgent = !self.own().urgents.is_empty();
