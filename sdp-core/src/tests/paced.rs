@@ -167,6 +167,16 @@ fn who_does_not_poll_leaves_all_that_fits() {
     assert_eq!(send(&mut lone, LARGE), Ok(MESSAGE));
 }
 
+/// Who is told to wait polls, and does nothing by which the engine would look at its timers again.
+#[test]
+fn a_send_cut_short_asks_to_be_called_when_the_wait_is_over() {
+    let mut lone = being_read();
+    assert_eq!(send(&mut lone, LARGE), Ok(5 * MESSAGE));
+    assert!(lone.conn.send_waits());
+    let ends = lone.conn.poll_timeout();
+    assert_eq!(ends.map(crate::Instant::as_nanos), Some(lone.now + WAIT));
+}
+
 /// Without a `rendezvous_wait` nobody is waited for; one without end is not for non-blocking sends.
 #[test]
 fn rendezvous_wait_bounds_it_both_ways() {

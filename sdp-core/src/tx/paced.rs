@@ -92,10 +92,12 @@ impl Tx {
     }
 
     /// A non-blocking send of `len` bytes is over: whether the next one is to wait.
-    pub(super) fn note_paced(&mut self, sh: &Shared, now: Instant, len: usize) {
-        if len > sh.data_len_max() && self.must_wait(sh, now) {
+    pub(super) fn note_paced(&mut self, sh: &mut Shared, now: Instant, len: usize) {
+        if len > sh.data_len_max() && sh.life.is_open() && self.must_wait(sh, now) {
             self.blocked_from.get_or_insert(now);
             self.pacing = true;
+            // Its program polls now: nothing else may come by which this would be looked at again.
+            self.set_stall_timer(sh, now);
         }
     }
 
