@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, PoisonError};
+use std::sync::{Arc, Condvar, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -120,11 +120,24 @@ extern "C" fn finish() {
     if !table::is_owner() {
         return;
     }
-    let used = children().used();
-    for entry in used {
-        go_first(&entry);
-    }
     let until = Instant::now() + EXIT_LINGER;
+    let used = children().used();
+    if !used.is_empty() {
+        // By a thread, as a peer that reads nothing would keep this one for ever.
+        let (done, is_done) = mpsc::channel();
+        let started = in_thread("sdp-exit", move || {
+            used.iter().for_each(|entry| go_first(entry));
+            // Nobody waits any more when it has taken too long.
+            let _ = done.send(());
+        });
+        match started {
+            // What has not gone by then is lost.
+            Ok(()) => drop(is_done.recv_timeout(EXIT_LINGER)),
+            Err(error) => say(Level::Error, || {
+                format!("what children have written may be lost: {error}")
+            }),
+        }
+    }
     let mut children = children();
     while children.relays.iter().any(|relay| relay.is_ending()) {
         let left = until.saturating_duration_since(Instant::now());

@@ -191,8 +191,11 @@ pub(crate) fn go_first(entry: &Entry) {
     }
     drop(children);
     for one in shared {
+        // What its thread has taken is on its way to the stream then, which a child has written before, too.
+        let none_under_way = lock(&one.moving);
         // What is written meanwhile may as well come later.
         let due = rustix::io::ioctl_fionread(&one.kept.end).unwrap_or(0);
+        drop(none_under_way);
         let mut gone = 0;
         while gone < due {
             match one.move_up() {

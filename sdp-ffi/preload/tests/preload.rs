@@ -348,6 +348,8 @@ fn children_go_on_with_connections() {
         ("child_knows_names", 1, 0),
         ("parent_keeps_it", 0, 0),
         ("both_use_it", 0, 0),
+        ("nobody_overtakes", 0, 0),
+        ("exit_is_not_kept", 0, 0),
         ("left_while_shared", 1, 0),
         ("child_is_killed", 1, 0),
         ("peer_is_killed", 1, 0),

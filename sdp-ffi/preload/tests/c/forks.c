@@ -349,6 +349,98 @@ static void both_use_it(void) {
     succeeds(client);
 }
 
+/* Reads when it is told to, to the end of the stream: the last byte is the parent's. */
+static int told_to_read[2];
+
+static void hears_slowly(int fd) {
+    static char piece[1 << 16];
+    char last = 0;
+    size_t at = 0;
+    ssize_t got;
+    CHECK(read(told_to_read[0], &last, 1) == 1);
+    while ((got = read(fd, piece, sizeof piece)) > 0) {
+        for (ssize_t one = 0; one < got; one++, at++) {
+            CHECK(at == 0 || last == (char)((at - 1) * 31 >> 3));
+            last = piece[one];
+        }
+    }
+    CHECK(got == 0 && last == '!');
+}
+
+/* What a child has written is on its way, and the peer slow, when the parent sends and does not wait. */
+static void nobody_overtakes(void) {
+    struct pollfd one = {.events = POLLOUT};
+    int fd, threads, little = 16 << 10;
+    size_t at = 0;
+    ssize_t written;
+    pid_t child;
+    CHECK(pipe(told_to_read) == 0);
+    fd = serve(hears_slowly);
+    one.fd = fd;
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
+    threads = count_of("/proc/self/task");
+    CHECK(fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+    /* The peer's library takes some by itself, a little later. */
+    do {
+        do {
+            fill(at, sizeof bytes);
+            written = write(fd, bytes, sizeof bytes);
+            at += written > 0 ? (size_t)written : 0;
+        } while (written > 0);
+        CHECK(errno == EAGAIN);
+    } while (poll(&one, 1, 300) == 1);
+    child = fork();
+    if (child == 0) {
+        fill(at, 60000);
+        CHECK(write(fd, bytes, 60000) == 60000);
+        exit(0);
+    }
+    succeeds(child);
+    /* That which waits for children, and that of the connection. */
+    for (int turn = 0; turn < 1000 && count_of("/proc/self/task") < threads + 2; turn++) {
+        sched_yield();
+    }
+    for (int turn = 0; turn < 100; turn++) {
+        sched_yield();
+    }
+    tell(told_to_read[1], "g");
+    while (write(fd, "!", 1) != 1) {
+        CHECK(errno == EAGAIN);
+    }
+    CHECK(close(fd) == 0);
+    succeeds(client);
+}
+
+static void does_not_read(int fd) {
+    (void)fd;
+    CHECK(read(told_to_read[0], bytes, 1) == 1);
+}
+
+/* A child goes on that has written more than the peer takes: its parent's exit does not wait for that. */
+static void exit_is_not_kept(void) {
+    pid_t parent;
+    CHECK(pipe(told_to_read) == 0);
+    parent = fork();
+    if (parent == 0) {
+        int fd = serve(does_not_read), full[2];
+        struct pollfd one = {.fd = fd, .events = POLLOUT};
+        CHECK(pipe(full) == 0);
+        CHECK(fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+        if (fork() == 0) {
+            while (poll(&one, 1, 300) == 1) {
+                CHECK(write(fd, bytes, sizeof bytes) > 0 || errno == EAGAIN);
+            }
+            tell(full[1], "full");
+            CHECK(read(told_to_read[0], bytes, 1) == 1);
+            exit(0);
+        }
+        expect_by_read(full[0], "full");
+        exit(0);
+    }
+    succeeds(parent);
+    tell(told_to_read[1], "go");
+}
+
 /* The child has begun to read when the parent closes its own. */
 static void left_while_shared(void) {
     int fd = serve(send_and_read_back), pipes[2];
@@ -673,6 +765,8 @@ int main(int count, char **words) {
         CASE(child_knows_names),
         CASE(parent_keeps_it),
         CASE(both_use_it),
+        CASE(nobody_overtakes),
+        CASE(exit_is_not_kept),
         CASE(left_while_shared),
         CASE(child_is_killed),
         CASE(peer_is_killed),
