@@ -373,9 +373,9 @@ fn children_go_on_with_connections() {
             .map(|it| count(it, "connected") + count(it, "accepted"));
         assert!(by_sdp.sum::<u64>() > 0, "{case}: {reports:?}");
         let got = after(&reports, "; to children: ");
-        // What a child has left may have been sent before the parent closes.
-        let is_sent_before = case == "left_and_closed" && got == 0;
-        assert!(got == passed_on || is_sent_before, "{reports:?}");
+        // What a child that has ended left may have been sent before the parent closes, or not yet.
+        let either = ["left_and_closed", "nobody_overtakes"].contains(&case) && got <= 1;
+        assert!(got == passed_on || either, "{case}: {reports:?}");
         assert_eq!(after(&reports, "; not to children: "), lost, "{reports:?}");
     }
 }
