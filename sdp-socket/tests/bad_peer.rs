@@ -12,8 +12,10 @@ use std::net::SocketAddr;
 use std::sync::OnceLock;
 
 use sdp_socket::{SdpListener, SdpStream};
-use sdp_verbs::RejectReason;
-use sdp_wire::{BSDH_LEN, Body, HELLO_ACK_LEN, Hello, ModeChange, ServiceId, SrcAvail};
+use sdp_verbs::{RejectReason, WcStatus};
+use sdp_wire::{
+    BSDH_LEN, Body, HEAD_LEN_MAX, HELLO_ACK_LEN, Head, Hello, ModeChange, ServiceId, SrcAvail,
+};
 
 use common::log::{keep_log, logged_about};
 use common::net::Stream;
@@ -473,16 +475,28 @@ fn a_peer_that_ignores_its_credits() {
         for n in 0..40_u8 {
             end.say(Body::Data, &[n; 100]);
         }
-        // Where all of it is served the other side closes, and waits for this.
-        end.say(Body::DisConn, &[]);
         on_threads(vec![
-            actor("raw peer", || {
-                end.hear_the_end(&side);
-            }),
+            actor("raw peer", || hear_end_or_disconn(end, &side)),
             actor("reader", move || served_or_cut_off(stream)),
         ]);
         lives_on(&listener);
     });
+}
+
+/// Waits until the connection is cut off, or the other side, which was served, has closed its own: then
+/// it waits for this side's end, which goes.
+fn hear_end_or_disconn(end: RawEnd, side: &RawSide) {
+    loop {
+        match end.hear(side) {
+            Ok(bytes) => {
+                let head = Head::decode(&bytes[..bytes.len().min(HEAD_LEN_MAX)], bytes.len());
+                if head.expect("a good message").body == Body::DisConn {
+                    return;
+                }
+            }
+            Err(status) => return assert_eq!(status, WcStatus::Flushed),
+        }
+    }
 }
 
 /// Reads the 4,000 bytes sent without credit. Being cut off by name is as good as being served.
