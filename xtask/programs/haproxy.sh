@@ -1,11 +1,7 @@
 # A proxy between client and server: three processes, two connections each.
 . "$FOLDER/web.sh"
 . "$FOLDER/nginx_conf.sh"
-site
-nginx_conf 1
-start nginx nginx -c "$PWD/nginx.conf"
-nginx=$started
-listens 8080
+nginx_serves
 cat >haproxy.cfg <<'CONF'
 defaults
     timeout connect 10s

@@ -1,11 +1,7 @@
 # A process that accepts for a master: files by sendfile, kept connections, a reload under load.
 . "$FOLDER/web.sh"
 . "$FOLDER/nginx_conf.sh"
-site
-nginx_conf 1
-start nginx nginx -c "$PWD/nginx.conf"
-server=$started
-listens 8080
+nginx_serves
 fetches http://127.0.0.1:8080
 fetches_a_part http://127.0.0.1:8080
 step "wrk"
@@ -21,12 +17,12 @@ by_sdp curl -sS --fail --limit-rate 20M -o got/slow http://127.0.0.1:8080/large 
 slow=$!
 began() { [ -s got/slow ]; }
 await "a slow transfer" began
-kill -HUP $server
-reloaded() { [ "$(pgrep -P $server | wc -l)" = 2 ]; }
+kill -HUP $nginx
+reloaded() { [ "$(pgrep -P $nginx | wc -l)" = 2 ]; }
 await "a second worker" reloaded
 must by_sdp curl -sS --fail -o got/after http://127.0.0.1:8080/small/1
 same www/small/1 got/after
 ends $slow 0
 same www/large got/slow
 moves $((64 << 20))
-stop $server QUIT 0
+stop $nginx QUIT 0

@@ -22,3 +22,12 @@ http {
 }
 CONF
 }
+
+# nginx_serves [WORKERS [start_plain]]: the site, by nginx on port 8080, whose process is $nginx.
+nginx_serves() {
+    site
+    nginx_conf "${1:-1}"
+    "${2:-start}" nginx nginx -c "$PWD/nginx.conf"
+    nginx=$started
+    listens 8080
+}

@@ -3,11 +3,7 @@
 . "$FOLDER/web.sh"
 . "$FOLDER/nginx_conf.sh"
 export SDP_PRELOAD_WAIT=50
-site
-nginx_conf 4
-start nginx nginx -c "$PWD/nginx.conf"
-server=$started
-listens 8080
+nginx_serves 4
 may_be_tcp late
 may_be_tcp refused
 may_be_tcp address taken
@@ -17,4 +13,4 @@ wrk_is_well wrk.log
 # Some of it by either.
 fact tcp 0
 fetches http://127.0.0.1:8080
-stop $server QUIT 0
+stop $nginx QUIT 0

@@ -3,12 +3,8 @@
 . "$FOLDER/nginx_conf.sh"
 AS=(setpriv --reuid=proxy --regid=proxy --clear-groups)
 chmod 777 .
-site
+nginx_serves
 chmod 777 got
-nginx_conf 1
-start nginx nginx -c "$PWD/nginx.conf"
-nginx=$started
-listens 8080
 cat >squid.conf <<CONF
 http_port 127.0.0.1:3128
 http_access allow all

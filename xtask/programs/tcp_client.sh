@@ -1,11 +1,7 @@
 # Servers by SDP, clients that know only TCP: everything goes by TCP.
 . "$FOLDER/web.sh"
 . "$FOLDER/nginx_conf.sh"
-site
-nginx_conf 1
-start nginx nginx -c "$PWD/nginx.conf"
-nginx=$started
-listens 8080
+nginx_serves
 start redis redis-server --port 6379 --bind 127.0.0.1 --save ''
 redis=$started
 listens 6379

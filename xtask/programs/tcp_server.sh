@@ -3,11 +3,7 @@
 . "$FOLDER/nginx_conf.sh"
 PLAIN_SERVER=1
 may_be_tcp refused
-site
-nginx_conf 1
-start_plain nginx nginx -c "$PWD/nginx.conf"
-nginx=$started
-listens 8080
+nginx_serves 1 start_plain
 start_plain redis redis-server --port 6379 --bind 127.0.0.1 --save ''
 redis=$started
 listens 6379

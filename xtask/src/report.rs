@@ -158,6 +158,17 @@ impl Report {
         !self.checks.is_empty() && self.checks.iter().all(|check| check.ok)
     }
 
+    /// What became of the checks, in a line.
+    pub(crate) fn summary(&self) -> String {
+        let failed = self.checks.iter().filter(|check| !check.ok).count();
+        format!(
+            "{} checks ok, {failed} failed, {} skipped, {:.0} s",
+            self.checks.len() - failed,
+            self.skipped.len(),
+            self.seconds
+        )
+    }
+
     /// Writes the report as JSON to `target`, where `-` is standard output; nothing without one.
     ///
     /// # Errors

@@ -46,15 +46,8 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &DemoOptions) -> anyh
     }
     report.seconds = started.seconds();
     report.write(options.json.as_deref())?;
-    let ok = report.passed();
-    let failed = report.checks.iter().filter(|check| !check.ok).count();
-    ui.line(&format!(
-        "{} checks ok, {failed} failed, {} skipped, {:.0} s",
-        report.checks.len() - failed,
-        report.skipped.len(),
-        report.seconds
-    ))?;
-    Ok(ok)
+    ui.line(&report.summary())?;
+    Ok(report.passed())
 }
 
 /// Takes over what the comparison found; the demo judges its own promises again.

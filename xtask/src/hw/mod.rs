@@ -67,12 +67,9 @@ pub(crate) fn run(ui: &Ui, options: &HwTestOptions) -> anyhow::Result<bool> {
         std::fs::write(target, html::page(&report)?)
             .with_context(|| format!("cannot write {}", target.display()))?;
     }
-    let failed = report.checks.iter().filter(|check| !check.ok).count();
     ui.line(&format!(
-        "{} checks ok, {failed} failed, {} skipped, {:.0} s; {}",
-        report.checks.len() - failed,
-        report.skipped.len(),
-        report.seconds,
+        "{}; {}",
+        report.summary(),
         page.map_or_else(
             || "nothing was measured, no page written".to_owned(),
             |target| target.display().to_string()

@@ -51,14 +51,7 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &PaperOptions) -> any
         .unwrap_or_else(|| workspace.target.join(PAGE));
     fs::write(&page, html::page(&report)?)
         .with_context(|| format!("cannot write {}", page.display()))?;
-    let failed = report.checks.iter().filter(|check| !check.ok).count();
-    ui.line(&format!(
-        "{} checks ok, {failed} failed, {} skipped, {:.0} s; {}",
-        report.checks.len() - failed,
-        report.skipped.len(),
-        report.seconds,
-        page.display()
-    ))?;
+    ui.line(&format!("{}; {}", report.summary(), page.display()))?;
     Ok(status.success() && report.passed())
 }
 

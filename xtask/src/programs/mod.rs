@@ -76,14 +76,11 @@ pub(crate) fn run(
     for skipped in &report.skipped {
         ui.line(&format!("NOT RUN {}: {}", skipped.name, skipped.reason))?;
     }
-    let failed = report.checks.iter().filter(|check| !check.ok).count();
     ui.line(&format!(
-        "{} of {} run, {} checks ok, {failed} failed, {} skipped, {:.0} s",
+        "{} of {} run, {}",
         report.results.len(),
         report.results.len() + report.skipped.len(),
-        report.checks.len() - failed,
-        report.skipped.len(),
-        report.seconds
+        report.summary()
     ))?;
     Ok(report.passed())
 }
