@@ -115,8 +115,7 @@ pub(crate) fn errno() -> c_int {
 ///
 /// `fn name(fd: c_int, …) -> R |entry| { … }`: what to do for a descriptor of ours; `Ok(None)`, and
 /// every other descriptor, is the C library's. `wait fn` is a cancellation point. `sdp fn … = f;`: a
-/// connection by SDP is given to that function of libsdp,
-/// which reads. `raw fn` is the whole function.
+/// connection by SDP is given to that function of libsdp, which reads. `raw fn` is the whole function.
 macro_rules! interpose {
     () => {};
     (

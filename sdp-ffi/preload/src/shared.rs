@@ -10,8 +10,8 @@
 //!   then on what comes is the child's too: a thread passes on what this process does not take itself.
 //!
 //! What a child executes knows nothing of that. It may write; and what has a connection for its standard
-//! input is taken to read it, by the child that made it so. One thread of the process waits for all children, and each connection that is
-//! really shared has one for each direction.
+//! input is taken to read it, by the child that made it so. One thread of the process waits for all
+//! children, and each connection that is really shared has one for each direction.
 
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -243,15 +243,21 @@ impl Shared {
         if self.threads.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
-        // Under the lock, by which a child finds a number here or the descriptor closed.
-        let mut children = children();
-        children.shared.retain(|it| !Arc::ptr_eq(it, self));
         let entry = &self.kept.entry;
-        let is_last = !children.shared.iter().any(|it| it.is_of(entry));
+        let is_me = |it: &Arc<Self>| Arc::ptr_eq(it, self);
         let is_broken = self.broken.load(Ordering::Relaxed);
-        if entry.is_left() && is_last {
+        let mut ours = children();
+        if entry.is_left() && ours.shared.iter().all(|it| is_me(it) || !it.is_of(entry)) {
+            // A close may take its time, in which there are other forks: their children find the number here
+            // until the descriptor is closed. Nobody joins, as the program has no number any more.
+            drop(ours);
             report_end(entry, is_broken);
-        } else if is_broken {
+            children().shared.retain(|it| !is_me(it));
+            return;
+        }
+        ours.shared.retain(|it| !is_me(it));
+        if is_broken {
+            // Still under the lock, without which the program might close the connection before.
             say(Level::Error, || {
                 "a child has ended without reading what was given to it: it is lost".to_owned()
             });
