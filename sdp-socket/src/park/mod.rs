@@ -71,9 +71,7 @@ pub trait Runtime: Debug + Send + Sync {
     /// The present thread has copied so many bytes between a call's memory and private memory.
     /// Copies that fill or empty message buffers are known to the provider, these to nobody else:
     /// where time is virtual they are made to cost some.
-    fn copied(&self, len: usize) {
-        let _ = len;
-    }
+    fn copied(&self, _len: usize) {}
 
     /// A number that nobody can guess, if secrets matter here.
     ///

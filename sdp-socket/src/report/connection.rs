@@ -1,5 +1,5 @@
 //! The parts of a report: providers, listeners, connections. Names are those of
-//! [`Stats`](crate::Stats).
+//! [`Stats`].
 
 use std::net::SocketAddr;
 
