@@ -56,11 +56,11 @@ fn exchange(mut near: SdpStream, listener: &SdpListener) -> io::Result<SocketAdd
     Ok(peer)
 }
 
-/// The system is asked again for a neighbour whose answer it has missed, long before the time is out.
-/// The job takes away what it knows of neighbours.
+/// Each is reached although the system does not know its neighbour yet: the job takes that knowledge away.
+/// An answer that the system misses, for which it is asked again, cannot be brought about.
 #[test]
 #[ignore = "needs two RDMA devices"]
-fn an_unknown_neighbour_is_found_soon() {
+fn an_unknown_neighbour_is_found() {
     watched(|| {
         for to in addresses() {
             let (listener, port) = listen(to);
