@@ -28,6 +28,8 @@ pub(super) const PEERS: [&str; 7] = [
 const ZCOPY_MIN: u64 = 4096;
 /// Time beyond the measurement itself that a run may take.
 const SLACK: Duration = Duration::from_secs(60);
+/// Time that one of perftest's programs may take; those that hang do so for ever.
+const PERFTEST_MAX: Duration = Duration::from_secs(30);
 
 /// One run of `sdp perf`.
 #[derive(Debug, Clone, PartialEq)]
@@ -217,12 +219,11 @@ pub(super) fn reference(ends: &Ends) -> anyhow::Result<(Vec<Value>, Vec<Skipped>
             missing.push(Skipped { name, reason });
             continue;
         }
-        let mut result = run_tool(tool, ends)?;
-        if result.is_err() {
-            // Its server begins anew after each client, and some of these programs crash where that is
-            // late.
-            result = run_tool(tool, ends)?;
-        }
+        // Its server begins anew after each client, and some of these programs crash where that is late.
+        let result = match run_tool(tool, ends)? {
+            Err(first) => run_tool(tool, ends)?.map_err(|again| format!("{first}; again: {again}")),
+            measured => measured,
+        };
         match result {
             Ok(result) => results.push(result),
             Err(reason) => missing.push(Skipped { name, reason }),
@@ -235,7 +236,7 @@ pub(super) fn reference(ends: &Ends) -> anyhow::Result<(Vec<Value>, Vec<Skipped>
 fn run_tool(tool: Tool, ends: &Ends) -> anyhow::Result<Result<Value, String>> {
     let peer = ends.server.ip().to_string();
     let command = tool.command(&ends.device, ends.server.port(), Some(&peer));
-    let outcome = Run::new(command).total_max(SLACK).run(|_| ())?;
+    let outcome = Run::new(command).total_max(PERFTEST_MAX).run(|_| ())?;
     Ok(match (tool.result(&outcome.lines), outcome.failure) {
         (Some(result), None) => Ok(result),
         (_, failure) => Err(format!(
