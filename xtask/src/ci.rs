@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::run::Run;
 use crate::step::{Steps, Tally};
 use crate::ui::Ui;
 use crate::workspace::Workspace;
-use crate::{bindings, fuzz, header, keys, libtest, loom, test_run, tidy, vm};
+use crate::{bindings, fuzz, header, keys, loom, test_run, tidy, vm};
 
 /// A system without an operating system, for the packages that promise to need none.
 const BARE_TARGET: &str = "x86_64-unknown-none";
@@ -33,22 +32,9 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, json: Option<&PathBuf>) -> any
             "warnings",
         ]),
     )?;
+    // No package has features for others to switch on, so what runs alone runs together too: that it
+    // compiles so is clippy's.
     test_run::each_alone(workspace, &mut steps)?;
-    steps.step("workspace", |progress| {
-        // Once more with the features of all packages united. Doctests ran with each package.
-        let command = workspace.cargo([
-            "test",
-            "--workspace",
-            "--no-fail-fast",
-            "--lib",
-            "--bins",
-            "--tests",
-            "--examples",
-        ]);
-        Ok(libtest::tally(
-            &Run::new(command).run(|line| progress.note(line))?,
-        ))
-    })?;
     no_std(workspace, &mut steps)?;
     keys::unchecked_steps(workspace, &mut steps)?;
     loom::steps(workspace, &mut steps)?;

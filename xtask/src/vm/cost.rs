@@ -143,7 +143,9 @@ fn costs(units: &str, marks: &str) -> anyhow::Result<Costs> {
 /// most, which is the common one. Of those the median counts.
 fn typical(runs: &[(f64, Cost)], units: f64) -> Cost {
     let of_units = || runs.iter().filter(|(count, _)| *count == units);
-    let most = of_units().map(|(_, cost)| cost.programs).fold(0.0, f64::max);
+    let most = of_units()
+        .map(|(_, cost)| cost.programs)
+        .fold(0.0, f64::max);
     let alike = |cost: &&Cost| cost.programs >= most * (1.0 - ALIKE);
     let median = |part: fn(&Cost) -> f64| {
         let costs = of_units().map(|(_, cost)| cost);
