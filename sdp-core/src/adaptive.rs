@@ -2,9 +2,9 @@
 //! of length (policy 7).
 //!
 //! What counts is how a program gets on: the time from the start of one send to the start of the
-//! next one of its class, per byte. Buffers in between make single sends look cheap or dear, so
-//! what is not the present choice is tried a few times in a row, and the first send after every
-//! change of mechanism does not count.
+//! next one of its class, per byte. What is not the present choice is tried a few times in a row, and
+//! the first send after every change of mechanism does not count. Copies look cheap as long as buffers
+//! fill up, however slow the way behind them is: they count once both ends' buffers may be full.
 
 use alloc::vec::Vec;
 
@@ -66,9 +66,9 @@ pub struct Choice {
 /// Classes are powers of two, from 4 KiB on; the last one has no end.
 const CLASS_MIN: u32 = 12;
 const CLASSES: usize = 13;
-/// Sends in a row that try what is not the choice.
+/// Sends in a row that try what is not the choice, beside those that fill buffers.
 const BURST: u64 = 4;
-/// Of so many sends of a class at most one tries what is not the choice.
+/// Of so many sends of a class at most one tries what is not the choice, but for the first time.
 const EXPLORE: u64 = 64;
 /// As long as this many sends ago the other mechanism took twice the time, it is not tried.
 const LATELY: u64 = 16_384;
@@ -85,9 +85,15 @@ enum Verdict {
     Switch,
 }
 
-/// Compares the cost of the choice with the other's. An eighth decides nothing.
-const fn judge(choice: u64, other: u64) -> Verdict {
-    if other < choice - choice / 8 {
+/// Compares the cost of what is the `choice` with the other's. Where both are as fast something else is
+/// the limit, and a copy only costs processors: it must be faster by an eighth to become the choice, and
+/// by a sixteenth to stay it.
+const fn judge(is: Mechanism, choice: u64, other: u64) -> Verdict {
+    let switches = match is {
+        Mechanism::ZeroCopy => other < choice - choice / 8,
+        Mechanism::Copy => other < choice.saturating_add(choice / 16),
+    };
+    if switches {
         Verdict::Switch
     } else if other >= choice.saturating_mul(2) {
         Verdict::KeepForLong
@@ -153,11 +159,16 @@ impl Class {
         }
     }
 
-    fn next(&mut self) -> Mechanism {
+    /// The mechanism of the next send, of `len` bytes; both ends' buffers hold `held`.
+    fn next(&mut self, len: usize, held: usize) -> Mechanism {
         self.sends += 1;
-        if self.burst == 0 && self.since >= self.wait {
-            self.burst = BURST;
-            self.costs[self.choice.other() as usize] = Cost::default();
+        let other = self.choice.other();
+        // What the choice costs is to be known first.
+        let wait = self.wait.max(BURST + fills(self.choice, len, held));
+        if self.burst == 0 && self.since >= wait {
+            self.burst = BURST + fills(other, len, held);
+            self.wait = self.burst * (EXPLORE - 1);
+            self.costs[other as usize] = Cost::default();
         }
         if self.burst == 0 {
             self.since += 1;
@@ -166,22 +177,21 @@ impl Class {
         self.burst -= 1;
         self.explored += 1;
         self.since = 0;
-        self.choice.other()
+        other
     }
 
     /// What was tried has been measured.
     fn decide(&mut self) {
         let [choice, other] = [self.choice, self.choice.other()].map(|m| self.costs[m as usize]);
-        self.wait = BURST * (EXPLORE - 1);
         let (Some(choice), Some(other)) = (choice.known(), other.known()) else {
             return;
         };
         self.why = Why::Measured;
-        match judge(choice, other) {
+        match judge(self.choice, choice, other) {
             Verdict::Keep => {}
             Verdict::KeepForLong => {
                 self.why = Why::FarFaster;
-                self.wait = LATELY;
+                self.wait = self.wait.max(LATELY);
             }
             Verdict::Switch => self.choice = self.choice.other(),
         }
@@ -197,6 +207,14 @@ impl Mechanism {
     }
 }
 
+/// Sends of `len` bytes that only fill buffers, which hold `held`.
+fn fills(mechanism: Mechanism, len: usize, held: usize) -> u64 {
+    match mechanism {
+        Mechanism::Copy => u64::try_from(held.div_ceil(len.max(1))).unwrap_or(u64::MAX / EXPLORE),
+        Mechanism::ZeroCopy => 0,
+    }
+}
+
 /// The last send, until the next one tells how long it took.
 #[derive(Clone, Copy, Debug)]
 struct Last {
@@ -204,7 +222,9 @@ struct Last {
     registered: bool,
     class: usize,
     mechanism: Mechanism,
-    /// The one before it went the same way.
+    /// Bytes that went the same way just before it.
+    run: usize,
+    /// They are so many that it says something.
     settled: bool,
     /// It was the last one to try the other mechanism.
     decides: bool,
@@ -235,10 +255,16 @@ impl Choices {
         }
     }
 
-    /// A send starts, which is long enough and free to go either way. `Some`: it is to be copied.
-    pub(crate) fn choose(&mut self, now: Instant, req: &SendRequest) -> Option<CopyReason> {
+    /// A send starts, which is long enough and free to go either way; without a reader both ends'
+    /// buffers hold `held` bytes. `Some`: it is to be copied.
+    pub(crate) fn choose(
+        &mut self,
+        now: Instant,
+        req: &SendRequest,
+        held: usize,
+    ) -> Option<CopyReason> {
         let (registered, class) = (req.registered, class_of(req.len));
-        let before = self.measure(now, registered, class);
+        let run = self.measure(now, registered, class);
         let classes = &mut self.classes[usize::from(registered)];
         if classes.is_empty() {
             let on = if registered {
@@ -254,7 +280,9 @@ impl Choices {
             classes.resize(CLASSES, Class::new(choice));
         }
         let class_state = classes.get_mut(class)?;
-        let mechanism = class_state.next();
+        let mechanism = class_state.next(req.len, held);
+        let run = run.filter(|(before, _)| *before == mechanism);
+        let run = run.map_or(0, |(_, run)| run);
         let exploring = mechanism != class_state.choice;
         let decides = exploring && class_state.burst == 0;
         let why = class_state.why;
@@ -263,7 +291,8 @@ impl Choices {
             registered,
             class,
             mechanism,
-            settled: before == Some(mechanism),
+            run,
+            settled: run > 0 && (mechanism == Mechanism::ZeroCopy || run >= held),
             decides,
             len: req.len,
             start: now,
@@ -295,8 +324,14 @@ impl Choices {
         }
     }
 
-    /// Takes the time of the last send, if this one is its successor. Tells how it went.
-    fn measure(&mut self, now: Instant, registered: bool, class: usize) -> Option<Mechanism> {
+    /// Takes the time of the last send, if this one is its successor. Tells how it went, and how many
+    /// bytes have gone that way in a row.
+    fn measure(
+        &mut self,
+        now: Instant,
+        registered: bool,
+        class: usize,
+    ) -> Option<(Mechanism, usize)> {
         let last = self.last.take()?;
         let state = self.classes[usize::from(last.registered)].get_mut(last.class)?;
         // Still going on: two threads send at once.
@@ -309,7 +344,7 @@ impl Choices {
         if last.decides {
             state.decide();
         }
-        (alone && same).then_some(last.mechanism)
+        (alone && same).then_some((last.mechanism, last.run.saturating_add(last.len)))
     }
 
     /// All classes that were used.
@@ -347,6 +382,8 @@ mod tests {
         choices: Choices,
         now: u64,
         id: u32,
+        /// What both ends' buffers hold.
+        held: usize,
     }
 
     impl Program {
@@ -355,6 +392,7 @@ mod tests {
                 choices: Choices::new(HOST),
                 now: 0,
                 id: 0,
+                held: 0,
             }
         }
 
@@ -367,7 +405,9 @@ mod tests {
                 registered,
                 copy_reason: None,
             };
-            let reason = self.choices.choose(Instant::from_nanos(self.now), &req);
+            let reason = self
+                .choices
+                .choose(Instant::from_nanos(self.now), &req, self.held);
             self.id += 1;
             self.choices.started(SendId(self.id));
             self.now += cost[usize::from(reason.is_none())];
@@ -484,10 +524,54 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
-        assert_eq!(judge(100, 87), Verdict::Switch);
-        assert_eq!(judge(100, 88), Verdict::Keep);
-        assert_eq!(judge(100, 199), Verdict::Keep);
-        assert_eq!(judge(100, 200), Verdict::KeepForLong);
+    fn copies_that_only_fill_buffers_do_not_count() {
+        const LEN: usize = 64 << 10;
+        let mut program = Program::new();
+        program.held = 1 << 20;
+        let mut buffered = 0;
+        let mut copied = 0;
+        for _ in 0..10_000 {
+            // The way takes as long for either, but a copy waits only if buffers are full.
+            let cost = if buffered < program.held { 1 } else { 6_000 };
+            if program.send(true, LEN, [cost, 6_000]).is_some() {
+                buffered += LEN;
+                copied += 1;
+            } else {
+                buffered = 0;
+            }
+        }
+        let choice = program.choice(true, LEN);
+        assert_eq!(
+            (choice.mechanism, choice.why),
+            (Mechanism::ZeroCopy, Why::Measured)
+        );
+        assert_eq!(choice.copy_cost, choice.zcopy_cost);
+        // 16 of them fill buffers, four are measured.
+        assert_eq!(copied, 20 * (1 + (10_000 - 252 - 20) / (20 * 64)));
+    }
+
+    #[test]
+    fn short_sends_fill_buffers_before_the_other_way_is_tried() {
+        let mut program = Program::new();
+        program.held = 8 << 20;
+        for _ in 0..3 * (512 + 4 + 4) {
+            program.send(false, 16 << 10, [4_000, 1_000]);
+        }
+        let choice = program.choice(false, 16 << 10);
+        assert_eq!(choice.mechanism, Mechanism::ZeroCopy);
+        assert!(choice.copy_cost.is_some());
+    }
+
+    #[test]
+    fn a_copy_must_be_clearly_faster() {
+        use Mechanism::{Copy, ZeroCopy};
+        assert_eq!(judge(ZeroCopy, 100, 87), Verdict::Switch);
+        assert_eq!(judge(ZeroCopy, 100, 88), Verdict::Keep);
+        assert_eq!(judge(Copy, 100, 105), Verdict::Switch);
+        assert_eq!(judge(Copy, 100, 106), Verdict::Keep);
+        for is in [Copy, ZeroCopy] {
+            assert_eq!(judge(is, 100, 199), Verdict::Keep);
+            assert_eq!(judge(is, 100, 200), Verdict::KeepForLong);
+        }
     }
 }

@@ -500,7 +500,11 @@ impl Connection {
         let Some(choices) = self.sh.choices.as_mut().filter(|_| free) else {
             return false;
         };
-        req.copy_reason = choices.choose(now, req);
+        let config = &self.sh.config;
+        let held = config
+            .send_buffer_len
+            .saturating_add(config.recv_buffer_total);
+        req.copy_reason = choices.choose(now, req, held);
         true
     }
 

@@ -91,7 +91,7 @@ impl Point {
     /// the stack has tried both ways where it may choose.
     fn warm_up(&self) -> usize {
         let chooses = self.mode == Mode::Auto && self.size >= AUTO_MIN;
-        let sends = if chooses { 300 } else { 8 };
+        let sends = if chooses { 420 } else { 8 };
         self.conns * (self.size * sends).max(512 << 10)
     }
 }

@@ -30,7 +30,7 @@ const GROWTH_MIN: f64 = 0.95;
 const LINK_MIN: f64 = 0.95;
 /// What the stack's own choice must reach of the better way. Each connection chooses for itself, by
 /// how it gets on: where the others fill the link, one that copies gets on as well as they do.
-const AUTO_MIN: f64 = 0.75;
+const AUTO_MIN: f64 = 0.85;
 
 /// Collects checks, and what could not be checked.
 #[derive(Default)]
