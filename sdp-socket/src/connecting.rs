@@ -29,6 +29,7 @@ const UNDECIDED: Level = Level {
     roomy: false,
     urgent: false,
     read_closed: false,
+    write_closed: false,
     ended: None,
 };
 /// What it shows when there will be no stream: as TCP after a refusal, in one step.

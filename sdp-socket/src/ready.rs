@@ -8,7 +8,7 @@
 //! | IN | a token byte from Q lies unread in P |
 //! | no OUT | P's own send queue is full; Q has not read it |
 //! | RDHUP | Q is shut for writing |
-//! | HUP | Q is closed |
+//! | HUP | Q is closed, or P is shut for both |
 //! | PRI, and IN | an urgent byte from Q lies unread in P (needs Linux 5.15) |
 //! | ERR | Q was closed while the *primer*, a byte of P's, lay unread in it |
 //!
@@ -80,6 +80,20 @@ const TAKES_MAX: usize = 64;
 pub struct Readiness(Arc<OwnedFd>);
 
 impl Readiness {
+    /// As the descriptor of a connect that has failed: ERR and HUP, for good.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn of_failure() -> io::Result<Self> {
+        let mut pair = ReadyPair::new()?;
+        let failed = Level {
+            ended: Some(true),
+            ..Level::default()
+        };
+        pair.show(failed, 0)?;
+        Ok(pair.descriptor())
+    }
+
     /// The program has been told of the error in which the connection ended: ERR is not reported any
     /// more, as by the kernel's sockets.
     pub fn error_told(&self) {
@@ -115,6 +129,8 @@ pub(crate) struct Level {
     pub(crate) urgent: bool,
     /// The peer sends no more, or this side has shut down receiving.
     pub(crate) read_closed: bool,
+    /// This side has shut down sending.
+    pub(crate) write_closed: bool,
     /// The connection has ended; in error if so.
     pub(crate) ended: Option<bool>,
 }
@@ -148,6 +164,8 @@ pub(crate) struct ReadyPair {
     urgent: bool,
     filled: bool,
     shut: bool,
+    /// P is shut for both: nothing can be written to it.
+    hung_up: bool,
     arrivals: u64,
     /// Each arrival is to be an edge.
     edges: bool,
@@ -183,6 +201,7 @@ impl ReadyPair {
             urgent: false,
             filled: false,
             shut: false,
+            hung_up: false,
             arrivals: 0,
             edges: true,
             fills_at_once,
@@ -246,8 +265,10 @@ impl ReadyPair {
         self.show_urgent(level.urgent)?;
         self.show_readable(level, put != 0)?;
         match (level.ended, self.filled) {
-            (None, false) if level.full => self.fill()?,
-            (None, true) if level.roomy => self.unfill()?,
+            // A send fails at once, which is as good as room.
+            (None, true) if level.write_closed && !self.hung_up => self.unfill()?,
+            (None, false) if level.full && !level.write_closed => self.fill()?,
+            (None, true) if level.roomy && !self.hung_up => self.unfill()?,
             // The end makes room too, a moment later: OUT must not be seen before it.
             _ => {}
         }
@@ -256,6 +277,10 @@ impl ReadyPair {
             if let Some(q) = &self.q {
                 shutdown(q, Shutdown::Write)?;
             }
+        }
+        if level.read_closed && level.write_closed && !self.hung_up {
+            self.hung_up = true;
+            shutdown(&*self.p, Shutdown::Both)?;
         }
         if let Some(in_error) = level.ended {
             if !in_error {
@@ -469,6 +494,7 @@ mod tests {
         roomy: true,
         urgent: false,
         read_closed: false,
+        write_closed: false,
         ended: None,
     };
     const IDLE: Level = Level {
@@ -516,6 +542,30 @@ mod tests {
             ..half
         };
         assert_eq!(shown(&mut pair, over), open | PollFlags::HUP);
+    }
+
+    /// Both halves shut is HUP while the connection lasts, however full it was, and an end in error is
+    /// still ERR.
+    #[test]
+    fn both_halves_shut_is_hung_up() {
+        let open = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP;
+        for before in [IDLE, READABLE, FULL] {
+            let mut pair = ReadyPair::new().unwrap();
+            shown(&mut pair, before);
+            let shut = Level {
+                read_closed: true,
+                write_closed: true,
+                ..before
+            };
+            assert_eq!(shown(&mut pair, shut), open | PollFlags::HUP, "{before:?}");
+            assert_eq!(shown(&mut pair, shut), open | PollFlags::HUP, "{before:?}");
+            let reset = Level {
+                ended: Some(true),
+                ..shut
+            };
+            let mask = shown(&mut pair, reset);
+            assert!(mask.contains(PollFlags::ERR | PollFlags::HUP), "{mask:?}");
+        }
     }
 
     /// An urgent byte is shown by itself and beside tokens, and taken back without a trace. Where

@@ -158,6 +158,12 @@ impl Connection {
         self.sh.life.peer_fin || self.sh.life.rx_shut
     }
 
+    /// This side sends no more.
+    #[must_use]
+    pub fn is_write_closed(&self) -> bool {
+        self.sh.life.tx_shut()
+    }
+
     /// This side has closed, and everything up to its DisConn has been delivered to the peer's
     /// adapter.
     #[must_use]

@@ -344,6 +344,7 @@ impl Conn {
             roomy: space >= engine.send_buffer_len() / 3 && !waits,
             urgent: engine.has_urgent(),
             read_closed: engine.is_read_closed(),
+            write_closed: engine.is_write_closed(),
             ended: engine.is_closed().then(|| engine.has_failed()),
         };
         let put = self.cq.recall_tokens();
