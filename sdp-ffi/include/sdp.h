@@ -224,8 +224,8 @@ ssize_t sdp_sendto(int socket,
 
 // Sends from several pieces, as writev(2) or sendmsg(2) without flags. Raises SIGPIPE on EPIPE.
 //
-// Returns as sdp_send(); also -1 with EINVAL for a negative count, more than 1024 pieces, or more
-// than SSIZE_MAX bytes.
+// Returns as sdp_send(); also -1 with EINVAL for a negative count, more than 1024 pieces, or one of
+// more than SSIZE_MAX bytes, EFAULT for one that reaches beyond all memory.
 //
 // The caller sees to it:
 // pieces is NULL, or count of them are there, each NULL or as the buffer of sdp_send().
@@ -270,8 +270,8 @@ ssize_t sdp_recvfrom(int socket,
 
 // Receives into several pieces, as readv(2).
 //
-// Returns as sdp_recv(); also -1 with EINVAL for a negative count, more than 1024 pieces, or more
-// than SSIZE_MAX bytes.
+// Returns as sdp_recv(); also -1 with EINVAL for a negative count, more than 1024 pieces, or one of
+// more than SSIZE_MAX bytes, EFAULT for one that reaches beyond all memory.
 //
 // The caller sees to it:
 // pieces is NULL, or count of them are there, each NULL or as the buffer of sdp_recv(), no two
@@ -395,16 +395,12 @@ int sdp_setsockopt(int socket, int level, int option, const void *value, socklen
 // SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ACCEPTCONN, SO_SNDLOWAT, TCP_INFO (state, segment and bytes),
 // SDP_STATS.
 //
-// Returns 0; or -1 with ENOPROTOOPT, EOPNOTSUPP (IPv6's on a socket of IPv4), ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL),
-// EBADF.
+// Returns 0; or -1 with ENOPROTOOPT, EOPNOTSUPP (another level's on a socket of IPv4, as IPv6's),
+// ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL), EBADF.
 //
 // The caller sees to it:
 // value is NULL, or *length bytes there can be written, and length too.
-int sdp_getsockopt(int socket,
-                   int level,
-                   int option,
-                   void *value,
-                   socklen_t *length);
+int sdp_getsockopt(int socket, int level, int option, void *value, socklen_t *length);
 
 // Makes the calls on a socket return EAGAIN (or EINPROGRESS) instead of waiting, or wait again:
 // fcntl(2) with O_NONBLOCK.

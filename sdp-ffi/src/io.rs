@@ -10,6 +10,7 @@ use crate::errno::Failure;
 use crate::guard::{cancellable, guard};
 use crate::pointer::{
     address_len, bytes, bytes_mut, no_source, piece_count, recv_pieces, send_pieces, target_len,
+    within_memory,
 };
 use crate::process::process;
 use crate::state::Socket;
@@ -76,9 +77,9 @@ pub unsafe extern "C-unwind" fn sdp_write(
     cancellable("sdp_write", || {
         // SAFETY: our caller's promise.
         let bytes = unsafe { bytes(buffer, length) };
-        send(process().sockets.get(socket)?, 0, || {
-            Ok([IoSlice::new(bytes?)])
-        })
+        let socket = process().sockets.get(socket)?;
+        within_memory(buffer, length)?;
+        send(socket, 0, || Ok([IoSlice::new(bytes?)]))
     })
 }
 
@@ -110,8 +111,8 @@ pub unsafe extern "C-unwind" fn sdp_sendto(
 
 /// Sends from several pieces, as writev(2) or sendmsg(2) without flags. Raises SIGPIPE on EPIPE.
 ///
-/// Returns as sdp_send(); also -1 with EINVAL for a negative count, more than 1024 pieces, or more
-/// than SSIZE_MAX bytes.
+/// Returns as sdp_send(); also -1 with EINVAL for a negative count, more than 1024 pieces, or one of
+/// more than SSIZE_MAX bytes, EFAULT for one that reaches beyond all memory.
 ///
 /// # Safety
 /// pieces is NULL, or count of them are there, each NULL or as the buffer of sdp_send().
@@ -123,7 +124,8 @@ pub unsafe extern "C-unwind" fn sdp_writev(
 ) -> ssize_t {
     cancellable("sdp_writev", || {
         let socket = process().sockets.get(socket)?;
-        piece_count(pieces, count)?;
+        // SAFETY: our caller's promise.
+        unsafe { piece_count(pieces, count) }?;
         // SAFETY: our caller's promise.
         let pieces = unsafe { send_pieces(pieces, count) };
         if matches!(&pieces, Ok(pieces) if pieces.iter().all(|piece| piece.is_empty())) {
@@ -179,6 +181,7 @@ pub unsafe extern "C-unwind" fn sdp_read(
         if length == 0 {
             return Ok(0);
         }
+        within_memory(buffer, length)?;
         recv(&socket, 0, || Ok([IoSliceMut::new(bytes?)]))
     })
 }
@@ -219,8 +222,8 @@ pub unsafe extern "C-unwind" fn sdp_recvfrom(
 
 /// Receives into several pieces, as readv(2).
 ///
-/// Returns as sdp_recv(); also -1 with EINVAL for a negative count, more than 1024 pieces, or more
-/// than SSIZE_MAX bytes.
+/// Returns as sdp_recv(); also -1 with EINVAL for a negative count, more than 1024 pieces, or one of
+/// more than SSIZE_MAX bytes, EFAULT for one that reaches beyond all memory.
 ///
 /// # Safety
 /// pieces is NULL, or count of them are there, each NULL or as the buffer of sdp_recv(), no two
@@ -233,7 +236,8 @@ pub unsafe extern "C-unwind" fn sdp_readv(
 ) -> ssize_t {
     cancellable("sdp_readv", || {
         let socket = process().sockets.get(socket)?;
-        piece_count(pieces, count)?;
+        // SAFETY: our caller's promise.
+        unsafe { piece_count(pieces, count) }?;
         // SAFETY: our caller's promise.
         let pieces = unsafe { recv_pieces(pieces, count) };
         if matches!(&pieces, Ok(pieces) if pieces.iter().all(|piece| piece.is_empty())) {

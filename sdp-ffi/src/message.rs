@@ -131,6 +131,10 @@ pub unsafe extern "C-unwind" fn sdp_recvmmsg(
         // SAFETY: our caller's promise.
         let several = unsafe { Several::new(messages, count, flags, timeout) }?;
         let socket = process().sockets.get(socket)?;
+        if flags & libc::MSG_OOB != 0 {
+            // As Linux, though an urgent byte is received whatever has failed.
+            socket.fail()?;
+        }
         // SAFETY: our caller's promise: the message is within the array.
         let receive = |at, flags| unsafe { recv_one(&socket, at, flags) };
         // SAFETY: our caller's promise.
@@ -248,7 +252,8 @@ unsafe fn send_one(
     // SAFETY: our caller's promise.
     let message = unsafe { read(at, "the message") }?;
     named(&message)?;
-    let count = pieces_of(&message)?;
+    // SAFETY: our caller's promise.
+    let count = unsafe { pieces_of(&message) }?;
     // SAFETY: our caller's promise.
     let pieces = unsafe { send_pieces(message.msg_iov, count) };
     let control_len = size(message.msg_controllen);
@@ -276,7 +281,8 @@ unsafe fn recv_one(socket: &Socket, at: *mut msghdr, flags: c_int) -> Result<ssi
     // SAFETY: our caller's promise.
     let mut message = unsafe { read(at, "the message") }?;
     named(&message)?;
-    let count = pieces_of(&message)?;
+    // SAFETY: our caller's promise.
+    let count = unsafe { pieces_of(&message) }?;
     // SAFETY: our caller's promise.
     let pieces = unsafe { recv_pieces(message.msg_iov, count) };
     let received = recv(socket, flags, || pieces)?;
@@ -307,14 +313,17 @@ fn named(message: &msghdr) -> Result<(), Failure> {
     Ok(())
 }
 
-fn pieces_of(message: &msghdr) -> Result<c_int, Failure> {
+/// # Safety
+/// The array of pieces is NULL, or as long as the message says.
+unsafe fn pieces_of(message: &msghdr) -> Result<c_int, Failure> {
     let count = size(message.msg_iovlen);
     let few = c_int::try_from(count).ok().filter(|_| count <= PIECES_MAX);
     let few = few.ok_or_else(|| {
         let words = format!("{count} pieces: {PIECES_MAX} at most");
         Failure::new(libc::EMSGSIZE, words)
     })?;
-    piece_count(message.msg_iov, few)?;
+    // SAFETY: the caller's promise.
+    unsafe { piece_count(message.msg_iov, few) }?;
     Ok(few)
 }
 

@@ -4,9 +4,10 @@ use std::ffi::c_void;
 
 use libc::{c_int, socklen_t};
 
+use crate::address::Family;
 use crate::errno::Failure;
 use crate::guard::guard;
-use crate::pointer::write_bytes;
+use crate::pointer::{target_len, write_bytes};
 use crate::process::process;
 use crate::settings::Name;
 
@@ -87,8 +88,8 @@ const fn least(level: c_int, option: c_int) -> usize {
 /// SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ACCEPTCONN, SO_SNDLOWAT, TCP_INFO (state, segment and bytes),
 /// SDP_STATS.
 ///
-/// Returns 0; or -1 with ENOPROTOOPT, EOPNOTSUPP (IPv6's on a socket of IPv4), ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL),
-/// EBADF.
+/// Returns 0; or -1 with ENOPROTOOPT, EOPNOTSUPP (another level's on a socket of IPv4, as IPv6's),
+/// ENOTCONN (SDP_STATS), EINVAL (negative length), EFAULT (NULL), EBADF.
 ///
 /// # Safety
 /// value is NULL, or *length bytes there can be written, and length too.
@@ -102,13 +103,46 @@ pub unsafe extern "C-unwind" fn sdp_getsockopt(
 ) -> c_int {
     guard("sdp_getsockopt", || {
         let socket = process().sockets.get(socket)?;
-        let name = Name::of(level, option)?;
+        if LENGTH_FIRST.contains(&level) {
+            // SAFETY: our caller's promise.
+            unsafe { target_len(length) }?;
+        }
+        // By Linux's habit another errno than where it is set.
+        let name = Name::of(level, option).map_err(|failure| match socket.family {
+            Family::V4 if !OF_EVERY_FAMILY.contains(&level) => Failure {
+                errno: libc::EOPNOTSUPP,
+                ..failure
+            },
+            _ => failure,
+        })?;
         if value.is_null() || length.is_null() {
             // Before SO_ERROR is taken and lost.
             return Err(Failure::null("the value or its length"));
         }
         let bytes = socket.option(name)?;
         // SAFETY: our caller's promise.
-        unsafe { write_bytes(&bytes, value, length, false) }.map(|()| 0)
+        let room = unsafe { target_len(length) }?;
+        // SAFETY: our caller's promise.
+        unsafe { write_bytes(shown(&bytes, level, room), value, length, false) }.map(|()| 0)
     })
+}
+
+/// Levels of which Linux looks at the length before the name.
+const LENGTH_FIRST: [c_int; 3] = [libc::SOL_SOCKET, libc::IPPROTO_TCP, libc::IPPROTO_IP];
+/// Those at which sockets of IPv4 have options.
+const OF_EVERY_FAMILY: [c_int; 4] = [
+    libc::SOL_SOCKET,
+    libc::IPPROTO_TCP,
+    libc::IPPROTO_IP,
+    SOL_SDP,
+];
+
+/// What is written of a value: of a small one at IPPROTO_IP a byte, where there is no room for an int.
+fn shown(bytes: &[u8], level: c_int, room: usize) -> &[u8] {
+    let is_short = level == libc::IPPROTO_IP && room < size_of::<c_int>();
+    let value = <[u8; size_of::<c_int>()]>::try_from(bytes).map(c_int::from_ne_bytes);
+    match value {
+        Ok(0..=255) if is_short && cfg!(target_endian = "little") => &bytes[..1],
+        _ => bytes,
+    }
 }

@@ -51,6 +51,19 @@ pub(crate) unsafe fn bytes_mut<'a>(at: *mut c_void, len: size_t) -> Result<&'a m
     Ok(unsafe { std::slice::from_raw_parts_mut(at.cast(), len.min(CALL_LEN_MAX)) })
 }
 
+/// # Errors
+/// `EFAULT` for memory that reaches beyond all memory, which read(2) and write(2) look at first.
+pub(crate) fn within_memory(at: *const c_void, len: size_t) -> Result<(), Failure> {
+    let end = at.addr().checked_add(len);
+    if end.is_some_and(|end| isize::try_from(end).is_ok()) {
+        return Ok(());
+    }
+    Err(Failure::new(
+        libc::EFAULT,
+        "the buffer reaches beyond all memory",
+    ))
+}
+
 /// The pieces that `f` makes of an array of `struct iovec`, cut off at the bytes of one call.
 ///
 /// # Safety
@@ -60,29 +73,38 @@ unsafe fn pieces<T>(
     count: c_int,
     mut f: impl FnMut(*mut c_void, usize) -> Result<T, Failure>,
 ) -> Result<Few<T>, Failure> {
-    let count = piece_count(at, count)?;
-    let mut total = 0_usize;
+    // SAFETY: the caller's promise.
+    let count = unsafe { piece_count(at, count) }?;
+    let mut rest = CALL_LEN_MAX;
     let mut out = Few::new();
     for index in 0..count {
-        // SAFETY: the index is within the caller's array.
-        let piece = unsafe { at.add(index) };
-        // SAFETY: as above; C promises nothing about alignment that this read would need.
-        let piece = unsafe { piece.read_unaligned() };
-        let rest = CALL_LEN_MAX - total.min(CALL_LEN_MAX);
-        total = total
-            .checked_add(piece.iov_len)
-            .filter(|sum| isize::try_from(*sum).is_ok())
-            .ok_or_else(|| Failure::new(libc::EINVAL, "the pieces exceed SSIZE_MAX"))?;
-        out.push(f(piece.iov_base, piece.iov_len.min(rest))?);
+        // SAFETY: the caller's promise: the index is within the array.
+        let piece = unsafe { nth(at, index) };
+        let len = piece.iov_len.min(rest);
+        rest -= len;
+        out.push(f(piece.iov_base, len)?);
     }
     Ok(out)
 }
 
-/// How many pieces there are, which is looked at before the socket is.
+/// # Safety
+/// A structure of that number is in the array at `at`.
+unsafe fn nth(at: *const iovec, index: usize) -> iovec {
+    // SAFETY: the caller's promise.
+    let piece = unsafe { at.add(index) };
+    // SAFETY: as above; C promises nothing about alignment that this read would need.
+    unsafe { piece.read_unaligned() }
+}
+
+/// How many pieces there are, which is looked at before the socket is, as are their lengths.
 ///
 /// # Errors
-/// `EINVAL` for a count out of range, `EFAULT` for no array.
-pub(crate) fn piece_count(at: *const iovec, count: c_int) -> Result<usize, Failure> {
+/// `EINVAL` for a count out of range, or a piece of more than `SSIZE_MAX` bytes; `EFAULT` for no array,
+/// or a piece that reaches beyond all memory.
+///
+/// # Safety
+/// Not NULL: `count` structures at `at`.
+pub(crate) unsafe fn piece_count(at: *const iovec, count: c_int) -> Result<usize, Failure> {
     let count = usize::try_from(count).ok().filter(|n| *n <= PIECES_MAX);
     let Some(count) = count else {
         let words = format!("more than {PIECES_MAX} pieces, or fewer than none");
@@ -91,7 +113,18 @@ pub(crate) fn piece_count(at: *const iovec, count: c_int) -> Result<usize, Failu
     if count > 0 && at.is_null() {
         return Err(Failure::null("the array of pieces"));
     }
-    Ok(count)
+    let mut beyond = None;
+    for index in 0..count {
+        // SAFETY: the caller's promise: the index is within the array.
+        let piece = unsafe { nth(at, index) };
+        if isize::try_from(piece.iov_len).is_err() {
+            let words = format!("piece {index} is longer than SSIZE_MAX");
+            return Err(Failure::new(libc::EINVAL, words));
+        }
+        let within = within_memory(piece.iov_base, piece.iov_len);
+        beyond = beyond.or_else(|| within.err());
+    }
+    beyond.map_or(Ok(count), Err)
 }
 
 /// The pieces of a vectored send.
@@ -146,13 +179,16 @@ pub unsafe fn read_address(
     family: Family,
 ) -> Result<SocketAddr, Failure> {
     address_len(len)?;
-    if at.is_null() {
+    // Of no bytes that they are too few is told, as by Linux.
+    if at.is_null() && len > 0 {
         return Err(Failure::null("the address"));
     }
     let mut copy = [0; V6_LEN];
     let len = size(len).min(V6_LEN);
-    // SAFETY: the caller's promise for the source; the copy has room for `len`.
-    unsafe { ptr::copy_nonoverlapping(at.cast(), copy.as_mut_ptr(), len) };
+    if len > 0 {
+        // SAFETY: the caller's promise for the source; the copy has room for `len`.
+        unsafe { ptr::copy_nonoverlapping(at.cast(), copy.as_mut_ptr(), len) };
+    }
     family.parse(&copy[..len])
 }
 

@@ -167,6 +167,7 @@ impl Question {
             match socket.polled()? {
                 Polled::As(readiness) => {
                     asked.fd = readiness.as_raw_fd();
+                    asked.events = tcps_events(asked.events);
                     self.kept.push(readiness);
                 }
                 Polled::Still(shown) => {
@@ -198,10 +199,17 @@ impl Question {
     }
 }
 
+/// What a descriptor to wait on is asked for `events`: it would show POLLWRBAND, which a TCP socket never
+/// does.
+#[must_use]
+pub const fn tcps_events(events: c_short) -> c_short {
+    events & !libc::POLLWRBAND
+}
+
 /// What poll says of one of our sockets. The end of one shows ERR or HUP a moment before the room that
 /// it makes; TCP's shows both at once.
 pub fn whole_end(answer: &pollfd) -> c_short {
-    let room = libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND;
+    let room = libc::POLLOUT | libc::POLLWRNORM;
     match answer.revents & (libc::POLLERR | libc::POLLHUP) {
         0 => answer.revents,
         _ => answer.revents | answer.events & room,
@@ -222,4 +230,46 @@ fn open_files_max() -> Result<usize, Failure> {
         return Err(std::io::Error::last_os_error().into());
     }
     Ok(size(limit.rlim_cur))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::Family;
+    use crate::settings::Name;
+    use crate::state::Socket;
+
+    /// TCP_CLOSE, of tcpi_state.
+    const CLOSED: u8 = 7;
+
+    fn shown(readiness: &Readiness) -> c_short {
+        let mut polled = pollfd {
+            fd: readiness.as_raw_fd(),
+            events: 0,
+            revents: 0,
+        };
+        // SAFETY: the array of one is ours.
+        assert_eq!(unsafe { libc::poll(&raw mut polled, 1, 0) }, 1);
+        polled.revents
+    }
+
+    /// Who connects without waiting and asks for the descriptor gets one, though the connect has failed
+    /// meanwhile; it says so until the failure is told.
+    #[test]
+    fn a_connect_that_has_failed_has_a_descriptor() {
+        let nobody = Socket::new(libc::AF_INET, Family::V4, false);
+        nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = Socket::new(libc::AF_INET, Family::V4, true);
+        let started = socket.connect(nobody.local_addr().unwrap()).unwrap_err();
+        assert_eq!(started.errno, libc::EINPROGRESS);
+        // A descriptor that is asked for while it goes on would be another.
+        while socket.option(Name::Info).unwrap()[0] != CLOSED {
+            std::thread::yield_now();
+        }
+        let readiness = socket.readiness().unwrap();
+        assert_eq!(shown(&readiness) & libc::POLLERR, libc::POLLERR);
+        assert_eq!(socket.fail().unwrap_err().errno, libc::ECONNREFUSED);
+        let over = shown(&readiness) & (libc::POLLERR | libc::POLLHUP);
+        assert_eq!(over, libc::POLLHUP);
+    }
 }

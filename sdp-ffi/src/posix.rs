@@ -9,7 +9,7 @@
 //!   Family bytes_of read_address write_address   addresses
 //!   guard cancellable Failed Failure             errno, panics, cancelled threads
 //!   Several                                      the messages of one receive
-//!   whole_end                                    what poll says of a socket
+//!   tcps_events whole_end                        what poll is asked and says of a socket
 //! ```
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub use crate::errno::Failure;
 pub use crate::guard::{Failed, cancellable, guard};
 pub use crate::message::Several;
 pub use crate::pointer::{read_address, write_address};
-pub use crate::poll::whole_end;
+pub use crate::poll::{tcps_events, whole_end};
 use crate::process::process;
 pub use crate::state::Socket;
 

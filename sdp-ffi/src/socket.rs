@@ -17,6 +17,9 @@ pub const AF_INET_SDP: c_int = 27;
 /// Address family of SDP over IPv6, for sdp_socket() and in addresses. AF_INET6 means the same here.
 pub const AF_INET6_SDP: c_int = 28;
 
+/// Where Linux's numbers of protocols end: one behind Multipath TCP's.
+const PROTOCOLS_END: c_int = libc::IPPROTO_MPTCP + 1;
+
 /// Makes a socket, as socket(2).
 ///
 /// domain: AF_INET, AF_INET6, AF_INET_SDP or AF_INET6_SDP. type: SOCK_STREAM, with SOCK_NONBLOCK
@@ -32,10 +35,14 @@ pub extern "C-unwind" fn sdp_socket(domain: c_int, r#type: c_int, protocol: c_in
             let words = format!("address family {domain}: take AF_INET or AF_INET6");
             Failure::new(libc::EAFNOSUPPORT, words)
         })?;
+        if !(0..PROTOCOLS_END).contains(&protocol) {
+            let words = format!("{protocol} is no protocol");
+            return Err(Failure::new(libc::EINVAL, words));
+        }
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         match r#type & !flags {
             libc::SOCK_STREAM => {}
-            libc::SOCK_DGRAM | libc::SOCK_RAW | libc::SOCK_SEQPACKET => {
+            0 | libc::SOCK_DGRAM | libc::SOCK_RAW | libc::SOCK_SEQPACKET => {
                 return Err(Failure::new(libc::ESOCKTNOSUPPORT, "SOCK_STREAM only"));
             }
             _ => {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use libc::{c_int, c_short};
 use sdp_socket::{Builder, Readiness, SdpBound, SdpConnecting, SdpListener, SdpStream};
 
-use phase::{Phase, connected};
+use phase::Phase;
 
 use crate::address::Family;
 use crate::errno::Failure;
@@ -203,7 +203,7 @@ impl Socket {
                 Phase::Listening | Phase::Unlistening => {
                     return Err(Failure::new(libc::EISCONN, "it listens"));
                 }
-                Phase::Connected { .. } | Phase::Failed(_) => return connected(&mut phase),
+                Phase::Connected { .. } | Phase::Failed(_) => return self.connected(&mut phase),
                 Phase::Connecting(_) if self.is_nonblocking() => {
                     return Err(Failure::new(libc::EALREADY, "still connecting"));
                 }
@@ -217,7 +217,7 @@ impl Socket {
         if !in_time {
             return Err(Failure::new(libc::EINPROGRESS, "connecting goes on"));
         }
-        connected(&mut *self.phase()?)
+        self.connected(&mut *self.phase()?)
     }
 
     fn start_connect(
@@ -366,6 +366,11 @@ impl Socket {
         let kept = lock(&self.readiness).clone();
         match (polled, kept) {
             (Polled::As(readiness), _) | (Polled::Still(_), Some(readiness)) => Ok(readiness),
+            // It failed before anybody asked.
+            (Polled::Still(shown), None) if shown & libc::POLLERR != 0 => {
+                let failed = Readiness::of_failure()?;
+                Ok(lock(&self.readiness).get_or_insert(failed).clone())
+            }
             (Polled::Still(_), None) => Err(Failure::new(
                 libc::EOPNOTSUPP,
                 "a socket has a descriptor once it is connected, or connecting, or listens",

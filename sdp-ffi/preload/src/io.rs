@@ -73,6 +73,9 @@ interpose! {
     ) -> c_int {
         let known = RECV_FLAGS | libc::MSG_WAITFORONE;
         match reading(fd) {
+            Some(_) if flags & libc::MSG_ERRQUEUE != 0 && count > 0 => {
+                c_int::try_from(no_error_queue()).unwrap_or(-1)
+            }
             Some(handle) if flags & libc::MSG_TRUNC != 0 && flags & libc::MSG_OOB == 0 => {
                 cancellable("recvmmsg", || {
                     // SAFETY: our caller's promise.

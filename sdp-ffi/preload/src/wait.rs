@@ -7,7 +7,7 @@ use std::ptr;
 use std::time::Duration;
 
 use libc::{POLLIN, POLLOUT, c_int, nfds_t, pollfd, sigset_t, size_t, time_t, timespec};
-use sdp::posix::{Failure, guard, whole_end};
+use sdp::posix::{Failure, guard, tcps_events, whole_end};
 use sdp_socket::Readiness;
 use std::os::fd::AsRawFd;
 
@@ -148,6 +148,7 @@ impl Mixed {
                 Target::Kernels => {}
                 Target::Sdp(readiness) => {
                     fds[at].fd = readiness.as_raw_fd();
+                    fds[at].events = tcps_events(one.events);
                     kept.push(readiness);
                 }
                 Target::Both(readiness) => {
@@ -155,6 +156,7 @@ impl Mixed {
                     seconds.push((at, fds.len()));
                     fds.push(pollfd {
                         fd: readiness.as_raw_fd(),
+                        events: tcps_events(one.events),
                         ..*one
                     });
                     kept.push(readiness);

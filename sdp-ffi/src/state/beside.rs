@@ -9,7 +9,7 @@ use std::time::Duration;
 use libc::c_int;
 use sdp_socket::Builder;
 
-use super::{Phase, Socket, connected, lock};
+use super::{Phase, Socket, lock};
 use crate::errno::Failure;
 use crate::settings::Name;
 use crate::stats::SdpStats;
@@ -115,7 +115,7 @@ impl Socket {
             let words = format!("no answer within {wait:?}");
             return Err(Failure::new(libc::ETIMEDOUT, words));
         }
-        connected(&mut phase)
+        self.connected(&mut phase)
     }
 
     /// Starts to connect, and has the descriptor to wait on from the beginning, so that it shows the end

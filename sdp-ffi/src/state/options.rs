@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use libc::c_int;
 use sdp_socket::{SdpStream, Stats};
 
-use super::phase::take_failure;
 use super::{Phase, Socket, lock, not_connected};
 use crate::address::Family;
 use crate::errno::Failure;
@@ -76,17 +75,31 @@ impl Socket {
             Name::Domain => self.domain,
             Name::Protocol => libc::IPPROTO_TCP,
             Name::AcceptConn => c_int::from(matches!(*phase, Phase::Listening)),
-            _ => match stream {
-                _ if self.pending.load(Ordering::Relaxed) != 0 => {
-                    self.take_pending().map_or(0, |failure| failure.errno)
-                }
-                Some(stream) => stream.take_error()?.map_or(0, |error| {
-                    let failure = Failure::from(error);
-                    self.told(&failure);
-                    failure.errno
-                }),
-                None => take_failure(&mut phase).map_or(0, |failure| failure.errno),
-            },
+            _ => self.take_failure(&mut phase)?.map_or(0, |it| it.errno),
         }))
+    }
+
+    /// Fails if the connection, or the connect, has failed and nobody was told.
+    ///
+    /// # Errors
+    /// That failure, once.
+    pub(crate) fn fail(&self) -> Result<(), Failure> {
+        let mut phase = self.phase()?;
+        self.take_failure(&mut phase)?.map_or(Ok(()), Err)
+    }
+
+    /// What SO_ERROR tells, once.
+    fn take_failure(&self, phase: &mut Phase) -> Result<Option<Failure>, Failure> {
+        if self.pending.load(Ordering::Relaxed) != 0 {
+            return Ok(self.take_pending());
+        }
+        let Some(stream) = self.stream.get() else {
+            return Ok(self.take_connect_failure(phase));
+        };
+        let failure = stream.take_error()?.map(Failure::from);
+        if let Some(failure) = &failure {
+            self.told(failure);
+        }
+        Ok(failure)
     }
 }

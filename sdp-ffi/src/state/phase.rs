@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sdp_socket::{SdpBound, SdpConnecting};
 
+use super::Socket;
 use crate::errno::Failure;
 
 /// Where a socket is in its life.
@@ -37,28 +38,32 @@ impl Phase {
     }
 }
 
-/// Why the connect failed, once; the socket may then connect again.
-pub(super) fn take_failure(phase: &mut Phase) -> Option<Failure> {
-    if !matches!(phase, Phase::Failed(_)) {
-        return None;
-    }
-    match std::mem::replace(phase, Phase::Spent) {
-        Phase::Failed(failure) => Some(failure),
-        _ => None,
-    }
-}
-
-/// What a connect returns now that connecting is over.
-pub(super) fn connected(phase: &mut Phase) -> Result<(), Failure> {
-    if let Some(failure) = take_failure(phase) {
-        return Err(failure);
-    }
-    match phase {
-        Phase::Connected { told: true } => Err(Failure::new(libc::EISCONN, "it is connected")),
-        Phase::Connected { told } => {
-            *told = true;
-            Ok(())
+impl Socket {
+    /// Why the connect failed, once; the socket may then connect again. The descriptor to wait on shows no
+    /// error any more.
+    pub(super) fn take_connect_failure(&self, phase: &mut Phase) -> Option<Failure> {
+        if !matches!(phase, Phase::Failed(_)) {
+            return None;
         }
-        _ => Err(Failure::new(libc::ECONNABORTED, "connecting was given up")),
+        let Phase::Failed(failure) = std::mem::replace(phase, Phase::Spent) else {
+            return None;
+        };
+        self.told(&failure);
+        Some(failure)
+    }
+
+    /// What a connect returns now that connecting is over.
+    pub(super) fn connected(&self, phase: &mut Phase) -> Result<(), Failure> {
+        if let Some(failure) = self.take_connect_failure(phase) {
+            return Err(failure);
+        }
+        match phase {
+            Phase::Connected { told: true } => Err(Failure::new(libc::EISCONN, "it is connected")),
+            Phase::Connected { told } => {
+                *told = true;
+                Ok(())
+            }
+            _ => Err(Failure::new(libc::ECONNABORTED, "connecting was given up")),
+        }
     }
 }

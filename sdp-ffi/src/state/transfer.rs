@@ -8,7 +8,6 @@ use std::time::Duration;
 use libc::c_int;
 use sdp_socket::{RecvFlags, SdpStream, SendFlags};
 
-use super::phase::take_failure;
 use super::{Phase, Socket, lock};
 use crate::errno::Failure;
 use crate::settings::Settings;
@@ -30,7 +29,7 @@ impl Socket {
             }
             let connecting = {
                 let mut phase = self.phase()?;
-                if let Some(failure) = take_failure(&mut phase) {
+                if let Some(failure) = self.take_connect_failure(&mut phase) {
                     return Err(failure);
                 }
                 match &*phase {

@@ -327,7 +327,8 @@ int main(void) {
     refused();
     int listener = listen_anywhere();
     CHECK(get(listener, SOL_SOCKET, SO_ACCEPTCONN) == 1);
-    FAILS(sdp_bind(listener, NULL, 0), EFAULT);
+    FAILS(sdp_bind(listener, NULL, sizeof(struct sockaddr_in)), EFAULT);
+    FAILS(sdp_bind(listener, NULL, 0), EINVAL);
     int ends[2];
     make_pair(listener, ends);
     CHECK(get(ends[0], SOL_SOCKET, SO_ACCEPTCONN) == 0);
