@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use common::differ::Library;
 use common::layout;
 use common::{Language, Link, Prefix, Running, is_there, skipped, start, succeeds};
 
@@ -132,43 +133,8 @@ fn a_crowd_on_a_socket_that_is_closed() {
     }
 }
 
-/// Where the library gives other results than Linux's TCP: probe, phase (all if empty), the beginning of
-/// the call, and why. `sdp.7` tells the reader.
-const DIFFERENCES: [(&str, &str, &str, &str); 6] = [
-    (
-        "binds",
-        "",
-        "S(bind)(s, name, sizeof address)",
-        "a socket has one address for its life, and that is looked at before the address is",
-    ),
-    (
-        "connects",
-        "no_longer_listening",
-        "S(connect)(s, name, sizeof address)",
-        "a socket that has listened does nothing else",
-    ),
-    ("listens", "no_longer_listening", "S(listen)", "the same"),
-    (
-        "asks_addresses",
-        "",
-        "S(getpeername)",
-        "an ended connection keeps its names",
-    ),
-    (
-        "asks_options",
-        "",
-        "TCP_QUICKACK",
-        "it has no effect, so nothing switches it off",
-    ),
-    (
-        "sets_options",
-        "",
-        "TCP_FASTOPEN_CONNECT",
-        "it has no effect, so every phase takes it",
-    ),
-];
-
-/// The same program over libc's sockets and over the library's prints the same, but for what is listed.
+/// The same program over libc's sockets and over the library's prints the same, but for what the rules
+/// list, which are the manual's.
 #[test]
 fn results_are_those_of_tcp() {
     let prefix = Prefix::install();
@@ -178,7 +144,9 @@ fn results_are_those_of_tcp() {
         return;
     };
     if is_there("valgrind") {
-        start(command(&sdp, true)).finish();
+        let mut checked = command(&sdp, true);
+        checked.arg("sparse");
+        start(checked).finish();
     } else {
         skipped(
             "the comparison with TCP under valgrind",
@@ -186,28 +154,7 @@ fn results_are_those_of_tcp() {
         );
     }
     let [tcp, sdp] = [tcp, sdp].map(|program| start(command(&program, false)).finish());
-    let (tcp, sdp): (Vec<&str>, Vec<&str>) = (tcp.lines().collect(), sdp.lines().collect());
-    assert!(tcp.len() > 8000, "{} lines", tcp.len());
-    let mut met = BTreeSet::new();
-    let mut wrong = Vec::new();
-    for (tcp, sdp) in tcp.iter().zip(&sdp).filter(|(tcp, sdp)| tcp != sdp) {
-        let listed = DIFFERENCES.iter().position(|(probe, phase, call, _)| {
-            let Some((place, said)) = tcp.split_once(": ") else {
-                return false;
-            };
-            let (at, asks) = place.split_once(", ").unwrap_or_default();
-            asks == *probe && at.contains(phase) && said.starts_with(call)
-        });
-        match listed {
-            Some(row) => {
-                met.insert(row);
-            }
-            None => wrong.push(format!("TCP {tcp}\nSDP {sdp}")),
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(tcp.len(), sdp.len());
-    assert_eq!(met.len(), DIFFERENCES.len(), "only {met:?} are there");
+    common::same_as_tcp(Library::Libsdp, &tcp, &sdp);
 }
 
 /// A cancelled thread ends between calls, and loses nothing.

@@ -121,6 +121,39 @@ pub(crate) fn preload(workspace: &Workspace, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The libraries for C, as a build for tests has them.
+#[derive(Debug)]
+pub(crate) struct Libraries {
+    /// libsdp.so.
+    pub(crate) shared: PathBuf,
+    /// libsdp.a.
+    pub(crate) archive: PathBuf,
+    /// libsdp_preload.so.
+    pub(crate) preload: PathBuf,
+}
+
+/// Builds libsdp and the preload library, with the checks of a build for tests.
+///
+/// # Errors
+/// When one does not build; the whole output is printed first.
+pub(crate) fn libraries(workspace: &Workspace, ui: &Ui) -> anyhow::Result<Libraries> {
+    let build = workspace.cargo(["build", "-p", "sdp-ffi", "-p", "sdp-preload"]);
+    let messages = messages(ui, "build libsdp and the preload library", build)?;
+    let made = |name: &str| {
+        let mut files = messages.iter().filter_map(|it| it["filenames"].as_array());
+        let path = files.find_map(|files| {
+            let mut paths = files.iter().filter_map(|it| it.as_str()).map(PathBuf::from);
+            paths.find(|path| path.file_name().is_some_and(|file| file == name))
+        });
+        path.with_context(|| format!("cargo did not say where it put {name}"))
+    };
+    Ok(Libraries {
+        shared: made("libsdp.so")?,
+        archive: made("libsdp.a")?,
+        preload: made("libsdp_preload.so")?,
+    })
+}
+
 /// Runs cargo and gives its messages about what it built.
 fn messages(ui: &Ui, name: &str, mut command: std::process::Command) -> anyhow::Result<Vec<Value>> {
     command.arg("--message-format=json-render-diagnostics");

@@ -168,6 +168,14 @@ pub(crate) enum Command {
     /// read-only and leave theirs in `target/vm-test/<job>`.
     VmTest(VmTestOptions),
 
+    /// Hold what is promised of sockets and of verbs against what happens, call by call
+    ///
+    /// The conformance suite of sdp-verbs on every provider that this machine has. Then one C program
+    /// that asks each call in each phase of a socket, with every flag and option and with odd arguments:
+    /// by the kernel's TCP, by libsdp, and under the preload library. Exits with 0 exactly when every
+    /// difference is one that is listed with its reason, in `docs/conformance.md`. No root, no network.
+    Conformance(ConformanceOptions),
+
     /// Prove that real programs, unmodified, run by the preload library and move their bytes by SDP
     ///
     /// Servers and clients of Debian's packages, which are installed (as root); each case in namespaces of
@@ -262,6 +270,24 @@ pub(crate) struct VmTestOptions {
     /// What the job `cost` counts becomes what is checked in, xtask/guest/cost.json.
     #[arg(long)]
     pub(crate) write_cost: bool,
+    /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
+    /// error).
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Options of `conformance`.
+#[derive(Debug, Args)]
+pub(crate) struct ConformanceOptions {
+    /// Only what has TEXT in its name: `libsdp`, `preload.recv`, `setsockopt`, `verbs.sim`.
+    #[arg(long, value_name = "TEXT", conflicts_with = "write")]
+    pub(crate) filter: Option<String>,
+    /// What is found becomes what is checked in, docs/conformance.md.
+    #[arg(long)]
+    pub(crate) write: bool,
+    /// Write the report as a page to FILE.
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) html: Option<PathBuf>,
     /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
     /// error).
     #[arg(long, value_name = "FILE", value_parser = parse_report)]
@@ -444,6 +470,7 @@ impl Command {
         match self {
             Self::Demo(options) => options.json.as_deref(),
             Self::VmTest(options) => options.json.as_deref(),
+            Self::Conformance(options) => options.json.as_deref(),
             Self::Programs(options) => options.json.as_deref(),
             Self::HwTest(options) => options.json.as_deref(),
             Self::Soak { options } | Self::Kill { options } => passed_on(options),
@@ -515,6 +542,7 @@ mod tests {
             "keys",
             "scribble",
             "vm-test",
+            "conformance",
             "programs",
             "hw-test",
             "capture-check",

@@ -66,6 +66,53 @@ pub(crate) fn tally(outcome: &Outcome) -> Tally {
     tally
 }
 
+/// One test of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Case {
+    /// Its path within its program.
+    pub(crate) name: String,
+    /// What became of it.
+    pub(crate) verdict: Verdict,
+}
+
+/// What became of a test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It passed.
+    Passed,
+    /// It failed.
+    Failed,
+    /// It was not run, or found itself what it needs missing: the reason.
+    Skipped(String),
+}
+
+/// The tests of one run, each with what became of it, in the order of their ends.
+pub(crate) fn cases(outcome: &Outcome) -> Vec<Case> {
+    let itself: Vec<Skipped> = outcome
+        .lines
+        .iter()
+        .filter_map(|l| skipped_itself(l))
+        .collect();
+    let case = |name: &str, verdict| Case {
+        name: name.to_owned(),
+        verdict,
+    };
+    let of = |line: &String| {
+        if let Some(name) = passed(line) {
+            let left_out = itself.iter().find(|skipped| skipped.name == name);
+            let verdict = left_out.map_or(Verdict::Passed, |skipped| {
+                Verdict::Skipped(skipped.reason.clone())
+            });
+            return Some(case(name, verdict));
+        }
+        if let Some(name) = failed(line) {
+            return Some(case(name, Verdict::Failed));
+        }
+        skipped(line).map(|it| case(&it.name, Verdict::Skipped(it.reason)))
+    };
+    outcome.lines.iter().filter_map(of).collect()
+}
+
 /// Whether `line` is `running N tests`.
 fn is_announcement(line: &str) -> bool {
     let mut words = line.split_whitespace().skip(1);
@@ -99,6 +146,11 @@ fn skipped(line: &str) -> Option<Skipped> {
 /// `test NAME ... ok`.
 fn passed(line: &str) -> Option<&str> {
     line.strip_prefix("test ")?.strip_suffix(" ... ok")
+}
+
+/// `test NAME ... FAILED`.
+fn failed(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
 /// `skipped NAME: REASON`, by a test that found what it needs missing when it ran, or a part of
@@ -148,6 +200,24 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         };
         assert_eq!(tally.skipped, [expected]);
         assert!(tally.output.is_empty());
+    }
+
+    #[test]
+    fn each_test_has_its_verdict() {
+        let text = "running 4 tests\ntest a::one ... ok\n\nskipped b: absent: Caps(X)\n\n\
+            test b ... ok\ntest c ... FAILED\ntest d ... ignored, needs a device\n";
+        let found: Vec<(String, Verdict)> = cases(&outcome(text, Some("exit status: 101")))
+            .into_iter()
+            .map(|it| (it.name, it.verdict))
+            .collect();
+        let skipped = |reason: &str| Verdict::Skipped(reason.to_owned());
+        let expected = [
+            ("a::one", Verdict::Passed),
+            ("b", skipped("absent: Caps(X)")),
+            ("c", Verdict::Failed),
+            ("d", skipped("needs a device")),
+        ];
+        assert_eq!(found, expected.map(|(name, it)| (name.to_owned(), it)));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod bindings;
 mod capture_check;
 mod ci;
 mod cli;
+mod conformance;
 mod demo;
 mod diagrams;
 mod fuzz;
@@ -79,6 +80,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::Install(options) => install::run(&workspace()?, ui, options),
         cli::Command::Package(options) => install::package(&workspace()?, ui, options),
         cli::Command::VmTest(options) => vm::run(&workspace()?, ui, options),
+        cli::Command::Conformance(options) => conformance::run(&workspace()?, ui, options),
         cli::Command::Programs(options) => programs::run(&workspace()?, ui, options),
         cli::Command::Bindings { check } => bindings::run(&workspace()?, ui, *check),
         cli::Command::HwTest(options) => hw::run(ui, options),

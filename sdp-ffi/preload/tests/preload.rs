@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::differ::Library;
 use common::{is_there, skipped, start, succeeds};
 
 /// The library that was built with this test.
@@ -153,67 +154,28 @@ listener.accept()
     program.finish();
 }
 
-/// Where a connection by SDP gives other results: probe, the beginning of the call, and why. The
-/// manual tells the reader.
-const DIFFERENCES: [(&str, &str, &str); 4] = [
-    (
-        "binds",
-        "S(bind)",
-        "that it is connected is looked at before the address is",
-    ),
-    (
-        "asks_addresses",
-        "S(getpeername)",
-        "an ended connection keeps its names",
-    ),
-    (
-        "asks_options",
-        "TCP_QUICKACK",
-        "the kernel's socket has it, and nothing switches it off",
-    ),
-    (
-        "sets_options",
-        "TCP_FASTOPEN_CONNECT",
-        "the kernel's socket takes it, not being connected",
-    ),
-];
-
-/// The same with libsdp's own list of calls and arguments, thousands of them.
+/// The same with libsdp's own list of calls and arguments, tens of thousands of them, and what
+/// descriptors have beside; but for what the rules list, which are the manual's.
 #[test]
 fn odd_calls_are_those_of_tcp() {
     let bench = Bench::new();
     let Some(program) = bench.build_from("../tests/c", "differ") else {
         return;
     };
-    let plain = start(Command::new(&program)).finish();
-    let mut command = bench.preloaded(Command::new(&program), "report");
-    command.env("LIBSDP_CONFIG_FILE", bench.rules("use sdp client * *:*"));
-    let ours = start(command).finish();
-    let (plain, ours): (Vec<&str>, Vec<&str>) = (plain.lines().collect(), ours.lines().collect());
-    assert!(plain.len() > 8000, "{} lines", plain.len());
-    let mut met = BTreeSet::new();
-    let mut wrong = Vec::new();
-    for (plain, ours) in plain
-        .iter()
-        .zip(&ours)
-        .filter(|(plain, ours)| plain != ours)
-    {
-        let (place, said) = plain.split_once(": ").unwrap_or_default();
-        let listed = DIFFERENCES
-            .iter()
-            .position(|(probe, call, _)| place.ends_with(probe) && said.starts_with(call));
-        match listed {
-            Some(row) => {
-                met.insert(row);
-            }
-            None => wrong.push(format!("TCP  {plain}\nours {ours}")),
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(plain.len(), ours.len());
-    assert_eq!(met.len(), DIFFERENCES.len(), "only {met:?} are there");
+    let command = || {
+        let mut command = Command::new(&program);
+        command.arg("descriptors");
+        command
+    };
+    let plain = start(command()).finish();
+    let mut preloaded = bench.preloaded(command(), "report");
+    preloaded.env("LIBSDP_CONFIG_FILE", bench.rules("use sdp client * *:*"));
+    let ours = start(preloaded).finish();
+    common::same_as_tcp(Library::Preload, &plain, &ours);
+    // The last process is the first, which made the others.
     let reports = bench.report("report");
-    assert!(count(&reports[0], "connected") > 100, "{reports:?}");
+    let own = reports.last().unwrap();
+    assert!(count(own, "connected") > 100, "{reports:?}");
 }
 
 /// A rule keeps a socket with TCP, and one that wants SDP only gets nothing else.

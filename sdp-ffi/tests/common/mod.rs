@@ -16,7 +16,16 @@ const TIME_MAX: Duration = Duration::from_secs(300);
 #[path = "../../../xtask/src/install/layout.rs"]
 pub(crate) mod layout;
 
+#[path = "../../../xtask/src/conformance/differ.rs"]
+pub(crate) mod differ;
+#[path = "../../../xtask/src/conformance/rules.rs"]
+mod rules;
+#[path = "../../../xtask/src/conformance/table.rs"]
+mod table;
+
+use differ::Library;
 use layout::{NATIVE_LIBS, Tree};
+use rules::RULES;
 
 /// A language and its compiler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +145,31 @@ pub(crate) fn built(ending: &str) -> PathBuf {
         .filter(is_ours)
         .max_by_key(|path| path.metadata().and_then(|m| m.modified()).unwrap());
     newest.unwrap_or_else(|| panic!("no libsdp.{ending} in {}", folder.display()))
+}
+
+/// What the program `differ` printed by TCP and by `library` is the same, but for what the rules list;
+/// and the page of conformance says so.
+pub(crate) fn same_as_tcp(library: Library, tcp: &str, ours: &str) {
+    let found = differ::compare(library, tcp, ours, RULES).unwrap_or_else(|why| panic!("{why}"));
+    assert!(found.lines > 35_000, "{} lines", found.lines);
+    let unlisted = found.unlisted();
+    assert!(unlisted.is_empty(), "{}", unlisted.join("\n"));
+    assert_eq!(found.stale(library, RULES), [], "rules for nothing");
+    if !found.has_v6 {
+        return skipped("the page of conformance", "no IPv6 on this machine");
+    }
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = package.ancestors().map(|at| at.join("docs/conformance.md"));
+    let page = fs::read_to_string(pages.find(|page| page.exists()).unwrap()).unwrap();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    if !page.contains(&table::written_on(&kernel)) {
+        return skipped(
+            "the page of conformance",
+            "it was written on another kernel",
+        );
+    }
+    let stale = "docs/conformance.md is stale: cargo xtask conformance --write";
+    assert!(page.contains(&table::part(library, &found)), "{stale}");
 }
 
 /// Tells of a test, or a part of one, that cannot run here, past the harness, which keeps what a

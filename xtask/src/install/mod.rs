@@ -1,7 +1,7 @@
 //! `cargo xtask install`: the C library, its manual, the `sdp` program and the preload library, where
 //! the system looks for them.
 
-mod layout;
+pub(crate) mod layout;
 mod package;
 
 use std::fs;

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use self::cases::{BENCHMARKS, CASES, COMMON, Case};
 use self::found::{Bench, Found, Mode};
+pub(crate) use self::report_line::Reported;
 use crate::cli::ProgramsOptions;
 use crate::packages::{self, Need};
 use crate::report::{Report, Skipped, Started};

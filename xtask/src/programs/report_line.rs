@@ -4,28 +4,28 @@ use anyhow::{Context, bail};
 
 /// The line of one process, or the sum of several.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Reported {
+pub(crate) struct Reported {
     /// Connections made and accepted by SDP.
-    pub(super) connections: u64,
+    pub(crate) connections: u64,
     /// Connections accepted by TCP.
-    pub(super) accepted_by_tcp: u64,
+    pub(crate) accepted_by_tcp: u64,
     /// Why sockets were left to TCP, and how many.
-    pub(super) tcp: Vec<(String, u64)>,
+    pub(crate) tcp: Vec<(String, u64)>,
     /// Connections that children could not be given.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Bytes sent by SDP: in all, and not copied.
-    pub(super) sent: Bytes,
+    pub(crate) sent: Bytes,
     /// Bytes received by SDP.
-    pub(super) received: Bytes,
+    pub(crate) received: Bytes,
 }
 
 /// Bytes of one direction.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bytes {
+pub(crate) struct Bytes {
     /// In all.
-    pub(super) all: u64,
+    pub(crate) all: u64,
     /// Not copied.
-    pub(super) zcopy: u64,
+    pub(crate) zcopy: u64,
 }
 
 impl Reported {
@@ -33,7 +33,7 @@ impl Reported {
     ///
     /// # Errors
     /// When a line is none of the library's.
-    pub(super) fn sum(text: &str) -> anyhow::Result<Self> {
+    pub(crate) fn sum(text: &str) -> anyhow::Result<Self> {
         let mut sum = Self::default();
         for line in text.lines() {
             sum.add(line)
