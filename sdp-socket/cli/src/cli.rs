@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::perf::Workload;
 use crate::transport::{Buffers, Kind, Mode, Provider, Wait};
 
 /// Measure and look at Sockets Direct Protocol streams.
@@ -461,11 +462,27 @@ pub(crate) struct CompareArgs {
     /// About how long to measure in all; sets the length of one run.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "round_ms")]
     pub(crate) seconds: Option<f64>,
+    /// Only this workload.
+    #[arg(long, value_enum)]
+    pub(crate) workload: Option<Workload>,
+    /// Bytes of a message, separated by commas, in place of 64K and 1M for bulk and 64 for the
+    /// ping-pong; K, M and G are powers of 1024.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_size)]
+    pub(crate) sizes: Option<Vec<usize>>,
+    /// Numbers of connections, separated by commas, in place of 1 and 8 for bulk and 1 for the
+    /// ping-pong.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) conns: Option<Vec<u32>>,
+    /// Say `open` on standard output, wait for a line on standard input before each round, and say
+    /// `round N` after it: for a program that measures something else in between.
+    #[arg(long)]
+    pub(crate) turns: bool,
     /// Only these peers, separated by commas.
     ///
-    /// Bulk: tcp, uds, sdp-bcopy, sdp-auto, sdp-zcopy, sdp-registered, floor-ring, floor-single.
-    /// Ping-pong: tcp, tcp-spin, uds, uds-spin, sdp-auto, sdp-spin. A promise whose peers are left
-    /// out is skipped.
+    /// Bulk: tcp, uds, sdp-bcopy, sdp-auto, sdp-zcopy, sdp-registered, floor-ring, floor-single;
+    /// only if named here tcp-poll, uds-poll, sdp-poll, sdp-registered-poll.
+    /// Ping-pong: tcp, uds, each also with -spin and -poll, sdp-auto, sdp-spin, sdp-poll; only if
+    /// named here sdp-sleep, sdp-registered. A promise whose peers are left out is skipped.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(crate) peers: Option<Vec<String>>,
     /// Verbs provider under SDP; SDP_PROVIDER does not count here.

@@ -129,6 +129,9 @@ pub(crate) struct Measured {
     pub(crate) verified: bool,
     /// One way of a spinning ping-pong between two processors in the same round, µs.
     pub(crate) spin_us: Option<Figure>,
+    /// What each figure was round by round: what ratios to another peer are made of.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) each: BTreeMap<&'static str, Vec<f64>>,
     /// What the engine of each end counted, by end (`client`, `server`).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) engine: BTreeMap<&'static str, Counters>,

@@ -5,7 +5,7 @@
     reason = "a test that cannot go on must fail; helpers are not seen as tests"
 )]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -160,12 +160,70 @@ fn the_comparison_interleaves_peers_and_names_what_it_leaves_out() {
     }
 }
 
+/// Rounds come when they are asked for, and the report keeps each one's figures; whoever asks for no
+/// more gets the report of what there was.
+#[test]
+fn a_comparison_in_turns_waits_for_the_other_program() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sdp"))
+        .args(["perf", "compare", "--turns", "--json", "-", "--workload"])
+        .args([
+            "bw",
+            "--peers",
+            "uds,tcp-poll",
+            "--sizes",
+            "1K",
+            "--conns",
+            "2",
+        ])
+        .args(["--rounds", "9", "--round-ms", "2"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = || {
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        line
+    };
+    assert_eq!(line(), "open\n");
+    for round in 1..=2 {
+        input.write_all(b"\n").unwrap();
+        assert_eq!(line(), format!("round {round}\n"));
+    }
+    drop(input);
+    let report: Value = serde_json::from_reader(output).unwrap();
+    assert!(child.wait().unwrap().success());
+    let results = report["results"].as_array().unwrap();
+    let waits: Vec<_> = results.iter().map(|result| &result["wait"]).collect();
+    assert_eq!(waits, ["sleep", "poll"]);
+    for result in results {
+        assert_eq!(result["size"], 1024);
+        assert_eq!(result["conns"], 2);
+        let each = result["each"]["gb_per_s"].as_array().unwrap();
+        let mean = each.iter().filter_map(Value::as_f64).sum::<f64>() / 2.0;
+        assert!((median(result, "gb_per_s") - mean).abs() < 1e-9);
+    }
+    // The row that the promises are about is not there.
+    let skipped = report["skipped"].as_array().unwrap();
+    let promise = skipped
+        .iter()
+        .find(|item| item["name"] == "bw.1MiB.x8.sdp_best_vs_tcp")
+        .unwrap();
+    assert_eq!(promise["reason"], "1 MiB x8 was not measured");
+}
+
 #[test]
 fn wrong_command_lines_are_refused_by_name() {
     for (args, message) in [
         (
             &["compare", "--peers", "nobody"][..],
             "no peer is called nobody",
+        ),
+        (
+            &["compare", "--workload", "lat", "--peers", "floor-ring"],
+            "none of these peers runs this workload",
         ),
         (
             &["bw", "--transport", "tcp", "--mode", "zcopy"],
@@ -247,7 +305,7 @@ fn a_server_ends_after_one_test_if_asked_to() {
 
 #[test]
 fn a_server_survives_peers_that_speak_something_else() {
-    use std::io::{Read, Write};
+    use std::io::Read;
     use std::net::TcpStream;
     let server = Server::start(&[]);
     for nonsense in [

@@ -5,50 +5,22 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Workload;
 use super::client::{Client, Limit};
 use super::control::Open;
+use super::lineup::{PING_PONG, Peer, Row, peers, rows};
 use super::marker::spin_us;
-use super::peers::{Runs, Sample, plain};
+use super::peers::Sample;
 use super::spawn::OwnServer;
+use super::{Workload, turns};
 use crate::cli::CompareArgs;
 use crate::report::{Check, Figure, Report, Skipped, Started};
 use crate::table::size as size_name;
-use crate::transport::{Buffers, Endpoint, Kind, Mode, Provider, Wait, name};
+use crate::transport::{Endpoint, Kind, name};
 
 /// Length of one run if nothing else is asked for.
 const DEFAULT_RUN: Duration = Duration::from_millis(150);
 /// Length of the run that warms a new connection up, at most.
 const WARM_UP: Duration = Duration::from_millis(20);
-
-/// Bulk workloads: bytes of a message and connections.
-const BULK: [(usize, u32); 4] = [(64 << 10, 1), (64 << 10, 8), (1 << 20, 1), (1 << 20, 8)];
-/// The ping-pong: bytes of a message and connections.
-const PING_PONG: (usize, u32) = (64, 1);
-
-/// A peer: how its streams are opened, and for which workload.
-struct Peer {
-    name: String,
-    workload: Workload,
-    endpoint: Endpoint,
-    server: Option<OwnServer>,
-    failure: Option<String>,
-}
-
-/// One workload with one entry for each peer that runs it.
-struct Row {
-    workload: Workload,
-    size: usize,
-    conns: u32,
-    entries: Vec<Entry>,
-}
-
-struct Entry {
-    /// Index of the peer.
-    peer: usize,
-    client: Option<Client>,
-    runs: Runs,
-}
 
 /// Measures and reports; whether every check holds.
 ///
@@ -72,23 +44,34 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<bool> {
         );
     }
     for peer in all {
-        let wanted = args.peers.as_ref();
-        if wanted.is_none_or(|wanted| wanted.contains(&peer.name)) {
+        if peer.is_wanted(args.peers.as_ref()) {
             peers.push(peer);
-        } else {
+        } else if peer.usual {
             skipped.push(Skipped {
                 name: format!("{} {}", peer.workload.name(), peer.name),
                 reason: "left out by --peers".to_owned(),
             });
         }
     }
-    let mut rows = rows(&peers);
+    let mut rows = rows(args, &peers);
+    if rows.is_empty() {
+        bail!("none of these peers runs this workload with messages of this size");
+    }
     let time = run_time(args, &rows);
     let bar = progress(&rows, args.rounds);
     open(&mut peers, &mut rows, time)?;
+    if args.turns {
+        turns::tell("open")?;
+    }
     for round in 0..args.rounds {
+        if args.turns && !turns::asked()? {
+            break;
+        }
         for row in &mut rows {
             measure(row, &mut peers, round, time, &bar);
+        }
+        if args.turns {
+            turns::tell(&format!("round {}", round + 1))?;
         }
     }
     bar.finish_and_clear();
@@ -112,76 +95,6 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<bool> {
 
 fn knows(peers: &[Peer], wanted: &str) -> bool {
     peers.iter().any(|peer| peer.name == *wanted)
-}
-
-/// All peers, in the order in which they are shown.
-fn peers(provider: Provider) -> Vec<Peer> {
-    let peer = |name: &str, workload, endpoint| Peer {
-        name: name.to_owned(),
-        workload,
-        endpoint,
-        server: None,
-        failure: None,
-    };
-    let sdp = |mode, buffers, wait| Endpoint {
-        kind: Kind::Sdp,
-        provider,
-        mode,
-        buffers,
-        wait,
-        size: 0,
-    };
-    let (heap, registered) = (Buffers::Heap, Buffers::Registered);
-    let (adaptive, sleep, spin, poll) = (Wait::Adaptive, Wait::Sleep, Wait::Spin, Wait::Poll);
-    let (bw, lat) = (Workload::Bw, Workload::Lat);
-    vec![
-        peer("tcp", bw, plain(Kind::Tcp, sleep, 0)),
-        peer("uds", bw, plain(Kind::Uds, sleep, 0)),
-        peer("sdp-bcopy", bw, sdp(Mode::Bcopy, heap, adaptive)),
-        peer("sdp-auto", bw, sdp(Mode::Auto, heap, adaptive)),
-        peer("sdp-zcopy", bw, sdp(Mode::Zcopy, heap, adaptive)),
-        peer("sdp-registered", bw, sdp(Mode::Auto, registered, adaptive)),
-        peer("floor-ring", bw, plain(Kind::FloorRing, adaptive, 0)),
-        peer("floor-single", bw, plain(Kind::FloorSingle, adaptive, 0)),
-        peer("tcp", lat, plain(Kind::Tcp, sleep, 0)),
-        peer("tcp-spin", lat, plain(Kind::Tcp, spin, 0)),
-        peer("uds", lat, plain(Kind::Uds, sleep, 0)),
-        peer("uds-spin", lat, plain(Kind::Uds, spin, 0)),
-        peer("sdp-auto", lat, sdp(Mode::Auto, heap, adaptive)),
-        peer("sdp-spin", lat, sdp(Mode::Auto, heap, spin)),
-        peer("tcp-poll", lat, plain(Kind::Tcp, poll, 0)),
-        peer("uds-poll", lat, plain(Kind::Uds, poll, 0)),
-        peer("sdp-poll", lat, sdp(Mode::Auto, heap, poll)),
-    ]
-}
-
-fn rows(peers: &[Peer]) -> Vec<Row> {
-    let bulk = BULK.map(|(size, conns)| (Workload::Bw, size, conns));
-    let lat = (Workload::Lat, PING_PONG.0, PING_PONG.1);
-    let shapes = bulk.into_iter().chain([lat]);
-    let row = |(workload, size, conns)| Row {
-        workload,
-        size,
-        conns,
-        entries: (0..peers.len())
-            .filter(|index| peers[*index].workload == workload)
-            .map(|peer| {
-                let endpoint = Endpoint {
-                    size,
-                    ..peers[peer].endpoint.clone()
-                };
-                Entry {
-                    peer,
-                    client: None,
-                    runs: Runs::new(workload, endpoint, conns),
-                }
-            })
-            .collect(),
-    };
-    shapes
-        .map(row)
-        .filter(|row| !row.entries.is_empty())
-        .collect()
 }
 
 fn entries(rows: &[Row]) -> usize {
@@ -294,8 +207,8 @@ fn fill(report: &mut Report, peers: &[Peer], rows: &[Row]) {
     let (one, eight) = (bulk(1 << 20, 1), bulk(1 << 20, 8));
     let lat = Cell {
         workload: Workload::Lat,
-        size: PING_PONG.0,
-        conns: PING_PONG.1,
+        size: PING_PONG.0[0],
+        conns: PING_PONG.1[0],
         ..one
     };
     let best = ["sdp-bcopy", "sdp-auto", "sdp-zcopy", "sdp-registered"];
@@ -387,6 +300,10 @@ impl Cell<'_> {
 
     /// Why the promise cannot be judged, if a peer was left out.
     fn left_out(&self, ours: &[&str], theirs: &str) -> Option<String> {
+        if self.row().is_none() {
+            let (size, conns) = (size_name(self.size), self.conns);
+            return Some(format!("{size} x{conns} was not measured"));
+        }
         let needed = ours.iter().chain([&theirs]);
         let mut missing = needed.filter(|name| self.samples(name).is_none());
         missing
@@ -435,6 +352,8 @@ mod tests {
     use crate::perf::client::Outcome;
     use crate::perf::control::Done;
     use crate::perf::lat::histogram;
+    use crate::perf::lineup::args;
+    use crate::transport::Provider;
 
     /// A run of 1 s that moved so many GB, or took so many µs.
     fn outcome(value: u64) -> Outcome {
@@ -464,7 +383,7 @@ mod tests {
             .into_iter()
             .filter(|peer| runs.iter().any(|(name, _)| peer.name == *name))
             .collect();
-        let mut rows = rows(&peers);
+        let mut rows = rows(&args(&[]), &peers);
         for entry in rows.iter_mut().flat_map(|row| &mut row.entries) {
             let name = &peers[entry.peer].name;
             let (_, values) = runs.iter().find(|(peer, _)| peer == name).unwrap();
@@ -542,7 +461,7 @@ mod tests {
     fn a_peer_that_broke_is_a_failed_check() {
         let mut peers = peers(Provider::Host);
         peers[3].failure = Some("1 MiB x8: connection reset".to_owned());
-        let rows = rows(&peers);
+        let rows = rows(&args(&[]), &peers);
         let mut report = Started::now().report("perf", None).unwrap();
         fill(&mut report, &peers, &rows);
         let check = check(&report, "bw.sdp-auto.runs");

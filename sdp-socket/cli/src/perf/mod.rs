@@ -8,6 +8,7 @@ mod control;
 mod cpu;
 mod flow;
 mod lat;
+mod lineup;
 mod marker;
 pub(crate) mod pattern;
 mod peers;
@@ -15,13 +16,15 @@ mod server;
 mod session;
 mod single;
 mod spawn;
+mod turns;
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Perf;
 
 /// What a test does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Workload {
     /// The client sends, the server receives.

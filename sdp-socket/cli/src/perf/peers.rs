@@ -1,5 +1,7 @@
 //! What is measured, and how its runs become a result.
 
+use std::collections::BTreeMap;
+
 use super::Workload;
 use super::client::Outcome;
 use crate::report::{Figure, Measured};
@@ -75,6 +77,26 @@ impl Runs {
         &self.samples
     }
 
+    /// The figures of single runs, which are worth telling if there were several.
+    fn each(&self) -> BTreeMap<&'static str, Vec<f64>> {
+        if self.samples.len() < 2 {
+            return BTreeMap::new();
+        }
+        let of = |value: fn(&Sample) -> f64| self.samples.iter().map(value).collect();
+        match self.workload {
+            Workload::Bw => [
+                ("gb_per_s", of(|one| one.gb_per_s)),
+                ("cpu_s_per_gb", of(|one| one.cpu_s_per_gb)),
+            ]
+            .into(),
+            Workload::Lat => [
+                ("us_p50", of(|one| one.us_p50)),
+                ("us_p99", of(|one| one.us_p99)),
+            ]
+            .into(),
+        }
+    }
+
     /// The result of all runs.
     pub(super) fn measured(&self) -> Measured {
         let Endpoint {
@@ -122,6 +144,7 @@ impl Runs {
             bytes_bcopy,
             bytes_inline,
             spin_us: Figure::of(&spins),
+            each: self.each(),
             ..Measured::default()
         }
     }
