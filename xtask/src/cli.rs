@@ -129,6 +129,15 @@ pub(crate) enum Command {
     /// `docs/paper.md` has the machines, and what such figures say and do not say.
     Paper(PaperOptions),
 
+    /// Measure streams of this machine beside TCP, Unix sockets, UCX, and the machine's floors
+    ///
+    /// Two processes, all peers in turns round by round: throughput and processor time over message
+    /// size and number of connections, blocking and non-blocking, latency over message size, connections.
+    /// Tables, a page of charts, and checks, which are ratios of rounds and never times. Six minutes
+    /// after the build. ucx_perftest (Debian's ucx-utils) is installed if it is missing, or left out by
+    /// name. `docs/bench.md` has how to read it, and what it cannot say.
+    Bench(BenchOptions),
+
     /// Check the rules of the house that no compiler checks
     ///
     /// File length, dependency direction, where the oldest compiler is stated, clocks and threads
@@ -464,6 +473,36 @@ pub(crate) struct PaperOptions {
     pub(crate) json: Option<PathBuf>,
 }
 
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchOptions {
+    /// A few sizes and numbers of connections, in a minute.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// About how long to measure, in seconds [default: 280, with --quick 45].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=86_400))]
+    pub(crate) seconds: Option<u32>,
+    /// Only these peers: those of `sdp perf compare` by their names there, ucx-stream, ucx-tag.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) peers: Option<Vec<String>>,
+    /// Bytes of the messages.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub(crate) sizes: Option<Vec<u64>>,
+    /// Numbers of connections.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) conns: Option<Vec<u32>>,
+    /// Install nothing: what is not there is left out.
+    #[arg(long)]
+    pub(crate) installed: bool,
+    /// Write the page with the charts to FILE [default: target/bench.html].
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) html: Option<PathBuf>,
+    /// Also write the report to FILE as JSON (`-`: standard output, text then goes to standard
+    /// error).
+    #[arg(long, value_name = "FILE", value_parser = parse_report)]
+    pub(crate) json: Option<PathBuf>,
+}
+
 impl Command {
     /// Where the report goes, if one was asked for.
     pub(crate) fn json(&self) -> Option<&Path> {
@@ -477,6 +516,7 @@ impl Command {
             Self::Fuzz(options) => options.json.as_deref(),
             Self::Sim(options) => options.json.as_deref(),
             Self::Paper(options) => options.json.as_deref(),
+            Self::Bench(options) => options.json.as_deref(),
             Self::Test { json }
             | Self::Loom { json }
             | Self::Keys { json }
@@ -549,6 +589,7 @@ mod tests {
             "fuzz",
             "sim",
             "paper",
+            "bench",
             "ci",
         ] {
             let cli = Cli::try_parse_from(["xtask", command, "--json", "-"]).unwrap();

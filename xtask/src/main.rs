@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod binaries;
 mod bindings;
 mod capture_check;
@@ -30,6 +31,7 @@ mod run;
 mod scribble;
 mod sim;
 mod step;
+mod table;
 mod test_run;
 mod text;
 mod tidy;
@@ -75,6 +77,7 @@ fn run(command: &cli::Command, ui: &Ui) -> anyhow::Result<bool> {
         cli::Command::CaptureCheck { json } => capture_check::run(&workspace()?, ui, json.as_ref()),
         cli::Command::Sim(options) => sim::run(&workspace()?, options),
         cli::Command::Paper(options) => paper::run(&workspace()?, ui, options),
+        cli::Command::Bench(options) => bench::run(&workspace()?, ui, options),
         cli::Command::Tidy => tidy::run(&workspace()?, ui),
         cli::Command::Header { check } => header::run(&workspace()?, ui, *check),
         cli::Command::Install(options) => install::run(&workspace()?, ui, options),

@@ -51,6 +51,8 @@ pub(crate) const SSH: &[Need] = &[
     need("dropbear", "dropbear-bin"),
     need("/usr/lib/openssh/sftp-server", "openssh-sftp-server"),
 ];
+/// What UCX is measured by.
+pub(crate) const UCX: &[Need] = &[need("ucx_perftest", "ucx-utils")];
 /// A program that knows only TCP.
 pub(crate) const UNMODIFIED: &[Need] = &[need("socat", "socat")];
 /// What building small C programs needs.
@@ -150,8 +152,7 @@ struct KeptBack(Option<&'static Path>);
 impl KeptBack {
     fn new() -> Self {
         let path = Path::new("/usr/sbin/policy-rc.d");
-        let words =
-            "#!/bin/sh\n# Made by cargo xtask programs, which removes it again.\nexit 101\n";
+        let words = "#!/bin/sh\n# Made by cargo xtask, which removes it again.\nexit 101\n";
         // One that is there is the administrator's; where none can be made, servers are started.
         if path.exists() || fs::write(path, words).is_err() {
             return Self(None);

@@ -160,7 +160,7 @@ impl Run {
 }
 
 /// Reads lines on a thread of their own; the channel closes at the end of the output.
-fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
+pub(crate) fn read_lines(from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut from = BufReader::new(from);

@@ -1,4 +1,4 @@
-//! The one table of the demo: workloads down, peers across.
+//! Results as a table: workloads down, peers across.
 
 use comfy_table::presets::UTF8_FULL;
 use comfy_table::{CellAlignment, Table};
@@ -8,29 +8,31 @@ use serde_json::Value;
 type Row = (String, u64, u64);
 
 /// Renders results as a table with medians. Each cell has the rate or the time, the processor time
-/// per gigabyte, and the ratio to TCP in the same row.
-pub(super) fn render(results: &[Value]) -> String {
+/// per gigabyte, and the ratio to TCP in the same row. `peer` names the column of a result; that of
+/// TCP is `TCP`.
+pub(crate) fn render(results: &[&Value], peer: impl Fn(&Value) -> String) -> String {
     let mut rows: Vec<Row> = Vec::new();
     let mut peers: Vec<String> = Vec::new();
     for result in results {
-        let (row, peer) = (row(result), peer(result));
+        let (row, column) = (row(result), peer(result));
         if !rows.contains(&row) {
             rows.push(row);
         }
-        if !peers.contains(&peer) {
-            peers.push(peer);
+        if !peers.contains(&column) {
+            peers.push(column);
         }
     }
     let mut table = Table::new();
     table.load_style(UTF8_FULL);
     let mut header = vec!["median".to_owned()];
-    header.extend(peers.iter().map(|peer| peer.replacen(' ', "\n", 1)));
+    header.extend(peers.iter().map(|name| name.replacen(' ', "\n", 1)));
     table.set_header(header);
     for wanted in &rows {
         let find = |peer_name: &str| {
             results
                 .iter()
                 .find(|result| row(result) == *wanted && peer(result) == peer_name)
+                .copied()
         };
         let tcp = find("TCP");
         let mut cells = vec![title(wanted)];
@@ -55,24 +57,16 @@ fn row(result: &Value) -> Row {
 }
 
 /// `bw 1 MiB x8`.
-fn title((workload, size, conns): &Row) -> String {
-    let size = match size {
-        s if s % (1 << 20) == 0 && *s > 0 => format!("{} MiB", s >> 20),
-        s if s % (1 << 10) == 0 && *s > 0 => format!("{} KiB", s >> 10),
-        s => format!("{s} B"),
-    };
-    format!("{workload} {size}\n{conns} conn")
+fn title((workload, bytes, conns): &Row) -> String {
+    format!("{workload} {}\n{conns} conn", size(*bytes))
 }
 
-/// The column of a result: `TCP`, `Unix`, `SDP bcopy`, `SDP heap`, `SDP registered`, `floor …`.
-fn peer(result: &Value) -> String {
-    let text = |field: &str| result[field].as_str().unwrap_or("");
-    match (text("peer"), text("mode")) {
-        ("tcp", _) => "TCP".to_owned(),
-        ("uds", _) => "Unix".to_owned(),
-        ("sdp", "bcopy") => "SDP bcopy".to_owned(),
-        ("sdp", _) => format!("SDP {}", text("buffers")),
-        (other, mode) => format!("{other} {mode}").trim().replace('_', " "),
+/// `1 MiB`, `64 B`.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        s if s % (1 << 20) == 0 && s > 0 => format!("{} MiB", s >> 20),
+        s if s % (1 << 10) == 0 && s > 0 => format!("{} KiB", s >> 10),
+        s => format!("{s} B"),
     }
 }
 
@@ -116,7 +110,7 @@ fn median(result: &Value, field: &str) -> Option<f64> {
 
 /// A report as `sdp perf compare` writes it, shortened.
 #[cfg(test)]
-pub(super) const SAMPLE: &str = r#"{
+pub(crate) const SAMPLE: &str = r#"{
   "schema": "sdp.perf.compare/1", "version": "0.1.0", "commit": null,
   "started": "2026-01-01T00:00:00Z", "seconds": 40.0,
   "machine": { "cpus": 2, "kernel": "6.1.0", "provider": "host", "device": null },
@@ -143,20 +137,19 @@ mod tests {
 
     fn rendered() -> String {
         let report: Value = serde_json::from_str(SAMPLE).unwrap();
-        render(report["results"].as_array().unwrap())
+        let results: Vec<_> = report["results"].as_array().unwrap().iter().collect();
+        render(&results, column)
+    }
+
+    fn column(result: &Value) -> String {
+        let name = result["peer"].as_str().unwrap_or("?");
+        if name == "tcp" { "TCP" } else { name }.to_owned()
     }
 
     #[test]
     fn every_row_and_peer_is_there_with_its_figures() {
         let text = rendered();
-        for part in [
-            "TCP",
-            "registered",
-            "bcopy",
-            "bw 1 MiB",
-            "8 conn",
-            "lat 64 B",
-        ] {
+        for part in ["TCP", "sdp", "bw 1 MiB", "8 conn", "lat 64 B"] {
             assert!(text.contains(part), "{part}\n{text}");
         }
         for part in ["8.00 GB/s", "0.900 s/GB", "2.50 µs"] {
@@ -176,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_result_without_figures_does_not_panic() {
-        assert!(render(&[serde_json::json!({})]).contains('?'));
-        assert!(render(&[]).contains("median"));
+        assert!(render(&[&serde_json::json!({})], column).contains('?'));
+        assert!(render(&[], column).contains("median"));
     }
 }

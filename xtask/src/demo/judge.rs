@@ -4,7 +4,7 @@ use crate::report::Check;
 
 /// What a value must be.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Bound {
+pub(crate) enum Bound {
     /// Not below this.
     AtLeast(f64),
     /// Not above this.
@@ -12,7 +12,7 @@ pub(super) enum Bound {
 }
 
 /// Name and bound of every promise that the comparison must report.
-pub(super) const PROMISES: &[(&str, Bound)] = &[
+pub(crate) const PROMISES: &[(&str, Bound)] = &[
     ("bw.1MiB.x8.sdp_best_vs_tcp", Bound::AtLeast(2.5)),
     ("lat.64B.sdp_vs_tcp", Bound::AtMost(0.5)),
     ("bw.1MiB.x1.bcopy_vs_ring_floor", Bound::AtLeast(0.5)),
@@ -20,13 +20,15 @@ pub(super) const PROMISES: &[(&str, Bound)] = &[
 ];
 
 impl Bound {
-    fn limit(self) -> f64 {
+    /// The value itself.
+    pub(crate) fn limit(self) -> f64 {
         match self {
             Self::AtLeast(limit) | Self::AtMost(limit) => limit,
         }
     }
 
-    fn holds(self, value: f64) -> bool {
+    /// Whether a value keeps it; NaN does not.
+    pub(crate) fn holds(self, value: f64) -> bool {
         match self {
             Self::AtLeast(limit) => value >= limit,
             Self::AtMost(limit) => value <= limit,

@@ -54,8 +54,8 @@ fn judged(outcome: &Outcome) -> Result<Report, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::SAMPLE;
     use super::*;
+    use crate::table::SAMPLE;
 
     fn outcome(text: &str, failure: Option<&str>) -> Outcome {
         let lines = text.lines().map(str::to_owned).collect();

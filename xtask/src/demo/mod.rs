@@ -1,13 +1,15 @@
 //! `cargo xtask demo`: build, prove, measure, one table.
 
-mod judge;
+pub(crate) mod judge;
 mod measure;
-mod table;
 mod verify;
+
+use serde_json::Value;
 
 use crate::cli::DemoOptions;
 use crate::program;
 use crate::report::{Check, Report, Started};
+use crate::table;
 use crate::ui::Ui;
 use crate::workspace::Workspace;
 
@@ -29,7 +31,8 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &DemoOptions) -> anyh
     match measure::compare(&program, ui, options.seconds)? {
         Ok(comparison) => {
             ui.line("")?;
-            ui.line(&table::render(&comparison.results))?;
+            let results: Vec<_> = comparison.results.iter().collect();
+            ui.line(&table::render(&results, peer))?;
             let first = report.checks.len();
             merge(&mut report, comparison);
             for check in &report.checks[first..] {
@@ -57,6 +60,18 @@ fn merge(report: &mut Report, comparison: Report) {
     report.skipped.extend(comparison.skipped);
 }
 
+/// The column of a result: `TCP`, `Unix`, `SDP bcopy`, `SDP heap`, `SDP registered`, `floor …`.
+fn peer(result: &Value) -> String {
+    let text = |field: &str| result[field].as_str().unwrap_or("");
+    match (text("peer"), text("mode")) {
+        ("tcp", _) => "TCP".to_owned(),
+        ("uds", _) => "Unix".to_owned(),
+        ("sdp", "bcopy") => "SDP bcopy".to_owned(),
+        ("sdp", _) => format!("SDP {}", text("buffers")),
+        (other, mode) => format!("{other} {mode}").trim().replace('_', " "),
+    }
+}
+
 fn print_check(ui: &Ui, check: &Check) -> anyhow::Result<()> {
     let word = if check.ok { "ok" } else { "FAIL" };
     let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.2}"));
@@ -79,6 +94,13 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn columns_are_named_by_how_bytes_go() {
+        let report: Report = serde_json::from_str(table::SAMPLE).unwrap();
+        let names: Vec<_> = report.results.iter().map(peer).collect();
+        assert_eq!(names, ["TCP", "SDP registered", "TCP", "SDP bcopy"]);
+    }
 
     #[test]
     fn results_checks_and_skips_of_the_comparison_are_taken_over() {
