@@ -7,8 +7,8 @@ use serde_json::Value;
 /// One row: workload, size in bytes, connections.
 type Row = (String, u64, u64);
 
-/// Renders results as a table with medians. Each cell has the rate or the time, the processor time
-/// per gigabyte, and the ratio to TCP in the same row. `peer` names the column of a result; that of
+/// Renders results as a table with medians. Each cell has the rate and the processor time per
+/// gigabyte, or the time and that of the slowest of a hundred, and the ratio to TCP in the same row. `peer` names the column of a result; that of
 /// TCP is `TCP`.
 pub(crate) fn render(results: &[&Value], peer: impl Fn(&Value) -> String) -> String {
     let mut rows: Vec<Row> = Vec::new();
@@ -70,7 +70,8 @@ pub(crate) fn size(bytes: u64) -> String {
     }
 }
 
-/// Three lines: figure, cost, ratio; a line is empty where there is nothing to say.
+/// Three lines: figure, cost or the slowest of a hundred, ratio; a line is empty where there is nothing to
+/// say.
 fn cell(result: &Value, tcp: Option<&Value>) -> String {
     let is_time = median(result, "gb_per_s").is_none();
     let field = if is_time { "us_p50" } else { "gb_per_s" };
@@ -79,8 +80,12 @@ fn cell(result: &Value, tcp: Option<&Value>) -> String {
         Some(value) => format!("{value:.2} GB/s"),
         None => "?".to_owned(),
     };
-    let cost = median(result, "cpu_s_per_gb").filter(|_| !is_time);
-    let cost = cost.map_or_else(String::new, |value| format!("{value:.3} s/GB"));
+    let cost = if is_time {
+        median(result, "us_p99").map(|value| format!("p99 {value:.2}"))
+    } else {
+        median(result, "cpu_s_per_gb").map(|value| format!("{value:.3} s/GB"))
+    };
+    let cost = cost.unwrap_or_default();
     format!("{figure}\n{cost}\n{}", ratio(result, tcp, field))
 }
 
@@ -124,7 +129,8 @@ pub(crate) const SAMPLE: &str = r#"{
     { "workload": "lat", "peer": "tcp", "size": 64, "conns": 1,
       "us_p50": { "median": 10.0, "min": 9, "max": 11, "rounds": 5 } },
     { "workload": "lat", "peer": "sdp", "mode": "bcopy", "buffers": "heap", "size": 64, "conns": 1,
-      "us_p50": { "median": 2.5, "min": 2, "max": 3, "rounds": 5 } }
+      "us_p50": { "median": 2.5, "min": 2, "max": 3, "rounds": 5 },
+      "us_p99": { "median": 7.5, "min": 2, "max": 8, "rounds": 5 } }
   ],
   "checks": [ { "name": "bw.1MiB.x8.sdp_best_vs_tcp", "ok": true, "value": 4.1, "limit": 2.5,
     "unit": "ratio", "detail": "" } ],
@@ -152,7 +158,7 @@ mod tests {
         for part in ["TCP", "sdp", "bw 1 MiB", "8 conn", "lat 64 B"] {
             assert!(text.contains(part), "{part}\n{text}");
         }
-        for part in ["8.00 GB/s", "0.900 s/GB", "2.50 µs"] {
+        for part in ["8.00 GB/s", "0.900 s/GB", "2.50 µs", "p99 7.50"] {
             assert!(text.contains(part), "{part}\n{text}");
         }
     }

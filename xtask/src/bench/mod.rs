@@ -222,18 +222,19 @@ fn tell(ui: &Ui, report: &Report) -> anyhow::Result<()> {
             ui.line(&format!("\n{title}\n{}", table::render(&results, label)))?;
         }
     }
-    for check in &report.checks {
-        let word = if check.ok { "ok" } else { "FAIL" };
-        let value = check
-            .value
-            .map_or_else(String::new, |it| format!("{it:.2}"));
-        let limit = check
-            .limit
-            .map_or_else(String::new, |it| format!("limit {it:.2}"));
-        let (name, detail) = (&check.name, &check.detail);
+    for result in report.results.iter().filter(|it| it["workload"] == "conn") {
+        let figure = |name: &str| result[name]["median"].as_f64().unwrap_or(f64::NAN);
+        let (peer, parallel) = (result["peer"].as_str().unwrap_or("?"), &result["parallel"]);
+        let (time, rate) = (figure("us_p50"), figure("per_s"));
         ui.line(&format!(
-            "{word:5} {name:34} {value:>8}   {limit}   {detail}"
+            "connections, {peer}: {time:.1} µs to set one up, {rate:.0} a second by {parallel} threads"
         ))?;
+    }
+    for check in report.checks.iter().filter(|check| !check.ok) {
+        let figure = |it: Option<f64>| it.map_or_else(|| "-".to_owned(), |it| format!("{it:.2}"));
+        let (value, limit) = (figure(check.value), figure(check.limit));
+        let (name, detail) = (&check.name, &check.detail);
+        ui.line(&format!("FAIL {name}  {value}, limit {limit}  {detail}"))?;
     }
     for skipped in &report.skipped {
         ui.line(&format!("SKIPPED {}: {}", skipped.name, skipped.reason))?;
