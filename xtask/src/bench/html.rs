@@ -7,23 +7,27 @@ use serde_json::Value;
 
 use super::matrix::{Cell, Workload};
 use super::peer::{BLOCKING, OTHERS, POLLED, SPINNING, WAITING, label};
+use super::processors;
 use crate::page::{self, Chart, Line, escaped, number};
 use crate::report::Report;
 
 /// Bytes of the longest message of the chart that shows short ones.
 const SHORT: u64 = 16 << 10;
 
-/// The page.
+/// The page; `others` is the share of the processors that others used.
 ///
 /// # Errors
 /// When a chart cannot be drawn.
-pub(super) fn page(report: &Report, cells: &[Cell]) -> anyhow::Result<String> {
+pub(super) fn page(report: &Report, cells: &[Cell], others: f64) -> anyhow::Result<String> {
     let mut page = page::begin("bench", report)?;
-    page.push_str(
+    write!(
+        page,
         "<p><b>host: single copy, says nothing of a fabric.</b> Two processes of this machine; medians \
          of rounds in which all peers took turns. UCX always spins, sends messages from registered \
-         memory, and is told of them without a system call.</p>",
-    );
+         memory, and is told of them without a system call. Here {}.</p>",
+        escaped(&processors::remark(others))
+    )
+    .context("cannot write to a string")?;
     page::draw(&mut page, &charts(&report.results, cells))?;
     figures(&mut page, &report.results)?;
     Ok(page)
@@ -135,8 +139,13 @@ fn figures(page: &mut String, results: &[Value]) -> anyhow::Result<()> {
          <th>least<th>most<th>CPU s/GB<th>&micro;s p50<th>p99<th>p99.9<th>per second<th>times \
          TCP<th>times UCX",
     );
-    for result in results {
+    for result in results.iter().filter(|it| it["workload"] != "others") {
         let figure = |name: &str| number(result[name]["median"].as_f64());
+        let count = |name: &str| {
+            result[name]
+                .as_u64()
+                .map_or(String::new(), |it| it.to_string())
+        };
         write!(
             page,
             "<tr><td>{}<td>{}<td class=n>{}<td class=n>{}<td class=n>{}<td class=n>{}<td \
@@ -144,8 +153,8 @@ fn figures(page: &mut String, results: &[Value]) -> anyhow::Result<()> {
              class=n>{}<td class=n>{}",
             escaped(result["workload"].as_str().unwrap_or("?")),
             escaped(&label(result)),
-            result["size"],
-            result["conns"],
+            count("size"),
+            count("conns"),
             figure("gb_per_s"),
             number(result["gb_per_s"]["min"].as_f64()),
             number(result["gb_per_s"]["max"].as_f64()),
@@ -225,8 +234,14 @@ mod tests {
             .report("bench", Path::new("."), Some("host"))
             .unwrap();
         report.results = results;
-        let page = page(&report, &cells).unwrap();
-        for part in ["says nothing of a fabric", "UCX tag", "3.500", "<svg"] {
+        let page = page(&report, &cells, 0.5).unwrap();
+        for part in [
+            "says nothing of a fabric",
+            "NOT ALONE",
+            "UCX tag",
+            "3.500",
+            "<svg",
+        ] {
             assert!(page.contains(part), "{part}");
         }
     }

@@ -11,6 +11,7 @@ mod judge;
 mod matrix;
 mod pair;
 mod peer;
+mod processors;
 mod turns;
 mod ucx;
 
@@ -23,6 +24,7 @@ use serde_json::{Value, json};
 
 use self::matrix::{Cell, Plan, Workload};
 use self::peer::{BLOCKING, OTHERS, POLLED, Peers, SPINNING, WAITING, label};
+use self::processors::Moment;
 use self::turns::Turns;
 use self::ucx::Series;
 use crate::cli::BenchOptions;
@@ -63,6 +65,7 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &BenchOptions) -> any
         peers,
         foreign,
     };
+    let begin = Moment::now()?;
     for (index, cell) in bench.plan.cells.iter().enumerate() {
         let count = bench.plan.cells.len();
         let name = format!("{} ({} of {count})", cell.title(), index + 1);
@@ -73,15 +76,20 @@ pub(crate) fn run(workspace: &Workspace, ui: &Ui, options: &BenchOptions) -> any
         let _progress = ui.progress("connections")?;
         conn::measure(bench.program, &mut report)?;
     }
+    let others = Moment::now()?.others_since(begin);
+    report
+        .results
+        .push(json!({ "workload": "others", "share_of_cpus": others }));
     judge::judge(&mut report, &bench.plan.cells);
     report.seconds = started.seconds();
     tell(ui, &report)?;
+    ui.line(&processors::remark(others))?;
     report.write(options.json.as_deref())?;
     let page = options
         .html
         .clone()
         .unwrap_or_else(|| workspace.target.join(PAGE));
-    fs::write(&page, html::page(&report, &bench.plan.cells)?)
+    fs::write(&page, html::page(&report, &bench.plan.cells, others)?)
         .with_context(|| format!("cannot write {}", page.display()))?;
     ui.line(&format!("{}; {}", report.summary(), page.display()))?;
     Ok(report.passed())

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
+use super::processors::process_times;
 use crate::run::read_lines;
 
 /// How often a server that begins is looked at.
@@ -126,8 +127,9 @@ impl Process {
         waitid(WaitId::Pid(pid), options).context("cannot wait")?;
         let file = format!("/proc/{}/stat", self.child.id());
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        let ticks = ticks(&text).with_context(|| format!("{file} has no times"))?;
-        let cpu = ticks as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let [user, system, ..] =
+            process_times(&text).with_context(|| format!("{file} has no times"))?;
+        let cpu = (user + system) as f64 / rustix::param::clock_ticks_per_second() as f64;
         let status = self.child.wait().context("cannot wait")?;
         ensure!(status.success(), "{}: {status}", self.name);
         Ok((lines, Duration::from_secs_f64(cpu)))
@@ -142,16 +144,6 @@ impl Drop for Process {
     }
 }
 
-/// User and system time of a process, by its line in /proc: `pid (name) state …`, where the name may
-/// hold blanks and brackets.
-fn ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split(' ').collect();
-    let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-    // Fields 14 and 15, of which the third one is the first behind the name.
-    Some(number(11)? + number(12)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,13 +156,6 @@ mod tests {
         assert!(!is_listener(&line.replace(" 0A ", " 01 "), 0x3415));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         assert!(listens(listener.local_addr().unwrap().port()).unwrap());
-    }
-
-    #[test]
-    fn times_are_found_behind_any_name() {
-        let line = "12 (a) b) Z 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
-        assert_eq!(ticks(line), Some(300));
-        assert_eq!(ticks("12 (a) Z 1 2"), None);
     }
 
     /// The one that listens is this test, so the server may end when it likes.

@@ -122,12 +122,14 @@ pub(super) fn label(result: &Value) -> String {
         "tcp" => "TCP".to_owned(),
         "uds" => "Unix".to_owned(),
         "sdp" => match (mode, text("buffers")) {
-            ("auto", "heap") => "SDP".to_owned(),
+            // Of connections alone there is no more to say.
+            ("auto", "heap") | ("?", _) => "SDP".to_owned(),
             ("auto", buffers) => format!("SDP {buffers}"),
             (mode, _) => format!("SDP {mode}"),
         },
         "ucx" => return format!("UCX {mode}"),
-        other => return format!("{other} {}", mode.replace('_', " ")),
+        "floor" => return format!("floor {}", mode.replace('_', " ")),
+        other => other.to_owned(),
     };
     match (peer, wait) {
         (_, "poll") => name + " polled",

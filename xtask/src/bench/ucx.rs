@@ -27,7 +27,7 @@ const RUN_MIN: Duration = Duration::from_millis(150);
 /// the time.
 pub(super) const TRIALS: u32 = 2;
 /// A run this long, beyond its own time, has met a busy machine: both sides spin, and do not yield.
-const RUN_MAX: Duration = Duration::from_secs(10);
+const RUN_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a megabyte as ucx_perftest counts.
 const MEGABYTE: f64 = 1_048_576.0;
 
