@@ -479,7 +479,7 @@ pub(crate) struct BenchOptions {
     /// A few sizes and numbers of connections, in a minute.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// About how long to measure, in seconds [default: 270, with --quick 42].
+    /// About how long to measure, in seconds [default: 270, with --quick 36].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=86_400))]
     pub(crate) seconds: Option<u32>,
     /// Only these peers: those of `sdp perf compare` by their names there, ucx-stream, ucx-tag.

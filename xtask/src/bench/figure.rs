@@ -35,19 +35,29 @@ impl Figure {
     }
 }
 
-/// What `field` of a result was, round by round; empty where it was not measured.
-pub(super) fn each(result: &Value, field: &str) -> Vec<f64> {
+/// What `field` of a result was, round by round; not a number where a round had no message. Empty where
+/// it was not measured.
+fn each(result: &Value, field: &str) -> Vec<f64> {
     let values = result["each"][field].as_array();
     let numbers = values.into_iter().flatten().map(Value::as_f64);
-    // A round without a value would shift those behind it.
-    numbers.collect::<Option<_>>().unwrap_or_default()
+    numbers.map(|it| it.unwrap_or(f64::NAN)).collect()
 }
 
-/// The ratios of `field` of two results, round by round: what peers are compared by.
+/// What `field` of a result was over the rounds that had messages.
+pub(super) fn over(result: &Value, field: &str) -> Option<Figure> {
+    let mut values = each(result, field);
+    values.retain(|value| *value > 0.0);
+    Figure::of(&values)
+}
+
+/// The ratios of `field` of two results, round by round: what peers are compared by. Rounds in which one
+/// of them had no message, as on a busy machine, do not count.
 pub(super) fn ratio(ours: &Value, theirs: &Value, field: &str) -> Option<Figure> {
     let (ours, theirs) = (each(ours, field), each(theirs, field));
-    let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs);
-    Figure::of(&ratios.collect::<Vec<_>>())
+    let pairs = ours.iter().zip(&theirs);
+    let both = pairs.filter(|(ours, theirs)| **ours > 0.0 && **theirs > 0.0);
+    let ratios: Vec<f64> = both.map(|(ours, theirs)| ours / theirs).collect();
+    Figure::of(&ratios)
 }
 
 #[cfg(test)]
@@ -82,7 +92,20 @@ mod tests {
         assert_eq!(ratio(&ours, &ours, "us_p50"), None);
         assert_eq!(ratio(&ours, &result(&[]), "gb_per_s"), None);
         assert_eq!(ratio(&ours, &result(&[1.0]), "gb_per_s").unwrap().rounds, 1);
-        let torn = json!({ "each": { "gb_per_s": [null, 1.0] } });
-        assert_eq!(ratio(&ours, &torn, "gb_per_s"), None);
+    }
+
+    /// 4 to 1; the round without a message does not shift it, nor is it endlessly fast.
+    #[test]
+    fn a_round_without_a_message_does_not_count() {
+        let ours = result(&[8.0, 4.0]);
+        for torn in [
+            json!({ "each": { "gb_per_s": [null, 1.0] } }),
+            result(&[0.0, 1.0]),
+        ] {
+            let found = ratio(&ours, &torn, "gb_per_s").unwrap();
+            assert_eq!((found.median, found.rounds), (4.0, 1));
+            assert_eq!(over(&torn, "gb_per_s").unwrap().min, 1.0);
+        }
+        assert_eq!(ratio(&ours, &result(&[0.0]), "gb_per_s"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::figure::{self, Figure};
+use super::figure;
 use super::matrix::{Cell, MANY, MIDDLE, Workload};
 use super::peer::label;
 use crate::demo::judge::{Bound, PROMISES};
@@ -160,9 +160,8 @@ impl Promise {
                 reason,
             });
         }
-        let median = |result: &&&Value| {
-            Figure::of(&figure::each(result, self.field)).map_or(f64::NAN, |it| it.median)
-        };
+        let median =
+            |result: &&&Value| figure::over(result, self.field).map_or(f64::NAN, |it| it.median);
         let base = theirs.iter().reduce(|a, b| {
             let nearer = match self.bound {
                 Bound::AtLeast(_) => median(&a) >= median(&b),

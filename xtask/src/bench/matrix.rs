@@ -82,7 +82,7 @@ pub(super) const MIDDLE: u64 = 1 << 20;
 pub(super) const MANY: u32 = 8;
 /// How often, and for how many seconds in all.
 const ROUNDS: (u32, f64) = (5, 270.0);
-const QUICK_ROUNDS: (u32, f64) = (3, 42.0);
+const QUICK_ROUNDS: (u32, f64) = (3, 36.0);
 /// Seconds for what is no run of a peer of `sdp perf compare`: opening a cell, and starting
 /// ucx_perftest.
 const OPENING: f64 = 0.5;
@@ -199,7 +199,7 @@ mod tests {
     fn runs_share_the_time_that_is_left() {
         let plan = plan(&["--quick"]);
         assert_eq!((plan.cells.len(), plan.rounds), (9, 3));
-        let expected = (42.0 - 4.5 - 6.0) / 69.0;
+        let expected = (36.0 - 4.5 - 6.0) / 69.0;
         let run = plan.run_time(20, 3).as_secs_f64();
         assert!((run - expected).abs() < 1e-6, "{run}");
         assert_eq!(plan.run_time(1_000_000, 3).as_secs_f64(), RUN_MIN);
