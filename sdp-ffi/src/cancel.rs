@@ -18,6 +18,9 @@ unsafe extern "C-unwind" {
     fn pthread_testcancel();
 }
 
+/// The other one.
+const PTHREAD_CANCEL_ENABLE: c_int = 0;
+
 /// What the thread was set to before a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held(c_int);
@@ -31,6 +34,11 @@ pub(crate) fn hold() -> Held {
 }
 
 impl Held {
+    /// Whether the thread may be cancelled but for this call.
+    pub(crate) fn was_enabled(self) -> bool {
+        self.0 == PTHREAD_CANCEL_ENABLE
+    }
+
     /// As it was before. A thread that asked to be cancelled at any moment may end here.
     pub(crate) fn release(self) {
         // SAFETY: NULL asks for no old state; this one came from the same function.

@@ -6,6 +6,7 @@ use std::ffi::{CString, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libc::{c_int, c_void, ssize_t};
+use sdp_socket::inside;
 
 use crate::cancel;
 use crate::errno::Failure;
@@ -34,17 +35,23 @@ impl Failed for *mut c_void {
 
 /// Carries out the body of the function `name`. A failure sets `errno` and this thread's words;
 /// success leaves both alone. A panic is a failure with `EIO`. The thread is not cancelled
-/// meanwhile.
+/// meanwhile, and handlers of the program's that were put off run when all is over.
 pub fn guard<R: Failed>(name: &'static str, body: impl FnOnce() -> Result<R, Failure>) -> R {
     let held = cancel::hold();
+    inside::enter_call(held.was_enabled());
     let result = caught(name, body);
+    let handlers_wait = inside::leave_call();
     held.release();
+    if handlers_wait {
+        inside::catch_up();
+    }
     result
 }
 
 /// As [`guard`], for a function that is a cancellation point: a cancelled thread ends before the
 /// body is carried out, or when it has failed, which is when it has done nothing.
 pub fn cancellable<R: Failed>(name: &'static str, body: impl FnOnce() -> Result<R, Failure>) -> R {
+    sdp_socket::list_sleeper();
     cancel::point();
     let result = guard(name, body);
     if result == R::FAILED {
@@ -82,6 +89,10 @@ fn words_of(payload: &(dyn Any + Send)) -> &str {
 
 fn remember(mut message: String) {
     message.retain(|c| c != '\0');
+    // A handler may have interrupted the C library where it makes room for a thread's own.
+    if inside::is_in_handler() {
+        return;
+    }
     // During the thread's end there is no place for words any more; errno still says what it was.
     let _ = LAST.try_with(|last| {
         if let (Ok(message), Ok(mut last)) = (CString::new(message), last.try_borrow_mut()) {

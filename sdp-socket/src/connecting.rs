@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
-use crate::park::{Own, WaitWord, signals_restart};
+use crate::park::{Own, Place, WaitWord, signals_restart, sleep_at};
 use crate::ready::{Level, Readiness, ReadyPair};
 use crate::stream::SdpStream;
 use crate::sync::lock;
@@ -195,7 +195,8 @@ impl Connecting {
                 return Ok(false);
             } else {
                 let runtime = self.context.runtime();
-                if runtime.wait_word(&self.word, seen, Some(deadline))? == Wake::Interrupted {
+                let sleep = || runtime.wait_word(&self.word, seen, Some(deadline));
+                if sleep_at(|| Place::Word(self.word.clone()), sleep)? == Wake::Interrupted {
                     if heeds_signals && (time_max.is_some() || !signals_restart()) {
                         return Err(io::ErrorKind::Interrupted.into());
                     }

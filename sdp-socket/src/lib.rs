@@ -71,7 +71,10 @@ pub use driver::{RecvFlags, SendFlags};
 pub use error::raw_errno;
 pub use listener::{Incoming, SdpListener};
 pub use options::ZcopyThreshold;
-pub use park::{Runtime, SpinPolicy, WaitWord, signals_restart};
+pub use park::{
+    Runtime, SpinPolicy, WaitWord, cancel_sleep, inside, list_anew, list_sleeper, poll_asleep,
+    signals_restart, watch_sleepers,
+};
 pub use process::{SdpProcess, Told};
 pub use provider::{
     ProviderKind, Route, diagnosis, memory_use, route_to, set_trace, verbs_counters,

@@ -17,7 +17,7 @@ use crate::context::Context;
 use crate::driver::{Conn, config};
 use crate::error;
 use crate::options::Options;
-use crate::park::{Own, WaitWord};
+use crate::park::{Own, Place, WaitWord, sleep_at};
 use crate::ready::{Level, Readiness, ReadyPair};
 use crate::stream::SdpStream;
 use crate::sync::lock;
@@ -349,11 +349,9 @@ impl Listening {
             if late || self.nonblocking.load(Ordering::Relaxed) {
                 return Err(io::ErrorKind::WouldBlock.into());
             }
-            let wake = self
-                .context()
-                .runtime()
-                .wait_word(&self.word, seen, deadline)?;
-            if wake == Wake::Interrupted {
+            let runtime = self.context().runtime();
+            let sleep = || runtime.wait_word(&self.word, seen, deadline);
+            if sleep_at(|| Place::Word(self.word.clone()), sleep)? == Wake::Interrupted {
                 return Err(io::ErrorKind::Interrupted.into());
             }
         }
@@ -373,7 +371,8 @@ impl Listening {
                 return Ok(());
             }
             let runtime = self.context().runtime();
-            if runtime.wait_word(&self.word, seen, Some(end))? == Wake::Interrupted {
+            let sleep = || runtime.wait_word(&self.word, seen, Some(end));
+            if sleep_at(|| Place::Word(self.word.clone()), sleep)? == Wake::Interrupted {
                 return Ok(());
             }
         }

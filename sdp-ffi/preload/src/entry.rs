@@ -305,7 +305,10 @@ impl Entry {
     /// A socket whose connect has failed goes on saying so to every call, as TCP's does; but it may
     /// connect or listen anew.
     pub(crate) fn renew(&self) {
-        let _one_at_a_time = lock(&self.connecting);
+        // One that connects just now has not failed.
+        let Ok(_one_at_a_time) = self.connecting.try_lock() else {
+            return;
+        };
         let Ok(socket) = self.socket() else { return };
         let is_spent = !socket.is_connecting() && !socket.is_connected();
         if self.phase() == Phase::Connecting && is_spent {

@@ -25,7 +25,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::DupFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use sdp::posix::{Failure, guard};
-use sdp_socket::hidden;
+use sdp_socket::{hidden, inside};
 
 use crate::boundary::checked;
 use crate::entry::{Entry, Phase, lock};
@@ -129,6 +129,8 @@ pub(crate) extern "C" fn prepare() {
             REGISTERED.call_once(relay::at_exit);
         }
         HELD.store(Box::into_raw(Box::new(children)), Ordering::Release);
+        // No handler is to meet the lock while the fork is under way.
+        inside::enter_call(false);
         Ok(0)
     });
 }
@@ -150,6 +152,7 @@ pub(crate) extern "C" fn in_parent() {
     }
     guard("fork", || {
         if let Some(mut children) = held() {
+            leave_fork();
             let offers = mem::take(&mut children.offers);
             if let Some((asked, _childs)) = children.asking.take() {
                 children.keep(offers, Arc::new(asked));
@@ -186,6 +189,15 @@ pub(crate) fn in_child() {
     }
     // The parent's memory is not for this process to free.
     mem::forget(parents);
+    drop(children);
+    leave_fork();
+}
+
+/// The fork is over for this process.
+fn leave_fork() {
+    if inside::leave_call() {
+        inside::catch_up();
+    }
 }
 
 /// The number is the child's end from here on. What fails leaves a socket that is not connected.

@@ -4,7 +4,7 @@ use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
 };
-use sdp::posix::{Failure, Several, cancellable};
+use sdp::posix::{Failure, Several, cancellable, guard};
 
 use crate::boundary::{checked, handle, interpose, reading, sending, set_errno};
 use crate::log::{Level, say};
@@ -140,8 +140,11 @@ interpose! {
                 // SAFETY: what our caller promised to the C library's function.
                 let sent = unsafe { real::sendmsg(fd, message, flags) };
                 if sent >= 0 {
-                    // SAFETY: the kernel has read the message, so it is there.
-                    unsafe { warn_of_passing(message) };
+                    guard("sendmsg", || {
+                        // SAFETY: the kernel has read the message, so it is there.
+                        unsafe { warn_of_passing(message) };
+                        Ok(0)
+                    });
                 }
                 sent
             }

@@ -19,7 +19,7 @@
 //!
 //! ```text
 //!   sockets io stdio descriptors            the functions of the C library, by kind
-//!   options wait select epoll
+//!   options wait select epoll handlers threads
 //!   boundary real                           which calls are ours; the C library's own
 //!   table entry listening width             numbers, and what is beside each
 //!   fork relay shared                       connections that children go on with
@@ -37,6 +37,7 @@ mod descriptors;
 mod entry;
 mod epoll;
 mod fork;
+mod handlers;
 mod io;
 mod listening;
 mod log;
@@ -50,5 +51,6 @@ mod shared;
 mod sockets;
 mod stdio;
 mod table;
+mod threads;
 mod wait;
 mod width;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{
     c_char, c_int, c_uint, c_ulong, c_void, epoll_event, fd_set, iovec, mmsghdr, msghdr, nfds_t,
-    off_t, pollfd, sigset_t, size_t, sockaddr, socklen_t, ssize_t, timespec, timeval,
+    off_t, pollfd, pthread_t, sighandler_t, sigset_t, size_t, sockaddr, socklen_t, ssize_t,
+    timespec, timeval,
 };
 
 /// What a function returns whose C library has none of that name: nobody can have been linked with
@@ -26,6 +27,13 @@ impl Absent for ssize_t {
     fn absent() -> Self {
         crate::boundary::set_errno(libc::ENOSYS);
         -1
+    }
+}
+
+impl Absent for sighandler_t {
+    fn absent() -> Self {
+        crate::boundary::set_errno(libc::ENOSYS);
+        libc::SIG_ERR
     }
 }
 
@@ -147,4 +155,13 @@ real! {
     fn select(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, time: *mut timeval) -> c_int;
     fn pselect(count: c_int, read: *mut fd_set, write: *mut fd_set, except: *mut fd_set, time: *const timespec, mask: *const sigset_t) -> c_int;
     fn epoll_ctl(epoll: c_int, op: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
+
+    fn sigaction(signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction) -> c_int;
+    fn signal(number: c_int, handler: sighandler_t) -> sighandler_t;
+    fn bsd_signal(number: c_int, handler: sighandler_t) -> sighandler_t;
+    fn ssignal(number: c_int, handler: sighandler_t) -> sighandler_t;
+    fn sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t;
+    fn __sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t;
+    fn sigset(number: c_int, handler: sighandler_t) -> sighandler_t;
+    fn pthread_cancel(thread: pthread_t) -> c_int;
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libc::c_int;
 use sdp::SdpStats;
+use sdp::posix::guard;
 
 use crate::config::{Report, config_if_read};
 use crate::log;
@@ -177,7 +178,7 @@ pub(crate) extern "C" fn write() {
     if !table::is_owner() {
         return;
     }
-    WRITTEN.call_once(|| {
+    let put_down = || {
         let words = format!("{}[{}]: {}", config.program, std::process::id(), line());
         let written = match to {
             Report::Stderr => return log::to_stderr(&words),
@@ -189,6 +190,10 @@ pub(crate) extern "C" fn write() {
         if let Err(error) = written {
             log::to_stderr(&format!("the report: {error}; {words}"));
         }
+    };
+    guard("exit", || {
+        WRITTEN.call_once(put_down);
+        Ok(0)
     });
 }
 

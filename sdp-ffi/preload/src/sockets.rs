@@ -10,7 +10,8 @@ use libc::{c_int, sockaddr, socklen_t};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use sdp::posix::{Failure, Family, Socket, bytes_of, guard, read_address, write_address};
-use sdp_socket::signals_restart;
+use sdp_socket::{poll_asleep, signals_restart};
+use smallvec::{SmallVec, smallvec};
 
 use crate::boundary::{Outcome, checked, interpose};
 use crate::config::config;
@@ -277,7 +278,10 @@ fn start_listening(entry: &Entry, fd: c_int, backlog: c_int) -> Outcome<c_int> {
 }
 
 fn connect_to(entry: &Entry, fd: c_int, addr: SocketAddr) -> Outcome<c_int> {
-    let _one_at_a_time = lock(&entry.connecting);
+    // Not waited for: it may be a signal handler's call that has interrupted the other one.
+    let Ok(_one_at_a_time) = entry.connecting.try_lock() else {
+        return Err(Failure::new(libc::EALREADY, "it is about to connect"));
+    };
     match entry.phase() {
         Phase::New => {}
         Phase::Kernels => return Ok(None),
@@ -471,7 +475,7 @@ fn wait_for_either(
 ) -> Result<(bool, bool), Failure> {
     let target = entry.target(fd, false)?;
     let own = borrowed(fd);
-    let mut fds = vec![PollFd::new(&own, PollFlags::IN)];
+    let mut fds: SmallVec<[_; 2]> = smallvec![PollFd::new(&own, PollFlags::IN)];
     if let Target::Both(readiness) = &target {
         fds.push(PollFd::new(readiness, PollFlags::IN));
     }
@@ -481,11 +485,13 @@ fn wait_for_either(
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(left.subsec_nanos()),
         });
-        match rustix::event::poll(&mut fds, left.as_ref()) {
-            Ok(0) => return Err(Failure::new(libc::EAGAIN, "nobody came in time")),
-            Ok(_) => {
-                let has = |one: &PollFd<'_>| !one.revents().is_empty();
-                return Ok((has(&fds[0]), fds.get(1).is_some_and(has)));
+        match poll_asleep(&fds, left.as_ref()) {
+            Ok(shown) if shown.iter().all(PollFlags::is_empty) => {
+                return Err(Failure::new(libc::EAGAIN, "nobody came in time"));
+            }
+            Ok(shown) => {
+                let has = |shows: &PollFlags| !shows.is_empty();
+                return Ok((has(&shown[0]), shown.get(1).is_some_and(has)));
             }
             // The kernel restarts an accept without a time-out under these handlers.
             Err(Errno::INTR) if deadline.is_none() && signals_restart() => {}

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use libc::c_int;
 use sdp::posix::Failure;
-use sdp_socket::hide_descriptors;
+use sdp_socket::{hide_descriptors, watch_sleepers};
 
 use crate::entry::{Entry, lock};
 use crate::{fork, report};
@@ -128,6 +128,7 @@ pub(crate) fn start() -> Result<(), Failure> {
     }
     OWNER.store(own_pid(), Ordering::Relaxed);
     hide_descriptors();
+    watch_sleepers();
     report::at_exit();
     report::tell_when_asked();
     STARTED.store(true, Ordering::Release);
@@ -198,6 +199,7 @@ extern "C" fn in_child() {
     GENERATION.store(next, Ordering::Relaxed);
     OWNER.store(own_pid(), Ordering::Relaxed);
     report::start_anew();
+    sdp_socket::list_anew();
     fork::in_child();
 }
 

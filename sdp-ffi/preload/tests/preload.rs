@@ -243,6 +243,34 @@ fn rules_decide() {
     }
 }
 
+/// A signal handler may come at any moment of a call and call again, and a thread that waits in a call can
+/// be cancelled, as by TCP. One case a run.
+#[test]
+fn handlers_and_cancelled_threads() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("handlers") else {
+        return;
+    };
+    let rows = [
+        "handlers_call",
+        "handlers_close",
+        "handlers_find_all",
+        "handlers_meet_forks",
+        "actions",
+        "waits_are_interrupted",
+        "cancelled_threads_end",
+    ];
+    for case in rows {
+        let mut command = bench.preloaded(Command::new(&program), case);
+        command.arg(case);
+        let said = start(command).finish();
+        assert_eq!(said, format!("{case} holds\n"));
+        let reports = bench.report(case);
+        let connected: u64 = reports.iter().map(|it| count(it, "connected")).sum();
+        assert!(connected > 0 || case == "actions", "{case}: {reports:?}");
+    }
+}
+
 /// What only a program with the library can see: children, waiting, both protocols at once.
 #[test]
 fn cases_hold() {

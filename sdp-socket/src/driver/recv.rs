@@ -27,6 +27,10 @@ impl Conn {
     /// # Errors
     /// As `recv(2)`.
     pub(crate) fn recv(&self, bufs: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
+        let flags = RecvFlags {
+            nonblocking: flags.nonblocking || self.is_interrupted(),
+            ..flags
+        };
         let memory = CallMemory::of_recv(bufs);
         let deadline = self.options.read_timeout().map(|t| self.context.now() + t);
         let caller = self.enter();

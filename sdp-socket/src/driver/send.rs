@@ -40,6 +40,7 @@ impl Conn {
         urgent: bool,
     ) -> io::Result<usize> {
         let deadline = self.options.write_timeout().map(|t| self.context.now() + t);
+        let nonblocking = nonblocking || self.is_interrupted();
         let caller = self.enter();
         let result = self.send_loop(&caller, memory, (nonblocking, urgent), deadline);
         drop(caller);

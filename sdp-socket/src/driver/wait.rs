@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use sdp_core::{EndCall, Instant};
 use sdp_verbs::{ArmFor, Wake};
 
 use super::Conn;
-use crate::park::{AbortOnUnwind, NEVER, SpinPolicy, Spinner, WaitWord, signals_restart};
+use crate::park::{
+    AbortOnUnwind, NEVER, Place, SpinPolicy, Spinner, WaitWord, inside, signals_restart, sleep_at,
+};
 
 /// A sleep that is timed only so that every signal handler ends it; it just begins again.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -109,6 +112,7 @@ impl Conn {
             .leading
             .compare_exchange(false, true, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok();
+        let outer = inside::sleep_on(self.address());
         let slept = if alone {
             let slept = self.lead(word, seen, until);
             self.leading.store(false, Ordering::SeqCst);
@@ -116,6 +120,7 @@ impl Conn {
         } else {
             self.follow(word, seen, until)
         };
+        inside::sleep_on(outer);
         spinner.found_at = self.look();
         self.tick();
         // Where the sleep had to be timed for the engine's sake only, TCP's would be restarted.
@@ -167,9 +172,9 @@ impl Conn {
         if word.seen() != seen {
             return Ok(Wake::Event);
         }
-        self.context
-            .runtime()
-            .wait_cq(&*self.cq, token, self.wake_at(until))
+        let at = self.wake_at(until);
+        let sleep = || self.context.runtime().wait_cq(&*self.cq, token, at);
+        sleep_at(|| Place::Queue(Arc::clone(&self.cq)), sleep)
     }
 
     /// Sleeps on the word, if somebody leads; the leader, when it leaves, wakes us to take over.
@@ -177,12 +182,24 @@ impl Conn {
         self.followers.fetch_add(1, Ordering::SeqCst);
         let slept = if self.leading.load(Ordering::SeqCst) {
             let at = self.wake_at(until);
-            self.context.runtime().wait_word(word, seen, at)
+            let sleep = || self.context.runtime().wait_word(word, seen, at);
+            sleep_at(|| Place::Word(word.clone()), sleep)
         } else {
             Ok(Wake::Event)
         };
         self.followers.fetch_sub(1, Ordering::SeqCst);
         slept
+    }
+
+    /// By which the connection is known to signal handlers that interrupt a sleep on it.
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Whether this call is a signal handler's that has interrupted a call on this connection: it does
+    /// not wait.
+    pub(super) fn is_interrupted(&self) -> bool {
+        inside::has_interrupted(self.address())
     }
 
     /// When a sleep ends at the latest. `None` only where a handler with SA_RESTART shall not end

@@ -7,7 +7,9 @@ mod alarm;
 mod eventcount;
 mod exit;
 mod fork;
+pub mod inside;
 mod signals;
+mod sleeper;
 mod spin;
 mod stat_socket;
 mod threads;
@@ -26,6 +28,8 @@ pub(crate) use eventcount::EventCount;
 pub(crate) use exit::{at_exit, say_at_exit};
 pub(crate) use fork::{GENERATIONS_MAX, Own, generation};
 pub use signals::signals_restart;
+pub(crate) use sleeper::{Place, sleep_at};
+pub use sleeper::{cancel_sleep, list_anew, list_sleeper, poll_asleep, watch_sleepers};
 pub use spin::SpinPolicy;
 pub(crate) use spin::{Spinner, pass_moment};
 pub(crate) use threads::ThreadRuntime;
@@ -82,9 +86,9 @@ pub trait Runtime: Debug + Send + Sync {
     }
 }
 
-/// A word that waiters of this process sleep on.
-#[derive(Debug, Default)]
-pub struct WaitWord(EventCount);
+/// A word that waiters of this process sleep on; a clone is the same word.
+#[derive(Clone, Debug, Default)]
+pub struct WaitWord(Arc<EventCount>);
 
 impl WaitWord {
     /// Its present value; take it before looking at the state waited for.

@@ -2,6 +2,8 @@
 
 use std::ptr;
 
+use super::inside::is_told_to_end;
+
 /// Signals that a thread raises by its own fault: no other process sends them, and runtimes catch
 /// them in their own way.
 const FAULTS: [libc::c_int; 7] = [
@@ -15,10 +17,14 @@ const FAULTS: [libc::c_int; 7] = [
 ];
 
 /// Whether a signal that came during a wait lets the wait go on: every handler of the program is
-/// installed with SA_RESTART. For waits that the kernel ends although a call without a time-out
-/// would be restarted, since they have a time-out of this library's own.
+/// installed with SA_RESTART, and the thread has not been cancelled. For waits that the kernel ends
+/// although a call without a time-out would be restarted, since they have a time-out of this
+/// library's own.
 #[must_use]
 pub fn signals_restart() -> bool {
+    if is_told_to_end() {
+        return false;
+    }
     (1..=libc::SIGRTMAX())
         .filter(|signal| !FAULTS.contains(signal))
         .all(|signal| {

@@ -1,0 +1,296 @@
+//! Signal handlers of the program's never run inside a call of this library, which may hold locks.
+//!
+//! POSIX lets a handler send, receive, close and much more, on the thread that it interrupts. So the kernel
+//! is given [`run`] in the place of each handler. Outside of calls, and while one sleeps, it calls the
+//! handler at once. Inside it puts the signal back, as one of this thread's with all that came with it,
+//! and leaves the thread with all signals blocked; when the call is over, or goes to sleep, the mask is
+//! as it was and the kernel delivers the signal again. So a call without signals costs no system call, and
+//! a handler finds what it would have found.
+//!
+//! Signals that a thread raises by its own fault are left alone.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use libc::{SIG_DFL, SIG_ERR, SIG_IGN, c_int, c_long, c_void, sighandler_t, siginfo_t, ucontext_t};
+use sdp_socket::inside;
+
+use crate::boundary::{errno, interpose, set_errno};
+use crate::real;
+
+/// Signals from 1 to 64.
+const COUNT: usize = 65;
+
+/// No handler is put off, and none of them is blocked: what a thread raises by its own fault, and what the
+/// C library keeps for itself.
+const LEFT_ALONE: u64 = bit(libc::SIGSEGV)
+    | bit(libc::SIGBUS)
+    | bit(libc::SIGILL)
+    | bit(libc::SIGFPE)
+    | bit(libc::SIGTRAP)
+    | bit(libc::SIGABRT)
+    | bit(libc::SIGSYS)
+    | bit(32)
+    | bit(33)
+    | (bit(34) * IS_MUSL);
+
+/// This C library keeps one more.
+const IS_MUSL: u64 = if cfg!(target_env = "musl") { 1 } else { 0 };
+
+const fn bit(signal: c_int) -> u64 {
+    1 << (signal - 1)
+}
+
+/// A program's handler, and what of its flags the kernel is not given.
+struct Handler {
+    address: AtomicU64,
+    flags: AtomicU32,
+}
+
+static HANDLERS: [Handler; COUNT] = [const {
+    Handler {
+        address: AtomicU64::new(0),
+        flags: AtomicU32::new(0),
+    }
+}; COUNT];
+
+/// The kernel always gives three arguments, and is told so; a handler is set back by us, as it may have to
+/// be called later than the kernel thinks.
+const OURS: c_int = libc::SA_SIGINFO | libc::SA_RESETHAND;
+
+thread_local! {
+    /// The thread's mask, while all signals are blocked for one that was put back.
+    static MASK: AtomicU64 = const { AtomicU64::new(0) };
+    /// A handler without SA_RESTART has run.
+    static ENDS_CALLS: AtomicBool = const { AtomicBool::new(false) };
+}
+
+interpose! {
+    raw fn sigaction(
+        signal: c_int, new: *const libc::sigaction, old: *mut libc::sigaction,
+    ) -> c_int {
+        let Some(handler) = handler_of(signal) else {
+            // SAFETY: what our caller promised to the C library's function.
+            return unsafe { real::sigaction(signal, new, old) };
+        };
+        let before = handler.load();
+        // SAFETY: our caller's promise.
+        let wanted = unsafe { new.as_ref() }.copied();
+        let given = wanted.map(|wanted| if is_handler(&wanted) { handler.takes(wanted) } else { wanted });
+        let given = given.as_ref().map_or(ptr::null(), ptr::from_ref);
+        let mut was = nothing();
+        // SAFETY: both are ours.
+        let result = unsafe { real::sigaction(signal, given, &raw mut was) };
+        if result != 0 {
+            handler.store(before);
+        } else if !old.is_null() {
+            // SAFETY: our caller's promise.
+            unsafe { old.write(shown(was, before)) };
+        }
+        result
+    }
+
+    raw fn signal(number: c_int, handler: sighandler_t) -> sighandler_t {
+        // SAFETY: our caller's promise.
+        set_by(number, || unsafe { real::signal(number, handler) })
+    }
+
+    raw fn bsd_signal(number: c_int, handler: sighandler_t) -> sighandler_t {
+        // SAFETY: our caller's promise.
+        set_by(number, || unsafe { real::bsd_signal(number, handler) })
+    }
+
+    raw fn ssignal(number: c_int, handler: sighandler_t) -> sighandler_t {
+        // SAFETY: our caller's promise.
+        set_by(number, || unsafe { real::ssignal(number, handler) })
+    }
+
+    raw fn sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t {
+        // SAFETY: our caller's promise.
+        set_by(number, || unsafe { real::sysv_signal(number, handler) })
+    }
+
+    raw fn __sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t {
+        // SAFETY: our caller's promise.
+        set_by(number, || unsafe { real::__sysv_signal(number, handler) })
+    }
+
+    raw fn sigset(number: c_int, handler: sighandler_t) -> sighandler_t {
+        // SAFETY: our caller's promise.
+        set_by(number, || unsafe { real::sigset(number, handler) })
+    }
+}
+
+/// The place of a signal whose handlers are put off.
+fn handler_of(signal: c_int) -> Option<&'static Handler> {
+    let at = usize::try_from(signal).ok().filter(|at| *at > 0)?;
+    let is_left_alone = at < COUNT && LEFT_ALONE & bit(signal) != 0;
+    HANDLERS.get(at).filter(|_| !is_left_alone)
+}
+
+/// What the kernel has in the place of a handler.
+fn stand_in() -> sighandler_t {
+    run as *const () as sighandler_t
+}
+
+fn is_handler(action: &libc::sigaction) -> bool {
+    ![SIG_DFL, SIG_IGN].contains(&action.sa_sigaction) && action.sa_sigaction != stand_in()
+}
+
+/// An action, as the program has set it.
+fn shown(mut action: libc::sigaction, (address, flags): (u64, u32)) -> libc::sigaction {
+    if action.sa_sigaction == stand_in() {
+        action.sa_sigaction = usize::try_from(address).unwrap_or(SIG_DFL);
+        action.sa_flags = action.sa_flags & !OURS | flags.cast_signed();
+    }
+    action
+}
+
+fn nothing() -> libc::sigaction {
+    // SAFETY: the type is plain numbers, an address among them, for which zero is a value.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// A function of the C library's sets a handler, by which the kernel is then given ours.
+fn set_by(signal: c_int, set: impl FnOnce() -> sighandler_t) -> sighandler_t {
+    let Some(handler) = handler_of(signal) else {
+        return set();
+    };
+    let (address, _) = handler.load();
+    let before = set();
+    if before == SIG_ERR {
+        return before;
+    }
+    let mut now = nothing();
+    // SAFETY: the place is ours, and nothing is set.
+    let asked = unsafe { real::sigaction(signal, ptr::null(), &raw mut now) };
+    if asked == 0 && is_handler(&now) {
+        let given = handler.takes(now);
+        // SAFETY: the action is the program's own, but for the handler, which calls the program's.
+        unsafe { real::sigaction(signal, &raw const given, ptr::null_mut()) };
+    }
+    if before == stand_in() {
+        return usize::try_from(address).unwrap_or(SIG_DFL);
+    }
+    before
+}
+
+impl Handler {
+    fn load(&self) -> (u64, u32) {
+        let address = self.address.load(Ordering::Relaxed);
+        (address, self.flags.load(Ordering::Relaxed))
+    }
+
+    fn store(&self, (address, flags): (u64, u32)) {
+        self.address.store(address, Ordering::Relaxed);
+        self.flags.store(flags, Ordering::Relaxed);
+    }
+
+    /// Remembers a handler: what the kernel is to be given for it.
+    fn takes(&self, mut action: libc::sigaction) -> libc::sigaction {
+        inside::on_leaving(deliver);
+        let flags = (action.sa_flags & OURS).cast_unsigned();
+        self.store((u64::try_from(action.sa_sigaction).unwrap_or(0), flags));
+        action.sa_sigaction = stand_in();
+        action.sa_flags = action.sa_flags & !OURS | libc::SA_SIGINFO;
+        action
+    }
+}
+
+type Function = unsafe extern "C-unwind" fn(c_int, *mut siginfo_t, *mut c_void);
+
+/// What the kernel calls for a handler of the program's.
+unsafe extern "C-unwind" fn run(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    if inside::put_off() {
+        // SAFETY: the kernel's arguments.
+        unsafe { put_back(signal, info, context) };
+        return;
+    }
+    let Some(handler) = handler_of(signal) else {
+        return;
+    };
+    let (address, flags) = handler.load();
+    let before = errno();
+    let mut now = nothing();
+    // SAFETY: the place is ours, and nothing is set.
+    unsafe { real::sigaction(signal, ptr::null(), &raw mut now) };
+    if now.sa_flags & libc::SA_RESTART == 0 {
+        ENDS_CALLS.with(|ends| ends.store(true, Ordering::Relaxed));
+    }
+    let is_for_once = flags & libc::SA_RESETHAND.cast_unsigned() != 0;
+    if is_for_once && now.sa_sigaction == stand_in() {
+        now.sa_sigaction = SIG_DFL;
+        // SAFETY: as the kernel does before it calls such a handler.
+        unsafe { real::sigaction(signal, &raw const now, ptr::null_mut()) };
+    }
+    set_errno(before);
+    let address = ptr::with_exposed_provenance::<c_void>(usize::try_from(address).unwrap_or(0));
+    if address.is_null() {
+        return;
+    }
+    // SAFETY: the program has given it as a handler, and one of fewer arguments takes no notice of more.
+    let function = unsafe { std::mem::transmute::<*const c_void, Function>(address) };
+    let outer = inside::enter_handler();
+    // SAFETY: the kernel's arguments.
+    unsafe { function(signal, info, context) };
+    inside::leave_handler(outer);
+}
+
+/// Leaves the thread with all signals blocked, and this one among those that wait for it.
+///
+/// # Safety
+/// The arguments are the kernel's.
+unsafe fn put_back(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    let before = errno();
+    let blocked = !LEFT_ALONE;
+    // One that the program does not want blocked in its handler would come again at once.
+    change_mask(libc::SIG_BLOCK, blocked);
+    // SAFETY: the kernel's argument.
+    let mask = unsafe { &raw mut (*context.cast::<ucontext_t>()).uc_sigmask }.cast::<u64>();
+    // SAFETY: the kernel's own mask is that long, and there.
+    let interrupted = unsafe { mask.read_unaligned() };
+    MASK.with(|kept| kept.store(interrupted, Ordering::Relaxed));
+    // SAFETY: as above. The kernel takes it for the thread's when this handler returns.
+    unsafe { mask.write_unaligned(interrupted | blocked) };
+    // SAFETY: no preconditions.
+    let process = unsafe { libc::getpid() };
+    // SAFETY: no preconditions.
+    let thread = unsafe { libc::gettid() };
+    let queue = libc::SYS_rt_tgsigqueueinfo;
+    // SAFETY: the kernel reads what it has given.
+    let queued = unsafe { libc::syscall(queue, process, thread, signal, info) };
+    if queued != 0 {
+        // Too many wait (RLIMIT_SIGPENDING). One of the old kind comes without what was said with it.
+        // SAFETY: no preconditions.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+    }
+    set_errno(before);
+}
+
+fn change_mask(how: c_int, mask: u64) {
+    let (none, len) = (ptr::null_mut::<u64>(), size_of::<u64>());
+    // SAFETY: the kernel reads the mask, which is that long.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            c_long::from(how),
+            &raw const mask,
+            none,
+            len,
+        )
+    };
+}
+
+/// Has handlers that were put off run: the kernel delivers their signals before this returns. False: one
+/// of them ends a call that waits.
+fn deliver() -> bool {
+    ENDS_CALLS.with(|ends| ends.store(false, Ordering::Relaxed));
+    let before = errno();
+    change_mask(
+        libc::SIG_SETMASK,
+        MASK.with(|mask| mask.load(Ordering::Relaxed)),
+    );
+    set_errno(before);
+    !ENDS_CALLS.with(|ends| ends.load(Ordering::Relaxed))
+}
