@@ -79,13 +79,28 @@ pub(crate) fn reading(fd: c_int) -> Option<c_int> {
     })
 }
 
-/// The same of a call that sends.
+/// Who carries out a call that sends.
+pub(crate) enum Sends {
+    /// Libsdp, which knows the socket by that number.
+    Sdp(c_int),
+    /// Nobody: it has failed, with an errno.
+    Nobody,
+    Kernel,
+}
+
+/// The same of a call that sends, with its flags.
 #[inline]
-pub(crate) fn sending(fd: c_int) -> Option<c_int> {
-    ours("a call", fd, |entry| {
-        entry.let_children_go_first();
+pub(crate) fn sending(fd: c_int, flags: c_int) -> Sends {
+    let handle = ours("a call", fd, |entry| {
+        let waits = flags & libc::MSG_DONTWAIT == 0 && !entry.is_nonblocking();
+        entry.let_children_go_first(waits)?;
         Ok(entry.is_sdps().then(|| entry.handle()))
-    })
+    });
+    match handle {
+        Some(c_int::FAILED) => Sends::Nobody,
+        Some(handle) => Sends::Sdp(handle),
+        None => Sends::Kernel,
+    }
 }
 
 fn answered<R: Answer>(result: R) -> Option<R> {

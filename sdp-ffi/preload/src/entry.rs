@@ -253,10 +253,14 @@ impl Entry {
     }
 
     /// The program is about to send. What its children have written before is sent first.
-    pub(crate) fn let_children_go_first(&self) {
+    ///
+    /// # Errors
+    /// `EAGAIN` if that cannot be, and the call does not wait; `EINTR`.
+    pub(crate) fn let_children_go_first(&self, waits: bool) -> Result<(), Failure> {
         if self.shared.load(Ordering::Acquire) && self.is_sdps() {
-            go_first(self);
+            go_first(self, waits)?;
         }
+        Ok(())
     }
 
     pub(crate) fn set_left(&self) {

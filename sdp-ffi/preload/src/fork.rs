@@ -32,7 +32,7 @@ use crate::entry::{Entry, Phase, lock};
 use crate::log::{Level, say};
 use crate::relay::{self, Relay};
 use crate::shared::{self, Asks, Shared};
-use crate::{real, report, table};
+use crate::{memory, real, report, table};
 
 /// Everything of this process that has to do with children.
 #[derive(Default)]
@@ -129,8 +129,9 @@ pub(crate) extern "C" fn prepare() {
             REGISTERED.call_once(relay::at_exit);
         }
         HELD.store(Box::into_raw(Box::new(children)), Ordering::Release);
-        // No handler is to meet the lock while the fork is under way.
+        // No handler is to meet the locks while the fork is under way.
         inside::enter_call(false);
+        memory::hold();
         Ok(0)
     });
 }
@@ -151,6 +152,7 @@ pub(crate) extern "C" fn in_parent() {
         return;
     }
     guard("fork", || {
+        memory::let_go();
         if let Some(mut children) = held() {
             leave_fork();
             let offers = mem::take(&mut children.offers);
@@ -165,6 +167,7 @@ pub(crate) extern "C" fn in_parent() {
 /// After a fork, in the child. Only system calls and memory of its own: threads of the parent may
 /// have held any lock but ours.
 pub(crate) fn in_child() {
+    memory::let_go();
     let Some(mut children) = held() else { return };
     let parents = mem::take(&mut *children);
     for offer in &parents.offers {

@@ -6,7 +6,7 @@ use libc::{
 };
 use sdp::posix::{Failure, Several, cancellable, guard};
 
-use crate::boundary::{checked, handle, interpose, reading, sending, set_errno};
+use crate::boundary::{Sends, checked, handle, interpose, reading, sending, set_errno};
 use crate::log::{Level, say};
 use crate::{real, report, table};
 
@@ -94,29 +94,32 @@ interpose! {
     }
 
     raw fn write(fd: c_int, from: *const c_void, len: size_t) -> ssize_t {
-        match sending(fd) {
+        match sending(fd, 0) {
             // SAFETY: our caller's promise.
-            Some(handle) => counted(unsafe { sdp::sdp_write(handle, from, len) }),
+            Sends::Sdp(handle) => counted(unsafe { sdp::sdp_write(handle, from, len) }),
+            Sends::Nobody => -1,
             // SAFETY: what our caller promised to the C library's function.
-            None => unsafe { real::write(fd, from, len) },
+            Sends::Kernel => unsafe { real::write(fd, from, len) },
         }
     }
 
     raw fn writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
-        match sending(fd) {
+        match sending(fd, 0) {
             // SAFETY: our caller's promise.
-            Some(handle) => counted(unsafe { sdp::sdp_writev(handle, pieces, count) }),
+            Sends::Sdp(handle) => counted(unsafe { sdp::sdp_writev(handle, pieces, count) }),
+            Sends::Nobody => -1,
             // SAFETY: what our caller promised to the C library's function.
-            None => unsafe { real::writev(fd, pieces, count) },
+            Sends::Kernel => unsafe { real::writev(fd, pieces, count) },
         }
     }
 
     raw fn send(fd: c_int, from: *const c_void, len: size_t, flags: c_int) -> ssize_t {
-        match sending(fd) {
+        match sending(fd, flags) {
             // SAFETY: our caller's promise.
-            Some(handle) => counted(unsafe { sdp::sdp_send(handle, from, len, flags & SEND_FLAGS) }),
+            Sends::Sdp(handle) => counted(unsafe { sdp::sdp_send(handle, from, len, flags & SEND_FLAGS) }),
+            Sends::Nobody => -1,
             // SAFETY: what our caller promised to the C library's function.
-            None => unsafe { real::send(fd, from, len, flags) },
+            Sends::Kernel => unsafe { real::send(fd, from, len, flags) },
         }
     }
 
@@ -124,19 +127,22 @@ interpose! {
         fd: c_int, from: *const c_void, len: size_t, flags: c_int, addr: *const sockaddr,
         addr_len: socklen_t,
     ) -> ssize_t {
-        let Some(handle) = sending(fd) else {
+        let handle = match sending(fd, flags) {
+            Sends::Sdp(handle) => handle,
+            Sends::Nobody => return -1,
             // SAFETY: what our caller promised to the C library's function.
-            return unsafe { real::sendto(fd, from, len, flags, addr, addr_len) };
+            Sends::Kernel => return unsafe { real::sendto(fd, from, len, flags, addr, addr_len) },
         };
         // SAFETY: our caller's promise.
         counted(unsafe { sdp::sdp_sendto(handle, from, len, flags & SEND_FLAGS, addr, addr_len) })
     }
 
     raw fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
-        match sending(fd) {
+        match sending(fd, flags) {
             // SAFETY: our caller's promise.
-            Some(handle) => counted(unsafe { sdp::sdp_sendmsg(handle, message, flags & SEND_FLAGS) }),
-            None => {
+            Sends::Sdp(handle) => counted(unsafe { sdp::sdp_sendmsg(handle, message, flags & SEND_FLAGS) }),
+            Sends::Nobody => -1,
+            Sends::Kernel => {
                 // SAFETY: what our caller promised to the C library's function.
                 let sent = unsafe { real::sendmsg(fd, message, flags) };
                 if sent >= 0 {
@@ -152,9 +158,11 @@ interpose! {
     }
 
     raw fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
-        let Some(handle) = sending(fd) else {
+        let handle = match sending(fd, flags) {
+            Sends::Sdp(handle) => handle,
+            Sends::Nobody => return -1,
             // SAFETY: what our caller promised to the C library's function.
-            return unsafe { real::sendmmsg(fd, messages, count, flags) };
+            Sends::Kernel => return unsafe { real::sendmmsg(fd, messages, count, flags) },
         };
         // SAFETY: our caller's promise.
         let sent = unsafe { sdp::sdp_sendmmsg(handle, messages, count, flags & SEND_FLAGS) };
@@ -168,11 +176,12 @@ interpose! {
     }
 
     raw fn sendfile(fd: c_int, from: c_int, offset: *mut off_t, len: size_t) -> ssize_t {
-        match sending(fd) {
+        match sending(fd, 0) {
             // SAFETY: our caller's promise.
-            Some(handle) => counted(unsafe { sdp::sdp_sendfile(handle, from, offset, len) }),
+            Sends::Sdp(handle) => counted(unsafe { sdp::sdp_sendfile(handle, from, offset, len) }),
+            Sends::Nobody => -1,
             // SAFETY: what our caller promised to the C library's function.
-            None => unsafe { real::sendfile(fd, from, offset, len) },
+            Sends::Kernel => unsafe { real::sendfile(fd, from, offset, len) },
         }
     }
 

@@ -20,7 +20,7 @@
 //! ```text
 //!   sockets io stdio descriptors            the functions of the C library, by kind
 //!   options wait select epoll handlers threads
-//!   boundary real                           which calls are ours; the C library's own
+//!   boundary real memory                    which calls are ours; the C library's own
 //!   table entry listening width             numbers, and what is beside each
 //!   fork relay shared                       connections that children go on with
 //!   config rules log report                 what was asked for, and what is said
@@ -41,6 +41,7 @@ mod handlers;
 mod io;
 mod listening;
 mod log;
+mod memory;
 mod options;
 mod real;
 mod relay;

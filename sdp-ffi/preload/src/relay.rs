@@ -126,7 +126,10 @@ extern "C" fn finish() {
         // By a thread, as a peer that reads nothing would keep this one for ever.
         let (done, is_done) = mpsc::channel();
         let started = in_thread("sdp-exit", move || {
-            used.iter().for_each(|entry| go_first(entry));
+            for entry in &used {
+                // What has no way out is lost.
+                let _ = go_first(entry, true);
+            }
             // Nobody waits any more when it has taken too long.
             let _ = done.send(());
         });

@@ -22,7 +22,8 @@ use libc::{c_int, c_void};
 use rustix::event::{PollFd, PollFlags, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
-use sdp_socket::hidden;
+use sdp::posix::Failure;
+use sdp_socket::{hidden, poll_asleep, signals_restart};
 
 use crate::entry::{Entry, Target, lock};
 use crate::fork::{Children, Kept, children, has_hung_up};
@@ -36,7 +37,7 @@ const PIECE_LEN: usize = 64 * 1024;
 /// A child's end of a connection that is shared with it.
 pub(crate) struct Shared {
     pub(crate) kept: Kept,
-    /// Held while bytes are under way from the child to the peer.
+    /// Held while bytes go from the child to the stream. Nobody waits meanwhile.
     moving: Mutex<()>,
     /// The child reads.
     reads: AtomicBool,
@@ -176,8 +177,23 @@ impl Children {
     }
 }
 
+/// What came of an attempt to move what a child has written.
+enum Moved {
+    Some(usize),
+    /// The child has written nothing.
+    Nothing,
+    /// The child writes no more.
+    End,
+    /// The stream has no room.
+    Full,
+}
+
 /// Before this process sends: what its children have written before goes first.
-pub(crate) fn go_first(entry: &Entry) {
+///
+/// # Errors
+/// `EAGAIN` if that has no room and this call does not wait; room is shown later. `EINTR` as of any call
+/// that waits.
+pub(crate) fn go_first(entry: &Entry, waits: bool) -> Result<(), Failure> {
     let mut children = children();
     let is_of = |kept: &Kept| std::ptr::eq(&*kept.entry, entry);
     let written = |kept: &Kept| rustix::io::ioctl_fionread(&kept.end).is_ok_and(|len| len > 0);
@@ -191,21 +207,9 @@ pub(crate) fn go_first(entry: &Entry) {
     }
     drop(children);
     for one in shared {
-        // What its thread has taken is on its way to the stream then, which a child has written before, too.
-        let none_under_way = lock(&one.moving);
-        // What is written meanwhile may as well come later.
-        let due = rustix::io::ioctl_fionread(&one.kept.end).unwrap_or(0);
-        drop(none_under_way);
-        let mut gone = 0;
-        while gone < due {
-            match one.move_up() {
-                Ok(len) if len > 0 => gone += u64::try_from(len).unwrap_or(u64::MAX),
-                Err(Errno::INTR) => {}
-                // Its thread was faster, and finds what else there is to find.
-                _ => break,
-            }
-        }
+        one.go_first(waits)?;
     }
+    Ok(())
 }
 
 impl Shared {
@@ -270,10 +274,11 @@ impl Shared {
         loop {
             self.wait_for(&mut [PollFd::new(&self.kept.end, PollFlags::IN)]);
             match self.move_up() {
-                Ok(0) => break,
-                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Ok(Moved::End) => break,
+                Ok(Moved::Some(_) | Moved::Nothing) | Err(Errno::INTR) => {}
+                Ok(Moved::Full) if self.wait_for_room().is_ok() => {}
                 // The peer takes no more: the child's next write fails, as it would by TCP.
-                Err(Errno::PIPE) => {
+                Ok(Moved::Full) | Err(Errno::PIPE) => {
                     shut(&self.kept.end, Shutdown::Read);
                     break;
                 }
@@ -290,36 +295,90 @@ impl Shared {
         }
     }
 
-    /// One piece, if there is one: its length, and 0 at the end.
-    fn move_up(&self) -> Result<usize, Errno> {
+    /// What the child has written before now.
+    fn go_first(&self, waits: bool) -> Result<(), Failure> {
+        let none_under_way = lock(&self.moving);
+        // What is written meanwhile may as well come later.
+        let due = rustix::io::ioctl_fionread(&self.kept.end).unwrap_or(0);
+        drop(none_under_way);
+        let mut gone = 0;
+        while gone < due {
+            match self.move_up() {
+                Ok(Moved::Some(len)) => gone += u64::try_from(len).unwrap_or(u64::MAX),
+                Ok(Moved::Full) if waits => self.wait_for_room()?,
+                Ok(Moved::Full) => {
+                    let words = "what a child has written goes first, and has no room yet";
+                    return Err(Failure::new(libc::EAGAIN, words));
+                }
+                Err(Errno::INTR) => {}
+                // Its thread was faster, and finds what else there is to find.
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// One piece, if there is one and it has room. What has none stays with the child, whose thread sees
+    /// it there.
+    fn move_up(&self) -> Result<Moved, Errno> {
         let mut piece = vec![0; PIECE_LEN];
         let _one_at_a_time = lock(&self.moving);
-        let (_, len) = recv(&self.kept.end, &mut *piece, RecvFlags::DONTWAIT)?;
-        let mut bytes = &piece[..len];
-        while !bytes.is_empty() {
-            let at = bytes.as_ptr().cast::<c_void>();
-            let handle = self.kept.entry.handle();
-            // SAFETY: the memory is as long.
-            let sent = unsafe { sdp::sdp_send(handle, at, bytes.len(), libc::MSG_NOSIGNAL) };
-            if let Ok(sent) = usize::try_from(sent) {
-                report::sent(u64::try_from(sent).unwrap_or(0));
-                bytes = &bytes[sent..];
-                continue;
-            }
-            match boundary::errno() {
-                libc::EINTR => {}
-                libc::EAGAIN => self.wait_for_stream(PollFlags::OUT).ok_or(Errno::PIPE)?,
+        let look = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        let len = match recv(&self.kept.end, &mut *piece, look) {
+            Ok((_, 0)) => return Ok(Moved::End),
+            Ok((_, len)) => len.min(PIECE_LEN),
+            Err(Errno::AGAIN) => return Ok(Moved::Nothing),
+            Err(error) => return Err(error),
+        };
+        let (at, handle) = (piece.as_ptr().cast::<c_void>(), self.kept.entry.handle());
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: the memory is as long.
+        let sent = unsafe { sdp::sdp_send(handle, at, len, flags) };
+        let Ok(sent) = usize::try_from(sent) else {
+            return match boundary::errno() {
+                libc::EINTR => Err(Errno::INTR),
+                libc::EAGAIN => Ok(Moved::Full),
+                _ => Err(Errno::PIPE),
+            };
+        };
+        report::sent(u64::try_from(sent).unwrap_or(0));
+        let mut taken = 0;
+        while taken < sent {
+            match recv(&self.kept.end, &mut piece[taken..sent], RecvFlags::DONTWAIT) {
+                Ok((_, len)) if len > 0 => taken += len,
+                Err(Errno::INTR) => {}
+                // They are there: they have been looked at, and nobody else takes any.
                 _ => return Err(Errno::PIPE),
             }
         }
-        Ok(len)
+        Ok(Moved::Some(sent))
+    }
+
+    /// Sleeps until the stream has room, or has ended.
+    ///
+    /// # Errors
+    /// `EINTR` if a signal handler ends this; others if there is nothing to wait on.
+    fn wait_for_room(&self) -> Result<(), Failure> {
+        let entry = &self.kept.entry;
+        let stream = match entry.target(-1, entry.watches.any_for_edges())? {
+            Target::Sdp(stream) => stream,
+            _ => return Err(Failure::new(libc::EPIPE, "the stream has ended")),
+        };
+        let fds = [PollFd::new(&stream, PollFlags::OUT)];
+        loop {
+            match poll_asleep(&fds, None) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) if signals_restart() => {}
+                Err(error) => return Err(std::io::Error::from(error).into()),
+            }
+        }
     }
 
     /// From the peer to the child.
     fn down(&self) {
         let mut piece = vec![0; PIECE_LEN];
         let at = piece.as_mut_ptr().cast::<c_void>();
-        while self.wait_for_stream(PollFlags::IN).is_some() && !has_hung_up(&self.kept.end) {
+        while self.wait_for_bytes().is_some() && !has_hung_up(&self.kept.end) {
             let handle = self.kept.entry.handle();
             // SAFETY: the memory is as long.
             let got = unsafe { sdp::sdp_recv(handle, at, PIECE_LEN, libc::MSG_DONTWAIT) };
@@ -352,15 +411,15 @@ impl Shared {
         true
     }
 
-    /// Sleeps until the stream tells of that, or the child has gone. `None`: it never will.
-    fn wait_for_stream(&self, what: PollFlags) -> Option<()> {
+    /// Sleeps until the stream has something to read, or the child has gone. `None`: it never will.
+    fn wait_for_bytes(&self) -> Option<()> {
         let entry = &self.kept.entry;
         let target = entry.target(-1, entry.watches.any_for_edges()).ok()?;
         let Target::Sdp(stream) = target else {
             return None;
         };
         let end = PollFd::new(&self.kept.end, PollFlags::empty());
-        self.wait_for(&mut [PollFd::new(&stream, what), end]);
+        self.wait_for(&mut [PollFd::new(&stream, PollFlags::IN), end]);
         Some(())
     }
 

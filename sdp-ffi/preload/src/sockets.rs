@@ -131,7 +131,7 @@ interpose! {
         let listening = entry.listening();
         if entry.is_sdps() || listening == Listening::Sdp {
             if how != libc::SHUT_RD {
-                entry.let_children_go_first();
+                entry.let_children_go_first(true)?;
             }
             return checked(sdp::sdp_shutdown(entry.handle(), how)).map(Some);
         }

@@ -411,6 +411,47 @@ static void nobody_overtakes(void) {
     succeeds(client);
 }
 
+/* The same, where the peer reads nothing: who does not wait is turned away at once, and told of room when
+   the peer reads. */
+static void nobody_waits_who_does_not(void) {
+    struct pollfd one = {.events = POLLOUT};
+    int fd, little = 16 << 10;
+    size_t at = 0;
+    ssize_t written;
+    pid_t child;
+    CHECK(pipe(told_to_read) == 0);
+    fd = serve(hears_slowly);
+    one.fd = fd;
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
+    CHECK(fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+    do {
+        do {
+            fill(at, sizeof bytes);
+            written = write(fd, bytes, sizeof bytes);
+            at += written > 0 ? (size_t)written : 0;
+        } while (written > 0);
+        CHECK(errno == EAGAIN);
+    } while (poll(&one, 1, 300) == 1);
+    child = fork();
+    if (child == 0) {
+        fill(at, 60000);
+        CHECK(write(fd, bytes, 60000) == 60000);
+        exit(0);
+    }
+    succeeds(child);
+    for (int turn = 0; turn < 200; turn++) {
+        CHECK(write(fd, "!", 1) == -1 && errno == EAGAIN);
+        CHECK(send(fd, "!", 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+        CHECK(poll(&one, 1, turn < 20) == 0);
+    }
+    tell(told_to_read[1], "g");
+    while (write(fd, "!", 1) != 1) {
+        CHECK(errno == EAGAIN && poll(&one, 1, 20000) == 1);
+    }
+    CHECK(close(fd) == 0);
+    succeeds(client);
+}
+
 static void does_not_read(int fd) {
     (void)fd;
     CHECK(read(told_to_read[0], bytes, 1) == 1);
@@ -766,6 +807,7 @@ int main(int count, char **words) {
         CASE(parent_keeps_it),
         CASE(both_use_it),
         CASE(nobody_overtakes),
+        CASE(nobody_waits_who_does_not),
         CASE(exit_is_not_kept),
         CASE(left_while_shared),
         CASE(child_is_killed),
