@@ -73,6 +73,13 @@ impl Connection {
         ended || self.readable_len() >= enough || self.rx.ends_at_mark()
     }
 
+    /// The next bytes of the stream are just being moved to private memory: a receive waits for that, which
+    /// takes no longer than a copy.
+    #[must_use]
+    pub fn is_moving_unread(&self) -> bool {
+        self.rx.is_moving_unread()
+    }
+
     /// Bytes of a send in progress that are accepted: what it returns if it must end.
     #[must_use]
     pub fn send_accepted(&self, id: SendId) -> usize {

@@ -93,6 +93,11 @@ impl Rx {
         queued + adverts
     }
 
+    /// The first bytes are on their way to private memory.
+    pub(crate) fn is_moving_unread(&self) -> bool {
+        self.queue.is_front_moving()
+    }
+
     /// There are bytes that nobody has taken.
     pub(crate) fn has_unread(&self, sh: &Shared) -> bool {
         (self.held() > 0 && !self.is_spent(sh)) || self.adverts.has_unread()

@@ -9,7 +9,7 @@ use sdp_core::{BufferId, Completion, Event, Instant, WorkId};
 use sdp_verbs::{ArmFor, QpNum, WcOpcode, WcStatus, WorkCompletion, WrId};
 
 use super::{Conn, Inner, POLL_BATCH, Portion, WR_KIND, WR_RECV, WR_UNNAMED, WR_WORK};
-use crate::park::{NEVER, WaitWord};
+use crate::park::{NEVER, WaitWord, pass_moment};
 use crate::ready::{Awaits, Level, ReadyPair};
 
 /// Calls that follow each other within this time are taken for a conversation: between two of them
@@ -19,6 +19,10 @@ const PAUSE_MAX: Duration = Duration::from_millis(1);
 /// In a long conversation the progress loop looks less and less often whether it goes on, so often
 /// twice the time: at last every 4 ms.
 const LOOKS_MAX: u32 = 2;
+
+/// How long a receive that finds nothing waits for whoever has the turn, who is about to let go of it but
+/// may have lost the processor.
+const TURN_WAIT: Duration = Duration::from_millis(10);
 
 /// A transport that is gone flushes its receives; if it has not after this time, it is made to.
 pub(super) const FLUSH_WAIT: Duration = Duration::from_secs(1);
@@ -68,6 +72,24 @@ impl Conn {
                 return portion.found_at;
             }
         }
+    }
+
+    /// For a receive that has found nothing: whoever has the turn may have taken from the queue what the
+    /// descriptor has told of, and not be through with it. True: there is something now.
+    pub(super) fn has_come_meanwhile(&self) -> bool {
+        let mut until = None;
+        while !self.turn.try_enter_quietly() {
+            let now = self.context.now();
+            if now >= *until.get_or_insert(now + TURN_WAIT) {
+                return false;
+            }
+            pass_moment(true);
+        }
+        self.pump_held(&mut { Portion::CALL });
+        while !self.turn.leave() {
+            self.pump_held(&mut { Portion::CALL });
+        }
+        self.lock().engine.is_readable()
     }
 
     /// As [`pump`](Self::pump), but no more than is left of a portion. If there may be more, the

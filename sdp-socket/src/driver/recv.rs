@@ -34,7 +34,11 @@ impl Conn {
         let memory = CallMemory::of_recv(bufs);
         let deadline = self.options.read_timeout().map(|t| self.context.now() + t);
         let caller = self.enter();
-        let result = self.recv_loop(&caller, &memory, flags, deadline);
+        let mut result = self.recv_loop(&caller, &memory, flags, deadline);
+        let is_refused = flags.nonblocking && matches!(result, Err(CallError::WouldBlock));
+        if is_refused && self.has_come_meanwhile() {
+            result = self.recv_loop(&caller, &memory, flags, deadline);
+        }
         drop(caller);
         result.map_err(|error| crate::error::call_error(&error))
     }
@@ -78,7 +82,10 @@ impl Conn {
                 RecvStep::Copy { from, at, len } => {
                     self.copy_to_call(inner, id, memory, from, (at, len));
                 }
-                RecvStep::Wait if flags.nonblocking && !ended => {
+                // What is just being moved to private memory is there, and waited for.
+                RecvStep::Wait
+                    if flags.nonblocking && !ended && !inner.engine.is_moving_unread() =>
+                {
                     // What needs no more than our own work is done now; then the call ends.
                     self.after(inner, now);
                     self.pump();
@@ -168,5 +175,51 @@ const fn is_at_once(step: &RecvStep) -> bool {
         RecvStep::Copy { len, .. } => *len <= COPY_LOCKED_MAX,
         RecvStep::Wait => false,
         RecvStep::Done(_) => true,
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::RecvFlags;
+    use crate::{SdpListener, SdpStream};
+
+    /// A receive that does not wait finds what another thread has just taken from the completion queue.
+    #[test]
+    fn what_another_thread_is_about_to_show_is_received() {
+        let listener = SdpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = SdpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let conn = stream.conn().unwrap();
+        let (say, hear) = mpsc::channel();
+        for _ in 0..20 {
+            thread::scope(|scope| {
+                let say = say.clone();
+                scope.spawn(move || {
+                    while !conn.turn.try_enter_quietly() {
+                        thread::yield_now();
+                    }
+                    say.send(()).unwrap();
+                    while conn.callers.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+                        thread::yield_now();
+                    }
+                    for _ in 0..100 {
+                        thread::yield_now();
+                    }
+                    while !conn.turn.leave() {}
+                });
+                hear.recv().unwrap();
+                std::io::Write::write_all(&mut peer, b"there").unwrap();
+                let flags = RecvFlags {
+                    nonblocking: true,
+                    ..RecvFlags::default()
+                };
+                let mut bytes = [0; 8];
+                let got = stream.recv_with(&mut [std::io::IoSliceMut::new(&mut bytes)], flags);
+                assert_eq!(got.unwrap(), 5);
+            });
+        }
     }
 }

@@ -3,6 +3,10 @@
 //! A word in the owner's memory. The owner arms, then looks once more for what was published before;
 //! the peer publishes, then looks at the arm. Both put a full fence between, so one of them sees the
 //! other. The peer takes the arm when it acts on it.
+//!
+//! A peer may be interrupted after it has published, and look at an arm that was made much later, when
+//! its message has long been received. A doorbell for that does no harm; a token would be a false IN. So
+//! who arms for tokens says how much it has taken by then.
 
 use crate::host::notice::Notice;
 use crate::sync::{Ordering, Words};
@@ -19,6 +23,14 @@ pub(crate) const TOKEN: u8 = 3;
 /// Above the arm, whatever becomes of that: a token has been put, or is just being put, since the
 /// owner armed for one.
 const PUT: u64 = 1 << 8;
+/// Above both, of an arm for tokens: how many entries of the ring the owner has taken before it armed, as
+/// far as there is room.
+const TAKEN_SHIFT: u32 = 16;
+
+fn word(arm: u8, taken: u64) -> u64 {
+    let taken = if arm == TOKEN { taken } else { 0 };
+    u64::from(arm) | taken << TAKEN_SHIFT
+}
 
 /// Rounds a peer fights for the word. An honest owner changes it with each call of its program's; one
 /// that scribbles may never stop.
@@ -45,27 +57,32 @@ impl<W: Words> Arm<W> {
         Self { words, at }
     }
 
-    /// Owner: arms for something else than tokens before, or takes the request back.
-    pub(crate) fn set(&self, arm: u8) {
-        self.words.store(self.at, arm.into(), Ordering::Release);
+    /// Owner, who has taken that many entries: arms for something else than tokens before, or takes the
+    /// request back.
+    pub(crate) fn set(&self, arm: u8, taken: u64) {
+        self.words
+            .store(self.at, word(arm, taken), Ordering::Release);
     }
 
     /// Owner, after it has armed for tokens: arms anew. True if the peer has put one, or is about to.
-    pub(crate) fn replace_token(&self, arm: u8) -> bool {
-        self.words.swap(self.at, arm.into(), Ordering::AcqRel) & PUT != 0
+    pub(crate) fn replace_token(&self, arm: u8, taken: u64) -> bool {
+        let before = self.words.swap(self.at, word(arm, taken), Ordering::AcqRel);
+        before & PUT != 0
     }
 
-    /// Peer: whether the channel wants this event.
-    pub(crate) fn wants(&self, notice: Notice) -> bool {
-        call_for(self.words.load(self.at, Ordering::Relaxed), notice).is_some()
+    /// Peer: whether the channel wants this event, of which the last payload is entry `last`, counted from
+    /// one.
+    pub(crate) fn wants(&self, notice: Notice, last: u64) -> bool {
+        let arm = self.words.load(self.at, Ordering::Relaxed);
+        call_for(arm, notice, last).is_some()
     }
 
     /// Peer: what the channel wants for this event; the request is taken. Who has no socket for tokens
     /// puts none.
-    pub(crate) fn take(&self, notice: Notice, has_socket: bool) -> Option<Call> {
+    pub(crate) fn take(&self, notice: Notice, last: u64, has_socket: bool) -> Option<Call> {
         for _ in 0..TRIES {
             let arm = self.words.load(self.at, Ordering::Relaxed);
-            let call = match call_for(arm, notice)? {
+            let call = match call_for(arm, notice, last)? {
                 Call::Token if !has_socket => Call::Doorbell,
                 call => call,
             };
@@ -96,10 +113,17 @@ impl<W: Words> Arm<W> {
 }
 
 /// What a channel that is armed so wants for an event.
-fn call_for(arm: u64, notice: Notice) -> Option<Call> {
-    match (u8::try_from(arm & !PUT).ok()?, notice) {
+fn call_for(arm: u64, notice: Notice, last: u64) -> Option<Call> {
+    let [kind, ..] = arm.to_le_bytes();
+    match (kind, notice) {
         (ANY, _) | (SOLICITED | TOKEN, Notice::Solicited) | (TOKEN, Notice::Other) => {
             Some(Call::Doorbell)
+        }
+        // Both counts have lost their first bits, and are never far apart.
+        (TOKEN, Notice::Payload)
+            if (arm >> TAKEN_SHIFT).wrapping_sub(last) << TAKEN_SHIFT >> 63 == 0 =>
+        {
+            None
         }
         (TOKEN, Notice::Payload) => Some(Call::Token),
         _ => None,
@@ -130,7 +154,8 @@ mod loom_tests {
                     for message in 1..=2 {
                         words.store(RING, message, Ordering::Release);
                         fence(Ordering::SeqCst);
-                        let at = match Arm::new(words.clone(), ARM).take(Notice::Payload, true) {
+                        let arm = Arm::new(words.clone(), ARM);
+                        let at = match arm.take(Notice::Payload, message, true) {
                             Some(Call::Token) => TOKENS,
                             Some(Call::Doorbell) => RINGS,
                             None => continue,
@@ -141,20 +166,57 @@ mod loom_tests {
             };
             let arm = Arm::new(words.clone(), ARM);
             let mut counted = 0;
-            arm.set(TOKEN);
+            arm.set(TOKEN, 0);
             fence(Ordering::SeqCst);
             let mut seen = words.load(RING, Ordering::Acquire);
             if seen != 0 {
-                counted += u64::from(arm.replace_token(TOKEN));
+                counted += u64::from(arm.replace_token(TOKEN, seen));
+                let taken = seen;
                 fence(Ordering::SeqCst);
                 seen = words.load(RING, Ordering::Acquire);
+                if seen == taken {
+                    // Nothing is left, so what is put from here on is put for what comes.
+                    let early = words.load(ARM, Ordering::Relaxed) & PUT != 0;
+                    assert!(
+                        !early || words.load(RING, Ordering::Acquire) > taken,
+                        "a false IN"
+                    );
+                }
             }
             peer.join().unwrap();
-            let last = arm.replace_token(NONE);
+            let last = arm.replace_token(NONE, 0);
             assert!(seen == 2 || last, "message {} was missed", seen + 1);
             counted += u64::from(last);
             assert_eq!(counted, words.load(TOKENS, Ordering::Relaxed));
             assert_eq!(words.load(RINGS, Ordering::Relaxed), 0);
         });
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A token is put for what the owner has not taken when it armed, wherever the counts stand, and for
+    /// nothing else.
+    #[test]
+    fn nothing_that_was_taken_is_told_of() {
+        for taken in [0, 1, 1000, (1 << 48) - 1, 1 << 48, u64::MAX - 5] {
+            let arm = word(TOKEN, taken);
+            let call = |last| call_for(arm, Notice::Payload, last);
+            assert_eq!(call(taken), None, "{taken}");
+            assert_eq!(call(taken.wrapping_sub(3)), None, "{taken}");
+            assert_eq!(call(taken.wrapping_add(1)), Some(Call::Token), "{taken}");
+            assert_eq!(call_for(arm, Notice::Quiet, taken.wrapping_add(1)), None);
+            assert_eq!(call_for(arm, Notice::Other, taken), Some(Call::Doorbell));
+        }
+        assert_eq!(
+            call_for(word(ANY, 7), Notice::Payload, 1),
+            Some(Call::Doorbell)
+        );
+        assert_eq!(
+            call_for(u64::from(SOLICITED) | PUT, Notice::Payload, 9),
+            None
+        );
     }
 }

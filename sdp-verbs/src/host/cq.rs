@@ -50,6 +50,8 @@ struct Member {
     number: u32,
     link: u64,
     block: Block,
+    /// Entries of its ring that have been taken.
+    taken: Arc<AtomicU64>,
     qp: Weak<HostQp>,
 }
 
@@ -153,11 +155,12 @@ impl HostCq {
     /// A queue pair completes here from now on.
     pub(crate) fn add_qp(&self, qp: &Arc<HostQp>) {
         let mut qps = self.qps();
-        qp.block().arm().set(self.arm.load(Ordering::SeqCst));
+        qp.block().arm().set(self.arm.load(Ordering::SeqCst), 0);
         qps.push(Member {
             number: qp.number(),
             link: qp.link().id(),
             block: qp.block().clone(),
+            taken: Arc::clone(qp.taken()),
             qp: Arc::downgrade(qp),
         });
         self.version.fetch_add(1, Ordering::Release);
@@ -258,7 +261,8 @@ impl HostCq {
             }
         } else {
             for member in &*qps {
-                member.block.arm().set(arm);
+                let taken = member.taken.load(Ordering::Relaxed);
+                member.block.arm().set(arm, taken);
             }
         }
         drop(qps);
@@ -266,7 +270,8 @@ impl HostCq {
     }
 
     fn replace_token_arm(&self, member: &Member, arm: u8) {
-        if member.block.arm().replace_token(arm) {
+        let taken = member.taken.load(Ordering::Relaxed);
+        if member.block.arm().replace_token(arm, taken) {
             self.tokens.fetch_add(1, Ordering::Relaxed);
         }
     }

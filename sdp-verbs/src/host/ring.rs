@@ -63,6 +63,11 @@ impl<W: Words, const E: usize> RingWriter<W, E> {
         self.next += 1;
         self.words.store(at, self.next, Ordering::Release);
     }
+
+    /// Entries published so far.
+    pub(crate) fn published(&self) -> u64 {
+        self.next
+    }
 }
 
 impl<W: Words, const E: usize> RingReader<W, E> {

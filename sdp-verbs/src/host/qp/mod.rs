@@ -12,7 +12,7 @@ mod tx;
 mod writes;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
@@ -152,6 +152,11 @@ impl HostQp {
         &self.cq
     }
 
+    /// Entries of its ring that have been taken.
+    pub(crate) fn taken(&self) -> &Arc<AtomicU64> {
+        self.core.taken()
+    }
+
     /// Its block in our memory.
     pub(crate) fn block(&self) -> &Block {
         self.core.block()
@@ -228,7 +233,7 @@ impl HostQp {
             drop(rx);
             // The peer must not wait for a queue pair that is over before it began.
             remote.block().say_error();
-            self.tell(&remote, Notice::Solicited);
+            self.tell(&remote, Notice::Solicited, 0);
             return Err(VerbsError::State {
                 op: "connect_to",
                 state: "connected or in error",
@@ -282,8 +287,9 @@ impl HostQp {
         let remote = match &progress {
             Ok(Progress {
                 published: Some(notice),
+                last_payload,
                 ..
-            }) => tx.remote().filter(|r| r.is_awaited(*notice)),
+            }) => tx.remote().filter(|r| r.is_awaited(*notice, *last_payload)),
             _ => None,
         }
         .map(Arc::clone);
@@ -296,7 +302,7 @@ impl HostQp {
             }
         };
         if let (Some(notice), Some(remote)) = (made.published, remote) {
-            self.tell(&remote, notice);
+            self.tell(&remote, notice, made.last_payload);
         }
         if made.ended {
             self.closing.store(true, Ordering::Release);
@@ -308,13 +314,13 @@ impl HostQp {
         }
     }
 
-    /// Tells the peer of what was published. No lock may be held.
-    fn tell(&self, remote: &Remote, notice: Notice) {
+    /// Tells the peer of what was published, the last payload as entry `last`. No lock may be held.
+    fn tell(&self, remote: &Remote, notice: Notice, last: u64) {
         if notice != Notice::Payload {
-            return remote.notify(&self.link, notice, None);
+            return remote.notify(&self.link, (notice, last), None);
         }
         let socket = self.token_socket();
-        remote.notify(&self.link, notice, socket.as_ref().map(AsFd::as_fd));
+        remote.notify(&self.link, (notice, last), socket.as_ref().map(AsFd::as_fd));
     }
 
     /// The peer lends its socket. One that has come before stays; if there are too many, none does.
@@ -371,7 +377,7 @@ impl HostQp {
             && before != State::Error
         {
             remote.block().say_error();
-            self.tell(remote, Notice::Solicited);
+            self.tell(remote, Notice::Solicited, 0);
         }
         drop((remote, rx_remote));
         self.cq.event(true);

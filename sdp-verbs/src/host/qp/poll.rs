@@ -149,7 +149,7 @@ impl HostQp {
         // If the region is on its way there is no status, and everything behind waits for it.
         let status = self.carry_out(remote, request).report()?;
         remote.block().report_write(request.n, status);
-        self.tell(remote, Notice::Solicited);
+        self.tell(remote, Notice::Solicited, 0);
         Some(status)
     }
 

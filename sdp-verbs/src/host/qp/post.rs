@@ -240,7 +240,7 @@ impl QueuePair for HostQp {
         };
         drop(rx);
         if let Some(remote) = waiting {
-            self.tell(&remote, Notice::Solicited);
+            self.tell(&remote, Notice::Solicited, 0);
         }
         Ok(())
     }

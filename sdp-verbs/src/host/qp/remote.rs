@@ -75,17 +75,22 @@ impl Remote {
 
     /// Whether anybody of the peer's wants to know of what was published before: the cheap half of
     /// [`notify`](Self::notify).
-    pub(super) fn is_awaited(&self, notice: Notice) -> bool {
+    pub(super) fn is_awaited(&self, notice: Notice, last: u64) -> bool {
         fence(Ordering::SeqCst);
-        event::is_armed(&self.cell) || self.block.arm().wants(notice)
+        event::is_armed(&self.cell) || self.block.arm().wants(notice, last)
     }
 
-    /// Wakes whoever of the peer's wants to know of what was published before: by `tokens`, where that
-    /// is what it wants.
-    pub(super) fn notify(&self, link: &PeerLink, notice: Notice, tokens: Option<BorrowedFd<'_>>) {
+    /// Wakes whoever of the peer's wants to know of what was published before, the last payload as entry
+    /// `last`: by `tokens`, where that is what it wants.
+    pub(super) fn notify(
+        &self,
+        link: &PeerLink,
+        (notice, last): (Notice, u64),
+        tokens: Option<BorrowedFd<'_>>,
+    ) {
         fence(Ordering::SeqCst);
         event::signal(&self.cell);
-        let done = match self.block.arm().take(notice, tokens.is_some()) {
+        let done = match self.block.arm().take(notice, last, tokens.is_some()) {
             None => true,
             Some(Call::Doorbell) => false,
             Some(Call::Token) => {

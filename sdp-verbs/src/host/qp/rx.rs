@@ -73,7 +73,7 @@ pub(super) struct RxCore {
     /// The peer has been told of the block and may use it.
     exposed: AtomicBool,
     /// Ring entries taken: the polling thread's own note, to look at the ring without the lock.
-    taken: AtomicU64,
+    taken: Arc<AtomicU64>,
 }
 
 /// Keeps one buffer's memory.
@@ -120,12 +120,17 @@ impl RxCore {
             cell,
             pool: Arc::clone(pool),
             exposed: AtomicBool::new(false),
-            taken: AtomicU64::new(0),
+            taken: Arc::default(),
         })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Rx> {
         self.rx.lock().expect("nothing panics under this lock")
+    }
+
+    /// Ring entries taken, for who arms.
+    pub(super) fn taken(&self) -> &Arc<AtomicU64> {
+        &self.taken
     }
 
     /// Whether something has come in. A look by the polling thread.

@@ -44,6 +44,8 @@ pub(super) enum State {
 pub(super) struct Progress {
     /// Something was published for the peer.
     pub(super) published: Option<Notice>,
+    /// Entries of the ring up to the last payload published.
+    pub(super) last_payload: u64,
     /// A completion was queued.
     pub(super) completed: bool,
     /// A request failed, and the queue pair with it.
@@ -64,8 +66,11 @@ impl Progress {
         }
     }
 
-    fn publish(&mut self, notice: Notice) {
+    fn publish(&mut self, notice: Notice, entry: u64) {
         self.published = self.published.max(Some(notice));
+        if notice == Notice::Payload {
+            self.last_payload = entry;
+        }
     }
 }
 
@@ -179,6 +184,7 @@ impl Tx {
         }
         Ok(Some(Progress {
             published: Some(Notice::of(head.flags)),
+            last_payload: connection.ring.published(),
             completed,
             ..Progress::default()
         }))
@@ -256,7 +262,7 @@ impl Tx {
     pub(super) fn publish(&mut self, entry: Inbound, notice: Notice, made: &mut Progress) {
         if let Some(connection) = &mut self.connection {
             connection.ring.push(&entry.to_words());
-            made.publish(notice);
+            made.publish(notice, connection.ring.published());
         }
     }
 
