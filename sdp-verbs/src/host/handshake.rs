@@ -16,9 +16,10 @@ use crate::error::VerbsError;
 /// Layout version of control messages and shared memory: another major one is refused.
 pub(super) const LAYOUT_MAJOR: u16 = 1;
 /// Layout version: a minor one adds to what the major one says.
-pub(super) const LAYOUT_MINOR: u16 = 1;
-/// Feature bit: knows `TokenSocket` messages, and the arm that goes with them.
-const FEATURE_TOKENS: u64 = 1;
+pub(super) const LAYOUT_MINOR: u16 = 2;
+/// Feature bit: knows `TokenSocket` messages, and the arm that goes with them, which says how much was
+/// taken before. The first bit means an arm that does not, and is not answered.
+const FEATURE_TOKENS: u64 = 1 << 1;
 /// Feature bits we set.
 const FEATURES: u64 = FEATURE_TOKENS;
 

@@ -289,7 +289,7 @@ impl PeerLink {
         if !self.may_share_tokens() {
             return Err(VerbsError::Unsupported {
                 provider: "host",
-                op: "lending a token socket to a peer of layout version 1.0 or of another user",
+                op: "lending a token socket to a peer of layout version 1.1 or of another user",
             });
         }
         self.out

@@ -160,7 +160,7 @@ pub(crate) enum Message {
         /// Its number.
         id: u32,
     },
-    /// A socket to put tokens into, with its descriptor. Since layout version 1.1, by feature bit.
+    /// A socket to put tokens into, with its descriptor. Since layout version 1.2, by feature bit.
     TokenSocket {
         /// Where the receiver keeps the queue pair.
         index: u16,
