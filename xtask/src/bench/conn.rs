@@ -7,8 +7,7 @@ use std::time::Duration;
 use crate::report::{Check, Report};
 use crate::run::Run;
 
-/// Connections of each kind that are set up, in ten rounds. More than the 128 of a round that a listener's
-/// queue holds would be dropped by TCP, and come again a second later.
+/// Connections of each kind that are set up, in ten rounds.
 const CYCLES: &str = "1000";
 /// Threads that set up at once.
 const PARALLEL: &str = "8";

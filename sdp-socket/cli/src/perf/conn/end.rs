@@ -10,6 +10,10 @@ use crate::cli::ConnEndArgs;
 use crate::lab::{Census, Orders, say};
 use crate::transport::Kind;
 
+/// Connections that TCP's queue holds before they are accepted, as far as the system lets it
+/// (net.core.somaxconn): those it drops come again a second later.
+const TCP_BACKLOG: i32 = 4096;
+
 /// Does what it is told until it is told nothing more.
 ///
 /// # Errors
@@ -20,6 +24,7 @@ pub(in crate::perf) fn run(args: &ConnEndArgs) -> anyhow::Result<()> {
     let builder = Builder::new().provider(args.provider.kind());
     let sdp = builder.bind(near).context("cannot listen")?;
     let tcp = TcpListener::bind(near).context("cannot listen")?;
+    rustix::net::listen(&tcp, TCP_BACKLOG).context("cannot listen for more")?;
     say(&Word::Listening {
         sdp: sdp.local_addr()?,
         tcp: tcp.local_addr()?,
