@@ -37,12 +37,13 @@ impl Failed for *mut c_void {
 /// success leaves both alone. A panic is a failure with `EIO`. The thread is not cancelled
 /// meanwhile, and handlers of the program's that were put off run when all is over.
 pub fn guard<R: Failed>(name: &'static str, body: impl FnOnce() -> Result<R, Failure>) -> R {
+    // A handler may leave by longjmp(3) where the thread is outside: it finds the cancel state untouched.
+    inside::enter_call();
     let held = cancel::hold();
-    inside::enter_call(held.was_enabled());
+    inside::let_end(held.was_enabled());
     let result = caught(name, body);
-    let handlers_wait = inside::leave_call();
     held.release();
-    if handlers_wait {
+    if inside::leave_call() {
         inside::catch_up();
     }
     result

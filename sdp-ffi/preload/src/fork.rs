@@ -130,7 +130,7 @@ pub(crate) extern "C" fn prepare() {
         }
         HELD.store(Box::into_raw(Box::new(children)), Ordering::Release);
         // No handler is to meet the locks while the fork is under way.
-        inside::enter_call(false);
+        inside::enter_call();
         memory::hold();
         Ok(0)
     });

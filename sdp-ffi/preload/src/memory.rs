@@ -53,7 +53,7 @@ fn own_mark() -> usize {
 
 /// Uses the heap, where no handler of this thread's comes between, and no other thread.
 fn with_heap<R>(body: impl FnOnce(&mut Dlmalloc) -> R) -> R {
-    inside::enter_call(false);
+    inside::enter_call();
     let forks = FORKS.load(Ordering::Relaxed) == own_mark();
     let lock = (!forks).then(|| LOCK.lock().unwrap_or_else(PoisonError::into_inner));
     // SAFETY: the lock is held, and `body` allocates nothing.

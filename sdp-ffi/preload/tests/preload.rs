@@ -256,6 +256,7 @@ fn handlers_and_cancelled_threads() {
         "handlers_close",
         "handlers_meet_malloc",
         "handlers_find_all",
+        "handlers_jump",
         "handlers_meet_forks",
         "actions",
         "waits_are_interrupted",

@@ -55,18 +55,29 @@ pub fn on_leaving(later: fn() -> bool) {
     let _ = LATER.set(later);
 }
 
-/// The thread enters a call. If it is in none yet, `may_end` says whether this one may be ended because
-/// the thread has been cancelled.
+/// The thread enters a call, which is not ended when the thread is cancelled until [`let_end`] says so.
 #[inline]
-pub fn enter_call(may_end: bool) {
+pub fn enter_call() {
     INSIDE.with(|inside| {
         let depth = inside.depth.load(Ordering::Relaxed);
-        if depth == 0 {
-            inside.may_end.store(may_end, Ordering::Relaxed);
-            inside.told.store(false, Ordering::Relaxed);
-        }
         inside.depth.store(depth.wrapping_add(1), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
+        // Only now, when no handler comes between whose calls would change them.
+        if depth == 0 {
+            inside.may_end.store(false, Ordering::Relaxed);
+            inside.told.store(false, Ordering::Relaxed);
+        }
+    });
+}
+
+/// Whether the call that the thread has entered may be ended because the thread has been cancelled. Of
+/// calls within each other the outermost says it.
+#[inline]
+pub fn let_end(may_end: bool) {
+    INSIDE.with(|inside| {
+        if inside.depth.load(Ordering::Relaxed) == 1 {
+            inside.may_end.store(may_end, Ordering::Relaxed);
+        }
     });
 }
 
@@ -215,13 +226,13 @@ mod tests {
         });
         let done = || DONE.load(Ordering::Relaxed);
         assert!(!put_off());
-        enter_call(false);
-        enter_call(false);
+        enter_call();
+        enter_call();
         assert!(put_off() && put_off());
         assert!(!leave_call());
         assert!(leave_call() && done() == 0);
         assert!(!catch_up() && done() == 1);
-        enter_call(false);
+        enter_call();
         assert!(put_off());
         let slept = outside(|| "ended", || panic!("asleep"));
         assert_eq!((slept, done()), ("ended", 2));

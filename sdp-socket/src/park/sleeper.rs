@@ -125,7 +125,7 @@ pub fn list_sleeper() {
 
 #[cold]
 fn list() {
-    inside::enter_call(false);
+    inside::enter_call();
     if let Ok(now) = generation() {
         // A thread that is ending is not cancelled any more.
         let _ = OWN.try_with(|own| *own.borrow_mut() = Some(Listed::new(now)));
@@ -225,7 +225,8 @@ mod tests {
             let word = word.clone();
             thread::spawn(move || {
                 list_sleeper();
-                inside::enter_call(true);
+                inside::enter_call();
+                inside::let_end(true);
                 let sleep = |seen| {
                     let word = word.clone();
                     sleep_at(

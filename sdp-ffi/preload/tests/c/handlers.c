@@ -2,6 +2,7 @@
 #include "common.h"
 
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
@@ -269,6 +270,46 @@ static void waits_are_interrupted(void) {
     show_failure();
 }
 
+static sigjmp_buf start;
+static volatile int may_jump;
+
+static void jumps(int number) {
+    (void)number;
+    handled++;
+    if (may_jump) {
+        siglongjmp(start, 1);
+    }
+}
+
+/* A handler that leaves by a jump, from wherever a call that does not wait lets it run, leaves the thread
+   as it was: its mask, its cancel state, and its calls. */
+static void handlers_jump(void) {
+    char bytes[64] = {0};
+    struct pollfd one;
+    sigset_t mask;
+    int state;
+    both = make_pair();
+    own = make_pair();
+    one.fd = both.server;
+    one.events = POLLIN;
+    handle(SIGALRM, jumps, SA_RESTART);
+    tick(100);
+    sigsetjmp(start, 1);
+    may_jump = 1;
+    while (handled < 3000) {
+        send(both.client, bytes, sizeof bytes, MSG_DONTWAIT);
+        recv(both.server, bytes, sizeof bytes, MSG_DONTWAIT);
+        poll(&one, 1, 0);
+    }
+    may_jump = 0;
+    tick(0);
+    CHECK(sigprocmask(SIG_SETMASK, NULL, &mask) == 0);
+    CHECK(sigismember(&mask, SIGALRM) == 0 && sigismember(&mask, SIGUSR1) == 0);
+    CHECK(pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state) == 0);
+    CHECK(state == PTHREAD_CANCEL_ENABLE);
+    CHECK(write(own.client, "there", 5) == 5 && read(own.server, bytes, 8) == 5);
+}
+
 static pid_t forked;
 
 static void forks(int number) {
@@ -412,6 +453,7 @@ int main(int count, char **words) {
         CASE(handlers_close),
         CASE(handlers_meet_malloc),
         CASE(handlers_find_all),
+        CASE(handlers_jump),
         CASE(handlers_meet_forks),
         CASE(actions),
         CASE(waits_are_interrupted),
