@@ -6,7 +6,7 @@ use std::fs;
 
 use crate::libtest::{Case, Verdict, cases};
 use crate::report::Skipped;
-use crate::run::Run;
+use crate::run::{Outcome, Run};
 use crate::ui::Ui;
 use crate::workspace::Workspace;
 
@@ -47,7 +47,7 @@ pub(super) fn run(
     filter: &str,
 ) -> anyhow::Result<(Mounts, Vec<Skipped>)> {
     let mut mounts = Mounts::new();
-    let mut absent = Vec::new();
+    let (mut absent, mut faults) = (Vec::new(), Vec::new());
     for (program, name) in PROGRAMS.iter().chain([&RDMA]) {
         // A filter may name a mount of the program.
         let full = format!("verbs.{name}");
@@ -75,14 +75,25 @@ pub(super) fn run(
                 ui.line(line)?;
             }
         }
-        if found.is_empty() {
-            let mount = mounts.entry((*name).to_owned()).or_default();
-            mount.failed.push(format!("{program} gave no result"));
-        }
+        faults.extend(fault(program, &outcome, &found).map(|it| (*name, it)));
         sort(name, found, &mut mounts);
     }
     mounts.retain(|name, _| format!("verbs.{name}").contains(filter));
+    for (name, fault) in faults {
+        let mount = mounts.entry(name.to_owned()).or_default();
+        mount.failed.push(fault);
+    }
     Ok((mounts, absent))
+}
+
+/// What is wrong with a program beside cases that failed: it gave none, or ended before all had theirs.
+fn fault(program: &str, outcome: &Outcome, found: &[Case]) -> Option<String> {
+    if found.is_empty() {
+        return Some(format!("{program} gave no result"));
+    }
+    let is_told = found.iter().any(|case| case.verdict == Verdict::Failed);
+    let failure = outcome.failure.as_ref().filter(|_| !is_told)?;
+    Some(format!("{program}: {failure}"))
 }
 
 fn has_device() -> bool {
@@ -150,6 +161,23 @@ mod tests {
             name: name.to_owned(),
             verdict,
         }
+    }
+
+    /// A program that dies between its cases has failed, although none of them has.
+    #[test]
+    fn a_program_that_dies_has_failed() {
+        let outcome = |failure: Option<&str>| Outcome {
+            lines: Vec::new(),
+            failure: failure.map(str::to_owned),
+        };
+        let (passed, failed) = (case("a", Verdict::Passed), case("b", Verdict::Failed));
+        let died = outcome(Some("signal: 11"));
+        let said = fault("p", &died, std::slice::from_ref(&passed));
+        assert_eq!(said.as_deref(), Some("p: signal: 11"));
+        let said = fault("p", &died, &[]);
+        assert_eq!(said.as_deref(), Some("p gave no result"));
+        assert_eq!(fault("p", &died, &[passed.clone(), failed]), None);
+        assert_eq!(fault("p", &outcome(None), &[passed]), None);
     }
 
     /// Each case comes to its mount, and the page tells what was left out and why, but nothing of a
