@@ -261,9 +261,13 @@ unsafe fn put_back(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel reads what it has given.
     let queued = unsafe { libc::syscall(queue, process, thread, signal, info) };
     if queued != 0 {
-        // Too many wait (RLIMIT_SIGPENDING). One of the old kind comes without what was said with it.
-        // SAFETY: no preconditions.
-        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+        // Too many wait (RLIMIT_SIGPENDING). As one of kill(2) it comes all the same, but without what
+        // was said with it; as one of pthread_kill(3) the kernel would refuse a real-time signal.
+        // SAFETY: the type is plain numbers, for which zero is a value: SI_USER.
+        let mut bare: siginfo_t = unsafe { MaybeUninit::zeroed().assume_init() };
+        bare.si_signo = signal;
+        // SAFETY: the kernel reads what is ours.
+        unsafe { libc::syscall(queue, process, thread, signal, &raw const bare) };
     }
     set_errno(before);
 }
