@@ -9,8 +9,10 @@ const KNOWN: [(&str, &str); 1] = [(
     "siw (seen in Linux 6.1) may have freed a listener that lost a caller in its handshake",
 )];
 
-/// What the kernel says when it crashes.
-const CRASHES: [&str; 2] = ["kernel BUG at", "Oops:"];
+/// What the kernel says when it crashes, or finds that it is about to.
+const CRASHES: [&str; 3] = ["kernel BUG at", "Oops:", "WARNING:"];
+/// Where it says so: to the end, or while there was still somebody to read it.
+const LOGS: [&str; 2] = ["console.txt", "dmesg.txt"];
 
 /// What the kernel says last before it tells where it was.
 const TRACE: &str = "Call Trace:";
@@ -18,15 +20,18 @@ const TRACE: &str = "Call Trace:";
 /// The first known crash of the guests that left their files in `folder`.
 pub(super) fn known(folder: &Path) -> Option<&'static str> {
     let guests = [folder.to_owned(), folder.join("0"), folder.join("1")];
-    guests.iter().find_map(|guest| {
-        // A guest that did not get so far has left no console.
-        let console = fs::read(guest.join("console.txt")).unwrap_or_default();
-        in_console(&String::from_utf8_lossy(&console))
+    let mut logs = guests
+        .iter()
+        .flat_map(|guest| LOGS.map(|log| guest.join(log)));
+    logs.find_map(|log| {
+        // A guest that did not get so far has left none.
+        let log = fs::read(log).unwrap_or_default();
+        in_log(&String::from_utf8_lossy(&log))
     })
 }
 
-fn in_console(console: &str) -> Option<&'static str> {
-    let (_, crash) = CRASHES.iter().find_map(|crash| console.split_once(crash))?;
+fn in_log(log: &str) -> Option<&'static str> {
+    let (_, crash) = CRASHES.iter().find_map(|crash| log.split_once(crash))?;
     let (_, trace) = crash.split_once(TRACE)?;
     // A question mark before it says that it may be left from before.
     let mut frames = trace.lines().filter(|line| !line.contains(" ? "));
@@ -54,13 +59,17 @@ mod tests {
 
     #[test]
     fn only_where_the_kernel_itself_says_so() {
-        assert!(in_console(CRASH).is_some_and(|what| what.contains("siw")));
-        assert_eq!(in_console("the test siw_destroy_listen+1 failed"), None);
+        assert!(in_log(CRASH).is_some_and(|what| what.contains("siw")));
+        assert_eq!(in_log("the test siw_destroy_listen+1 failed"), None);
         let elsewhere = CRASH.replace("siw_destroy_listen", "vfs_write");
-        assert_eq!(in_console(&elsewhere), None);
-        let warned = CRASH.replace("kernel BUG at", "WARNING:");
-        assert_eq!(in_console(&warned), None);
+        assert_eq!(in_log(&elsewhere), None);
+        let warned = CRASH.replace("kernel BUG at", "WARNING: CPU: 1 at");
+        assert_eq!(in_log(&warned), in_log(CRASH));
+        assert_eq!(
+            in_log(&warned.replace("siw_destroy_listen", "siw_close")),
+            None
+        );
         let stale = CRASH.replace(" siw_destroy_listen", " ? siw_destroy_listen");
-        assert_eq!(in_console(&stale), None);
+        assert_eq!(in_log(&stale), None);
     }
 }
