@@ -28,6 +28,8 @@ must diff -r here back
 moves $((64 << 20))
 step "pulling what differs"
 data back/large $((64 << 20))
+# Of the same length and of the same second it would be taken for the same file.
+touch -d "1 hour ago" back/large
 must by_sdp rsync -a rsync://127.0.0.1:8730/here/ back/
 must diff -r here back
 stop $server TERM 0 20 143
