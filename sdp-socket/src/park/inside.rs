@@ -246,9 +246,18 @@ mod tests {
     /// A handler's call knows the connection whose sleep it has interrupted.
     #[test]
     fn a_sleep_is_known_by_its_connection() {
+        #[inline(never)]
+        fn handler() {
+            assert!(has_interrupted(64) && !has_interrupted(128));
+        }
         let outer = sleep_on(64);
-        assert!(has_interrupted(64) && !has_interrupted(128));
+        assert!(!has_interrupted(64), "nothing was interrupted");
+        let before = enter_handler();
+        handler();
+        leave_handler(before);
         assert_eq!(sleep_on(outer), 64);
+        let before = enter_handler();
         assert!(!has_interrupted(64));
+        leave_handler(before);
     }
 }
