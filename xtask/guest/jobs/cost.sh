@@ -75,8 +75,8 @@ for n in 1 2 36 2 36 2 36 2 36; do
     ours sdp.zcopy.registered.1M $((3 * n)) bw zcopy 1M $((3 * n))M --buffers registered
     ours sdp.auto.64 $((200 * n)) lat auto 64 $((64 * 200 * n))
 done
-# These fall into more patterns than the others: they run twice as often, each half as long.
-for n in 1 2 18 2 18 2 18 2 18 2 18 2 18 2 18 2 18; do
+# These fall into more patterns than the others, of which one is compared: they run twice as often.
+for n in 1 2 36 2 36 2 36 2 36 2 36 2 36 2 36 2 36; do
     ours sdp.zcopy.64K $((2 * n)) bw zcopy 64K $((2 * n))M
 done
 kill $server
