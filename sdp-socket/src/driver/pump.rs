@@ -75,8 +75,12 @@ impl Conn {
     }
 
     /// For a receive that has found nothing: whoever has the turn may have taken from the queue what the
-    /// descriptor has told of, and not be through with it. True: there is something now.
+    /// descriptor has told of, and not be through with it. True: there is something now. Without a
+    /// descriptor nobody was told, and nobody waits.
     pub(super) fn has_come_meanwhile(&self) -> bool {
+        if self.lock().ready.is_none() {
+            return false;
+        }
         let mut until = None;
         while !self.turn.try_enter_quietly() {
             let now = self.context.now();

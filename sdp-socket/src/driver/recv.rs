@@ -193,6 +193,7 @@ mod tests {
         let mut peer = SdpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
         let conn = stream.conn().unwrap();
+        let _descriptor = conn.readiness().unwrap();
         let (say, hear) = mpsc::channel();
         for _ in 0..20 {
             thread::scope(|scope| {
