@@ -127,8 +127,11 @@ extern "C" fn finish() {
         let (done, is_done) = mpsc::channel();
         let started = in_thread("sdp-exit", move || {
             for entry in &used {
-                // What has no way out is lost.
-                let _ = go_first(entry, true);
+                if let Err(failure) = go_first(entry, true) {
+                    say(Level::Error, || {
+                        format!("what a child has written is lost: {}", failure.message)
+                    });
+                }
             }
             // Nobody waits any more when it has taken too long.
             let _ = done.send(());

@@ -367,35 +367,45 @@ static void hears_slowly(int fd) {
     CHECK(got == 0 && last == '!');
 }
 
-/* What a child has written is on its way, and the peer slow, when the parent sends and does not wait. */
-static void nobody_overtakes(void) {
+/* A connection that does not wait, to a peer that reads when it is told to: it has taken all that there was
+   room for, which is written to `at`. */
+static int filled_up(size_t *at) {
     struct pollfd one = {.events = POLLOUT};
-    int fd, threads, little = 16 << 10;
-    size_t at = 0;
+    int little = 16 << 10;
     ssize_t written;
-    pid_t child;
     CHECK(pipe(told_to_read) == 0);
-    fd = serve(hears_slowly);
-    one.fd = fd;
-    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
-    threads = count_of("/proc/self/task");
-    CHECK(fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+    one.fd = serve(hears_slowly);
+    CHECK(setsockopt(one.fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
+    CHECK(fcntl(one.fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
+    *at = 0;
     /* The peer's library takes some by itself, a little later. */
     do {
         do {
-            fill(at, sizeof bytes);
-            written = write(fd, bytes, sizeof bytes);
-            at += written > 0 ? (size_t)written : 0;
+            fill(*at, sizeof bytes);
+            written = write(one.fd, bytes, sizeof bytes);
+            *at += written > 0 ? (size_t)written : 0;
         } while (written > 0);
         CHECK(errno == EAGAIN);
     } while (poll(&one, 1, 300) == 1);
-    child = fork();
+    return one.fd;
+}
+
+/* A child writes more, for which there is no room, and ends. */
+static void child_writes_on(int fd, size_t at) {
+    pid_t child = fork();
     if (child == 0) {
         fill(at, 60000);
         CHECK(write(fd, bytes, 60000) == 60000);
         exit(0);
     }
     succeeds(child);
+}
+
+/* What a child has written is on its way, and the peer slow, when the parent sends and does not wait. */
+static void nobody_overtakes(void) {
+    size_t at;
+    int fd = filled_up(&at), threads = count_of("/proc/self/task");
+    child_writes_on(fd, at);
     /* That which waits for children, and that of the connection. */
     for (int turn = 0; turn < 1000 && count_of("/proc/self/task") < threads + 2; turn++) {
         sched_yield();
@@ -414,41 +424,19 @@ static void nobody_overtakes(void) {
 /* The same, where the peer reads nothing: who does not wait is turned away at once, and told of room when
    the peer reads. */
 static void nobody_waits_who_does_not(void) {
-    struct pollfd one = {.events = POLLOUT};
-    int fd, little = 16 << 10;
-    size_t at = 0;
-    ssize_t written;
-    pid_t child;
-    CHECK(pipe(told_to_read) == 0);
-    fd = serve(hears_slowly);
-    one.fd = fd;
-    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
-    CHECK(fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0);
-    do {
-        do {
-            fill(at, sizeof bytes);
-            written = write(fd, bytes, sizeof bytes);
-            at += written > 0 ? (size_t)written : 0;
-        } while (written > 0);
-        CHECK(errno == EAGAIN);
-    } while (poll(&one, 1, 300) == 1);
-    child = fork();
-    if (child == 0) {
-        fill(at, 60000);
-        CHECK(write(fd, bytes, 60000) == 60000);
-        exit(0);
-    }
-    succeeds(child);
+    size_t at;
+    struct pollfd one = {.fd = filled_up(&at), .events = POLLOUT};
+    child_writes_on(one.fd, at);
     for (int turn = 0; turn < 200; turn++) {
-        CHECK(write(fd, "!", 1) == -1 && errno == EAGAIN);
-        CHECK(send(fd, "!", 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+        CHECK(write(one.fd, "!", 1) == -1 && errno == EAGAIN);
+        CHECK(send(one.fd, "!", 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
         CHECK(poll(&one, 1, turn < 20) == 0);
     }
     tell(told_to_read[1], "g");
-    while (write(fd, "!", 1) != 1) {
+    while (write(one.fd, "!", 1) != 1) {
         CHECK(errno == EAGAIN && poll(&one, 1, 20000) == 1);
     }
-    CHECK(close(fd) == 0);
+    CHECK(close(one.fd) == 0);
     succeeds(client);
 }
 
