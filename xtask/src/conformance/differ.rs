@@ -204,6 +204,18 @@ impl Comparison {
 }
 
 impl Rule {
+    /// Everything is allowed, and nothing said: what a rule begins with.
+    pub(crate) const ANY: Self = Self {
+        number: 0,
+        of: &[],
+        functions: &[],
+        with: &[],
+        phases: &[],
+        probes: &[],
+        ours: &[],
+        why: "",
+    };
+
     /// `result`: ours; none of a line that only tells what a call has left, which a rule lists that lists
     /// every result.
     fn lists(

@@ -4,18 +4,6 @@
 use super::differ::Library::{Libsdp, Preload};
 use super::differ::Rule;
 
-/// Everything is allowed, and nothing said.
-const ANY: Rule = Rule {
-    number: 0,
-    of: &[],
-    functions: &[],
-    with: &[],
-    phases: &[],
-    probes: &[],
-    ours: &[],
-    why: "",
-};
-
 /// Phases before anything is connected, or listens.
 const UNCONNECTED: [&str; 6] = [
     "fresh",
@@ -34,7 +22,7 @@ pub(crate) const RULES: &[Rule] = &[
         functions: &["getpeername"],
         phases: &["shut_by_both", "reset_by_peer", "reset_with_bytes"],
         why: "An ended connection keeps its names.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 2,
@@ -43,7 +31,7 @@ pub(crate) const RULES: &[Rule] = &[
         ours: &["EINVAL"],
         why: "A socket has one address for its life; that it has one, or is connected, is looked at \
               before the address is.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 3,
@@ -52,7 +40,7 @@ pub(crate) const RULES: &[Rule] = &[
         phases: &["listening", "called", "no_longer_listening"],
         ours: &["EINVAL", "EISCONN"],
         why: "A socket that has listened and was shut down does nothing else.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 4,
@@ -60,7 +48,7 @@ pub(crate) const RULES: &[Rule] = &[
         with: &["TCP_QUICKACK"],
         why: "It has no effect, so nothing switches it off; behind the preload library it is the kernel's \
               socket's.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 5,
@@ -68,7 +56,7 @@ pub(crate) const RULES: &[Rule] = &[
         with: &["TCP_FASTOPEN_CONNECT", "TCP_FASTOPEN"],
         why: "They have no effect, so every phase takes them; behind the preload library they are the \
               kernel's socket's, which is not connected.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 6,
@@ -88,7 +76,7 @@ pub(crate) const RULES: &[Rule] = &[
         probes: &["receives_by_flag", "sends_by_flag"],
         why: "Flags that Linux passes over without a word, or that ask for what SDP has not, are refused \
               (EOPNOTSUPP), and nothing is moved.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 7,
@@ -96,7 +84,7 @@ pub(crate) const RULES: &[Rule] = &[
         with: &["MSG_PEEK", "MSG_WAITALL", "MSG_CMSG_CLOEXEC"],
         probes: &["sends_by_flag"],
         why: "The same: flags of a receive mean nothing to a send.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 8,
@@ -110,7 +98,7 @@ pub(crate) const RULES: &[Rule] = &[
         ],
         probes: &["receives_by_flag"],
         why: "The same: flags of a send mean nothing to a receive.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 9,
@@ -118,7 +106,7 @@ pub(crate) const RULES: &[Rule] = &[
         functions: &["send", "sendto", "sendmsg", "sendmmsg"],
         with: &["MSG_FASTOPEN"],
         why: "A connection by SDP passes the flag over, where TCP says that it is connected already.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 10,
@@ -128,7 +116,7 @@ pub(crate) const RULES: &[Rule] = &[
         phases: &["with_urgent"],
         probes: &["receives_by_flag"],
         why: "With MSG_TRUNC, too, the urgent byte is copied, where Linux only takes it.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 11,
@@ -138,7 +126,7 @@ pub(crate) const RULES: &[Rule] = &[
         probes: &["shuts_by_half"],
         why: "A socket that is not connected has no halves to shut: a shutdown that fails (ENOTCONN), or \
               ends listening, leaves nothing else behind.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 12,
@@ -147,7 +135,7 @@ pub(crate) const RULES: &[Rule] = &[
         phases: &["connecting"],
         probes: &["shuts_by_half"],
         why: "A connect that a shutdown gives up is over without an error, where Linux tells ECONNRESET.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 13,
@@ -157,7 +145,7 @@ pub(crate) const RULES: &[Rule] = &[
         ours: &["0"],
         why: "A socket whose connect has failed may listen at once, where Linux wants another connect \
               before.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 14,
@@ -165,7 +153,7 @@ pub(crate) const RULES: &[Rule] = &[
         functions: &["getsockopt", "setsockopt"],
         with: &["SO_PEERNAME", "TCP_WINDOW_CLAMP", "TCP_FASTOPEN_NO_COOKIE"],
         why: "Options that SDP does not know are the kernel's socket's, which is not connected.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 15,
@@ -175,7 +163,7 @@ pub(crate) const RULES: &[Rule] = &[
         ours: &["EOPNOTSUPP"],
         why: "What these ask for the kernel does to TCP's streams only; a socket that is given one before \
               it is connected is TCP's.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 16,
@@ -185,7 +173,7 @@ pub(crate) const RULES: &[Rule] = &[
         ours: &["ENOPROTOOPT", "EOPNOTSUPP"],
         why: "Options that SDP cannot have an effect for are refused: a program that sets them counts on \
               what they do.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 17,
@@ -194,7 +182,7 @@ pub(crate) const RULES: &[Rule] = &[
         with: &["IPV6_V6ONLY"],
         ours: &["EINVAL"],
         why: "A negative length is refused at every level; Linux takes it for a large one here.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 18,
@@ -202,7 +190,7 @@ pub(crate) const RULES: &[Rule] = &[
         functions: &["select", "epoll_ctl", "epoll_wait"],
         phases: &["fresh", "bound", "no_longer_listening", "fresh_v6"],
         why: "sdp_fileno has a descriptor to wait on once the socket connects or listens.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 19,
@@ -211,7 +199,7 @@ pub(crate) const RULES: &[Rule] = &[
         probes: &["controls"],
         why: "A socket of the library is no descriptor: it has O_NONBLOCK, is closed by exec, and cannot be \
               duplicated, owned or locked.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 20,
@@ -219,7 +207,7 @@ pub(crate) const RULES: &[Rule] = &[
         functions: &["ioctl"],
         ours: &["ENOTTY"],
         why: "The same: it has FIONREAD, TIOCOUTQ, SIOCATMARK and FIONBIO.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 21,
@@ -227,7 +215,7 @@ pub(crate) const RULES: &[Rule] = &[
         functions: &["socket"],
         ours: &["EAFNOSUPPORT"],
         why: "The library has sockets of IPv4 and IPv6 only.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 22,
@@ -236,7 +224,7 @@ pub(crate) const RULES: &[Rule] = &[
         ours: &["SIGSEGV"],
         why: "Memory that is not there, or cannot be written, ends the program, where the kernel says \
               EFAULT. NULL is EFAULT, as with TCP.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 23,
@@ -246,7 +234,7 @@ pub(crate) const RULES: &[Rule] = &[
         phases: &["bad memory"],
         ours: &["1"],
         why: "The address of a send is not looked at.",
-        ..ANY
+        ..Rule::ANY
     },
     Rule {
         number: 24,
@@ -256,6 +244,6 @@ pub(crate) const RULES: &[Rule] = &[
         probes: &["receives_messages", "receives_by_flag"],
         why: "recvmmsg receives what had come before a reset, as every other call does; Linux's tells of \
               the reset first.",
-        ..ANY
+        ..Rule::ANY
     },
 ];

@@ -5,17 +5,6 @@ use std::path::Path;
 use super::differ::{Library, Rule, compare};
 use super::*;
 
-const NONE: Rule = Rule {
-    number: 0,
-    of: &[],
-    functions: &[],
-    with: &[],
-    phases: &[],
-    probes: &[],
-    ours: &[],
-    why: "",
-};
-
 fn compared(tcp: &str, ours: &str, rules: &[Rule]) -> Comparison {
     compare(Library::Libsdp, tcp, ours, rules).unwrap()
 }
@@ -63,7 +52,7 @@ fn a_rule_lists_what_it_names_and_nothing_else() {
         phases: &["bound"],
         probes: &["polls"],
         ours: &["EOPNOTSUPP"],
-        ..NONE
+        ..Rule::ANY
     };
     let found = compared(tcp, ours, &[rule()]);
     assert!(found.unlisted().is_empty(), "{:?}", found.unlisted());
@@ -112,13 +101,13 @@ fn what_is_left_behind_the_same_result_is_a_difference() {
         number: 1,
         of: &[Library::Libsdp],
         ours: &["1"],
-        ..NONE
+        ..Rule::ANY
     };
     assert_eq!(compared(tcp, ours, &[about_results]).unlisted().len(), 1);
     let about_all = Rule {
         number: 1,
         of: &[Library::Libsdp],
-        ..NONE
+        ..Rule::ANY
     };
     assert!(compared(tcp, ours, &[about_all]).unlisted().is_empty());
 }
@@ -151,7 +140,7 @@ fn rules_for_nothing_are_named() {
     let rule = || Rule {
         number: 3,
         of: &[Library::Libsdp],
-        ..NONE
+        ..Rule::ANY
     };
     let line = "fresh_v6, b: S(recv)(s) = 1\n";
     let found = compared(line, line, &[rule()]);
@@ -180,7 +169,7 @@ fn the_page_has_what_was_found() {
         number: 5,
         of: &[Library::Libsdp],
         with: &["MSG_FIN"],
-        ..NONE
+        ..Rule::ANY
     };
     let part = table::part(Library::Libsdp, &compared(tcp, ours, &[rule]));
     assert!(
