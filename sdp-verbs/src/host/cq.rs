@@ -193,8 +193,7 @@ impl HostCq {
                 self.gone.fetch_add(counted, Ordering::Relaxed);
             }
             drop(cells);
-            drop(gone);
-            self.event(true);
+            self.event_beside(true, &gone);
         }
     }
 
@@ -216,17 +215,24 @@ impl HostCq {
     /// Tells whoever armed that there is something to poll. `solicited`: it counts for a channel
     /// that asked for solicited events only.
     pub(crate) fn event(&self, solicited: bool) {
+        self.event_beside(solicited, &Cells::new());
+    }
+
+    /// The same, where somebody may still sleep on words that are `gone`: a limited sleep is on the
+    /// word of a single link, and on no other.
+    fn event_beside(&self, solicited: bool, gone: &Cells) {
         fence(Ordering::SeqCst);
-        self.signal_words();
+        self.signal_words(gone);
         let arm = self.arm.load(Ordering::Relaxed);
         if matches!(arm, arm::ANY | arm::TOKEN) || (arm == arm::SOLICITED && solicited) {
             self.raise();
         }
     }
 
-    fn signal_words(&self) {
+    fn signal_words(&self, gone: &Cells) {
         let cells = self.cells.read().expect("nothing panics under this lock");
-        event::signal_all(&self.own, cells.iter().map(|(_, cell)| cell.word()));
+        let all = cells.iter().chain(gone);
+        event::signal_all(&self.own, all.map(|(_, cell)| cell.word()));
     }
 
     fn raise(&self) {
@@ -432,7 +438,7 @@ impl CompletionQueue for HostCq {
 
     fn wake(&self) {
         fence(Ordering::SeqCst);
-        self.signal_words();
+        self.signal_words(&Cells::new());
     }
 }
 

@@ -109,6 +109,35 @@ fn is_asleep(tid: rustix::process::Pid) -> bool {
     stat.rsplit(") ").next().unwrap().starts_with('S')
 }
 
+/// Who sleeps with a limit sleeps on the word of the one link, which goes with its last queue pair: that
+/// ends the sleep, since the next queue pair has another word.
+#[test]
+fn a_queue_pair_that_goes_ends_a_sleep_on_it() {
+    for limit in [None, Some(LONG)] {
+        let (a, _b) = pair();
+        // It has told of its end, and nothing of it is to come.
+        a.qp.set_error();
+        a.drain();
+        let End { cq, qp, link, .. } = a;
+        let token = cq.arm(ArmFor::Waiter);
+        let (send_tid, tid) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let cq = &cq;
+            let waiter = scope.spawn(move || {
+                send_tid.send(rustix::thread::gettid()).unwrap();
+                cq.wait(token, limit)
+            });
+            let tid = tid.recv().unwrap();
+            while !is_asleep(tid) {
+                std::thread::yield_now();
+            }
+            drop(qp);
+            let _next = create_qp(&link, cq, Sizes::default());
+            assert_eq!(waiter.join().unwrap().unwrap(), Wake::Event);
+        });
+    }
+}
+
 /// A peer that is killed between saying that there is something and waking the sleeper is not
 /// relied on: the event of its death, and any other of this process, wakes.
 #[test]
