@@ -7,10 +7,11 @@ use std::thread::{self, JoinHandle};
 
 use super::guest::Guest;
 use crate::run::Outcome;
+use crate::text::quoted;
 
 /// What ends the output of a case: see `cases.sh`.
 const END: char = '\u{1e}';
-/// What the kernel never writes into its log unless it is broken.
+/// What the kernel never writes into its log unless it is broken. The guest, which is told, gives up then.
 const COMPLAINTS: [&str; 5] = [
     "BUG:",
     "Oops:",
@@ -23,6 +24,15 @@ const COMPLAINTS: [&str; 5] = [
 const PERFTEST_CRASHED: &str = "traps: ib_";
 /// How much of a log is shown with a failure.
 const LOG_LINES: usize = 30;
+
+/// What bash in a guest is told of its kernel's complaints.
+pub(super) fn complaints() -> String {
+    let all = quoted(&COMPLAINTS.join("\n"));
+    format!(
+        "GUEST_COMPLAINTS={all} GUEST_HARMLESS={}\n",
+        quoted(PERFTEST_CRASHED)
+    )
+}
 
 /// Guests that have been started.
 #[derive(Debug)]
@@ -167,7 +177,7 @@ fn verdict(status: Option<&str>, log: &str, over: Option<&str>) -> Option<String
     });
     match status.map(str::trim) {
         Some("0") => complaint,
-        Some(status) => Some(format!("the job ended with status {status}")),
+        Some(status) => complaint.or_else(|| Some(format!("the job ended with status {status}"))),
         None => Some(over.unwrap_or("the guest has vanished").to_owned()),
     }
 }
@@ -264,6 +274,7 @@ mod tests {
         assert_eq!(of(Some("0\n"), &theirs, None), None);
         assert!(of(Some("0\n"), &ours, None).is_some());
         assert!(of(Some("3\n"), "", None).is_some_and(|why| why.contains("status 3")));
+        assert!(of(Some("1\n"), "[ 1.0] BUG: bad", None).is_some_and(|why| why.contains("BUG")));
         assert_eq!(of(None, "", Some("gone")), Some("gone".to_owned()));
     }
 }

@@ -50,6 +50,9 @@ const SWITCH: &str = "SDP_CI_NO_VM";
 /// Where boots have their files, beside those of the cases.
 const BOOTS: &str = "boots";
 
+/// How often a case is run again after a known crash of the guest's kernel.
+const AGAIN_MAX: usize = 2;
+
 /// One job on one kind of device.
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -251,27 +254,30 @@ impl Lab {
         Ok(())
     }
 
-    /// The first of `cases`: once more if the guest's kernel crashed by a defect of its own that is
-    /// known.
+    /// The first of `cases`: again, twice at most, if the guest's kernel crashed by a defect of its own
+    /// that is known.
     fn tally(
         &self,
         cases: &[Case],
         boot: &mut Option<Boot>,
         progress: &Progress,
     ) -> anyhow::Result<Tally> {
-        let tally = self.attempt(cases, boot, progress)?;
-        let crash = match tally.failed {
-            0 => None,
-            _ => crashes::known(&self.folder.join(cases[0].name())),
-        };
-        let Some(crash) = crash else {
-            return Ok(tally);
-        };
-        progress.note("the guest's kernel crashed: once more");
-        let mut tally = self.attempt(cases, boot, progress)?;
-        let note = format!("run again after a crash of the guest's kernel: {crash}");
-        tally.figures.push(note);
-        Ok(tally)
+        let mut notes = Vec::new();
+        loop {
+            let mut tally = self.attempt(cases, boot, progress)?;
+            let crash = match tally.failed {
+                0 => None,
+                _ => crashes::known(&self.folder.join(cases[0].name())),
+            };
+            let Some(crash) = crash.filter(|_| notes.len() < AGAIN_MAX) else {
+                tally.figures.extend(notes);
+                return Ok(tally);
+            };
+            progress.note("the guest's kernel crashed: once more");
+            notes.push(format!(
+                "run again after a crash of the guest's kernel: {crash}"
+            ));
+        }
     }
 
     /// The first of `cases`, in the boot that is there, or in one that the others will share.
@@ -394,6 +400,7 @@ impl Lab {
         if let (Some(topology), Some(device)) = (first.job.topology, first.device) {
             script.push_str(&format!("{} {}\n", topology.function(), device.name()));
         }
+        script.push_str(&boot::complaints());
         script.push_str(&format!("run_cases {}\n", names.join(" ")));
         Guest {
             image: self.image.clone(),
