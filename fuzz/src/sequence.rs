@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sdp_core::{
     Action, Adaptive, BufferId, CallId, CmInput, Completion, Config, Connection, CopyReason, Event,
-    Instant, Keepalive, Payload, RecvId, SendId, WorkId, ZcopyThreshold,
+    Instant, Keepalive, RecvId, SendId, WorkId, ZcopyThreshold,
 };
 use sdp_wire::{
     Carrier, HELLO_ACK_LEN, HELLO_LEN, Head, Hello, HelloAck, HelloForm, RemoteAddr, Rkey,
@@ -267,11 +267,7 @@ impl World {
         match action {
             Action::PostRecv { buf, .. } => self.post_recv(buf),
             Action::PostSend(send) => {
-                let payload_len = match send.payload {
-                    Payload::None => 0,
-                    Payload::Grant { len, .. } | Payload::Call { len, .. } => len,
-                };
-                let total = send.head_len + payload_len as usize;
+                let total = send.head_len + send.payload.byte_len() as usize;
                 let head = Head::decode(&send.head, total).expect("a message in good order");
                 self.sent = self.sent.wrapping_add(1);
                 assert_eq!(head.mseq, self.sent, "numbers without a gap");

@@ -182,6 +182,23 @@ pub enum Payload {
         /// Bytes, at most `Config::inline_len`.
         len: u32,
     },
+    /// All the bytes of the send that has just been handed in by
+    /// [`Connection::send_at_once`](crate::Connection::send_at_once), copied at post.
+    AtOnce {
+        /// Bytes.
+        len: u32,
+    },
+}
+
+impl Payload {
+    /// How many bytes it is.
+    #[must_use]
+    pub const fn byte_len(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Grant { len, .. } | Self::Call { len, .. } | Self::AtOnce { len } => len,
+        }
+    }
 }
 
 /// Target of an RDMA READ.

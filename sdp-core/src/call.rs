@@ -134,3 +134,14 @@ pub enum EndCall {
     /// A signal: the count so far, or [`CallError::Interrupted`].
     Interrupted,
 }
+
+/// Bytes in a receive buffer that are all that a receive returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FoundAtOnce {
+    /// The buffer.
+    pub buf: BufferId,
+    /// Where they begin in it.
+    pub offset: u32,
+    /// How many.
+    pub len: usize,
+}

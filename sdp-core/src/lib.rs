@@ -71,7 +71,8 @@ pub mod time;
 pub use action::{Action, CopyJob, CopyWhat, Payload, PostSend, PrivateData, ReadInto};
 pub use adaptive::{Adaptive, Choice, Mechanism, Why};
 pub use call::{
-    CopySource, CopyTarget, EndCall, RecvRequest, RecvStep, SendRequest, SendStep, UrgentRecv,
+    CopySource, CopyTarget, EndCall, FoundAtOnce, RecvRequest, RecvStep, SendRequest, SendStep,
+    UrgentRecv,
 };
 pub use config::{Config, ZcopyThreshold};
 pub use connection::{Connection, PeerParams, Phase, Refusal};

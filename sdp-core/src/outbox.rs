@@ -65,6 +65,11 @@ impl Slots {
         self.posted += 1;
     }
 
+    /// With the slot that is taken next a quarter of the queue has not been signalled.
+    fn wants_signal(&self) -> bool {
+        self.posted + 1 - self.signalled >= self.total / 4
+    }
+
     /// The slot just taken is signalled if it must be, or if a quarter of the queue was not.
     fn signal(&mut self, must: bool) -> Option<WorkId> {
         if !must && self.posted - self.signalled < self.total / 4 {
@@ -225,6 +230,12 @@ impl Outbox {
         work
     }
 
+    /// The completion of the next message is wanted, whatever it is: a quarter of the queue has gone
+    /// without.
+    pub(crate) fn next_is_signalled(&self) -> bool {
+        self.slots.wants_signal()
+    }
+
     /// Some message is about to go, and will carry credits.
     pub(crate) const fn has_messages(&self) -> bool {
         self.messages > 0
@@ -296,7 +307,7 @@ impl Outbox {
                     mseq,
                     mseq_ack,
                     body: out.body,
-                    payload_len: payload_len(out.payload),
+                    payload_len: out.payload.byte_len(),
                 };
                 let mut bytes = [0; HEAD_LEN_MAX];
                 let head_len = head.encode(&mut bytes);
@@ -366,13 +377,6 @@ impl Outbox {
     /// Gives a message buffer back.
     pub(crate) fn drop_grant(&mut self, grant: GrantId) {
         self.push(Action::DropGrant(grant));
-    }
-}
-
-fn payload_len(payload: Payload) -> u32 {
-    match payload {
-        Payload::None => 0,
-        Payload::Grant { len, .. } | Payload::Call { len, .. } => len,
     }
 }
 

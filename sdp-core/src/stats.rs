@@ -66,7 +66,7 @@ impl CopyReason {
 }
 
 /// Counters; they only grow.
-#[derive(Clone, Debug, Default)]
+#[derive(PartialEq, Eq, Clone, Debug, Default)]
 pub struct Stats {
     /// Payload bytes sent in Data.
     pub tx_bytes_bcopy: u64,

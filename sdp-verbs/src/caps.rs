@@ -59,6 +59,9 @@ pub struct Limits {
     pub rdma_len_max: usize,
     /// Bytes of one receive buffer.
     pub recv_len_max: usize,
+    /// Bytes of a SEND from [`SendData::Inline`](crate::SendData::Inline) that takes no memory of
+    /// messages, and so cannot be refused for want of it.
+    pub inline_max: usize,
     /// RDMA READs outstanding on one queue pair (initiator depth).
     pub read_depth_max: u32,
     /// Private data bytes in a connect request. SDP's whole Hello needs 92.

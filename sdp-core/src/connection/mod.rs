@@ -1,5 +1,6 @@
 //! One connection: the public face of the engine. It only hands inputs on; see [`Connection`].
 
+mod at_once;
 mod close;
 mod dispatch;
 mod getters;

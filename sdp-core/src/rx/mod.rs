@@ -6,6 +6,7 @@
 
 mod adverts;
 mod ahead;
+mod at_once;
 mod buffers;
 mod call;
 mod compact;
@@ -330,7 +331,7 @@ impl Rx {
     }
 
     /// Takes `len` bytes from the queue.
-    fn take(&mut self, sh: &mut Shared, len: usize) {
+    pub(crate) fn take(&mut self, sh: &mut Shared, len: usize) {
         self.urgent.on_taken(len);
         self.compaction.was_read = true;
         match self.queue.take(len) {

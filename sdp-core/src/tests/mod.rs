@@ -2,6 +2,7 @@
 
 mod util;
 
+mod at_once;
 mod basic;
 mod cancel;
 mod coalesce;

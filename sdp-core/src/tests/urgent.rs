@@ -10,7 +10,7 @@ use super::util::copying;
 use super::util::lone::Lone;
 use super::util::op::Op;
 use super::util::world::World;
-use crate::{Action, CallError, Config, Payload, SendStep, UrgentRecv, ZcopyThreshold};
+use crate::{Action, CallError, Config, SendStep, UrgentRecv, ZcopyThreshold};
 
 const KIB: usize = 1 << 10;
 
@@ -28,11 +28,8 @@ pub(super) fn advertising() -> Config {
 /// The messages that `side` has sent, with their payload lengths.
 pub(super) fn sent(world: &World, side: usize) -> Vec<Head> {
     let heads = world.nics[side].log.iter().map(|(_, send)| {
-        let len = match send.payload {
-            Payload::None => 0,
-            Payload::Grant { len, .. } | Payload::Call { len, .. } => len,
-        };
-        Head::decode(&send.head, send.head_len + len as usize).unwrap()
+        let len = send.payload.byte_len() as usize;
+        Head::decode(&send.head, send.head_len + len).unwrap()
     });
     heads.collect()
 }

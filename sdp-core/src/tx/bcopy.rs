@@ -17,6 +17,10 @@ use super::{SendCall, Tx};
 /// last are copied.
 const PRIVATE_COPY_MAX: usize = 256 << 10;
 
+/// From so many bytes on, or a full message, the rest of a send waits for the credits that a reader gives:
+/// in private memory it would be copied once more, which costs more than the wait.
+const WORTH_WAITING: usize = 16 << 10;
+
 impl SendCall {
     /// Bytes not yet handed to a mechanism.
     pub(super) const fn rest(&self) -> usize {
@@ -165,7 +169,7 @@ impl Tx {
             // What does not fit waits for credits, and is advertised then.
             !stalled || call.rest() > free
         } else {
-            patient && !stalled && call.rest() >= data_max && !call.grant_failed
+            patient && !stalled && call.rest() >= data_max.min(WORTH_WAITING) && !call.grant_failed
         };
         let free = match buffered {
             Private::Yes => free,

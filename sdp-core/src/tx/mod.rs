@@ -6,6 +6,7 @@
 //! Only when all of these are empty the *pipe is clear*, and a call may fill a message itself or
 //! advertise.
 
+mod at_once;
 mod bcopy;
 mod cancel;
 mod paced;

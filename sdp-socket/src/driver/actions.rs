@@ -7,18 +7,26 @@ use sdp_core::{
     Action, BufferId, CopyReason, Instant, Payload, PostSend, ReadInto, SendId, WorkId,
 };
 use sdp_verbs::{
-    Caps, PostError, QueuePair, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp, SendWr,
-    Sge, VerbsError,
+    Caps, Limits, PostError, QueuePair, RecvBuf, RemoteAddr, Rkey, SendData, SendFlags, SendOp,
+    SendWr, Sge, VerbsError,
 };
-use sdp_wire::HEAD_LEN_MAX;
+use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
 
 use super::moving::Pair;
-use super::regions::{PrivateMemory, sink_access, source_access};
+use super::regions::{CallMemory, PrivateMemory, sink_access, source_access};
 use super::{Conn, Inner, recv_wr_id, work_wr_id};
 use crate::budget::Held;
 
 /// Inline payload of a SrcAvail at most, so that header and payload fit a stack buffer.
 const INLINE_MAX: usize = 256;
+
+/// Bytes that a call sends at once at most, on its stack: with more a copy costs more than a turn.
+const AT_ONCE_MAX: usize = 1 << 10;
+
+/// Bytes that a call may send at once: a message that cannot be refused for want of memory.
+pub(super) fn at_once_max(limits: &Limits) -> usize {
+    AT_ONCE_MAX.min(limits.inline_max.saturating_sub(BSDH_LEN))
+}
 
 /// The queue pair. There is none to post on only when a connection between two of them has ended.
 pub(super) fn qp_of(pair: &Option<Pair>) -> Result<&Arc<dyn QueuePair>, PostError> {
@@ -255,14 +263,7 @@ impl Conn {
     }
 
     fn post_message(&self, inner: &mut Inner, send: PostSend) -> Outcome {
-        let qp = qp_of(&inner.pair)?;
         let head = &send.head[..send.head_len];
-        let mut flags = SendFlags::empty();
-        flags.set(SendFlags::SIGNALED, send.work.is_some());
-        flags.set(SendFlags::SOLICITED, send.solicited);
-        let payload = matches!(send.payload, Payload::Grant { .. });
-        flags.set(SendFlags::PAYLOAD, payload);
-        flags.set(SendFlags::QUIET, send.update);
         let mut bytes;
         let data = match send.payload {
             Payload::Grant { grant, len } => {
@@ -283,18 +284,22 @@ impl Conn {
                     .copy_inline(call, at, &mut bytes[head.len()..head.len() + len]);
                 SendData::Inline(&bytes[..head.len() + len])
             }
+            Payload::AtOnce { .. } => unreachable!("posted by the call that asked for it"),
         };
-        let invalidate = send.invalidate.map(|k| Rkey(k.0));
-        let op = SendOp::Send { data, invalidate };
-        qp.post_send(SendWr {
-            wr_id: work_wr_id(send.work),
-            op,
-            flags,
-        })?;
-        if send.work.is_some() {
-            inner.posted_work();
+        post_send(inner, &send, data)
+    }
+
+    /// Posts what the engine has a call send at once, with `bytes` as its payload. Only what goes wrong
+    /// leaves anything to do.
+    pub(super) fn post_at_once(&self, inner: &mut Inner, send: &PostSend, memory: &CallMemory) {
+        let len = send.payload.byte_len() as usize;
+        let mut bytes = [0; BSDH_LEN + AT_ONCE_MAX];
+        bytes[..BSDH_LEN].copy_from_slice(&send.head[..BSDH_LEN]);
+        memory.copy_to(&mut bytes[BSDH_LEN..BSDH_LEN + len]);
+        let data = SendData::Inline(&bytes[..BSDH_LEN + len]);
+        if let Err(error) = post_send(inner, send, data) {
+            self.post_failed(inner, error, Names::Nothing);
         }
-        Ok(())
     }
 
     fn post_read(
@@ -426,6 +431,26 @@ impl Conn {
         };
         post_empty(inner, op, work)
     }
+}
+
+/// Posts a message of the engine's.
+fn post_send(inner: &mut Inner, send: &PostSend, data: SendData<'_>) -> Outcome {
+    let mut flags = SendFlags::empty();
+    flags.set(SendFlags::SIGNALED, send.work.is_some());
+    flags.set(SendFlags::SOLICITED, send.solicited);
+    let payload = matches!(send.payload, Payload::Grant { .. } | Payload::AtOnce { .. });
+    flags.set(SendFlags::PAYLOAD, payload);
+    flags.set(SendFlags::QUIET, send.update);
+    let invalidate = send.invalidate.map(|k| Rkey(k.0));
+    qp_of(&inner.pair)?.post_send(SendWr {
+        wr_id: work_wr_id(send.work),
+        op: SendOp::Send { data, invalidate },
+        flags,
+    })?;
+    if send.work.is_some() {
+        inner.posted_work();
+    }
+    Ok(())
 }
 
 const EMPTY_WRITE: SendOp<'static> = SendOp::Write {

@@ -118,6 +118,8 @@ pub(crate) struct Conn {
     cq: Arc<dyn CompletionQueue>,
     /// The peer is on the same machine.
     same_host: bool,
+    /// Bytes that a send may send at once.
+    at_once_max: usize,
     /// Private memory: what it holds, and whether there is more.
     memory: Allowance,
     turn: Turn,

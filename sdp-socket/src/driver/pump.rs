@@ -446,6 +446,17 @@ impl Conn {
         }
     }
 
+    /// A call has ended that nobody had to know of. The channel is armed as it was, and what the engine
+    /// wants is looked after as if the last thread had left.
+    pub(super) fn left_at_once(&self, now: Instant) {
+        self.left.store(now.as_nanos(), Ordering::Relaxed);
+        if self.is_unfinished(&self.lock()) {
+            drop(self.enter());
+        } else {
+            self.schedule_timeout();
+        }
+    }
+
     /// The last call was a moment ago: the next one may follow, and nothing has to be armed yet.
     fn is_pause(&self, now: Instant) -> bool {
         // On the same host arming costs next to nothing.

@@ -3,12 +3,14 @@
 use std::io::{self, IoSliceMut};
 use std::sync::{Arc, MutexGuard};
 
-use sdp_core::{CallError, CopySource, EndCall, Instant, RecvId, RecvRequest, RecvStep};
+use sdp_core::{
+    CallError, CopySource, EndCall, FoundAtOnce, Instant, RecvId, RecvRequest, RecvStep,
+};
 
 use super::regions::CallMemory;
 use super::wait::{Caller, Until};
 use super::{COPY_LOCKED_MAX, Conn, Inner};
-use crate::park::Spinner;
+use crate::park::{AbortOnUnwind, Spinner};
 
 /// How to receive, in one call.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -27,11 +29,16 @@ impl Conn {
     /// # Errors
     /// As `recv(2)`.
     pub(crate) fn recv(&self, bufs: &mut [IoSliceMut<'_>], flags: RecvFlags) -> io::Result<usize> {
+        let memory = CallMemory::of_recv(bufs);
+        if !flags.peek
+            && let Some(len) = self.recv_at_once(&memory, flags.wait_all)
+        {
+            return Ok(len);
+        }
         let flags = RecvFlags {
             nonblocking: flags.nonblocking || self.is_interrupted(),
             ..flags
         };
-        let memory = CallMemory::of_recv(bufs);
         let deadline = self.options.read_timeout().map(|t| self.context.now() + t);
         let caller = self.enter();
         let mut result = self.recv_loop(&caller, &memory, flags, deadline);
@@ -41,6 +48,48 @@ impl Conn {
         }
         drop(caller);
         result.map_err(|error| crate::error::call_error(&error))
+    }
+
+    /// Receives what is there, if it is few bytes and nothing stands in the way: the call waits for
+    /// nobody, so it is none that anybody would have to know of.
+    fn recv_at_once(&self, memory: &CallMemory, wait_all: bool) -> Option<usize> {
+        let _guard = AbortOnUnwind::new();
+        let mut inner = self.lock();
+        let found = match self.find_at_once(&inner, memory, wait_all) {
+            Some(found) if found.len == memory.len() => found,
+            // More may have come.
+            _ => {
+                drop(inner);
+                self.look_if_free()?;
+                inner = self.lock();
+                self.find_at_once(&inner, memory, wait_all)?
+            }
+        };
+        let from = CopySource::Buffer {
+            buf: found.buf,
+            offset: found.offset,
+        };
+        self.copy_small(&inner, memory, from, (0, found.len));
+        let now = self.context.now();
+        inner.engine.received_at_once(now, found);
+        self.after(inner, now);
+        self.left_at_once(now);
+        Some(found.len)
+    }
+
+    fn find_at_once(
+        &self,
+        inner: &Inner,
+        memory: &CallMemory,
+        wait_all: bool,
+    ) -> Option<FoundAtOnce> {
+        if inner.ready.is_some() {
+            // What it shows is brought up to date by who leaves a call.
+            return None;
+        }
+        let found = inner.engine.found_at_once(memory.len())?;
+        let enough = !wait_all || found.len == memory.len();
+        (enough && found.len <= COPY_LOCKED_MAX).then_some(found)
     }
 
     fn recv_loop(

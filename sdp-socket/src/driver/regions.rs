@@ -157,6 +157,18 @@ impl CallMemory {
         }
     }
 
+    /// Copies a send's memory from its beginning on.
+    pub(crate) fn copy_to(&self, to: &mut [u8]) {
+        let mut at = 0;
+        for (ptr, n) in self.parts(0, to.len()) {
+            // SAFETY: readable by the invariant of this type, and the bytes are the caller's own
+            // borrow, which nobody writes.
+            let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), n) };
+            to[at..at + n].copy_from_slice(bytes);
+            at += n;
+        }
+    }
+
     /// Copies from a receive buffer to `at..at + len` of a receive's memory.
     pub(crate) fn copy_in(&self, at: usize, len: usize, from: &ForeignSlice, mut offset: usize) {
         for (ptr, n) in self.parts(at, len) {

@@ -14,7 +14,7 @@ use super::regions::CallMemory;
 use super::wait::{Caller, Until};
 use super::{COPY_LOCKED_MAX, Conn, Inner};
 use crate::options::{THRESHOLD_MIN, Threshold};
-use crate::park::Spinner;
+use crate::park::{AbortOnUnwind, Spinner};
 
 /// How to send, in one call.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -39,12 +39,35 @@ impl Conn {
         nonblocking: bool,
         urgent: bool,
     ) -> io::Result<usize> {
+        if !urgent && self.send_at_once(memory) {
+            return Ok(memory.len());
+        }
         let deadline = self.options.write_timeout().map(|t| self.context.now() + t);
         let nonblocking = nonblocking || self.is_interrupted();
         let caller = self.enter();
         let result = self.send_loop(&caller, memory, (nonblocking, urgent), deadline);
         drop(caller);
         result.map_err(|error| crate::error::call_error(&error))
+    }
+
+    /// Sends few bytes without a turn, if nothing stands in the way: the call waits for nobody, so it is
+    /// none that anybody would have to know of.
+    fn send_at_once(&self, memory: &CallMemory) -> bool {
+        let len = memory.len();
+        if len > self.at_once_max {
+            return false;
+        }
+        let _guard = AbortOnUnwind::new();
+        let mut inner = self.lock();
+        let Some(send) = inner.engine.send_at_once(len, CopyReason::BelowThreshold) else {
+            return false;
+        };
+        self.post_at_once(&mut inner, &send, memory);
+        if inner.local_work {
+            let now = self.context.now();
+            self.after(inner, now);
+        }
+        true
     }
 
     fn send_loop(

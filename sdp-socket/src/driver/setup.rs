@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use sdp_core::{Config, Connection};
-use sdp_verbs::{Caps, CmId, QpAttr, VerbsError};
+use sdp_verbs::{Caps, CmId, QpAttr, QueuePair, RecvBuf, VerbsError};
 use sdp_wire::HelloForm;
 use smallvec::SmallVec;
 
+use super::actions::at_once_max;
 use super::moving::{Moving, Pair};
 use super::{CallTable, Conn, Grants, Inner, OnSettled, PrivateSend, ReadAhead, RecvBuffers};
 use crate::budget::Allowance;
@@ -45,15 +46,7 @@ impl Conn {
         let qp = id.create_qp(&attr)?;
         let names = (id.local_addr(), id.peer_addr());
         let cm_token = id.token();
-        // Where memory may not be had or locked, that is said now, and not by a handshake that waits
-        // for it.
-        let wanted = engine.config();
-        let len = wanted.recv_buffer_len_initial as usize;
-        qp.keep_send(len)?;
-        let first = |_| qp.alloc_recv(len);
-        let first_recvs = (0..wanted.recv_buffers_initial)
-            .map(first)
-            .collect::<Result<_, _>>()?;
+        let first_recvs = first_memory(&*qp, engine.config())?;
         let conn = Arc::new(Self {
             context: Arc::clone(context),
             token,
@@ -61,6 +54,7 @@ impl Conn {
             options,
             cq,
             same_host: context.provider().caps().contains(Caps::SAME_HOST),
+            at_once_max: at_once_max(&context.provider().limits()),
             memory: Allowance::new(&context.budget),
             turn: Turn::default(),
             inner: Mutex::new(Inner {
@@ -110,6 +104,15 @@ impl Conn {
     pub(crate) fn take_on_settled(&self) -> Option<OnSettled> {
         crate::sync::lock(&self.on_settled).take()
     }
+}
+
+/// Memory for the handshake. Where it may not be had or locked, that is said now, and not by a handshake
+/// that waits for it.
+fn first_memory(qp: &dyn QueuePair, wanted: &Config) -> Result<Vec<RecvBuf>, VerbsError> {
+    let len = wanted.recv_buffer_len_initial as usize;
+    qp.keep_send(len)?;
+    let first = (0..wanted.recv_buffers_initial).map(|_| qp.alloc_recv(len));
+    first.collect()
 }
 
 /// The engine's settings for this provider and these options.

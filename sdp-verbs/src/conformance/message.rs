@@ -155,7 +155,13 @@ pub(super) fn a_send_waits_for_a_receive(rig: &Rig<'_>) -> Verdict {
 }
 
 pub(super) fn inline_bytes_are_free_at_once(rig: &Rig<'_>) -> Verdict {
-    let link = rig.plain_link()?;
+    // As long as is promised to need no memory.
+    let longest = vec![7; rig.limits().inline_max.clamp(6, 4096)];
+    let options = Options {
+        recv_len: longest.len(),
+        ..Options::default()
+    };
+    let link = rig.link(&options)?;
     let mut bytes = *b"before";
     link.active.post_message(&bytes, SendFlags::SIGNALED)?;
     bytes.copy_from_slice(b"after!");
@@ -163,6 +169,8 @@ pub(super) fn inline_bytes_are_free_at_once(rig: &Rig<'_>) -> Verdict {
     bytes.fill(0);
     ensure_eq!(link.passive.receive()?, b"before", "first message");
     ensure_eq!(link.passive.receive()?, b"after!", "second message");
+    link.active.post_message(&longest, SendFlags::SIGNALED)?;
+    ensure_eq!(link.passive.receive()?, longest, "longest message");
     Ok(())
 }
 

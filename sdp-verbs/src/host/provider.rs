@@ -27,6 +27,7 @@ pub(crate) const LIMITS: Limits = Limits {
     sge_max: 16,
     rdma_len_max: 16 << 20,
     recv_len_max: 1 << 20,
+    inline_max: 1 << 20,
     read_depth_max: 4096,
     connect_data_max: PRIVATE_DATA_MAX,
     accept_data_max: PRIVATE_DATA_MAX,

@@ -60,8 +60,6 @@ pub(super) struct Device {
     pub(super) ops: Ops,
     pub(super) caps: Caps,
     pub(super) limits: Limits,
-    /// Bytes of a message that the device copies while it is posted.
-    pub(super) inline_max: usize,
     /// It was asked for by name: connections leave by it, whatever way the system would choose.
     pub(super) named: bool,
     /// The flag of a receive that invalidated a key.
@@ -354,7 +352,6 @@ impl Device {
             ops,
             caps: caps(transport, &attr, ops.windows.is_some()),
             limits: limits(transport, &attr, &port),
-            inline_max: 0,
             forgets_to_flush: attr.vendor_id == SIW_VENDOR,
             repeats_binds: attr.vendor_id == RXE_VENDOR,
             named: options.wanted().is_some(),
@@ -371,12 +368,12 @@ impl Device {
         if attr.vendor_id == SIW_VENDOR {
             step_over_bad_offset(lib, context)?;
         }
-        device.inline_max = super::qp::inline_max(&device)?;
+        device.limits.inline_max = super::qp::inline_max(&device)?;
         tracing::debug!(
             device = device.name,
             transport = ?device.transport,
             caps = ?device.caps,
-            inline = device.inline_max,
+            inline = device.limits.inline_max,
             "RDMA device opened"
         );
         Ok(device)
@@ -500,6 +497,8 @@ fn limits(transport: Transport, attr: &sys::ibv_device_attr, port: &sys::ibv_por
         sge_max: usize::try_from(sges.clamp(1, SGE_MAX)).unwrap_or(1),
         rdma_len_max: message_max.min(RDMA_LEN_MAX),
         recv_len_max: message_max.min(RECV_LEN_MAX),
+        // Asked of a queue pair once the device is open.
+        inline_max: 0,
         read_depth_max: u32::try_from(attr.max_qp_init_rd_atom.clamp(1, READ_DEPTH_MAX))
             .unwrap_or(1),
         connect_data_max: CONNECT_DATA_MAX,

@@ -77,12 +77,6 @@ impl RdmaProvider {
         &self.device.name
     }
 
-    /// Bytes of a message that the device copies while it is posted.
-    #[must_use]
-    pub fn inline_max(&self) -> usize {
-        self.device.inline_max
-    }
-
     /// The addresses of this machine that are behind the device: where a peer reaches it.
     ///
     /// # Errors

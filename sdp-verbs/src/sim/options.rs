@@ -33,6 +33,7 @@ impl Default for SimOptions {
                 sge_max: 16,
                 rdma_len_max: 1 << 30,
                 recv_len_max: 1 << 20,
+                inline_max: 256,
                 read_depth_max: 16,
                 connect_data_max: 92,
                 accept_data_max: 196,

@@ -138,11 +138,7 @@ impl Lone {
         while let Some(action) = self.conn.poll_action() {
             match action {
                 Action::PostSend(send) => {
-                    let len = match send.payload {
-                        crate::Payload::None => 0,
-                        crate::Payload::Grant { len, .. } | crate::Payload::Call { len, .. } => len,
-                    };
-                    let total = send.head_len + len as usize;
+                    let total = send.head_len + send.payload.byte_len() as usize;
                     let head = Head::decode(&send.head, total).unwrap();
                     // Where nothing waits for a receive, each one told of must be there already.
                     let used = self.mseq.wrapping_sub(1);

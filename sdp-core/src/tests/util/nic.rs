@@ -217,6 +217,7 @@ impl Nic {
             Payload::Call { call, at, len } => {
                 bytes.extend(&self.sends[&call][at..][..len as usize]);
             }
+            Payload::AtOnce { .. } => panic!("no action: {send:?}"),
         }
         bytes
     }

@@ -51,6 +51,7 @@ impl<'a> Rig<'a> {
         let (one, other) = (self.sides.active.limits(), self.sides.passive.limits());
         Limits {
             recv_len_max: one.recv_len_max.min(other.recv_len_max),
+            inline_max: one.inline_max.min(other.inline_max),
             rdma_len_max: one.rdma_len_max.min(other.rdma_len_max),
             sge_max: one.sge_max.min(other.sge_max),
             read_depth_max: one.read_depth_max.min(other.read_depth_max),

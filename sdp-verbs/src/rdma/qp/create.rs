@@ -113,7 +113,7 @@ impl RdmaQp {
             send_wr: attr.send_wr_max + OWN_WR_MAX,
             recv_wr: attr.recv_wr_max,
             sges: u32::try_from(device.limits.sge_max).unwrap_or(1),
-            inline: u32::try_from(device.inline_max).unwrap_or(0),
+            inline: u32::try_from(device.limits.inline_max).unwrap_or(0),
         };
         let (qp, _) = create(device, cq.raw(), size)?;
         // SAFETY: just made.

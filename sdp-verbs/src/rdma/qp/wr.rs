@@ -245,7 +245,7 @@ fn inline<'a>(
     if bytes.is_empty() {
         return Ok(None);
     }
-    if bytes.len() <= qp.device.inline_max {
+    if bytes.len() <= qp.device.limits.inline_max {
         wr.set_inline(bytes);
         return Ok(None);
     }
@@ -269,7 +269,7 @@ fn reserved(
     if len > 0 {
         let mem = reserved.mem().slice(0, len).ok_or(PostError::TooLarge)?;
         wr.add(element(&mem, reserved.lkey()));
-        if len <= qp.device.inline_max {
+        if len <= qp.device.limits.inline_max {
             // It need not be fetched from memory, where that costs the device a round trip.
             wr.wr.0.send_flags |= sys::IBV_SEND_INLINE;
         }
