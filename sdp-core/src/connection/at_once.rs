@@ -3,16 +3,24 @@
 use super::Connection;
 use crate::action::{Action, PostSend};
 use crate::call::FoundAtOnce;
+use crate::config::ZcopyThreshold;
 use crate::stats::CopyReason;
 use crate::time::Instant;
 
 impl Connection {
     /// Sends `len` bytes as one message, without a turn, if there is nothing else to do: the caller posts
     /// it before anything else happens to this connection, with the bytes behind the header. `reason`: why
-    /// they are copied. Nothing else follows: no action, event or time.
+    /// they are copied, `None` if they might also be advertised. Nothing else follows: no action, event
+    /// or time.
     ///
     /// `None`: the send is to take its turn, by [`send_start`](Self::send_start).
-    pub fn send_at_once(&mut self, len: usize, reason: CopyReason) -> Option<PostSend> {
+    pub fn send_at_once(&mut self, len: usize, reason: Option<CopyReason>) -> Option<PostSend> {
+        let reason = match (reason, self.sh.config.zcopy_threshold) {
+            (Some(reason), _) => reason,
+            (None, ZcopyThreshold::Bytes(threshold)) if len >= threshold => return None,
+            (None, ZcopyThreshold::Bytes(_)) => CopyReason::BelowThreshold,
+            (None, ZcopyThreshold::Off) => CopyReason::ThresholdOff,
+        };
         let life = &self.sh.life;
         let plain = life.is_open() && !life.tx_shut() && self.sh.out.is_empty();
         // Answers go before payload.

@@ -23,7 +23,8 @@ fn rich() -> Lone {
 }
 
 fn send_at_once(lone: &mut Lone, len: usize) -> Option<PostSend> {
-    lone.conn.send_at_once(len, CopyReason::BelowThreshold)
+    lone.conn
+        .send_at_once(len, Some(CopyReason::BelowThreshold))
 }
 
 fn head(send: &PostSend) -> Head {
@@ -144,6 +145,23 @@ fn neither_nothing_nor_a_full_message_goes() {
     assert!(send_at_once(lone, 0).is_none());
     assert!(send_at_once(lone, max).is_none());
     assert!(send_at_once(lone, max - 1).is_some());
+}
+
+/// What may be advertised is.
+#[test]
+fn none_that_reaches_the_threshold_goes() {
+    let config = Config {
+        zcopy_threshold: ZcopyThreshold::Bytes(1000),
+        ..Config::default()
+    };
+    let lone = &mut Lone::new(config);
+    assert!(lone.conn.send_at_once(1000, None).is_none());
+    assert!(lone.conn.send_at_once(999, None).is_some());
+    lone.conn.set_threshold(ZcopyThreshold::Off);
+    assert!(lone.conn.send_at_once(1000, None).is_some());
+    let counted = |reason| lone.conn.stats().copies[reason as usize];
+    assert_eq!(counted(CopyReason::BelowThreshold), (1, 999));
+    assert_eq!(counted(CopyReason::ThresholdOff), (1, 1000));
 }
 
 /// Receives one message and says what is found, taking it.

@@ -14,18 +14,18 @@ use sdp_wire::{BSDH_LEN, HEAD_LEN_MAX};
 
 use super::moving::Pair;
 use super::regions::{CallMemory, PrivateMemory, sink_access, source_access};
-use super::{Conn, Inner, recv_wr_id, work_wr_id};
+use super::{COPY_LOCKED_MAX, Conn, Inner, recv_wr_id, work_wr_id};
 use crate::budget::Held;
 
 /// Inline payload of a SrcAvail at most, so that header and payload fit a stack buffer.
 const INLINE_MAX: usize = 256;
 
-/// Bytes that a call sends at once at most, on its stack: with more a copy costs more than a turn.
-const AT_ONCE_MAX: usize = 1 << 10;
+/// So few bytes are sent at once by way of a short stack buffer, which is cleared faster.
+const AT_ONCE_FEW: usize = 240;
 
 /// Bytes that a call may send at once: a message that cannot be refused for want of memory.
 pub(super) fn at_once_max(limits: &Limits) -> usize {
-    AT_ONCE_MAX.min(limits.inline_max.saturating_sub(BSDH_LEN))
+    COPY_LOCKED_MAX.min(limits.inline_max.saturating_sub(BSDH_LEN))
 }
 
 /// The queue pair. There is none to post on only when a connection between two of them has ended.
@@ -292,12 +292,11 @@ impl Conn {
     /// Posts what the engine has a call send at once, with `bytes` as its payload. Only what goes wrong
     /// leaves anything to do.
     pub(super) fn post_at_once(&self, inner: &mut Inner, send: &PostSend, memory: &CallMemory) {
-        let len = send.payload.byte_len() as usize;
-        let mut bytes = [0; BSDH_LEN + AT_ONCE_MAX];
-        bytes[..BSDH_LEN].copy_from_slice(&send.head[..BSDH_LEN]);
-        memory.copy_to(&mut bytes[BSDH_LEN..BSDH_LEN + len]);
-        let data = SendData::Inline(&bytes[..BSDH_LEN + len]);
-        if let Err(error) = post_send(inner, send, data) {
+        let posted = match send.payload.byte_len() as usize {
+            ..=AT_ONCE_FEW => post_copy::<{ BSDH_LEN + AT_ONCE_FEW }>(inner, send, memory),
+            _ => post_copy::<{ BSDH_LEN + COPY_LOCKED_MAX }>(inner, send, memory),
+        };
+        if let Err(error) = posted {
             self.post_failed(inner, error, Names::Nothing);
         }
     }
@@ -431,6 +430,15 @@ impl Conn {
         };
         post_empty(inner, op, work)
     }
+}
+
+/// Posts a message of up to `N` bytes, whose payload is the call's, by way of this stack.
+fn post_copy<const N: usize>(inner: &mut Inner, send: &PostSend, memory: &CallMemory) -> Outcome {
+    let len = BSDH_LEN + send.payload.byte_len() as usize;
+    let mut bytes = [0; N];
+    bytes[..BSDH_LEN].copy_from_slice(&send.head[..BSDH_LEN]);
+    memory.copy_to(&mut bytes[BSDH_LEN..len]);
+    post_send(inner, send, SendData::Inline(&bytes[..len]))
 }
 
 /// Posts a message of the engine's.

@@ -59,7 +59,8 @@ impl Conn {
         }
         let _guard = AbortOnUnwind::new();
         let mut inner = self.lock();
-        let Some(send) = inner.engine.send_at_once(len, CopyReason::BelowThreshold) else {
+        let below = (len < THRESHOLD_MIN).then_some(CopyReason::BelowThreshold);
+        let Some(send) = inner.engine.send_at_once(len, below) else {
             return false;
         };
         self.post_at_once(&mut inner, &send, memory);
