@@ -142,7 +142,7 @@ mod generator {
     const HEADER: &str = "#include <infiniband/verbs.h>\n#include <rdma/rdma_cma.h>\n";
 
     /// The functions that the provider calls; whatever they name comes with them.
-    const FUNCTIONS: [&str; 39] = [
+    const FUNCTIONS: [&str; 40] = [
         "ibv_ack_cq_events",
         "ibv_alloc_pd",
         "ibv_create_comp_channel",
@@ -153,6 +153,7 @@ mod generator {
         "ibv_destroy_comp_channel",
         "ibv_destroy_cq",
         "ibv_destroy_qp",
+        "ibv_fork_init",
         "ibv_free_device_list",
         "ibv_get_cq_event",
         "ibv_get_device_list",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::path::Path;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use rustix::process::{Resource, getrlimit};
@@ -71,9 +72,13 @@ pub(super) struct Device {
     pub(super) repeats_binds: bool,
     /// READs under way: what we start, and what peers may.
     pub(super) read_depth: (u8, u8),
+    /// The same, as much as one queue pair can have.
+    pub(super) read_depth_max: (u8, u8),
     context: NonNull<sys::ibv_context>,
     pd: NonNull<sys::ibv_pd>,
     cq_depth_max: u32,
+    /// Completion queues made.
+    cqs: AtomicUsize,
     regions: Mutex<BTreeMap<u32, Weak<RdmaRegion>>>,
 }
 
@@ -109,13 +114,19 @@ pub(super) fn check_released(op: &'static str, returned: libc::c_int) {
     let Err(error) = check(op, returned) else {
         return;
     };
-    if matches!(error.errno(), libc::EIO | libc::ENODEV) {
-        // The device has been removed, and its keys with it.
+    if is_removed(&error) {
+        // Its keys are gone with it.
         tracing::warn!("{error}");
         return;
     }
     tracing::error!("{error}");
     std::process::abort();
+}
+
+/// Whether a call failed because the device has been removed: the kernel answers EIO to everything
+/// that names an object of it (ib_uverbs, `ib_uverbs_remove_one`).
+pub(super) fn is_removed(error: &VerbsError) -> bool {
+    matches!(error.errno(), libc::EIO | libc::ENODEV)
 }
 
 /// What errno says about a call that returned nothing.
@@ -132,6 +143,13 @@ pub(super) fn made<T>(op: &'static str, object: *mut T) -> Result<NonNull<T>, Ve
                 what: op,
                 limit: error.to_string(),
                 remedy: "raise the limits of locked memory and of descriptors (ulimit -l, -n)",
+            },
+            // The bound of a cgroup (kernel/cgroup/rdma.c), and mlx5's answer when its adapter is full.
+            Some(libc::EAGAIN) => VerbsError::Limit {
+                what: op,
+                limit: error.to_string(),
+                remedy: "raise rdma.max of the control group; without one the adapter has no more \
+                         of these, and fewer connections must do",
             },
             _ => VerbsError::os(op, error),
         }
@@ -214,10 +232,57 @@ fn port(
     Ok(attr)
 }
 
-/// Whether a device has memory windows as they are used here.
-fn has_windows(attr: &sys::ibv_device_attr) -> bool {
+/// Whether a device has memory windows as they are used here, by what the kernel says.
+fn promises_windows(attr: &sys::ibv_device_attr) -> bool {
     let windows = sys::IBV_DEVICE_MEM_WINDOW_TYPE_2A | sys::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
     attr.device_cap_flags & windows != 0
+}
+
+/// Whether a program can have them. The kernel's word does not say that: bnxt_re promises windows,
+/// and its library has no function for them (rdma-core 44, `bnxt_re_cntx_ops`); the one that stands
+/// in fails with EOPNOTSUPP (`dummy_ops.c`).
+fn gives_windows(ops: WindowOps, pd: NonNull<sys::ibv_pd>) -> bool {
+    // SAFETY: the driver's own function, for a protection domain of its device.
+    let window = unsafe { (ops.alloc)(pd.as_ptr(), sys::IBV_MW_TYPE_2) };
+    let Some(window) = NonNull::new(window) else {
+        return false;
+    };
+    // SAFETY: just made, and nobody else has it.
+    let returned = unsafe { (ops.dealloc)(window.as_ptr()) };
+    check_released("ibv_dealloc_mw", returned);
+    true
+}
+
+fn allocate_pd(
+    lib: &Library,
+    context: NonNull<sys::ibv_context>,
+) -> Result<NonNull<sys::ibv_pd>, VerbsError> {
+    // SAFETY: an open context.
+    let pd = unsafe { lib.ibv_alloc_pd(context.as_ptr()) };
+    made("ibv_alloc_pd", pd)
+}
+
+/// What a device can do.
+fn traits(
+    lib: &Library,
+    context: NonNull<sys::ibv_context>,
+    name: &str,
+    transport: sys::ibv_transport_type,
+) -> Result<DeviceTraits, VerbsError> {
+    let mut windows = false;
+    if promises_windows(&attributes(lib, context)?)
+        && let Some(ops) = ops(context, name)?.windows
+    {
+        let pd = allocate_pd(lib, context)?;
+        windows = gives_windows(ops, pd);
+        // SAFETY: just made, and nothing is in it.
+        let returned = unsafe { lib.ibv_dealloc_pd(pd.as_ptr()) };
+        check("ibv_dealloc_pd", returned)?;
+    }
+    Ok(DeviceTraits {
+        iwarp: transport == sys::IBV_TRANSPORT_IWARP,
+        windows,
+    })
 }
 
 /// The devices that can be opened, and what they can do.
@@ -228,10 +293,7 @@ pub(super) fn examine(lib: &Library) -> Result<Vec<(String, DeviceTraits)>, Verb
     let mut found = Vec::new();
     for context in contexts(lib)? {
         let (name, transport) = describe(lib, context);
-        let traits = DeviceTraits {
-            iwarp: transport == sys::IBV_TRANSPORT_IWARP,
-            windows: has_windows(&attributes(lib, context)?),
-        };
+        let traits = traits(lib, context, &name, transport)?;
         found.push((name, traits));
     }
     Ok(found)
@@ -276,14 +338,24 @@ fn candidates(options: &RdmaOptions) -> Result<(&'static Library, Vec<Candidate>
 }
 
 impl Device {
-    /// Opens the device that the options name, else the first that has an active port.
+    /// Opens the device that the options name, else the first that has an active port and can be
+    /// used: of some the transport is none of ours (EFA, usNIC).
     ///
     /// # Errors
-    /// [`VerbsError::Unavailable`], with the remedy.
+    /// [`VerbsError::Unavailable`], with the remedy; of several devices, the first one's.
     pub(super) fn open(options: &RdmaOptions) -> Result<Arc<Self>, VerbsError> {
         let (lib, candidates) = candidates(options)?;
-        let (context, name, transport) = candidates.into_iter().next().expect("at least one");
-        Self::new(lib, context, name, transport, options).map(Arc::new)
+        let mut failed = None;
+        for (context, name, transport) in candidates {
+            match Self::new(lib, context, name, transport, options) {
+                Ok(device) => return Ok(Arc::new(device)),
+                Err(error) => {
+                    tracing::warn!("a device is left out: {error}");
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        Err(failed.expect("at least one candidate"))
     }
 
     /// Opens the device that the options name, else each that has an active port and the transport
@@ -337,13 +409,11 @@ impl Device {
         let attr = attributes(lib, context)?;
         let port = port(lib, context, 1)?;
         let mut ops = ops(context, &name)?;
-        if !has_windows(&attr) || options.without_windows {
-            ops.windows = None;
-        }
-        // SAFETY: an open context.
-        let pd = made("ibv_alloc_pd", unsafe {
-            lib.ibv_alloc_pd(context.as_ptr())
-        })?;
+        let pd = allocate_pd(lib, context)?;
+        let wanted = promises_windows(&attr) && !options.without_windows;
+        ops.windows = ops
+            .windows
+            .filter(|windows| wanted && gives_windows(*windows, pd));
         let depth = |n: libc::c_int| u8::try_from(n.clamp(1, READ_DEPTH_MAX)).unwrap_or(1);
         let mut device = Self {
             lib,
@@ -360,9 +430,14 @@ impl Device {
                 _ => sys::IBV_WC_WITH_INV,
             },
             read_depth: (depth(attr.max_qp_init_rd_atom), depth(attr.max_qp_rd_atom)),
+            read_depth_max: (
+                saturated(attr.max_qp_init_rd_atom),
+                saturated(attr.max_qp_rd_atom),
+            ),
             context,
             pd,
             cq_depth_max: u32::try_from(attr.max_cqe).unwrap_or(0),
+            cqs: AtomicUsize::new(0),
             regions: Mutex::default(),
         };
         if attr.vendor_id == SIW_VENDOR {
@@ -390,6 +465,14 @@ impl Device {
     /// Places a completion queue can have.
     pub(super) fn cq_depth_max(&self) -> u32 {
         self.cq_depth_max
+    }
+
+    /// The interrupt by which the next completion queue tells of its events. They take turns: one
+    /// for all would have all of them answered by one processor.
+    pub(super) fn next_vector(&self) -> libc::c_int {
+        // SAFETY: an open context.
+        let count = unsafe { (*self.context()).num_comp_vectors };
+        vector(count, self.cqs.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Remembers a region by its local key.
@@ -457,6 +540,17 @@ fn step_over_bad_offset(
     made("ibv_create_cq", cq)?;
     done.push(address);
     Ok(())
+}
+
+/// Of `count` interrupts the one of the completion queue `number`.
+fn vector(count: libc::c_int, number: usize) -> libc::c_int {
+    let count = usize::try_from(count).unwrap_or(0).max(1);
+    libc::c_int::try_from(number % count).expect("less than a count of this type")
+}
+
+/// A number of a device's in the words of a handshake, which has one byte for it.
+fn saturated(number: libc::c_int) -> u8 {
+    u8::try_from(number.clamp(0, 255)).expect("255 at most")
 }
 
 /// READs under way on one queue pair at most: as many as the engine ever wants.
@@ -548,4 +642,62 @@ fn ops(context: NonNull<sys::ibv_context>, name: &str) -> Result<Ops, VerbsError
         post_recv: table.post_recv.ok_or_else(absent)?,
         windows,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    unsafe extern "C" fn none(_: *mut sys::ibv_pd, _: sys::ibv_mw_type) -> *mut sys::ibv_mw {
+        ptr::null_mut()
+    }
+
+    unsafe extern "C" fn one(_: *mut sys::ibv_pd, _: sys::ibv_mw_type) -> *mut sys::ibv_mw {
+        NonNull::dangling().as_ptr()
+    }
+
+    unsafe extern "C" fn given_back(_: *mut sys::ibv_mw) -> libc::c_int {
+        0
+    }
+
+    /// A library that has no windows is believed, whatever the kernel promises.
+    #[test]
+    fn windows_are_tried() {
+        let gives = |alloc| {
+            let dealloc = given_back;
+            gives_windows(WindowOps { alloc, dealloc }, NonNull::dangling())
+        };
+        assert!(!gives(none));
+        assert!(gives(one));
+    }
+
+    /// Completion queues share the interrupts evenly, and a device that tells of none has one.
+    #[test]
+    fn interrupts_take_turns() {
+        let vectors: Vec<_> = (0..5).map(|number| vector(2, number)).collect();
+        assert_eq!(vectors, [0, 1, 0, 1, 0]);
+        assert_eq!(
+            (vector(0, 7), vector(-1, 7), vector(1, usize::MAX)),
+            (0, 0, 0)
+        );
+    }
+
+    /// What a control group or the adapter has no more of is a limit, not a call to be tried again.
+    #[test]
+    fn a_limit_is_named() {
+        let made = |code| {
+            // SAFETY: no preconditions.
+            let errno = unsafe { libc::__errno_location() };
+            // SAFETY: this thread's own.
+            unsafe { errno.write(code) };
+            made::<u8>("ibv_create_qp", ptr::null_mut()).unwrap_err()
+        };
+        for (code, remedy) in [(libc::EAGAIN, "rdma.max"), (libc::ENOMEM, "ulimit -l")] {
+            let error = made(code);
+            assert!(matches!(error, VerbsError::Limit { .. }), "{error}");
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+        assert!(is_removed(&made(libc::EIO)) && is_removed(&made(libc::ENODEV)));
+        assert!(!is_removed(&made(libc::EINVAL)));
+    }
 }

@@ -349,6 +349,11 @@ impl IdCore {
     pub(super) fn device_removed(&self) -> Option<CmEventKind> {
         tracing::warn!(id = self.token, device = self.device.name, "device removed");
         let gone = sys::unavailable(format!("device {} was removed", self.device.name));
+        if let Some(qp) = self.queue_pair() {
+            // In error first, so that a device that is still there has stopped.
+            qp.fail();
+            qp.lose_device();
+        }
         let phase = self.state().phase;
         match phase {
             Phase::Idle | Phase::Bound | Phase::Listening => None,

@@ -135,7 +135,7 @@ impl RdmaCq {
                 cqe,
                 ptr::null_mut(),
                 events.events.as_ptr(),
-                0,
+                device.next_vector(),
             )
         };
         let cq = made("ibv_create_cq", cq)?;

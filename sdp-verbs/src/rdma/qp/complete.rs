@@ -32,10 +32,12 @@ impl RdmaQp {
     }
 
     /// The device tells of the end of what has ended already. One that forgets to flush may have been
-    /// slow instead, and told after [`Self::flush`].
+    /// slow instead, and told after [`Self::flush`]; so may one that is being removed.
     fn told_again(&self, what: &str) {
         let qp = format_args!("{:#x}", self.number);
-        let may_be_late = self.device.forgets_to_flush || self.device.repeats_binds;
+        let may_be_late = self.device.forgets_to_flush
+            || self.device.repeats_binds
+            || self.lost_device.load(Ordering::Acquire);
         if may_be_late && self.state.load(Ordering::Acquire) == ERROR {
             tracing::debug!(%qp, "{what} was flushed late");
         } else {

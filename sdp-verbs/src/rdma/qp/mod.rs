@@ -1,5 +1,6 @@
 //! Queue pairs.
 
+mod attr;
 mod complete;
 mod create;
 mod held;
@@ -12,12 +13,13 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+pub(super) use attr::RETRY_COUNT;
 pub(super) use create::inline_max;
 pub(super) use send::OWN_WR_MAX;
 
 use super::cm::IdCore;
 use super::cq::RdmaCq;
-use super::device::{Device, Transport, check};
+use super::device::{Device, Transport, check, is_removed};
 use super::region::RdmaRegion;
 use super::slab::SlabPool;
 use super::sys;
@@ -56,6 +58,8 @@ pub(super) struct RdmaQp {
     state: AtomicU8,
     /// See [`QueuePair::has_refused_peer`].
     refused_peer: AtomicBool,
+    /// See [`Self::lose_device`].
+    lost_device: AtomicBool,
     send: Mutex<SendQueue>,
     recv: Mutex<RecvQueue>,
     messages: Messages,
@@ -107,33 +111,8 @@ impl RdmaQp {
 
     /// Moves it to a state of the handshake, with the attributes that the connection manager has
     /// negotiated and those that are ours.
-    pub(super) fn advance(
-        &self,
-        attr: &mut sys::ibv_qp_attr,
-        mut mask: i32,
-    ) -> Result<(), VerbsError> {
-        let mut set = |flag: sys::ibv_qp_attr_mask| {
-            mask |= i32::try_from(flag).expect("flags are small");
-        };
-        match attr.qp_state {
-            sys::IBV_QPS_INIT => {
-                attr.qp_access_flags = sys::IBV_ACCESS_LOCAL_WRITE
-                    | sys::IBV_ACCESS_REMOTE_READ
-                    | sys::IBV_ACCESS_REMOTE_WRITE;
-                set(sys::IBV_QP_ACCESS_FLAGS);
-            }
-            sys::IBV_QPS_RTR => {
-                attr.min_rnr_timer = RNR_TIMER;
-                set(sys::IBV_QP_MIN_RNR_TIMER);
-            }
-            sys::IBV_QPS_RTS => {
-                attr.rnr_retry = self.rnr_retry;
-                set(sys::IBV_QP_RNR_RETRY);
-                attr.retry_cnt = RETRY_COUNT;
-                set(sys::IBV_QP_RETRY_CNT);
-            }
-            _ => {}
-        }
+    pub(super) fn advance(&self, attr: &mut sys::ibv_qp_attr, mask: i32) -> Result<(), VerbsError> {
+        let mask = attr::complete(attr, mask, self.rnr_retry, self.device.read_depth_max);
         // SAFETY: a queue pair that lives as long as this value.
         let returned = unsafe { self.device.lib.ibv_modify_qp(self.qp.as_ptr(), attr, mask) };
         check("ibv_modify_qp", returned)
@@ -152,12 +131,22 @@ impl RdmaQp {
                 .lib
                 .ibv_modify_qp(self.qp.as_ptr(), &raw mut attr, mask)
         };
-        if let Err(error) = check("ibv_modify_qp", returned) {
+        let moved = check("ibv_modify_qp", returned).inspect_err(|error| {
             tracing::warn!(qp = %format_args!("{:#x}", self.number), "into error: {error}");
-        }
-        if self.device.forgets_to_flush {
+        });
+        if moved.is_err_and(|error| is_removed(&error)) {
+            self.lose_device();
+        } else if self.device.forgets_to_flush {
             self.cq.flush_later(self.number);
         }
+    }
+
+    /// The device has been removed, and its queues may never tell of what is outstanding: the kernel
+    /// destroys its objects, and nothing writes into the queues of a program any more.
+    pub(super) fn lose_device(&self) {
+        self.state.store(ERROR, Ordering::Release);
+        self.lost_device.store(true, Ordering::Release);
+        self.cq.flush_later(self.number);
     }
 
     /// Every key bound on it is dead when this returns.
@@ -290,13 +279,6 @@ impl RdmaQp {
         Ok((window, region))
     }
 }
-
-/// How long a peer whose message met no receive waits before it tries again: code 12 is 0.64 ms.
-const RNR_TIMER: u8 = 12;
-
-/// Times a packet is sent again before a silent peer is given up. Not 7: rxe takes that for
-/// "without end".
-pub(super) const RETRY_COUNT: u8 = 6;
 
 impl QueuePair for RdmaQp {
     fn num(&self) -> QpNum {

@@ -1962,6 +1962,7 @@ pub struct Library {
         attr_mask: ::core::ffi::c_int,
     ) -> ::core::ffi::c_int,
     pub ibv_destroy_qp: unsafe extern "C" fn(qp: *mut ibv_qp) -> ::core::ffi::c_int,
+    pub ibv_fork_init: unsafe extern "C" fn() -> ::core::ffi::c_int,
     pub rdma_create_event_channel: unsafe extern "C" fn() -> *mut rdma_event_channel,
     pub rdma_destroy_event_channel: unsafe extern "C" fn(channel: *mut rdma_event_channel),
     pub rdma_create_id: unsafe extern "C" fn(
@@ -2064,6 +2065,7 @@ impl Library {
         let ibv_create_qp = __library.get(b"ibv_create_qp\0").map(|sym| *sym)?;
         let ibv_modify_qp = __library.get(b"ibv_modify_qp\0").map(|sym| *sym)?;
         let ibv_destroy_qp = __library.get(b"ibv_destroy_qp\0").map(|sym| *sym)?;
+        let ibv_fork_init = __library.get(b"ibv_fork_init\0").map(|sym| *sym)?;
         let rdma_create_event_channel = __library
             .get(b"rdma_create_event_channel\0")
             .map(|sym| *sym)?;
@@ -2109,6 +2111,7 @@ impl Library {
             ibv_create_qp,
             ibv_modify_qp,
             ibv_destroy_qp,
+            ibv_fork_init,
             rdma_create_event_channel,
             rdma_destroy_event_channel,
             rdma_create_id,
@@ -2233,6 +2236,9 @@ impl Library {
     }
     pub unsafe fn ibv_destroy_qp(&self, qp: *mut ibv_qp) -> ::core::ffi::c_int {
         (self.ibv_destroy_qp)(qp)
+    }
+    pub unsafe fn ibv_fork_init(&self) -> ::core::ffi::c_int {
+        (self.ibv_fork_init)()
     }
     pub unsafe fn rdma_create_event_channel(&self) -> *mut rdma_event_channel {
         (self.rdma_create_event_channel)()

@@ -60,9 +60,40 @@ fn open() -> Result<Library, VerbsError> {
     // their meaning under this major version.
     let library = unsafe { Library::from_library(cm) };
     let library = library.map_err(|e| failed(CM, "librdmacm1, at least version 23", e))?;
+    if !copies_on_fork(&rustix::system::uname().release().to_string_lossy()) {
+        keep_from_children(&library);
+    }
     // Kept open by the connection manager's own dependency.
     drop(verbs);
     Ok(library)
+}
+
+/// The first kernel that says, by the attribute COPY_ON_FORK of its device link, that a forked child
+/// gets copies of the pages that a device uses.
+const COPIES_FROM: (u32, u32) = (5, 13);
+
+/// Whether a forked child gets copies of the pages that a device uses. Where it does not, such a page
+/// that the parent writes after a fork is the parent's copy, and the device goes on with the old one:
+/// queues stand still, and other bytes are sent than were written.
+fn copies_on_fork(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse::<u32>().ok();
+    number()
+        .zip(number())
+        .is_some_and(|version| version >= COPIES_FROM)
+}
+
+/// Has the library keep its queues, and what is registered, out of forked children (ibv_fork_init(3)).
+fn keep_from_children(library: &Library) {
+    // SAFETY: no preconditions; nothing of the library's has been made yet by us.
+    let returned = unsafe { library.ibv_fork_init() };
+    if returned != 0 {
+        // EINVAL: the program has used the library before.
+        let error = io::Error::from_raw_os_error(returned);
+        tracing::warn!(
+            "ibv_fork_init: {error}: fork only to exec, by posix_spawn, or set RDMAV_FORK_SAFE=1"
+        );
+    }
 }
 
 /// What this machine lacks, with the remedy; `None` if everything seems to be there.
@@ -97,6 +128,21 @@ pub(in crate::rdma) fn diagnose(sys: &Path, dev: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Kernels that do not copy what a device uses are told from those that do.
+    #[test]
+    fn kernels_that_copy_on_fork() {
+        for (release, copies) in [
+            ("5.4.0-150-generic", false),
+            ("5.10.0-28-amd64", false),
+            ("5.13.0", true),
+            ("6.1.0-28-amd64", true),
+            ("10.0", true),
+            ("strange", false),
+        ] {
+            assert_eq!(copies_on_fork(release), copies, "{release}");
+        }
+    }
 
     /// Each thing that is missing is named, in the order in which one would supply it.
     #[test]
