@@ -6,6 +6,8 @@ use std::path::Path;
 
 /// Where the kernel lists RDMA devices.
 const DEVICES: &str = "/sys/class/infiniband";
+/// Where it lists network interfaces.
+const INTERFACES: &str = "/sys/class/net";
 /// Where it lists the adapters on the PCI bus.
 const PCI: &str = "/sys/bus/pci/devices";
 /// PCI class of network controllers.
@@ -68,7 +70,7 @@ pub struct SurveyedPort {
     pub rate: String,
     /// Its GIDs that are set; addresses of IPv4 are mapped.
     pub gids: Vec<Ipv6Addr>,
-    /// The network interfaces of these, if they have any.
+    /// The network interfaces of these, if they have any; on InfiniBand those of IPoIB.
     pub interfaces: Vec<String>,
 }
 
@@ -86,7 +88,7 @@ pub fn survey() -> Survey {
     let mut survey = Survey {
         libraries: Ok(()),
         kernel: Ok(()),
-        devices: devices_in(Path::new(DEVICES)),
+        devices: devices_in(Path::new(DEVICES), Path::new(INTERFACES)),
         adapters: adapters_in(Path::new(PCI)),
     };
     examine(&mut survey);
@@ -111,13 +113,13 @@ fn examine(survey: &mut Survey) {
     survey.libraries = Err("adapters are driven by 64-bit programs only".to_owned());
 }
 
-fn devices_in(folder: &Path) -> Vec<SurveyedDevice> {
+fn devices_in(folder: &Path, net: &Path) -> Vec<SurveyedDevice> {
     let devices = names(folder).into_iter().map(|name| {
         let ports = folder.join(&name).join("ports");
         let numbers = names(&ports);
         let ports = numbers
             .iter()
-            .filter_map(|number| Some(port(&ports.join(number), number.parse().ok()?)));
+            .filter_map(|number| Some(port(&ports.join(number), number.parse().ok()?, net)));
         SurveyedDevice {
             ports: ports.collect(),
             name,
@@ -127,7 +129,7 @@ fn devices_in(folder: &Path) -> Vec<SurveyedDevice> {
     devices.collect()
 }
 
-fn port(folder: &Path, number: u32) -> SurveyedPort {
+fn port(folder: &Path, number: u32, net: &Path) -> SurveyedPort {
     let (mut gids, mut interfaces) = (Vec::new(), Vec::new());
     for index in names(&folder.join("gids")) {
         let Ok(gid) = text(&folder.join("gids").join(&index)).parse::<Ipv6Addr>() else {
@@ -140,6 +142,7 @@ fn port(folder: &Path, number: u32) -> SurveyedPort {
     }
     gids.sort_unstable();
     gids.dedup();
+    interfaces.extend(ipoib_over(net, &gids));
     interfaces.retain(|name| !name.is_empty());
     interfaces.sort_unstable();
     interfaces.dedup();
@@ -151,6 +154,26 @@ fn port(folder: &Path, number: u32) -> SurveyedPort {
         gids,
         interfaces,
     }
+}
+
+/// The interfaces of IPoIB over a port with these GIDs, which do not name them: an address of such an
+/// interface is four bytes and then the port's GID (ipoib_main.c).
+fn ipoib_over(net: &Path, gids: &[Ipv6Addr]) -> Vec<String> {
+    let mut interfaces = names(net);
+    interfaces.retain(|name| {
+        ipoib_gid(&text(&net.join(name).join("address"))).is_some_and(|gid| gids.contains(&gid))
+    });
+    interfaces
+}
+
+/// The GID in the address of an interface of IPoIB.
+fn ipoib_gid(address: &str) -> Option<Ipv6Addr> {
+    let bytes = address
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok());
+    let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+    let gid: [u8; 16] = bytes.get(4..)?.try_into().ok()?;
+    Some(gid.into())
 }
 
 fn adapters_in(bus: &Path) -> Vec<String> {
@@ -209,7 +232,7 @@ mod tests {
         write("pci/0000:01:00.0/class", "0x020000\n");
         write("pci/0000:02:00.0/vendor", "0x8086\n");
         write("pci/0000:02:00.0/class", "0x030000\n");
-        let devices = devices_in(&root.join("ib"));
+        let devices = devices_in(&root.join("ib"), &root.join("net"));
         let adapters = adapters_in(&root.join("pci"));
         fs::remove_dir_all(&root).unwrap();
         let [device] = &devices[..] else {
@@ -224,6 +247,31 @@ mod tests {
         assert_eq!(port.interfaces, ["eth7"]);
         assert_eq!(adapters.len(), 1);
         assert!(adapters[0].contains("mlx5_ib"), "{adapters:?}");
+    }
+
+    /// On InfiniBand the interface of a port is the one whose address ends with the port's GID.
+    #[test]
+    fn interfaces_of_ipoib() {
+        let root = std::env::temp_dir().join(format!("sdp-ipoib-{}", std::process::id()));
+        for (name, address) in [
+            (
+                "ib0",
+                "00:00:10:29:fe:80:00:00:00:00:00:00:e4:1d:2d:03:00:50:11:e1\n",
+            ),
+            (
+                "ib1",
+                "00:00:10:29:fe:80:00:00:00:00:00:00:e4:1d:2d:03:00:50:11:e2\n",
+            ),
+            ("eth0", "e4:1d:2d:50:11:e1\n"),
+            ("tun0", "\n"),
+        ] {
+            fs::create_dir_all(root.join(name)).unwrap();
+            fs::write(root.join(name).join("address"), address).unwrap();
+        }
+        let gid = "fe80::e41d:2d03:50:11e1".parse::<Ipv6Addr>().unwrap();
+        let found = ipoib_over(&root, &[gid]);
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(found, ["ib0"]);
     }
 
     /// A machine without any of it is surveyed like any other.

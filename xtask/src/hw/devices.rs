@@ -9,6 +9,8 @@ use serde::Serialize;
 
 /// Where the kernel lists RDMA devices.
 const DEVICES: &str = "/sys/class/infiniband";
+/// Where it lists network interfaces.
+const INTERFACES: &str = "/sys/class/net";
 /// Where it lists the adapters on the PCI bus.
 const PCI: &str = "/sys/bus/pci/devices";
 /// Makers of RDMA adapters by PCI number, with the driver that serves their adapters.
@@ -52,18 +54,26 @@ pub(super) struct Port {
 impl Device {
     /// Its first active port.
     pub(super) fn active_port(&self) -> Option<&Port> {
-        self.ports.iter().find(|port| port.state.contains("ACTIVE"))
+        self.ports.iter().find(|port| port.is_active())
     }
 
-    /// Whether a packet from `source` on `interface` leaves by an active port of this device.
+    /// Whether a packet from `source` on `interface` leaves by an active port of this device, of
+    /// which some have several.
     pub(super) fn serves(&self, source: IpAddr, interface: &str) -> bool {
         let mapped = match source {
             IpAddr::V4(v4) => v4.to_ipv6_mapped(),
             IpAddr::V6(v6) => v6,
         };
-        self.active_port().is_some_and(|port| {
+        let mut active = self.ports.iter().filter(|port| port.is_active());
+        active.any(|port| {
             port.gids.contains(&mapped) || port.interfaces.iter().any(|name| name == interface)
         })
+    }
+}
+
+impl Port {
+    fn is_active(&self) -> bool {
+        self.state.contains("ACTIVE")
     }
 }
 
@@ -72,12 +82,34 @@ pub(super) fn all() -> Vec<Device> {
     let mut devices = devices_in(Path::new(DEVICES));
     for device in &mut devices {
         for port in &mut device.ports {
+            port.interfaces
+                .extend(ipoib_over(Path::new(INTERFACES), &port.gids));
             if port.interfaces.is_empty() {
                 port.interfaces.extend(interface(&device.name, port.number));
             }
         }
     }
     devices
+}
+
+/// The interfaces of IPoIB over a port with these GIDs, which do not name them: an address of such an
+/// interface is four bytes and then the port's GID (ipoib_main.c).
+fn ipoib_over(net: &Path, gids: &[Ipv6Addr]) -> Vec<String> {
+    let mut interfaces = names(net);
+    interfaces.retain(|name| {
+        ipoib_gid(&text(&net.join(name).join("address"))).is_some_and(|gid| gids.contains(&gid))
+    });
+    interfaces
+}
+
+/// The GID in the address of an interface of IPoIB.
+fn ipoib_gid(address: &str) -> Option<Ipv6Addr> {
+    let bytes = address
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok());
+    let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
+    let gid: [u8; 16] = bytes.get(4..)?.try_into().ok()?;
+    Some(gid.into())
 }
 
 /// The interface of a port whose GIDs tell of none (iWARP), as `rdma` says.
@@ -252,6 +284,34 @@ mod tests {
         assert!(devices[0].serves(address("10.9.9.9"), "eth7"));
         assert!(!devices[0].serves(address("10.0.0.2"), "eth1"));
         assert!(!devices[1].serves(address("10.0.0.2"), "eth1"));
+    }
+
+    /// A device with two ports, of which one is InfiniBand, serves the interfaces of both.
+    #[test]
+    fn every_active_port_serves() {
+        let folder = tempfile::tempdir().unwrap();
+        let ib0 = folder.path().join("ib0");
+        fs::create_dir_all(&ib0).unwrap();
+        let address = "00:00:10:29:fe:80:00:00:00:00:00:00:e4:1d:2d:03:00:50:11:e1\n";
+        fs::write(ib0.join("address"), address).unwrap();
+        let port = |number, link_layer: &str, gid: &str, interfaces| Port {
+            number,
+            state: "4: ACTIVE".to_owned(),
+            rate: String::new(),
+            link_layer: link_layer.to_owned(),
+            gids: vec![gid.parse().unwrap()],
+            interfaces,
+        };
+        let mut infiniband = port(1, "InfiniBand", "fe80::e41d:2d03:50:11e1", Vec::new());
+        infiniband.interfaces = ipoib_over(folder.path(), &infiniband.gids);
+        let ethernet = port(2, "Ethernet", "::ffff:10.0.0.1", vec!["eth7".to_owned()]);
+        let device = Device {
+            name: "mlx4_0".to_owned(),
+            ports: vec![infiniband, ethernet],
+        };
+        assert!(device.serves("10.1.0.1".parse().unwrap(), "ib0"));
+        assert!(device.serves("10.0.0.1".parse().unwrap(), "bond0"));
+        assert!(!device.serves("10.2.0.1".parse().unwrap(), "eth1"));
     }
 
     #[test]

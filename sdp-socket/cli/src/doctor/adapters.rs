@@ -1,6 +1,7 @@
 //! RDMA adapters: libraries, modules, permissions, ports.
 
 use std::env;
+use std::net::Ipv6Addr;
 
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -67,6 +68,9 @@ fn judge(survey: &Survey, wanted: bool, named: Option<&str>) -> Vec<Finding> {
     for device in &survey.devices {
         findings.extend(judge_device(device, any_active, &lacking));
     }
+    if named.is_none_or(str::is_empty) {
+        findings.extend(two_kinds(&survey.devices));
+    }
     findings.push(locked());
     let detail = "whether packets of adapters get through cannot be seen from here";
     findings.push(Finding::unchecked("rdma.firewall", detail, FIREWALL));
@@ -111,9 +115,20 @@ fn judge_device(
             Finding::warning("rdma.port", detail, remedy)
         } else if !port.is_active() {
             lacking("rdma.port", &detail, remedy)
+        } else if port.link_layer == "InfiniBand" && port.interfaces.is_empty() {
+            let remedy = "connections are made by IP addresses: modprobe ib_ipoib, and give its \
+                          interface one";
+            lacking("rdma.port", &detail, remedy)
         } else if gids.is_empty() && device.traits.is_none_or(|traits| !traits.iwarp) {
             let remedy = "give its network interface an address";
             lacking("rdma.port", &detail, remedy)
+        } else if port.link_layer == "Ethernet"
+            && !gids.is_empty()
+            && port.gids.iter().all(Ipv6Addr::is_unicast_link_local)
+        {
+            let remedy =
+                "give its network interface an address, unless peers name its link-local one";
+            Finding::warning("rdma.port", detail, remedy)
         } else {
             Finding::ok("rdma.port", detail)
         });
@@ -128,6 +143,29 @@ fn judge_device(
         });
     }
     findings
+}
+
+/// Devices of two kinds are not used together.
+fn two_kinds(devices: &[SurveyedDevice]) -> Option<Finding> {
+    let active = |iwarp: bool| {
+        let of_kind = devices.iter().filter(move |device| {
+            let is_it = device.traits.is_some_and(|traits| traits.iwarp == iwarp);
+            is_it && device.ports.iter().any(SurveyedPort::is_active)
+        });
+        of_kind
+            .map(|device| device.name.clone())
+            .collect::<Vec<_>>()
+    };
+    let (iwarp, others) = (active(true), active(false));
+    (!iwarp.is_empty() && !others.is_empty()).then(|| {
+        let detail = format!(
+            "{} speak iWARP, {} do not: only those of one kind are used",
+            all(&iwarp),
+            all(&others)
+        );
+        let remedy = "SDP_RDMA_DEVICE names the device that is wanted";
+        Finding::warning("rdma.device", detail, remedy)
+    })
 }
 
 fn all(items: &[String]) -> String {
@@ -233,6 +271,42 @@ mod tests {
             Some("mlx5_0"),
         );
         assert_eq!(verdicts(&findings, "rdma.device"), []);
+    }
+
+    /// A port of InfiniBand is reached by the address of its IPoIB interface, and is of no use without
+    /// one; one of Ethernet has a GID even without an address.
+    #[test]
+    fn ports_without_an_address() {
+        let mut infiniband = port(1, "4: ACTIVE");
+        infiniband.link_layer = "InfiniBand".to_owned();
+        infiniband.gids = vec!["fe80::e41d:2d03:50:11e1".parse().unwrap()];
+        infiniband.interfaces = vec!["ib0".to_owned()];
+        let mut ethernet = infiniband.clone();
+        ethernet.link_layer = "Ethernet".to_owned();
+        let mut bare = infiniband.clone();
+        bare.interfaces.clear();
+        let findings = judge(&machine(vec![infiniband, bare, ethernet], true), true, None);
+        let expected = [Verdict::Ok, Verdict::Fail, Verdict::Warning];
+        assert_eq!(verdicts(&findings, "rdma.port"), expected);
+        assert!(findings.iter().any(|it| {
+            let remedy = it.remedy.as_deref().unwrap_or_default();
+            remedy.contains("ib_ipoib")
+        }));
+    }
+
+    /// Of devices of two kinds one kind is left out, unless one device is named.
+    #[test]
+    fn devices_of_two_kinds() {
+        let mut survey = machine(vec![port(1, "4: ACTIVE")], true);
+        let mut iwarp = survey.devices[0].clone();
+        iwarp.name = "irdma0".to_owned();
+        iwarp.traits.as_mut().unwrap().iwarp = true;
+        survey.devices.push(iwarp);
+        let of = |survey: &Survey, named| verdicts(&judge(survey, true, named), "rdma.device");
+        assert_eq!(of(&survey, None), [Verdict::Warning]);
+        assert_eq!(of(&survey, Some("mlx5_0")), []);
+        survey.devices[1].ports[0].state = "1: DOWN".to_owned();
+        assert_eq!(of(&survey, None), []);
     }
 
     /// What lacks is a warning, and a failure where an adapter is wanted; its remedy is told.
