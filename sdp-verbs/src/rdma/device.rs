@@ -156,17 +156,18 @@ pub(super) fn made<T>(op: &'static str, object: *mut T) -> Result<NonNull<T>, Ve
     })
 }
 
-/// The contexts that the connection manager has opened; they stay open with it.
+const UNOPENED: &str = "the RDMA devices cannot be opened";
+const UNOPENED_REMEDY: &str = "is a user-space driver of theirs installed (ibverbs-providers), and \
+     may this user open /dev/infiniband/uverbs*?";
+
+/// The contexts that the connection manager has opened, at least one; they stay open with it.
 fn contexts(lib: &Library) -> Result<Vec<NonNull<sys::ibv_context>>, VerbsError> {
     let mut count = 0;
     // SAFETY: `count` is valid for the write.
     let list = unsafe { lib.rdma_get_devices(&raw mut count) };
     let list = NonNull::new(list).ok_or_else(|| {
         let error = std::io::Error::last_os_error();
-        sys::unavailable(format!(
-            "the RDMA devices cannot be opened ({error}): is a user-space driver installed \
-             (ibverbs-providers), and may this user open /dev/infiniband/uverbs*?"
-        ))
+        sys::unavailable(format!("{UNOPENED} ({error}): {UNOPENED_REMEDY}"))
     })?;
     let count = usize::try_from(count).unwrap_or(0);
     let read = |at: usize| {
@@ -176,7 +177,12 @@ fn contexts(lib: &Library) -> Result<Vec<NonNull<sys::ibv_context>>, VerbsError>
         unsafe { entry.read() }
     };
     // The list is not given back: that would allow the library to close the contexts.
-    Ok((0..count).filter_map(|at| NonNull::new(read(at))).collect())
+    let contexts: Vec<_> = (0..count).filter_map(|at| NonNull::new(read(at))).collect();
+    if contexts.is_empty() {
+        // Those that it cannot open it leaves out without a word.
+        return Err(sys::unavailable(format!("{UNOPENED}: {UNOPENED_REMEDY}")));
+    }
+    Ok(contexts)
 }
 
 /// Name and transport of a context's device.

@@ -34,7 +34,37 @@ fn slot_len(len: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct SlabPool {
     device: Arc<Device>,
-    classes: Mutex<BTreeMap<usize, Vec<Arc<Slab>>>>,
+    classes: Mutex<BTreeMap<usize, Class>>,
+}
+
+/// The slabs of one length of buffers.
+#[derive(Debug, Default)]
+struct Class {
+    slabs: Vec<Arc<Slab>>,
+    /// The one that had a free buffer last. Receives hold theirs for long, and those of a thousand
+    /// connections would have to be looked through for each message.
+    last: usize,
+}
+
+impl Class {
+    fn take(&mut self) -> Option<(Arc<Slab>, usize)> {
+        let mut order = in_turn(self.slabs.len(), self.last);
+        let found = |at: usize| Some((at, self.slabs[at].pop()?));
+        let (at, index) = order.find_map(found)?;
+        self.last = at;
+        Some((Arc::clone(&self.slabs[at]), index))
+    }
+
+    fn add(&mut self, slab: Arc<Slab>) {
+        self.last = self.slabs.len();
+        self.slabs.push(slab);
+    }
+}
+
+/// The places of `count`, from `first` on, or from the beginning if there is none of that number.
+fn in_turn(count: usize, first: usize) -> impl Iterator<Item = usize> {
+    let first = if first < count { first } else { 0 };
+    (first..count).chain(0..first)
 }
 
 /// One registered region, cut into buffers of one length.
@@ -69,23 +99,19 @@ impl SlabPool {
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Result<Slot, VerbsError> {
         let slot_len = slot_len(len);
         let mut classes = self.classes.lock().expect("nothing panics under this lock");
-        let free = |slabs: &Vec<Arc<Slab>>| {
-            let found = |slab: &Arc<Slab>| Some((Arc::clone(slab), slab.pop()?));
-            slabs.iter().find_map(found)
-        };
-        let (slab, index) = match classes.get(&slot_len).and_then(free) {
+        let free = classes.get_mut(&slot_len).and_then(Class::take);
+        let (slab, index) = match free {
             Some(found) => found,
             None => match Slab::new(&self.device, slot_len) {
                 Ok(slab) => {
                     let slab = Arc::new(slab);
                     let index = slab.pop().expect("a new slab has free buffers");
-                    let slabs = classes.entry(slot_len).or_default();
-                    slabs.push(Arc::clone(&slab));
+                    classes.entry(slot_len).or_default().add(Arc::clone(&slab));
                     (slab, index)
                 }
                 Err(error) => {
-                    let mut longer = classes.range(slot_len..);
-                    longer.find_map(|(_, slabs)| free(slabs)).ok_or(error)?
+                    let mut longer = classes.range_mut(slot_len..);
+                    longer.find_map(|(_, class)| class.take()).ok_or(error)?
                 }
             },
         };
@@ -101,11 +127,11 @@ impl SlabPool {
         let mut unused = Vec::new();
         {
             let mut classes = self.classes.lock().expect("nothing panics under this lock");
-            let Some(slabs) = classes.get_mut(&slot_len) else {
+            let Some(class) = classes.get_mut(&slot_len) else {
                 return;
             };
             let mut kept = false;
-            slabs.retain(|slab| {
+            class.slabs.retain(|slab| {
                 let keep = !slab.is_unused() || !std::mem::replace(&mut kept, true);
                 if !keep {
                     unused.push(Arc::clone(slab));
@@ -181,6 +207,16 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every slab is looked at once, beginning with the one that was good last; one that is gone
+    /// meanwhile is no loss.
+    #[test]
+    fn slabs_take_turns() {
+        let order = |count, first| in_turn(count, first).collect::<Vec<_>>();
+        assert_eq!(order(4, 2), [2, 3, 0, 1]);
+        assert_eq!(order(2, 2), [0, 1]);
+        assert_eq!(order(0, 3), []);
+    }
 
     /// Messages of all lengths share few lengths of buffers, which hold them, and of which those of
     /// receives are two.

@@ -11,7 +11,8 @@ use crate::rdma::qp::RETRY_COUNT;
 const SILENCE: Duration = Duration::from_secs(16);
 
 /// The code of the time after which a packet is sent again, 4.096 us * 2^code, such that the last
-/// repetition is over by `silence_max`.
+/// repetition is over by `silence_max` on a device that keeps to it; InfiniBand lets one wait up to four
+/// times as long, and adapters that find the time by themselves (adaptive retransmission) heed no code.
 pub(super) fn ack_timeout(silence_max: Option<Duration>) -> u8 {
     let each = silence_max.unwrap_or(SILENCE) / (u32::from(RETRY_COUNT) + 1);
     let units = each.as_nanos() / 4_096;

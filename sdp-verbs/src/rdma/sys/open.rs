@@ -110,18 +110,56 @@ pub(in crate::rdma) fn diagnose(sys: &Path, dev: &Path) -> Option<String> {
     if !holds_any(&sys.join("class/infiniband_verbs")) {
         return Some("kernel module ib_uverbs is not loaded: `modprobe ib_uverbs`".to_owned());
     }
-    let cm = dev.join("infiniband/rdma_cm");
-    match fs::OpenOptions::new().read(true).write(true).open(&cm) {
-        Ok(_) => None,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Some("kernel module rdma_ucm is not loaded: `modprobe rdma_ucm`".to_owned())
+    let opens = |name: &str| {
+        let path = dev.join("infiniband").join(name);
+        let opened = fs::OpenOptions::new().read(true).write(true).open(&path);
+        opened.map(drop).map_err(|error| (path, error))
+    };
+    let cm = match opens("rdma_cm") {
+        Err((_, error))
+            if error.kind() == io::ErrorKind::NotFound
+                && !sys.join("class/misc/rdma_cm").exists() =>
+        {
+            return Some("kernel module rdma_ucm is not loaded: `modprobe rdma_ucm`".to_owned());
         }
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Some(format!(
-            "no permission to open {}: give this user the group that owns /dev/infiniband (often \
-             `rdma`), or have udev set mode 0666 as rdma-core's rules do",
-            cm.display()
-        )),
-        Err(error) => Some(format!("{} cannot be opened: {error}", cm.display())),
+        other => other,
+    };
+    // One device that opens is enough.
+    let mut devices = uverbs(sys).into_iter().map(|name| opens(&name));
+    let device = match devices.next() {
+        Some(Err(first)) if !devices.any(|opened| opened.is_ok()) => Err(first),
+        _ => Ok(()),
+    };
+    cm.and(device)
+        .err()
+        .map(|(path, error)| unopened(&path, &error))
+}
+
+/// The kernel's names of the devices' nodes.
+fn uverbs(sys: &Path) -> Vec<String> {
+    let entries = fs::read_dir(sys.join("class/infiniband_verbs"));
+    let names = entries.into_iter().flatten().flatten();
+    let mut names: Vec<_> = names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.starts_with("uverbs"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Why a node of the kernel's could not be opened, with the remedy.
+fn unopened(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "{path} is not there: a container must be given the nodes of /dev/infiniband (docker: \
+             --device), elsewhere udev makes them"
+        ),
+        io::ErrorKind::PermissionDenied => format!(
+            "no permission to open {path}: give this user the group that owns /dev/infiniband (often \
+             `rdma`), have udev set mode 0666 as rdma-core's rules do, or permit a container the device"
+        ),
+        _ => format!("{path} cannot be opened: {error}"),
     }
 }
 
@@ -155,8 +193,14 @@ mod tests {
         assert!(said().contains("modprobe ib_uverbs"), "{}", said());
         fs::create_dir_all(sys.join("class/infiniband_verbs/uverbs0")).unwrap();
         assert!(said().contains("modprobe rdma_ucm"), "{}", said());
+        fs::create_dir_all(sys.join("class/misc/rdma_cm")).unwrap();
+        assert!(said().contains("rdma_cm is not there"), "{}", said());
         fs::create_dir_all(dev.join("infiniband")).unwrap();
         fs::write(dev.join("infiniband/rdma_cm"), b"").unwrap();
+        assert!(said().contains("uverbs0 is not there"), "{}", said());
+        fs::create_dir_all(sys.join("class/infiniband_verbs/uverbs1")).unwrap();
+        assert!(said().contains("uverbs0 is not there"), "{}", said());
+        fs::write(dev.join("infiniband/uverbs1"), b"").unwrap();
         assert_eq!(said(), "");
         fs::remove_dir_all(&root).unwrap();
     }
