@@ -8,7 +8,7 @@ use std::process::Command;
 use serde::Serialize;
 
 /// Where the kernel lists RDMA devices.
-const DEVICES: &str = "/sys/class/infiniband";
+pub(super) const DEVICES: &str = "/sys/class/infiniband";
 /// Where it lists network interfaces.
 const INTERFACES: &str = "/sys/class/net";
 /// Where it lists the adapters on the PCI bus.

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Findings;
 use super::devices::{self, Device};
 use super::perf::is_program;
+use super::place;
 use crate::run::Run;
 
 /// Libraries that the provider opens, with their packages.
@@ -53,6 +54,7 @@ pub(super) fn check(
         return Ok(None);
     };
     let port_ok = check_port(findings, device)?;
+    findings.check("place", true, place::describe(&device.name))?;
     let libraries_ok = check_libraries(findings)?;
     check_memlock(findings)?;
     note_limits(findings, device)?;

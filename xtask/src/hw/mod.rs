@@ -5,6 +5,7 @@ mod html;
 mod local;
 mod perf;
 mod perftest;
+mod place;
 mod server;
 
 use std::net::{SocketAddr, TcpStream};
