@@ -46,6 +46,7 @@ pub mod error;
 pub mod hidden;
 pub mod hook;
 pub mod host;
+mod locked;
 pub mod memory;
 pub mod mr;
 mod own;

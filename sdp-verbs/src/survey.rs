@@ -4,6 +4,8 @@ use std::fs;
 use std::net::Ipv6Addr;
 use std::path::Path;
 
+pub use crate::locked::lockable;
+
 /// Where the kernel lists RDMA devices.
 const DEVICES: &str = "/sys/class/infiniband";
 /// Where it lists network interfaces.

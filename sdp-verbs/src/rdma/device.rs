@@ -7,15 +7,13 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use rustix::process::{Resource, getrlimit};
-use rustix::thread::{CapabilitySet, capabilities};
-
 use super::options::RdmaOptions;
 use super::qp::OWN_WR_MAX;
 use super::region::RdmaRegion;
 use super::sys::{self, Library};
 use crate::caps::{Caps, Limits};
 use crate::error::VerbsError;
+use crate::locked::lockable;
 use crate::survey::DeviceTraits;
 
 /// How a device talks to its peers.
@@ -151,6 +149,11 @@ pub(super) fn made<T>(op: &'static str, object: *mut T) -> Result<NonNull<T>, Ve
                 remedy: "raise rdma.max of the control group; without one the adapter has no more \
                          of these, and fewer connections must do",
             },
+            // The context of a device stays dead, though the device may have come back.
+            Some(libc::EIO | libc::ENODEV) => sys::unavailable(format!(
+                "{op}: {error}: the device was removed or reset; a program finds it again when it is \
+                 started anew"
+            )),
             _ => VerbsError::os(op, error),
         }
     })
@@ -604,19 +607,10 @@ fn limits(transport: Transport, attr: &sys::ibv_device_attr, port: &sys::ibv_por
         connect_data_max: CONNECT_DATA_MAX,
         accept_data_max: ACCEPT_DATA_MAX,
         reject_data_max: REJECT_DATA_LEN - 1,
-        registered_max: lockable(),
+        registered_max: lockable().map_or(usize::MAX, |bytes| {
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        }),
     }
-}
-
-/// Bytes that the kernel lets this process lock: RLIMIT_MEMLOCK, which does not bind who has
-/// CAP_IPC_LOCK.
-fn lockable() -> usize {
-    let free =
-        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
-    let limit = getrlimit(Resource::Memlock).current;
-    limit.filter(|_| !free).map_or(usize::MAX, |bytes| {
-        usize::try_from(bytes).unwrap_or(usize::MAX)
-    })
 }
 
 fn caps(transport: Transport, attr: &sys::ibv_device_attr, windows: bool) -> Caps {
@@ -688,22 +682,34 @@ mod tests {
         );
     }
 
+    fn failed(code: libc::c_int) -> VerbsError {
+        // SAFETY: no preconditions.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: this thread's own.
+        unsafe { errno.write(code) };
+        made::<u8>("ibv_create_qp", ptr::null_mut()).unwrap_err()
+    }
+
     /// What a control group or the adapter has no more of is a limit, not a call to be tried again.
     #[test]
     fn a_limit_is_named() {
-        let made = |code| {
-            // SAFETY: no preconditions.
-            let errno = unsafe { libc::__errno_location() };
-            // SAFETY: this thread's own.
-            unsafe { errno.write(code) };
-            made::<u8>("ibv_create_qp", ptr::null_mut()).unwrap_err()
-        };
         for (code, remedy) in [(libc::EAGAIN, "rdma.max"), (libc::ENOMEM, "ulimit -l")] {
-            let error = made(code);
+            let error = failed(code);
             assert!(matches!(error, VerbsError::Limit { .. }), "{error}");
             assert!(error.to_string().contains(remedy), "{error}");
         }
-        assert!(is_removed(&made(libc::EIO)) && is_removed(&made(libc::ENODEV)));
-        assert!(!is_removed(&made(libc::EINVAL)));
+    }
+
+    /// A device that is gone is told from one that refuses.
+    #[test]
+    fn a_removed_device_is_named() {
+        for code in [libc::EIO, libc::ENODEV] {
+            assert!(is_removed(&check("ibv_destroy_qp", code).unwrap_err()));
+            let error = failed(code);
+            assert!(error.to_string().contains("started anew"), "{error}");
+        }
+        assert!(!is_removed(
+            &check("ibv_destroy_qp", libc::EBUSY).unwrap_err()
+        ));
     }
 }

@@ -112,7 +112,7 @@ fn check_memlock(findings: &mut Findings<'_>) -> anyhow::Result<()> {
     let limits = std::fs::read_to_string("/proc/self/limits").context("cannot read the limits")?;
     let limit = memlock(&limits).context("/proc/self/limits has no locked memory")?;
     // Registrations of a process with CAP_IPC_LOCK are not counted, save by some devices.
-    let root = rustix::process::geteuid().is_root();
+    let root = rustix::process::geteuid().is_root() && is_first_namespace();
     let ok = root || limit.is_none_or(|bytes| bytes >= MEMLOCK_MIN);
     let size = limit.map_or_else(|| "unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
     let detail = if ok {
@@ -124,6 +124,14 @@ fn check_memlock(findings: &mut Findings<'_>) -> anyhow::Result<()> {
         )
     };
     findings.check("memlock", ok, detail)
+}
+
+/// Whether root here is the machine's, and not that of a container with users of its own.
+fn is_first_namespace() -> bool {
+    let users = std::fs::read_to_string("/proc/self/uid_map");
+    users.map_or(true, |users| {
+        users.split_whitespace().eq(["0", "0", "4294967295"])
+    })
 }
 
 /// The limit of locked memory in bytes; `None` inside if there is none.

@@ -3,9 +3,7 @@
 use std::env;
 use std::net::Ipv6Addr;
 
-use rustix::process::{Resource, getrlimit};
-use rustix::thread::{CapabilitySet, capabilities};
-use sdp_socket::survey::{Survey, SurveyedDevice, SurveyedPort, survey};
+use sdp_socket::survey::{Survey, SurveyedDevice, SurveyedPort, lockable, survey};
 
 use super::finding::Finding;
 
@@ -178,11 +176,11 @@ fn all(items: &[String]) -> String {
 /// Memory that this process may lock.
 fn locked() -> Finding {
     let name = "limit.memlock";
-    let free =
-        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
-    match getrlimit(Resource::Memlock).current {
-        _ if free => Finding::ok(name, "this process may lock all memory (CAP_IPC_LOCK)"),
-        None => Finding::ok(name, "RLIMIT_MEMLOCK unlimited"),
+    match lockable() {
+        None => Finding::ok(
+            name,
+            "this process may lock all memory (RLIMIT_MEMLOCK, or CAP_IPC_LOCK)",
+        ),
         Some(limit) if limit >= LOCKED_MIN => Finding::ok(name, format!("RLIMIT_MEMLOCK {limit}")),
         Some(limit) => Finding::warning(
             name,
