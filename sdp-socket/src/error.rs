@@ -79,6 +79,9 @@ pub(crate) fn reject_reason(reason: RejectReason) -> &'static str {
         RejectReason::Consumer => "the listening program turned it down",
         RejectReason::NotPermitted => "the peer belongs to another user",
         RejectReason::Incompatible => "the peer's version does not fit",
+        RejectReason::Stale => {
+            "the peer's machine still had a connection from before a crash, and ends it now: try again"
+        }
         _ => "rejected",
     }
 }

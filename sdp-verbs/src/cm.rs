@@ -28,6 +28,9 @@ pub enum RejectReason {
     NotPermitted,
     /// The peer's version or layout does not fit.
     Incompatible,
+    /// The peer's machine holds a connection with a queue pair of this number, from before a crash of
+    /// ours. It ends that now: a later request, by a new queue pair, is good.
+    Stale,
 }
 
 /// An event of connection management.

@@ -469,7 +469,8 @@ fn reason_number(reason: RejectReason) -> u32 {
     match reason {
         RejectReason::NoListener => 1,
         RejectReason::Backlog => 2,
-        RejectReason::Consumer => 3,
+        // Nothing is stale here: a link ends with its process.
+        RejectReason::Consumer | RejectReason::Stale => 3,
         RejectReason::NotPermitted => 4,
         RejectReason::Incompatible => 5,
     }

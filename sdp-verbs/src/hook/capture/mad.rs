@@ -135,6 +135,7 @@ pub(super) fn rej(
     let reason: u16 = match reason {
         RejectReason::NoListener => 8,
         RejectReason::Backlog => 3,
+        RejectReason::Stale => 10,
         RejectReason::Consumer | RejectReason::NotPermitted | RejectReason::Incompatible => 28,
     };
     Mad::new(0x12, transaction)

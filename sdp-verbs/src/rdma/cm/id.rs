@@ -356,7 +356,12 @@ impl IdCore {
         }
         let phase = self.state().phase;
         match phase {
-            Phase::Idle | Phase::Bound | Phase::Listening => None,
+            Phase::Idle | Phase::Bound => None,
+            Phase::Listening => {
+                let device = &self.device.name;
+                tracing::error!(device, "a listener hears nothing more by it: listen anew");
+                None
+            }
             Phase::Requested => self.disconnected(),
             _ => self.failed(gone),
         }

@@ -33,6 +33,10 @@ use crate::hidden;
 /// InfiniBand's code for "nobody serves this ID" in a rejection.
 const REJ_INVALID_SERVICE_ID: i32 = 8;
 
+/// InfiniBand's code for "this queue pair has a connection", which the system gives after a machine has
+/// come back from a crash (ib_cm, `cm_match_req`; it ends the old connection then).
+const REJ_STALE_CONN: i32 = 10;
+
 /// The last byte of a rejection of ours: who rejected. Everything else is the program's.
 const BY_CONSUMER: u8 = 0;
 const BY_BACKLOG: u8 = 1;
@@ -305,8 +309,10 @@ fn reason(transport: Transport, status: i32, data: &[u8]) -> RejectReason {
         // TCP's own refusal.
         Transport::Iwarp => status == -libc::ECONNREFUSED,
     };
+    let stale = transport == Transport::Ib && status == REJ_STALE_CONN;
     match data.get(REJECT_DATA_LEN - 1) {
         _ if nobody => RejectReason::NoListener,
+        _ if stale => RejectReason::Stale,
         Some(&BY_BACKLOG) => RejectReason::Backlog,
         _ => RejectReason::Consumer,
     }
@@ -346,6 +352,8 @@ mod tests {
             reason(Transport::Ib, 8, &[0; 148]),
             RejectReason::NoListener
         );
+        assert_eq!(reason(Transport::Ib, 10, &[0; 148]), RejectReason::Stale);
+        assert_eq!(reason(Transport::Ib, 10, &[]), RejectReason::Stale);
         let refused = -libc::ECONNREFUSED;
         assert_eq!(
             reason(Transport::Iwarp, refused, &[]),
