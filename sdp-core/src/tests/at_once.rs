@@ -61,6 +61,8 @@ fn the_message_is_the_one_that_a_turn_gives() {
             }
         }
         assert_eq!(fast.conn.poll_timeout(), slow.conn.poll_timeout());
+        let housekeeping = |lone: &Lone| lone.conn.poll_housekeeping();
+        assert_eq!(housekeeping(&fast), housekeeping(&slow));
         for lone in [&mut fast, &mut slow] {
             lone.seen = n;
             lone.sent.clear();
@@ -195,6 +197,8 @@ fn what_is_received_is_what_a_turn_gives() {
         }
         assert_eq!(fast.sent, slow.sent, "message {n}");
         assert_eq!(fast.conn.poll_timeout(), slow.conn.poll_timeout());
+        let housekeeping = |lone: &Lone| lone.conn.poll_housekeeping();
+        assert_eq!(housekeeping(&fast), housekeeping(&slow));
         for lone in [&mut fast, &mut slow] {
             let updates = u32::try_from(lone.sent.len()).unwrap();
             lone.seen += updates;
