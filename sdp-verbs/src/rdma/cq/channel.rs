@@ -19,8 +19,10 @@ use crate::rdma::fd::Bell;
 /// The name of the bell in the epoll set; queues count from 1.
 const BELL: u64 = 0;
 
-/// Descriptors answered by one call.
+/// Descriptors answered by one system call.
 const BATCH: usize = 16;
+/// Calls for them in one go. What is left keeps the descriptor readable.
+const BATCHES_MAX: usize = 4;
 
 /// An epoll set over the completion channels of its queues, and a bell for what a waiter found.
 #[derive(Debug)]
@@ -157,7 +159,11 @@ impl CompChannel for RdmaChannel {
         if let Some(token) = self.pop() {
             return Some(token);
         }
-        while self.answer() {}
+        for _ in 0..BATCHES_MAX {
+            if !self.answer() {
+                break;
+            }
+        }
         self.pop()
     }
 }
