@@ -92,7 +92,28 @@ pub(crate) fn send(
         Err(Errno::INVAL | Errno::PERM) if sign => send_once(socket.as_fd(), bytes, fds, false),
         other => other,
     }
-    .map_err(|e| descriptor::failed("sending on a control socket", e))
+    .map_err(not_sent)
+}
+
+/// As [`send`], where a lack of what comes back by itself is no error: kernel memory, or room for descriptors on
+/// their way. `None`: it is lacking.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) fn send_if_able(
+    socket: impl AsFd,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> Result<Option<Sent>, VerbsError> {
+    match send_once(socket.as_fd(), bytes, fds, false) {
+        Ok(sent) => Ok(Some(sent)),
+        Err(Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => Ok(None),
+        Err(error) => Err(not_sent(error)),
+    }
+}
+
+fn not_sent(error: Errno) -> VerbsError {
+    descriptor::failed("sending on a control socket", error)
 }
 
 fn send_once(

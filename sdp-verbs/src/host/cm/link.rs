@@ -34,6 +34,8 @@ const DRAIN_MAX: usize = 4096;
 /// Messages that may wait for a peer to read; one that lets more pile up has stopped reading while
 /// it goes on asking.
 const WAITING_MAX: usize = 1 << 14;
+/// When messages are tried again that there were no means to send, or no room for their descriptors.
+const RETRY_WAIT: Duration = Duration::from_millis(20);
 /// With so many waiting, no new request is made.
 const CONGESTED: usize = 1 << 10;
 
@@ -67,7 +69,25 @@ pub(super) struct Outbox {
     epoll: Arc<OwnedFd>,
     /// Epoll registration of the socket.
     token: u64,
-    waiting: Mutex<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
+    waiting: Mutex<VecDeque<Waiting>>,
+}
+
+/// A message that waits to be sent.
+#[derive(Debug)]
+struct Waiting {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    /// The peer does without it.
+    is_dispensable: bool,
+}
+
+/// What became of messages that waited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Flushed {
+    /// They have gone, as far as the peer's queue had room.
+    Tried,
+    /// There are no means to send the first, or no room for its descriptors on their way: for now.
+    Lacking,
 }
 
 impl Outbox {
@@ -87,7 +107,7 @@ impl Outbox {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Vec<OwnedFd>)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -105,7 +125,8 @@ impl Outbox {
         self.lock().len() >= CONGESTED
     }
 
-    /// Sends in order, or queues while the peer's queue is full.
+    /// Sends in order, or queues while the peer's queue is full, and what has no descriptors while the kernel has no
+    /// memory for it.
     pub(super) fn submit(
         &self,
         message: &Message,
@@ -114,10 +135,16 @@ impl Outbox {
         let bytes = message.encode();
         let mut waiting = self.lock();
         if waiting.is_empty() {
-            match control::send(&self.socket, &bytes, fds, false)? {
+            let sent = match fds.is_empty() {
+                true => control::send_if_able(&self.socket, &bytes, fds)?,
+                false => Some(control::send(&self.socket, &bytes, fds, false)?),
+            };
+            match sent {
                 // The end of the socket is reported where it is read.
-                Sent::Done | Sent::Closed => return Ok(()),
-                Sent::Full => self.listen_for(epoll::EventFlags::IN | epoll::EventFlags::OUT)?,
+                Some(Sent::Done | Sent::Closed) => return Ok(()),
+                Some(Sent::Full) | None => {
+                    self.listen_for(epoll::EventFlags::IN | epoll::EventFlags::OUT)?;
+                }
             }
         }
         if waiting.len() >= WAITING_MAX {
@@ -129,24 +156,38 @@ impl Outbox {
             .iter()
             .map(descriptor::share)
             .collect::<Result<Vec<_>, _>>()?;
-        waiting.push_back((bytes, fds));
+        waiting.push_back(Waiting {
+            bytes,
+            fds,
+            is_dispensable: message.may_lack_descriptors(),
+        });
         Ok(())
     }
 
-    /// The socket can be written to: sends what waits.
-    fn flush(&self) -> Result<(), VerbsError> {
+    /// The socket can be written to, or there may be means to do so again: sends what waits.
+    pub(super) fn flush(&self) -> Result<Flushed, VerbsError> {
         let mut waiting = self.lock();
-        while let Some((bytes, fds)) = waiting.front() {
-            let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-            match control::send(&self.socket, bytes, &fds, false)? {
-                Sent::Done => {}
-                Sent::Full => return Ok(()),
-                Sent::Closed => break,
+        while let Some(first) = waiting.front() {
+            let fds: Vec<_> = first.fds.iter().map(AsFd::as_fd).collect();
+            match control::send_if_able(&self.socket, &first.bytes, &fds)? {
+                Some(Sent::Done) => {}
+                Some(Sent::Full) => {
+                    self.listen_for(epoll::EventFlags::IN | epoll::EventFlags::OUT)?;
+                    return Ok(Flushed::Tried);
+                }
+                Some(Sent::Closed) => break,
+                None if first.is_dispensable => {}
+                None => {
+                    // It can be written to all the while.
+                    self.listen_for(epoll::EventFlags::IN)?;
+                    return Ok(Flushed::Lacking);
+                }
             }
             waiting.pop_front();
         }
         waiting.clear();
-        self.listen_for(epoll::EventFlags::IN)
+        self.listen_for(epoll::EventFlags::IN)?;
+        Ok(Flushed::Tried)
     }
 
     fn listen_for(&self, flags: epoll::EventFlags) -> Result<(), VerbsError> {
@@ -432,13 +473,21 @@ impl State {
         }
     }
 
-    /// A link's socket can be written to again.
+    /// A link's socket can be written to again, or it is time to try.
     pub(super) fn on_link_writable(&mut self, token: u64) {
-        if let Some(link) = self.links.get(&token)
-            && let Err(error) = link.out.flush()
-        {
-            tracing::warn!(%error, "host link: ended, its control socket cannot be written to");
-            link.out.hang_up();
+        let Some(link) = self.links.get(&token) else {
+            return;
+        };
+        match link.out.flush() {
+            Ok(Flushed::Tried) => {}
+            Ok(Flushed::Lacking) => {
+                let at = Instant::now() + RETRY_WAIT;
+                self.timers.set(Due::Outbox(token), at);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "host link: ended, its control socket cannot be written to");
+                link.out.hang_up();
+            }
         }
     }
 
@@ -458,6 +507,7 @@ impl State {
             tracing::warn!(pid = link.peer.pid, rule, "host link: ended");
         }
         self.timers.clear(Due::Link(token));
+        self.timers.clear(Due::Outbox(token));
         self.forget_routes(token);
         self.unwatch(link.out.token);
         link.out.abandon();
@@ -504,3 +554,6 @@ fn only(fds: impl IntoIterator<Item = OwnedFd>) -> Result<OwnedFd, VerbsError> {
         .next()
         .ok_or_else(|| broken("a message came without its descriptor".into()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -273,6 +273,7 @@ impl State {
             Due::Guest(guest) => self.dismiss(env, guest, "it did not shake hands in time"),
             Due::Dial(dst) => self.dial(env, dst),
             Due::Link(link) => self.on_link_idle(link),
+            Due::Outbox(link) => self.on_link_writable(link),
             Due::Listener(id) => self.reopen(env, id),
         }
     }

@@ -15,6 +15,8 @@ pub(super) enum Due {
     Dial(SocketAddr),
     /// A link has been idle.
     Link(u64),
+    /// A link whose messages there were no means to send.
+    Outbox(u64),
     /// A listener that ran out of descriptors.
     Listener(u64),
 }
