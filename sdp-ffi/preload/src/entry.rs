@@ -23,7 +23,7 @@ use crate::epoll::Watches;
 use crate::listening::{Listeners, Listening};
 use crate::log::{Level, say};
 use crate::report::{self, Reason};
-use crate::shared::{Asks, go_first};
+use crate::shared::{Asks, Waits, go_first};
 
 /// Where a socket is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -252,12 +252,17 @@ impl Entry {
         self.shared.store(on, Ordering::Release);
     }
 
-    /// The program is about to send. What its children have written before is sent first.
+    /// The program is about to send. What its children have written before is sent first. For that alone a call
+    /// that `waits` waits as long as SO_SNDTIMEO says.
     ///
     /// # Errors
-    /// `EAGAIN` if that cannot be, and the call does not wait; `EINTR`.
+    /// `EAGAIN` if that cannot be, and the call does not wait, or no longer; `EINTR`.
     pub(crate) fn let_children_go_first(&self, waits: bool) -> Result<(), Failure> {
         if self.shared.load(Ordering::Acquire) && self.is_sdps() {
+            let waits = match waits {
+                true => Waits::as_set(self)?,
+                false => Waits::Not,
+            };
             go_first(self, waits)?;
         }
         Ok(())

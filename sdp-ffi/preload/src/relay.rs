@@ -22,7 +22,7 @@ use sdp::posix::Failure;
 use crate::entry::Entry;
 use crate::fork::{children, has_hung_up};
 use crate::log::{Level, say};
-use crate::shared::go_first;
+use crate::shared::{Waits, go_first};
 use crate::{boundary, report, table};
 
 /// What is carried at once: enough not to be copied by SDP.
@@ -127,7 +127,7 @@ extern "C" fn finish() {
         let (done, is_done) = mpsc::channel();
         let started = in_thread("sdp-exit", move || {
             for entry in &used {
-                if let Err(failure) = go_first(entry, true) {
+                if let Err(failure) = go_first(entry, Waits::Ever) {
                     say(Level::Error, || {
                         format!("what a child has written is lost: {}", failure.message)
                     });

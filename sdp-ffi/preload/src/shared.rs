@@ -17,9 +17,10 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use libc::{c_int, c_void};
-use rustix::event::{PollFd, PollFlags, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send};
 use sdp::posix::Failure;
@@ -33,6 +34,8 @@ use crate::{boundary, report};
 
 /// What is carried at once.
 const PIECE_LEN: usize = 64 * 1024;
+/// So long poll(2) waits at once.
+const POLL_MAX: Duration = Duration::from_secs(3600);
 
 /// A child's end of a connection that is shared with it.
 pub(crate) struct Shared {
@@ -188,12 +191,38 @@ enum Moved {
     Full,
 }
 
+/// How long a call waits until there is room for what children have written.
+#[derive(Clone, Copy)]
+pub(crate) enum Waits {
+    Not,
+    Until(Instant),
+    Ever,
+}
+
+impl Waits {
+    /// Those of a call that waits, by the socket's SO_SNDTIMEO.
+    ///
+    /// # Errors
+    /// `EBADF` if the socket has been closed.
+    pub(crate) fn as_set(entry: &Entry) -> Result<Self, Failure> {
+        let time = entry.socket()?.write_timeout();
+        // A time that the clock cannot tell never comes.
+        let until = time.and_then(|time| Instant::now().checked_add(time));
+        Ok(until.map_or(Self::Ever, Self::Until))
+    }
+}
+
+fn no_room() -> Failure {
+    let words = "what a child has written goes first, and has no room yet";
+    Failure::new(libc::EAGAIN, words)
+}
+
 /// Before this process sends: what its children have written before goes first.
 ///
 /// # Errors
-/// `EAGAIN` if that has no room and this call does not wait; room is shown later. `EINTR` as of any call
-/// that waits.
-pub(crate) fn go_first(entry: &Entry, waits: bool) -> Result<(), Failure> {
+/// `EAGAIN` if that has no room and this call does not wait, or no longer; room is shown later. `EINTR` as
+/// of any call that waits.
+pub(crate) fn go_first(entry: &Entry, waits: Waits) -> Result<(), Failure> {
     let mut children = children();
     let is_of = |kept: &Kept| std::ptr::eq(&*kept.entry, entry);
     let written = |kept: &Kept| rustix::io::ioctl_fionread(&kept.end).is_ok_and(|len| len > 0);
@@ -276,7 +305,7 @@ impl Shared {
             match self.move_up() {
                 Ok(Moved::End) => break,
                 Ok(Moved::Some(_) | Moved::Nothing) | Err(Errno::INTR) => {}
-                Ok(Moved::Full) if self.wait_for_room().is_ok() => {}
+                Ok(Moved::Full) if self.wait_for_room(None).is_ok() => {}
                 // The peer takes no more: the child's next write fails, as it would by TCP.
                 Ok(Moved::Full) | Err(Errno::PIPE) => {
                     shut(&self.kept.end, Shutdown::Read);
@@ -296,7 +325,7 @@ impl Shared {
     }
 
     /// What the child has written before now.
-    fn go_first(&self, waits: bool) -> Result<(), Failure> {
+    fn go_first(&self, waits: Waits) -> Result<(), Failure> {
         let none_under_way = lock(&self.moving);
         // What is written meanwhile may as well come later.
         let due = rustix::io::ioctl_fionread(&self.kept.end).unwrap_or(0);
@@ -305,11 +334,11 @@ impl Shared {
         while gone < due {
             match self.move_up() {
                 Ok(Moved::Some(len)) => gone += u64::try_from(len).unwrap_or(u64::MAX),
-                Ok(Moved::Full) if waits => self.wait_for_room()?,
-                Ok(Moved::Full) => {
-                    let words = "what a child has written goes first, and has no room yet";
-                    return Err(Failure::new(libc::EAGAIN, words));
-                }
+                Ok(Moved::Full) => match waits {
+                    Waits::Not => return Err(no_room()),
+                    Waits::Until(deadline) => self.wait_for_room(Some(deadline))?,
+                    Waits::Ever => self.wait_for_room(None)?,
+                },
                 Err(Errno::INTR) => {}
                 // Its thread was faster, and finds what else there is to find.
                 _ => break,
@@ -357,8 +386,9 @@ impl Shared {
     /// Sleeps until the stream has room, or has ended.
     ///
     /// # Errors
-    /// `EINTR` if a signal handler ends this; others if there is nothing to wait on.
-    fn wait_for_room(&self) -> Result<(), Failure> {
+    /// `EAGAIN` at the deadline; `EINTR` if a signal handler ends this, which every one does where there is a
+    /// deadline; others if there is nothing to wait on.
+    fn wait_for_room(&self, deadline: Option<Instant>) -> Result<(), Failure> {
         let entry = &self.kept.entry;
         let stream = match entry.target(-1, entry.watches.any_for_edges())? {
             Target::Sdp(stream) => stream,
@@ -366,9 +396,14 @@ impl Shared {
         };
         let fds = [PollFd::new(&stream, PollFlags::OUT)];
         loop {
-            match poll_asleep(&fds, None) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) if signals_restart() => {}
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            // One that is longer than poll(2) knows how to wait is waited for in parts.
+            let left = left.map(|left| Timespec::try_from(left.min(POLL_MAX)).unwrap_or_default());
+            match poll_asleep(&fds, left.as_ref()) {
+                Ok(shown) if shown.iter().any(|shown| !shown.is_empty()) => return Ok(()),
+                Ok(_) if deadline.is_some_and(|at| at <= Instant::now()) => return Err(no_room()),
+                Ok(_) => {}
+                Err(Errno::INTR) if deadline.is_none() && signals_restart() => {}
                 Err(error) => return Err(std::io::Error::from(error).into()),
             }
         }

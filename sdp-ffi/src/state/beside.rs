@@ -214,6 +214,12 @@ impl Socket {
         self.settings().read_timeout
     }
 
+    /// How long a send or a connect may wait.
+    #[must_use]
+    pub fn write_timeout(&self) -> Option<Duration> {
+        self.settings().write_timeout
+    }
+
     /// What the connection has done, if there is one.
     #[must_use]
     pub fn stats(&self) -> Option<SdpStats> {

@@ -440,6 +440,32 @@ static void nobody_waits_who_does_not(void) {
     succeeds(client);
 }
 
+static void does_nothing(int signal) {
+    (void)signal;
+}
+
+/* Who waits does so for as long as it has said, and any handler ends that. */
+static void a_time_ends_the_wait(void) {
+    size_t at;
+    int fd = filled_up(&at);
+    struct timeval time = {.tv_usec = 30000};
+    struct sigaction restarts = {.sa_handler = does_nothing, .sa_flags = SA_RESTART};
+    struct itimerval soon = {.it_value = {.tv_usec = 10000}};
+    child_writes_on(fd, at);
+    CHECK(fcntl(fd, F_SETFL, O_RDWR) == 0);
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time) == 0);
+    CHECK(write(fd, "!", 1) == -1 && errno == EAGAIN);
+    CHECK(shutdown(fd, SHUT_WR) == -1 && errno == EAGAIN);
+    time = (struct timeval){.tv_sec = 3600};
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time) == 0);
+    CHECK(sigaction(SIGALRM, &restarts, NULL) == 0 && setitimer(ITIMER_REAL, &soon, NULL) == 0);
+    CHECK(write(fd, "!", 1) == -1 && errno == EINTR);
+    tell(told_to_read[1], "g");
+    CHECK(write(fd, "!", 1) == 1);
+    CHECK(close(fd) == 0);
+    succeeds(client);
+}
+
 static void does_not_read(int fd) {
     (void)fd;
     CHECK(read(told_to_read[0], bytes, 1) == 1);
@@ -796,6 +822,7 @@ int main(int count, char **words) {
         CASE(both_use_it),
         CASE(nobody_overtakes),
         CASE(nobody_waits_who_does_not),
+        CASE(a_time_ends_the_wait),
         CASE(exit_is_not_kept),
         CASE(left_while_shared),
         CASE(child_is_killed),
