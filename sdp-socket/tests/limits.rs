@@ -1,4 +1,4 @@
-//! Out of descriptors, file size or address space: an error that names the limit, and the process
+//! Out of descriptors, file size, address space or threads: an error that names the limit, and the process
 //! goes on.
 
 #[allow(
@@ -12,7 +12,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Uid, getrlimit, getuid, setrlimit};
+use rustix::thread::set_thread_uid;
 use sdp_socket::{SdpBuffer, SdpListener, SdpStream};
 
 use common::child::{Child, open_descriptors, play, say};
@@ -25,6 +26,7 @@ use common::watch::{doing, watched};
 const NOFILE: [&str; 2] = ["RLIMIT_NOFILE", "ulimit -n"];
 const FSIZE: [&str; 2] = ["RLIMIT_FSIZE", "ulimit -f"];
 const AS: [&str; 2] = ["RLIMIT_AS", "ulimit -v"];
+const NPROC: [&str; 2] = ["RLIMIT_NPROC", "ulimit -u"];
 
 /// The processes whose limits are lowered.
 #[test]
@@ -39,6 +41,7 @@ fn child() {
             "nofile-lent" => sockets_lent(number),
             "fsize" => small_files(number),
             "as" => small_address_space(number),
+            "nproc" => few_threads(number),
             other => panic!("no role {other:?}"),
         }
     });
@@ -225,6 +228,23 @@ fn small_address_space(spare: u64) {
     survive(Resource::As, AS);
 }
 
+/// There is no thread for the progress of connections: an error each time, of which nothing is left.
+fn few_threads(count: u64) {
+    if getuid().is_root() {
+        // Root has no such limit.
+        set_thread_uid(Uid::from_raw(54_321)).expect("setuid");
+    }
+    lower(Resource::Nproc, count);
+    let bind = || SdpListener::bind("127.0.0.1:0").map(drop);
+    names(&bind().expect_err("without a thread"), NPROC);
+    let open = open_descriptors();
+    for _ in 0..10 {
+        names(&bind().expect_err("without a thread"), NPROC);
+    }
+    assert_eq!(open_descriptors(), open);
+    survive(Resource::Nproc, NPROC);
+}
+
 fn run(role: &'static str, number: u64) -> String {
     let mut child = Child::start(&format!("{role} {number}"));
     let first = child.hear();
@@ -287,5 +307,13 @@ fn file_size() {
 fn address_space() {
     watched(|| {
         run("as", 64 << 20);
+    });
+}
+
+/// No thread can be started.
+#[test]
+fn threads() {
+    watched(|| {
+        assert!(run("nproc", 0).starts_with("refused"));
     });
 }

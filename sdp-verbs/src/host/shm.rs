@@ -60,7 +60,7 @@ pub(crate) fn create(
         Err(Errno::INVAL) => rustix::fs::memfd_create(name, base),
         other => other,
     }
-    .map_err(|e| descriptor::failed("memfd_create", e))?;
+    .map_err(|e| not_to_be_had("memfd_create", e))?;
     let fd = hidden::hide(fd);
     rustix::fs::ftruncate(&fd, len).map_err(|e| VerbsError::os("ftruncate of a memfd", e))?;
     reserve_range(fd.as_fd(), 0, reserve as u64)?;
@@ -99,7 +99,21 @@ pub(crate) fn seal(fd: BorrowedFd<'_>, seals: SealFlags) -> Result<(), VerbsErro
             reason: "the kernel does not know F_SEAL_FUTURE_WRITE: Linux 5.1 or newer is needed"
                 .to_owned(),
         }),
-        Err(e) => Err(VerbsError::os("sealing a memfd", e)),
+        Err(e) => Err(not_to_be_had("sealing a memfd", e)),
+    }
+}
+
+/// What this provider cannot do without has failed: forbidden, which only a filter of system calls does, or for
+/// want of something.
+fn not_to_be_had(op: &'static str, error: Errno) -> VerbsError {
+    match error {
+        Errno::PERM | Errno::ACCESS | Errno::NOSYS => VerbsError::Unavailable {
+            provider: "host",
+            reason: format!(
+                "{op}: {error}; allow memfd_create and fcntl in this process's seccomp filter"
+            ),
+        },
+        other => descriptor::failed(op, other),
     }
 }
 
@@ -219,6 +233,16 @@ mod tests {
         assert!(verify(sparse.as_fd(), "chunk", 8 * 4096, SEALS_SHARED, true).is_err());
         let (pipe, _other) = rustix::pipe::pipe().unwrap();
         assert!(verify(pipe.as_fd(), "chunk", 4096, SEALS_SHARED, true).is_err());
+    }
+
+    /// A filter of system calls that forbids what is needed is named.
+    #[test]
+    fn forbidden_calls_are_named() {
+        let error = not_to_be_had("memfd_create", Errno::NOSYS);
+        assert!(matches!(error, VerbsError::Unavailable { .. }), "{error}");
+        assert!(error.to_string().contains("seccomp"), "{error}");
+        let error = not_to_be_had("memfd_create", Errno::MFILE);
+        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
     }
 
     #[test]

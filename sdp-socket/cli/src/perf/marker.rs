@@ -20,7 +20,7 @@ const ROUND_TRIPS: u64 = 500;
 struct Line(AtomicU64);
 
 /// One way of a spinning ping-pong between the first two processors of this process, in µs: the
-/// median of a few batches. None if there is one processor only, or they cannot be chosen.
+/// median of a few batches. None if there is one processor only, they cannot be chosen, or no threads can be had.
 pub(crate) fn spin_us() -> Option<f64> {
     let allowed = sched_getaffinity(None).ok()?;
     let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu));
@@ -28,7 +28,7 @@ pub(crate) fn spin_us() -> Option<f64> {
     let (ping, pong) = (Line(AtomicU64::new(0)), Line(AtomicU64::new(0)));
     let total = BATCHES as u64 * ROUND_TRIPS;
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let answer = || {
             let pinned = pin(far);
             for turn in 1..=total {
                 while ping.0.load(Ordering::Acquire) < turn {
@@ -37,8 +37,9 @@ pub(crate) fn spin_us() -> Option<f64> {
                 pong.0.store(turn, Ordering::Release);
             }
             pinned
-        });
-        let asking = scope.spawn(|| {
+        };
+        thread::Builder::new().spawn_scoped(scope, answer).ok()?;
+        let ask = || {
             let pinned = pin(near);
             let mut batches = Vec::with_capacity(BATCHES);
             let mut turn = 0;
@@ -54,8 +55,13 @@ pub(crate) fn spin_us() -> Option<f64> {
                 batches.push(begin.elapsed().as_secs_f64() * 1e6 / (2.0 * ROUND_TRIPS as f64));
             }
             pinned.then_some(batches)
-        });
-        let batches = asking.join().ok().flatten()?;
+        };
+        let asking = thread::Builder::new().spawn_scoped(scope, ask);
+        if asking.is_err() {
+            // Who answers is not to wait.
+            ping.0.store(u64::MAX, Ordering::Release);
+        }
+        let batches = asking.ok()?.join().ok().flatten()?;
         Figure::of(&batches).map(|figure| figure.median)
     })
 }

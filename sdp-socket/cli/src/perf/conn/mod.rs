@@ -235,7 +235,9 @@ impl Run {
                 }
                 anyhow::Ok(())
             };
-            let threads: Vec<_> = (0..parallel).map(|_| scope.spawn(work)).collect();
+            let start = |_| thread::Builder::new().spawn_scoped(scope, work);
+            let threads = (0..parallel).map(start).collect::<Result<Vec<_>, _>>();
+            let threads = threads.context("cannot start the connecting threads")?;
             let ends = threads.into_iter().map(|thread| match thread.join() {
                 Ok(end) => end,
                 Err(_) => bail!("a connecting thread panicked"),
