@@ -107,6 +107,9 @@ impl Conn {
             if !may_spin || !spinner.spin() {
                 break;
             }
+            if spinner.needs_breath() {
+                spinner.interrupted = self.breathe(word);
+            }
         }
         let alone = self
             .leading
@@ -142,6 +145,15 @@ impl Conn {
                 Some(EndCall::Interrupted)
             }
         }
+    }
+
+    /// What a thread that spins would do by sleeping: lets signal handlers run that were put off, and sees
+    /// whether it was cancelled. True: that ends the call.
+    fn breathe(&self, word: &WaitWord) -> bool {
+        let outer = inside::sleep_on(self.address());
+        let slept = sleep_at(|| Place::Word(word.clone()), || Ok(Wake::Event));
+        inside::sleep_on(outer);
+        matches!(slept, Ok(Wake::Interrupted))
     }
 
     /// Waits until everything accepted, and the end of it, has left this process. False: it has not.

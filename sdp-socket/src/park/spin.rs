@@ -17,7 +17,7 @@ pub enum SpinPolicy {
     /// Up to 20 µs, less when it does not pay; two yields where there is one processor.
     #[default]
     Adaptive,
-    /// Never sleep while the call has no time-out: for latency measurements on idle machines.
+    /// Never sleep: for latency measurements on idle machines.
     Always,
     /// Sleep at once.
     Never,
@@ -29,6 +29,9 @@ const YIELD_TOO_LONG: Duration = Duration::from_micros(400);
 const YIELD_BAN: Duration = Duration::from_millis(100);
 /// With one processor: one lets the other side run, one more whoever stands between.
 const LONE_YIELDS: u32 = 2;
+
+/// How often a thread that never sleeps passes a moment before it does what else a sleep is for.
+const BREATH: u32 = 256;
 
 /// Nanoseconds since the process's first spin, until which yielding is banned.
 static YIELD_BANNED_UNTIL: AtomicU64 = AtomicU64::new(0);
@@ -59,6 +62,8 @@ fn cpus() -> u32 {
 pub(crate) struct Spinner {
     policy: SpinPolicy,
     started: Option<Instant>,
+    /// Moments of a thread that never sleeps.
+    moments: u32,
     /// With one processor: this is one of [`LONE_WAITERS`], and has yielded so often; one more: in vain.
     lone: Option<u32>,
     /// A signal came that ends the call, unless what it waits for has come.
@@ -86,6 +91,7 @@ impl Spinner {
         Self {
             policy,
             started: None,
+            moments: 0,
             lone: None,
             interrupted: false,
             looked: false,
@@ -107,11 +113,17 @@ impl Spinner {
         match self.policy {
             SpinPolicy::Never => false,
             SpinPolicy::Always => {
+                self.moments = self.moments.wrapping_add(1);
                 spin_loop();
                 true
             }
             SpinPolicy::Adaptive => self.adaptive(),
         }
+    }
+
+    /// Whether a thread that never sleeps is to let signal handlers run, and to see whether it was cancelled.
+    pub(crate) fn needs_breath(&self) -> bool {
+        self.policy == SpinPolicy::Always && self.moments.is_multiple_of(BREATH)
     }
 
     fn adaptive(&mut self) -> bool {
