@@ -264,6 +264,10 @@ impl Listening {
         // bytes and its error are the program's to see.
         if conn.is_connected() {
             lock(&self.queue).push_back(Arc::clone(conn));
+            if self.shut.load(Ordering::Acquire) {
+                // Nobody takes it any more: who shut the listener may have been through with the queue.
+                self.reset_queue();
+            }
             self.show_ready(1);
             self.word.signal();
         } else {
@@ -644,5 +648,32 @@ impl Iterator for Incoming<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         Some(self.listener.accept().map(|(stream, _)| stream))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::io::{ErrorKind, Read};
+
+    use super::*;
+
+    /// A handshake that is through when the listener has just been shut down: the peer is told, and nothing
+    /// is kept that nobody takes.
+    #[test]
+    fn a_connection_that_comes_behind_the_shutdown_is_reset() {
+        let listener = SdpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = SdpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let listening = listener.listening().unwrap();
+        let conn = stream.conn().unwrap();
+        let conn = conn.context.conn(conn.token).unwrap();
+        listener.shutdown();
+        // As if that one had only now been through.
+        listening.pending.fetch_add(1, Ordering::Relaxed);
+        listening.settled(&conn);
+        assert!(lock(&listening.queue).is_empty());
+        assert_eq!(listening.pending.load(Ordering::Relaxed), 0);
+        let error = peer.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
 }

@@ -1,5 +1,9 @@
 //! A thread that never sleeps lets signal handlers run that were put off, and sees that it was cancelled: its
 //! calls end as those of one that sleeps.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on must fail; helpers are not seen as tests"
+)]
 
 #[allow(
     dead_code,
