@@ -33,7 +33,7 @@ pub enum ArmFor {
 /// What [`CompletionQueue::arm`] saw; [`CompletionQueue::wait`] returns at once if anything has
 /// happened since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ArmToken(pub u32);
+pub struct ArmToken(pub u64);
 
 /// Why a wait ended. It may also end for no reason: look again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -367,14 +367,15 @@ impl CompletionQueue for HostCq {
             ArmFor::Waiter => {
                 let cells = self.cells.read().expect("nothing panics under this lock");
                 let words = cells.iter().map(|(_, cell)| cell.word());
-                let sum = event::arm_all(&self.own, words);
-                return ArmToken(sum.wrapping_add(self.gone.load(Ordering::Relaxed)));
+                let (own, sum) = event::arm_all(&self.own, words);
+                let sum = sum.wrapping_add(self.gone.load(Ordering::Relaxed));
+                return ArmToken(event::token((own, sum)));
             }
             ArmFor::Channel => self.set_arms(arm::ANY),
             ArmFor::ChannelSolicited => self.set_arms(arm::SOLICITED),
             ArmFor::Token => self.set_arms(arm::TOKEN),
         }
-        ArmToken(self.own.load(Ordering::Acquire))
+        ArmToken(event::token((self.own.load(Ordering::Acquire), 0)))
     }
 
     fn disarm_channel(&self) {
@@ -412,11 +413,12 @@ impl CompletionQueue for HostCq {
                 scope: Scope::Shared,
             })
             .collect();
-        words.push(own);
         let sum = words
             .iter()
             .fold(gone, |sum, on| sum.wrapping_add(on.value));
-        if sum != token.0 {
+        let seen = event::token((own.value, sum));
+        words.push(own);
+        if seen != token.0 {
             return Ok(Wake::Event);
         }
         let rnr = self

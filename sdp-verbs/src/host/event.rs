@@ -55,15 +55,22 @@ fn signal_any(word: &impl SleepWord) {
 }
 
 /// Announces a sleeper that several parties can wake: this process through `own`, each link's peer
-/// through its word. The token is the sum: words only count up, so the sum is the same only if
-/// nothing happened.
+/// through its word. Returns what our word is, and the sum of the others: words only count up, so the sum
+/// is the same only if nothing happened.
 pub(crate) fn arm_all<'a, W: SleepWord + 'a>(
     own: &impl SleepWord,
     links: impl Iterator<Item = &'a W>,
-) -> u32 {
+) -> (u32, u32) {
     // Ours first: see `signal_all`.
     let token = arm(own);
-    links.fold(token, |sum, link| sum.wrapping_add(arm(link)))
+    let links = links.fold(0_u32, |sum, link| sum.wrapping_add(arm(link)));
+    (token, links)
+}
+
+/// Both in one number. Ours is not added to the others, which peers may set to anything: our events must
+/// show whatever they do.
+pub(crate) fn token((own, links): (u32, u32)) -> u64 {
+    u64::from(own) << 32 | u64::from(links)
 }
 
 /// Tells an event of this process to sleepers, whichever of the words they sleep on. The caller
@@ -170,7 +177,7 @@ mod loom_tests {
                     break;
                 }
                 let seen = link.load(Ordering::Acquire);
-                if own.load(Ordering::Acquire).wrapping_add(seen) == token {
+                if (own.load(Ordering::Acquire), seen) == token {
                     link.sleep(seen);
                 }
             }
@@ -208,7 +215,7 @@ mod loom_tests {
                     break;
                 }
                 let seen = link.load(Ordering::Acquire);
-                if own.load(Ordering::Acquire).wrapping_add(seen) == token {
+                if (own.load(Ordering::Acquire), seen) == token {
                     link.sleep(seen);
                 }
             }

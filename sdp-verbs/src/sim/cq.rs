@@ -212,7 +212,7 @@ impl CompletionQueue for SimCq {
                 (ArmFor::Channel | ArmFor::Token, _) => queue.armed = Armed::All,
                 (ArmFor::ChannelSolicited, _) => queue.armed = Armed::Solicited,
             }
-            ArmToken(queue.events)
+            ArmToken(queue.events.into())
         })
     }
 
@@ -224,7 +224,7 @@ impl CompletionQueue for SimCq {
         let look = |world: &mut World| {
             let queue = world.queues.get(&self.key);
             queue
-                .is_none_or(|queue| queue.events != token.0)
+                .is_none_or(|queue| u64::from(queue.events) != token.0)
                 .then_some(())
         };
         let woken = self.fabric.sleep_until(timeout, look);

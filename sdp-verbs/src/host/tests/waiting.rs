@@ -43,6 +43,21 @@ fn queue_pairs_that_take_turns_between_look_and_sleep_end_the_wait() {
     }
 }
 
+/// A peer that sets its word back, by as much as ours has moved on, hides no event of this process.
+#[test]
+fn a_peer_that_scribbles_on_its_word_hides_no_local_event() {
+    let (a, _b) = pair();
+    let cell = a.cq.cell_for(&a.link).unwrap();
+    let word = cell.word();
+    for back in 0..4 {
+        let token = a.cq.arm(ArmFor::Waiter);
+        let armed = word.load(Ordering::Relaxed);
+        a.cq.wake();
+        assert!(word.replace(word.load(Ordering::Relaxed), armed.wrapping_sub(back)));
+        assert_eq!(a.cq.wait(token, BRIEF).unwrap(), Wake::Event, "{back}");
+    }
+}
+
 /// Ping-pong between sleepers, with and without a limit: a lost wake-up would hang (or, with the
 /// limit, time out).
 #[test]

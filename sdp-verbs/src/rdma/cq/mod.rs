@@ -456,7 +456,7 @@ impl CompletionQueue for RdmaCq {
     }
 
     fn arm(&self, who: ArmFor) -> ArmToken {
-        let token = ArmToken(self.happened.load(Ordering::SeqCst));
+        let token = ArmToken(self.happened.load(Ordering::SeqCst).into());
         match who {
             ArmFor::Waiter => {
                 self.look_away();
@@ -484,7 +484,7 @@ impl CompletionQueue for RdmaCq {
         let mut whole = timeout;
         self.waiters.fetch_add(1, Ordering::SeqCst);
         let woken = loop {
-            if self.happened.load(Ordering::SeqCst) != token.0 {
+            if u64::from(self.happened.load(Ordering::SeqCst)) != token.0 {
                 break Ok(Wake::Event);
             }
             let rest = || deadline.map(|at| at.saturating_duration_since(Instant::now()));
