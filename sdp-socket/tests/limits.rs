@@ -39,6 +39,7 @@ fn child() {
             "nofile-later" => few_descriptors_later(number),
             "nofile-polled" => few_descriptors_polled(number),
             "nofile-lent" => sockets_lent(number),
+            "nofile-left" => none_left(number),
             "fsize" => small_files(number),
             "as" => small_address_space(number),
             "nproc" => few_threads(number),
@@ -167,6 +168,22 @@ fn few_descriptors_polled(spare: u64) {
     say("ok");
 }
 
+/// How many descriptors there are after many a small life without enough of them, and one with.
+fn none_left(spare: u64) {
+    let before = getrlimit(Resource::Nofile);
+    let known = open_descriptors() as u64;
+    for _ in 0..20 {
+        lower(Resource::Nofile, known + spare);
+        if let Err(error) = a_small_life() {
+            names(&error, NOFILE);
+        }
+        setrlimit(Resource::Nofile, before).expect("setrlimit");
+    }
+    a_small_life().expect("without a limit");
+    say(format!("{}", open_descriptors()));
+    say("ok");
+}
+
 /// Peers lend a small table more sockets than fit a part of it: most of it stays the program's, and
 /// each is told of what comes.
 fn sockets_lent(limit: u64) {
@@ -272,6 +289,22 @@ fn descriptors_later() {
     watched(|| {
         for spare in [0, 1, 2, 4, 8] {
             run("nofile-later", spare);
+        }
+    });
+}
+
+/// What fails for want of descriptors leaves none open, whichever is the first that is lacking.
+#[test]
+fn descriptors_left() {
+    watched(|| {
+        let left = |spare| -> usize { run("nofile-left", spare).parse().expect("a number") };
+        let usual = left(1_000);
+        for spare in 0..=12 {
+            let found = left(spare);
+            assert!(
+                found <= usual,
+                "{found}, not {usual}, with {spare} to spare"
+            );
         }
     });
 }
