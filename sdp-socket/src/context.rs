@@ -1,8 +1,6 @@
 //! One provider, opened, with its event channels, its connections and its progress loop.
 
-use std::cmp::Reverse;
-use std::collections::binary_heap::PeekMut;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +14,7 @@ use sdp_verbs::{
 };
 use smallvec::SmallVec;
 
+use crate::agenda::Agenda;
 use crate::budget::Budget;
 use crate::connecting::Connecting;
 use crate::driver::{Conn, Diagnosis, Parting};
@@ -38,7 +37,7 @@ pub struct Context {
     lent: Arc<Lent>,
     tokens: AtomicU64,
     peers: Mutex<Peers>,
-    timers: Mutex<BinaryHeap<Reverse<(Instant, CqToken)>>>,
+    agenda: Mutex<Agenda>,
     /// When the progress loop will look again by itself: nanoseconds.
     sleeping_until: AtomicU64,
     registered: RwLock<BTreeMap<usize, Weak<dyn MemoryRegion>>>,
@@ -125,7 +124,7 @@ impl Context {
             lent,
             tokens: AtomicU64::new(1),
             peers: Mutex::default(),
-            timers: Mutex::default(),
+            agenda: Mutex::default(),
             sleeping_until: AtomicU64::new(0),
             registered: RwLock::default(),
         }))
@@ -147,7 +146,7 @@ impl Context {
     pub fn diagnosis(&self) -> String {
         let mut text = format!("{:?}\n", self.provider);
         let until = self.sleeping_until.load(Ordering::Relaxed);
-        let timers = self.timers.try_lock().map(|timers| timers.len());
+        let timers = self.agenda.try_lock().map(|agenda| agenda.len());
         // Writing to a string cannot fail.
         let _ = writeln!(text, "progress until {until}, timers {timers:?}");
         let Ok(peers) = self.peers.try_lock() else {
@@ -338,7 +337,15 @@ impl Context {
 
     /// Asks the progress loop to visit a connection at a time.
     pub(crate) fn schedule(&self, at: Instant, token: CqToken) {
-        lock(&self.timers).push(Reverse((at, token)));
+        let has_grown = lock(&self.agenda).add(at, token);
+        if has_grown {
+            let peers = lock(&self.peers);
+            let awaits = |at, token| {
+                let conn = peers.by_queue.get(&token);
+                conn.is_some_and(|conn| conn.awaits_visit(at))
+            };
+            lock(&self.agenda).sweep(awaits);
+        }
         if at.as_nanos() < self.sleeping_until.load(Ordering::SeqCst) {
             self.runtime.kick_progress();
         }
@@ -410,8 +417,15 @@ impl Context {
         }
     }
 
+    /// For tests: how many visits there are, and the time of the next one.
+    #[cfg(test)]
+    pub(crate) fn visits(&self) -> (usize, Option<Instant>) {
+        let agenda = lock(&self.agenda);
+        (agenda.len(), agenda.next())
+    }
+
     fn next_timer(&self) -> Option<Instant> {
-        let conn = lock(&self.timers).peek().map(|Reverse((at, _))| *at);
+        let conn = lock(&self.agenda).next();
         let cm = self.cm.next_timeout().map(|d| self.now() + d);
         match (conn, cm) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -423,16 +437,7 @@ impl Context {
     /// next round, in which the channels come first. True if there are more that are due.
     fn run_timers(&self) -> bool {
         let now = self.now();
-        let mut due: SmallVec<[(Instant, CqToken); 8]> = SmallVec::new();
-        {
-            let mut timers = lock(&self.timers);
-            while due.len() < ROUND_MAX
-                && let Some(next) = timers.peek_mut()
-                && next.0.0 <= now
-            {
-                due.push(PeekMut::pop(next).0);
-            }
-        }
+        let due = lock(&self.agenda).take_due(now, ROUND_MAX);
         // Every timer is taken before the first visit, which sets the next one.
         let mut visits: SmallVec<[(CqToken, bool); 8]> = SmallVec::new();
         for (at, token) in &due {

@@ -37,6 +37,7 @@
 //! first connect or bind: it completes handshakes and answers peers of connections on which no
 //! thread is in a call. It sleeps while there is nothing to do.
 
+mod agenda;
 mod bound;
 mod budget;
 mod buffer;

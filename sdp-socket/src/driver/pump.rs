@@ -433,6 +433,11 @@ impl Conn {
         taken || at.as_nanos() == 0
     }
 
+    /// Whether a visit of the progress loop at that time is still wanted.
+    pub(crate) fn awaits_visit(&self, at: Instant) -> bool {
+        at.as_nanos() == 0 || self.alarm.is_set_for(at.as_nanos())
+    }
+
     /// The last thread has left its call. In the middle of a conversation, the progress loop looks a
     /// little later whether it goes on; arming for every pause would be a system call or two for
     /// every call.
@@ -586,6 +591,7 @@ fn fire_timeout(inner: &mut Inner, now: Instant) {
 mod tests {
     use std::io::{Read, Write};
     use std::sync::Arc;
+    use std::time::Duration;
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use sdp_verbs::host::HostProvider;
@@ -606,6 +612,26 @@ mod tests {
         assert!(!is_armed());
         drop(caller);
         assert!(is_armed(), "nobody looks any more");
+    }
+
+    /// Each nearer time-out left the later one behind once more in the list of visits, for as long as that
+    /// took: hours, with keepalive.
+    #[test]
+    fn visits_that_were_brought_forward_do_not_pile_up() {
+        let listener = crate::SdpListener::bind("127.0.0.1:0").unwrap();
+        let client = crate::SdpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let conn = client.conn().unwrap();
+        let late = conn.context.now() + Duration::from_secs(3600);
+        let at = |n| late + Duration::from_nanos(n);
+        for n in (0..10_000).rev() {
+            conn.look_at(at(n));
+        }
+        let (count, next) = conn.context.visits();
+        assert!(count < 2_000, "{count}");
+        assert!(
+            next.is_some_and(|next| next <= at(0)),
+            "the one that counts"
+        );
     }
 
     /// Whoever visits the engine without a look at what has come takes back the token of a message:

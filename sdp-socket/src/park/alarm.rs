@@ -21,6 +21,11 @@ impl Alarm {
         at < self.0.fetch_min(at, Ordering::SeqCst)
     }
 
+    /// Whether it is set for `at`.
+    pub(crate) fn is_set_for(&self, at: u64) -> bool {
+        self.0.load(Ordering::SeqCst) == at
+    }
+
     /// It has gone off for `at`, and is set no more. False: it was brought forward since.
     pub(crate) fn take(&self, at: u64) -> bool {
         self.0
