@@ -26,7 +26,7 @@ use crate::qp::QpAttr;
 use crate::sync::{Words, fence};
 
 /// Regions of a peer's mapped at once; the system allows 65,530 mappings in all.
-const PEER_REGIONS_MAX: usize = 16_384;
+const PEER_REGIONS_MAX: usize = if cfg!(test) { 64 } else { 16_384 };
 
 /// Why a link ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -530,12 +530,19 @@ impl PeerLink {
     /// Passes a region of ours to the peer, if it was not before. Heap needs no passing.
     ///
     /// # Errors
-    /// The control socket's.
+    /// The control socket's; [`VerbsError::Limit`] if the peer has as many as it takes.
     pub(crate) fn show_region(&self, region: &RegionInner) -> Result<(), VerbsError> {
         let Some(fd) = region.fd() else { return Ok(()) };
         let mut shown = self.shown.lock().expect("nothing panics under this lock");
         if shown.contains(&region.id()) {
             return Ok(());
+        }
+        if shown.len() >= PEER_REGIONS_MAX {
+            return Err(VerbsError::Limit {
+                what: "registered memory shown to one peer",
+                limit: format!("{PEER_REGIONS_MAX} regions"),
+                remedy: "register fewer and larger ones",
+            });
         }
         let msg = PlaneMsg::Region {
             id: region.id(),

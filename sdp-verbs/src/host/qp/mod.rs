@@ -394,19 +394,26 @@ impl HostQp {
         }
     }
 
-    /// Lets the peer see a region before it is told of a key over it.
-    fn show(&self, region: &RegionInner) -> Result<(), VerbsError> {
+    /// Lets the peer reach a region before it is told of a key over it. Returns the place of `addr` in what
+    /// the peer maps; none if it asks the kernel for the bytes, as for all memory that cannot be shown.
+    fn show(&self, region: &RegionInner, addr: u64) -> Result<Option<(u32, u64)>, VerbsError> {
         let refused = |reason: String| VerbsError::Unavailable {
             provider: "host",
             reason,
         };
-        if region.fd().is_none() {
-            return self.link.heap_reachable().map_err(refused);
+        if region.fd().is_some() {
+            if !self.link.is_own_user() {
+                return Err(refused("the peer runs as another user".to_owned()));
+            }
+            match self.link.show_region(region) {
+                Ok(()) => return Ok(Some((region.id(), addr - region.addr()))),
+                Err(error) => {
+                    tracing::debug!(%error, region = region.id(), "left to the kernel");
+                }
+            }
         }
-        if !self.link.is_own_user() {
-            return Err(refused("the peer runs as another user".to_owned()));
-        }
-        self.link.show_region(region)
+        self.link.heap_reachable().map_err(refused)?;
+        Ok(None)
     }
 }
 

@@ -189,7 +189,7 @@ impl HostQp {
             .regions()
             .covering(binding.lkey, addr, binding.len, needed)
             .ok_or(PostError::LocalProtection)?;
-        self.show(&region).map_err(|error| {
+        let shown = self.show(&region, addr).map_err(|error| {
             tracing::debug!(%error, qp = format_args!("{:#x}", self.number()), "bind refused");
             PostError::Unsupported
         })?;
@@ -197,7 +197,7 @@ impl HostQp {
             addr,
             len: binding.len as u64,
             access: binding.access.bits(),
-            region: region.fd().map(|_| (region.id(), addr - region.addr())),
+            region: shown,
             qp: self.number(),
         };
         let live = LiveKey {

@@ -112,14 +112,12 @@ impl Tx {
 impl HostQp {
     /// A key of ours that lets the peer fetch a piece of a WRITE.
     fn open_for_read(&self, region: &Arc<RegionInner>, addr: u64, len: usize) -> Option<Rkey> {
-        if self.show(region).is_err() {
-            return None;
-        }
+        let shown = self.show(region, addr).ok()?;
         let cell = Cell {
             addr,
             len: len as u64,
             access: Access::REMOTE_READ.bits(),
-            region: region.fd().map(|_| (region.id(), addr - region.addr())),
+            region: shown,
             qp: self.number(),
         };
         let live = LiveKey {

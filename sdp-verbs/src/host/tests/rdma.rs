@@ -73,6 +73,29 @@ fn read_from_the_heap_into_several_pieces() {
     assert!(got == whole);
 }
 
+/// More registered memory than a peer maps: what is too much for it is read by way of the kernel, in both
+/// directions, and the link lives on.
+#[test]
+fn registered_memory_that_cannot_be_shown_is_read_all_the_same() {
+    let (a, b) = pair();
+    let bytes = pattern(5_000);
+    let regions: Vec<_> = (0..70).map(|_| b.owned(&bytes)).collect();
+    for (n, region) in regions.iter().enumerate() {
+        let bound = b.bind(region, bytes.len(), Access::REMOTE_READ);
+        let got = try_read(&a, offset(bound.addr, 1), bound.rkey, 4_000);
+        assert_eq!(got, (Success, bytes[1..4_001].to_vec()), "{n}");
+    }
+    let into = a.owned(&[0; 5_000]);
+    let bound = a.bind(&into, 5_000, Access::REMOTE_WRITE);
+    for region in &regions {
+        let local = [sge(region, 5_000)];
+        b.post(4, write_op(&local, bound.addr, bound.rkey));
+        a.drain();
+        assert_eq!(b.one().status, Success);
+        assert!(bytes_of(&into, 5_000) == bytes);
+    }
+}
+
 /// The region's message is slower than the ring: the read waits for it, and the kernel is not
 /// asked for what a mapping will give.
 #[test]
