@@ -259,7 +259,7 @@ impl Conn {
     /// Memory to receive into ahead of the reader.
     fn private_memory(&self, len: usize) -> Result<PrivateMemory, VerbsError> {
         let held = self.memory.reserve(len)?;
-        Ok(PrivateMemory::new(len, held))
+        PrivateMemory::new(len, held)
     }
 
     fn post_message(&self, inner: &mut Inner, send: PostSend) -> Outcome {

@@ -79,7 +79,7 @@ impl Conn {
                 } else {
                     self.memory.reserve(capacity)
                 };
-                match held.map(|held| PrivateMemory::new(capacity, held)) {
+                match held.and_then(|held| PrivateMemory::new(capacity, held)) {
                     Ok(memory) => inner.read_ahead.insert(mem, Arc::new(memory)),
                     Err(error) => {
                         tracing::warn!("no memory to buffer received bytes: {error}");

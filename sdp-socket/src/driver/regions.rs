@@ -4,11 +4,12 @@
 //! borrow is not used again until the call has returned, and the call does not return (nor unwind:
 //! `park::AbortOnUnwind`) before no work request and no live key names the memory.
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::io::{IoSlice, IoSliceMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 
-use bytes::BytesMut;
+use bytes::BufMut;
 use sdp_core::{CallId, KeyId, RecvId, SendId, WorkId};
 use sdp_verbs::{
     Access, Caps, ForeignSlice, MemoryRegion, MemoryWindow, Provider, Rkey, Sge, VerbsError,
@@ -148,12 +149,12 @@ impl CallMemory {
     }
 
     /// Copies `at..at + len` of a send's memory to the end of `to`.
-    pub(crate) fn append_to(&self, at: usize, len: usize, to: &mut BytesMut) {
+    pub(crate) fn append_to(&self, at: usize, len: usize, to: &mut impl BufMut) {
         for (ptr, n) in self.parts(at, len) {
             // SAFETY: readable by the invariant of this type, and the bytes are the caller's own
             // borrow, which nobody writes.
             let bytes = unsafe { std::slice::from_raw_parts(ptr.as_ptr(), n) };
-            to.extend_from_slice(bytes);
+            to.put_slice(bytes);
         }
     }
 
@@ -436,6 +437,27 @@ impl CallTable {
     }
 }
 
+/// `len` zeros, if the system has the memory. What nobody writes to is not touched.
+fn zeroed(len: usize) -> Option<Vec<u8>> {
+    let layout = Layout::array::<u8>(len).ok()?;
+    if len == 0 {
+        return Some(Vec::new());
+    }
+    // SAFETY: the layout is of more than no bytes.
+    let at = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+    // SAFETY: allocated as the vector itself would have, with `len` bytes, all of which have a value.
+    Some(unsafe { Vec::from_raw_parts(at.as_ptr(), len, len) })
+}
+
+/// Says that the system has no `len` bytes of ordinary memory.
+pub(super) fn no_memory(len: usize) -> VerbsError {
+    VerbsError::Limit {
+        what: "private memory of a connection",
+        limit: format!("no {len} bytes to be had"),
+        remedy: "free memory, or raise RLIMIT_AS (ulimit -v)",
+    }
+}
+
 /// Private memory that bytes wait in for their reader: copied there, or put there by RDMA READs.
 #[derive(Debug)]
 pub(crate) struct PrivateMemory {
@@ -448,18 +470,21 @@ pub(crate) struct PrivateMemory {
 
 impl PrivateMemory {
     /// Allocates `len` bytes, which `held` accounts for.
-    pub(crate) fn new(len: usize, held: Held) -> Self {
-        let mut heap = vec![0; len];
+    ///
+    /// # Errors
+    /// [`VerbsError::Limit`]: the system has none.
+    pub(crate) fn new(len: usize, held: Held) -> Result<Self, VerbsError> {
+        let mut heap = zeroed(len).ok_or_else(|| no_memory(len))?;
         let addr = NonNull::new(heap.as_mut_ptr()).expect("a vector's pointer is not null");
         // SAFETY: the vector lives as long as the slice beside it and is never touched through a
         // reference again; callers hold the `Arc` around `self` while they copy.
         let mem = unsafe { ForeignSlice::new(addr, len) };
-        Self {
+        Ok(Self {
             region: OnceLock::new(),
             mem,
             _heap: heap,
             _held: held,
-        }
+        })
     }
 
     /// Its bytes.
@@ -529,4 +554,20 @@ pub(crate) fn region_bytes(region: &dyn MemoryRegion) -> &[u8] {
 pub(crate) fn region_bytes_mut(region: &dyn MemoryRegion) -> &mut [u8] {
     // SAFETY: as for `region_bytes`; `SdpBuffer` gives this out for `&mut self` only.
     unsafe { std::slice::from_raw_parts_mut(region.addr().as_ptr(), region.len()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::{Allowance, Budget};
+
+    /// Memory that the system does not have is refused, and the process lives on.
+    #[test]
+    fn private_memory_may_be_lacking() {
+        let allowance = Allowance::new(&Budget::unbounded());
+        let error = PrivateMemory::new(usize::MAX / 4, allowance.take(0)).unwrap_err();
+        assert!(error.to_string().contains("RLIMIT_AS"), "{error}");
+        let memory = PrivateMemory::new(1 << 20, allowance.take(0)).unwrap();
+        assert_eq!(memory.mem().len(), 1 << 20);
+    }
 }

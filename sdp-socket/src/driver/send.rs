@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice};
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use sdp_core::{
     CallError, Connection, CopyReason, CopyTarget, Instant, SendId, SendRequest, SendStep,
 };
@@ -10,9 +10,10 @@ use sdp_verbs::{PostError, QueuePair, SendBuf, VerbsError};
 use sdp_wire::BSDH_LEN;
 
 use super::buffers::Chunk;
-use super::regions::CallMemory;
+use super::regions::{CallMemory, no_memory};
 use super::wait::{Caller, Until};
 use super::{COPY_LOCKED_MAX, Conn, Inner};
+use crate::budget::Held;
 use crate::options::{THRESHOLD_MIN, Threshold};
 use crate::park::{AbortOnUnwind, Spinner};
 
@@ -181,12 +182,11 @@ impl Conn {
                     .map(|buf| self.lock().grants.insert(grant, buf))
                     .is_some()
             }
-            CopyTarget::Private => match self.had_memory(self.memory.reserve(len)) {
-                Some(held) => {
-                    let mut chunk = BytesMut::with_capacity(len);
+            CopyTarget::Private => match self.had_memory(self.private_chunk(len)) {
+                Some((mut chunk, held)) => {
                     memory.append_to(at, len, &mut chunk);
                     self.context.runtime().copied(len);
-                    let bytes = chunk.freeze();
+                    let bytes = Bytes::from(chunk);
                     self.lock().private.push(Chunk { bytes, held });
                     true
                 }
@@ -194,6 +194,14 @@ impl Conn {
             },
         };
         self.with_engine(|engine, now| tell_copied(engine, now, id, len, to, copied));
+    }
+
+    /// Room for `len` bytes that wait to be sent.
+    fn private_chunk(&self, len: usize) -> Result<(Vec<u8>, Held), VerbsError> {
+        let held = self.memory.reserve(len)?;
+        let mut chunk = Vec::new();
+        chunk.try_reserve_exact(len).map_err(|_| no_memory(len))?;
+        Ok((chunk, held))
     }
 
     /// Says in the log why a send is not buffered.
