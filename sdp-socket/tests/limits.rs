@@ -172,7 +172,7 @@ fn few_descriptors_polled(spare: u64) {
 fn none_left(spare: u64) {
     let before = getrlimit(Resource::Nofile);
     let known = open_descriptors() as u64;
-    for _ in 0..20 {
+    for _ in 0..5 {
         lower(Resource::Nofile, known + spare);
         if let Err(error) = a_small_life() {
             names(&error, NOFILE);
@@ -299,7 +299,7 @@ fn descriptors_left() {
     watched(|| {
         let left = |spare| -> usize { run("nofile-left", spare).parse().expect("a number") };
         let usual = left(1_000);
-        for spare in 0..=12 {
+        for spare in 0..=10 {
             let found = left(spare);
             assert!(
                 found <= usual,
