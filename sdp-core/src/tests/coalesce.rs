@@ -93,3 +93,39 @@ fn after_a_resize_a_small_send_is_not_held_back_for_ever() {
     lone.peer(Body::ChRcvBufAck { size: LARGE }, 0);
     assert!(!small_send_is_held_back(&mut lone), "after it is answered");
 }
+
+/// A send that is short of a message but too long to be copied twice is not held back for others, and
+/// without credits it waits for them, but no longer than a reader may take that is there.
+#[test]
+fn a_send_of_middling_length_waits_a_moment_for_credits() {
+    const MIDDLING: usize = 20 << 10;
+    let peer = Hello {
+        bufs: 30,
+        local_recv_size: 32 << 10,
+        ..hello()
+    };
+    let config = Config {
+        rendezvous_wait: Duration::MAX,
+        rendezvous_wait_min: Duration::MAX,
+        ..Config::default()
+    };
+    let mut lone = Lone::called_by(&peer, config);
+    lone.bufs = 6;
+    lone.peer(Body::Data, 0);
+    lone.see_all();
+    lone.send_all(MIDDLING);
+    assert!(lone.see_all().contains(&Mid::Data));
+
+    lone.bufs = 2;
+    lone.peer(Body::Data, 0);
+    lone.drain();
+    let (id, step) = lone.send(MIDDLING);
+    assert_eq!(step, SendStep::Wait);
+    let until = lone.conn.poll_timeout().expect("it has an end");
+    lone.now = until.as_nanos() - 1;
+    assert_eq!(lone.poll_send(id), SendStep::Wait);
+    lone.pass(1);
+    assert!(until.as_nanos() < 10_000_000, "{until:?}");
+    assert_eq!(lone.copy_out(id), (SendStep::Done(Ok(MIDDLING)), MIDDLING));
+    assert!(!lone.mids().contains(&Mid::Data));
+}

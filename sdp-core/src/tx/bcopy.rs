@@ -17,9 +17,10 @@ use super::{SendCall, Tx};
 /// last are copied.
 const PRIVATE_COPY_MAX: usize = 256 << 10;
 
-/// From so many bytes on, or a full message, the rest of a send waits for the credits that a reader gives:
-/// in private memory it would be copied once more, which costs more than the wait.
-const WORTH_WAITING: usize = 16 << 10;
+/// From so many bytes on what remains of a send waits a moment for the credits that a reader gives, if
+/// nothing is buffered yet: in private memory it would be copied once more, which costs more than the wait.
+/// What fills a message waits as long as it is worth.
+const WORTH_A_MOMENT: usize = 16 << 10;
 
 impl SendCall {
     /// Bytes not yet handed to a mechanism.
@@ -124,10 +125,21 @@ impl Tx {
         self.copy_step(sh, now, advertise == Advertise::Blocked)
     }
 
+    /// The head call's rest is short of a message, and yet too long to be copied twice while its reader may
+    /// be about to make room.
+    pub(super) fn waits_a_moment(&self, sh: &Shared) -> bool {
+        (WORTH_A_MOMENT..sh.data_len_max()).contains(&self.head_rest()) && self.private.is_empty()
+    }
+
+    fn head_rest(&self) -> usize {
+        self.calls.head().map_or(0, |(_, call)| call.rest())
+    }
+
     fn copy_step(&mut self, sh: &mut Shared, now: Instant, advert_blocked: bool) -> SendStep {
         let clear = self.pipe_is_clear() && !self.leaves_last_call(sh, now);
         let free = self.private.free(sh.send_buffer_len());
         let stalled = self.is_stalled(sh, now);
+        let is_long = self.waits_a_moment(sh) || self.head_rest() >= sh.data_len_max();
         let behind_urgent = !self.urgent.is_empty();
         let buffered = match self.calls.head() {
             Some((_, call)) if call.req.nonblocking && !(clear && sh.can_payload()) => {
@@ -152,8 +164,8 @@ impl Tx {
             Some(before) if call.req.urgent && before > 0 => run.min(before),
             _ => run,
         };
-        // Only a small call is held back for others: a large one has enough to fill messages.
-        let gather = call.rest() < data_max && sh.coalesce();
+        // Only a small call is held back for others: a large one has enough to fill messages, or nearly.
+        let gather = call.rest() < data_max.min(WORTH_A_MOMENT) && sh.coalesce();
         if clear && sh.can_payload() && !call.grant_failed && !advert_blocked && !gather {
             self.next_grant = self.next_grant.wrapping_add(1);
             let to = CopyTarget::Message(GrantId(self.next_grant));
@@ -169,7 +181,7 @@ impl Tx {
             // What does not fit waits for credits, and is advertised then.
             !stalled || call.rest() > free
         } else {
-            patient && !stalled && call.rest() >= data_max.min(WORTH_WAITING) && !call.grant_failed
+            patient && !stalled && is_long && !call.grant_failed
         };
         let free = match buffered {
             Private::Yes => free,

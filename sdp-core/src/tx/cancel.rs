@@ -13,21 +13,31 @@ use crate::time::Instant;
 use crate::timer::Timer;
 
 use super::Tx;
+use super::paced::READ_ON;
 use super::pipeline::Cancel;
 
 impl Tx {
     /// The pipe has been blocked for `rendezvous_wait` without progress at the peer.
     pub(super) fn is_stalled(&self, sh: &Shared, now: Instant) -> bool {
-        self.blocked_from
-            .is_some_and(|from| from + sh.patience.for_pace(self.pace) <= now)
+        self.stalls_at(sh).is_some_and(|at| at <= now)
+    }
+
+    /// When it will have been.
+    fn stalls_at(&self, sh: &Shared) -> Option<Instant> {
+        let wait = sh.patience.for_pace(self.pace);
+        let wait = if self.waits_a_moment(sh) {
+            wait.min(READ_ON)
+        } else {
+            wait
+        };
+        self.blocked_from.map(|from| from + wait)
     }
 
     /// When policy 3 is to be applied next.
     pub(super) fn set_stall_timer(&self, sh: &mut Shared, now: Instant) {
         let at = if self.pipeline.is_empty() {
             // Only who waits, in a call or polling, needs to be told, and only once.
-            let in_call = self.blocked_from.filter(|_| !self.calls.is_empty());
-            let in_call = in_call.map(|from| from + sh.patience.for_pace(self.pace));
+            let in_call = self.stalls_at(sh).filter(|_| !self.calls.is_empty());
             let ends = [in_call, self.gives_up_at(sh)].into_iter().flatten();
             ends.filter(|at| *at > now).min()
         } else {

@@ -19,7 +19,7 @@ use super::{SendCall, Tx};
 
 /// How long a reader is waited for at most: a blocking send may wait for one for ever
 /// (`rendezvous_wait`), what fits SO_SNDBUF may not.
-const READ_ON: Duration = Duration::from_millis(2);
+pub(super) const READ_ON: Duration = Duration::from_millis(2);
 
 /// What a non-blocking send may put into private memory while somebody reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
