@@ -6,10 +6,13 @@
 //! FD_SETSIZE, where select stays within every set, and behind what loops close whose end is a small
 //! number. One that has many of them serves many, and has numbers of its own that grow: hidden ones
 //! are out of their way then.
+//!
+//! Which numbers are hidden is noted, so that whoever stands in front of close(2) can keep the program
+//! from closing what it does not know of. He tells when one of them is closed after all ([`forget`]).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -27,6 +30,15 @@ const LEAST: i32 = 32;
 /// The least hidden number from FD_SETSIZE on that there has been.
 static LEAST_BEYOND_SETS: AtomicI32 = AtomicI32::new(i32::MAX);
 
+const WORD_BITS: usize = u64::BITS as usize;
+/// Numbers up to 2^20 are noted: a table with greater ones is larger than any limit by default.
+const NOTED_WORDS: usize = (1 << 20) / WORD_BITS;
+
+/// A bit for each number that is hidden.
+static NOTED: [AtomicU64; NOTED_WORDS] = [const { AtomicU64::new(0) }; NOTED_WORDS];
+/// Beyond the greatest word in which there has been one.
+static NOTED_END: AtomicI32 = AtomicI32::new(0);
+
 /// Moves a descriptor, close-on-exec, to where a program is not likely to meet it. Where there is no
 /// such number it stays.
 #[must_use]
@@ -43,7 +55,59 @@ pub fn duplicate(fd: &impl AsFd) -> io::Result<OwnedFd> {
     if hidden.as_raw_fd() >= SET_LEN {
         LEAST_BEYOND_SETS.fetch_min(hidden.as_raw_fd(), Ordering::Relaxed);
     }
+    note(hidden.as_raw_fd());
     Ok(hidden)
+}
+
+/// The word and the bit of a number.
+fn bit_of(fd: RawFd) -> Option<(usize, u64)> {
+    let at = usize::try_from(fd).ok()?;
+    (at / WORD_BITS < NOTED_WORDS).then(|| (at / WORD_BITS, 1 << (at % WORD_BITS)))
+}
+
+fn note(fd: RawFd) {
+    if let Some((word, bit)) = bit_of(fd) {
+        NOTED[word].fetch_or(bit, Ordering::Relaxed);
+        let end = i32::try_from(word + 1).unwrap_or(i32::MAX);
+        NOTED_END.fetch_max(end, Ordering::Relaxed);
+    }
+}
+
+/// Whether a number has been hidden, and not [forgotten](forget) since. One load, so that a signal
+/// handler may ask.
+#[must_use]
+#[inline]
+pub fn is_hidden(fd: RawFd) -> bool {
+    bit_of(fd).is_some_and(|(word, bit)| NOTED[word].load(Ordering::Relaxed) & bit != 0)
+}
+
+/// The number is about to be closed, and may be anybody's then.
+pub fn forget(fd: RawFd) {
+    if let Some((word, bit)) = bit_of(fd) {
+        NOTED[word].fetch_and(!bit, Ordering::Relaxed);
+    }
+}
+
+/// None is hidden: in a forked child, to which what the parent has hidden is of no use. Only stores to
+/// atomics.
+pub fn forget_all() {
+    for word in noted_words() {
+        if word.load(Ordering::Relaxed) != 0 {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Words in which there may be one.
+fn noted_words() -> &'static [AtomicU64] {
+    let end = usize::try_from(NOTED_END.load(Ordering::Relaxed)).unwrap_or(0);
+    &NOTED[..end]
+}
+
+/// The hidden numbers from `first` to `last`, in their order.
+pub fn within(first: RawFd, last: RawFd) -> impl Iterator<Item = RawFd> {
+    let end = RawFd::try_from(noted_words().len() * WORD_BITS).unwrap_or(RawFd::MAX);
+    (first.max(0)..end.min(last.saturating_add(1))).filter(|fd| is_hidden(*fd))
 }
 
 /// The least hidden number from FD_SETSIZE on that this process, or one it was forked from, has ever
@@ -85,6 +149,22 @@ fn place(fd: &impl AsFd) -> Result<OwnedFd, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is hidden is noted until it is forgotten, and nothing else is.
+    #[test]
+    fn numbers_are_noted() {
+        let fd = hide(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap());
+        let number = fd.as_raw_fd();
+        assert!(is_hidden(number));
+        assert!(within(number, number).eq([number]));
+        assert!(within(number + 1, RawFd::MAX).all(|other| other > number));
+        for stranger in [-1, 0, RawFd::MIN, RawFd::MAX, 1 << 20] {
+            assert!(!is_hidden(stranger), "{stranger}");
+            forget(stranger);
+        }
+        forget(number);
+        assert!(!is_hidden(number) && within(number, number).next().is_none());
+    }
 
     /// Small limits have their last eighth, greater ones the end of a set of select.
     #[test]

@@ -5,10 +5,14 @@ use sdp::posix::guard;
 
 use crate::boundary::{Outcome, checked, errno, interpose, set_errno};
 use crate::entry::Entry;
-use crate::{real, report, table};
+use crate::{hidden, real, report, table};
 
 interpose! {
     raw fn close(fd: c_int) -> c_int {
+        if hidden::keeps(fd) {
+            set_errno(libc::EBADF);
+            return -1;
+        }
         forget(fd);
         // SAFETY: what our caller promised to the C library's function.
         unsafe { real::close(fd) }
@@ -18,15 +22,22 @@ interpose! {
         // CLOSE_RANGE_CLOEXEC closes nothing.
         if flags.cast_unsigned() & libc::CLOSE_RANGE_CLOEXEC == 0 {
             forget_all(first, last);
+            if first <= last && hidden::others(first, last).next() != Some((first, last)) {
+                // SAFETY: what our caller promised to the C library's function.
+                return unsafe { hidden::close_others(first, last, flags) };
+            }
         }
         // SAFETY: what our caller promised to the C library's function.
         unsafe { real::close_range(first, last, flags) }
     }
 
     raw fn closefrom(first: c_int) {
-        forget_all(first.max(0).cast_unsigned(), c_uint::MAX);
-        // SAFETY: what our caller promised to the C library's function.
-        unsafe { real::closefrom(first) };
+        let from = first.max(0).cast_unsigned();
+        forget_all(from, c_uint::MAX);
+        for (from, to) in hidden::others(from, c_uint::MAX) {
+            // SAFETY: what our caller promised to the C library's function.
+            unsafe { close_all(from, to) };
+        }
     }
 
     raw fn dup(fd: c_int) -> c_int {
@@ -35,6 +46,9 @@ interpose! {
     }
 
     raw fn dup2(fd: c_int, to: c_int) -> c_int {
+        if hidden::is_ours(to) {
+            return hidden::refuse(fd, to);
+        }
         if fd != to {
             forget_if_open(fd, to);
         }
@@ -43,6 +57,9 @@ interpose! {
     }
 
     raw fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
+        if hidden::is_ours(to) {
+            return hidden::refuse(fd, to);
+        }
         if fd != to {
             forget_if_open(fd, to);
         }
@@ -95,6 +112,28 @@ fn forget_all(first: c_uint, last: c_uint) {
     let number = |n: c_uint| c_int::try_from(n).unwrap_or(c_int::MAX);
     for fd in table::within(number(first), number(last)) {
         forget(fd);
+    }
+}
+
+/// As closefrom(3), up to a number.
+///
+/// # Safety
+/// As closefrom(3).
+unsafe fn close_all(from: c_uint, to: c_uint) {
+    let number = |n: c_uint| c_int::try_from(n).unwrap_or(c_int::MAX);
+    if to == c_uint::MAX {
+        // SAFETY: the caller's promise.
+        unsafe { real::closefrom(number(from)) };
+        return;
+    }
+    // SAFETY: the caller's promise.
+    if unsafe { real::close_range(from, to, 0) } == 0 {
+        return;
+    }
+    // Linux before 5.9 has no such call. The end is a number of ours, so they are not many.
+    for fd in number(from)..=number(to) {
+        // SAFETY: the caller's promise.
+        unsafe { real::close(fd) };
     }
 }
 

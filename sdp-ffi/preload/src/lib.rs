@@ -21,7 +21,7 @@
 //!   sockets io stdio descriptors            the functions of the C library, by kind
 //!   options wait select epoll handlers threads
 //!   boundary real memory                    which calls are ours; the C library's own
-//!   table entry listening width             numbers, and what is beside each
+//!   table entry listening width hidden      numbers, and what is beside each
 //!   fork relay shared                       connections that children go on with
 //!   config rules log report                 what was asked for, and what is said
 //! ```
@@ -38,6 +38,7 @@ mod entry;
 mod epoll;
 mod fork;
 mod handlers;
+mod hidden;
 mod io;
 mod listening;
 mod log;

@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use sdp::posix::Failure;
+use sdp_socket::inside;
 
 use crate::entry::Entry;
 use crate::fork::{children, has_hung_up};
@@ -90,7 +91,10 @@ pub(crate) fn in_thread(name: &str, body: impl FnOnce() + Send + 'static) -> io:
     unsafe { libc::sigfillset(all.as_mut_ptr()) };
     // SAFETY: the first set has been filled, and the other is ours to fill.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
-    let spawned = named(name).spawn(body);
+    let spawned = named(name).spawn(|| {
+        inside::stay_inside();
+        body();
+    });
     // SAFETY: the set was filled above; nobody asks for the one before.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
     spawned.map(|_| ())
@@ -164,10 +168,18 @@ impl Relay {
     fn run(self: Arc<Self>) {
         thread::scope(|scope| {
             let relay = &*self;
-            let down = named("sdp-relay").spawn_scoped(scope, || relay.down());
+            let down = named("sdp-relay").spawn_scoped(scope, || {
+                inside::stay_inside();
+                relay.down();
+            });
             let (last, others) = relay.ends.split_last().expect("there is a child");
             let others = others.iter();
-            let ups = others.map(|end| named("sdp-relay").spawn_scoped(scope, || relay.up(end)));
+            let ups = others.map(|end| {
+                named("sdp-relay").spawn_scoped(scope, || {
+                    inside::stay_inside();
+                    relay.up(end);
+                })
+            });
             if let Err(error) = ups.chain([down]).collect::<io::Result<Vec<_>>>() {
                 say(Level::Error, || format!("a connection is broken: {error}"));
                 relay.break_off();

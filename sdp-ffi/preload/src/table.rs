@@ -200,6 +200,7 @@ extern "C" fn in_child() {
     OWNER.store(own_pid(), Ordering::Relaxed);
     report::start_anew();
     sdp_socket::list_anew();
+    sdp_socket::hidden::forget_all();
     fork::in_child();
 }
 

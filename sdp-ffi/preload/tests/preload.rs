@@ -425,6 +425,9 @@ fn nothing_shows() {
         ("numbers_of_64", ""),
         ("sets_of_old_programs", ""),
         ("added_again", ""),
+        ("hidden_ones_stay", ""),
+        ("hidden_ones_of_a_parent", ""),
+        ("hidden_ones_and_vfork", ""),
         ("no_memory_for_libsdp", ""),
         (
             "signal_in_connect",

@@ -70,6 +70,18 @@ pub fn enter_call() {
     });
 }
 
+/// The thread is the library's own: it is inside for as long as it lives, but for its sleeps.
+pub fn stay_inside() {
+    enter_call();
+}
+
+/// Whether the thread is inside a call, or the library's own.
+#[inline]
+#[must_use]
+pub fn is_inside() -> bool {
+    INSIDE.with(|inside| inside.depth.load(Ordering::Relaxed) != 0)
+}
+
 /// Whether the call that the thread has entered may be ended because the thread has been cancelled. Of
 /// calls within each other the outermost says it.
 #[inline]

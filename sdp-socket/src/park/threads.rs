@@ -16,7 +16,7 @@ use sdp_verbs::{ArmToken, CompChannel, CompletionQueue, EventChannel, VerbsError
 use smallvec::{SmallVec, smallvec};
 
 use super::stat_socket::StatSocket;
-use super::{AbortOnUnwind, Runtime, WaitWord};
+use super::{AbortOnUnwind, Runtime, WaitWord, inside};
 use crate::context::Context;
 use crate::error;
 use crate::sync::lock;
@@ -163,6 +163,7 @@ impl Poller {
     }
 
     fn run(mut self) {
+        inside::stay_inside();
         // Every connection of the process hangs on this thread: a panic here must not go unseen.
         let _guard = AbortOnUnwind::new();
         let mut woken = Woken::SOMEHOW;

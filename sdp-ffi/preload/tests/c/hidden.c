@@ -369,6 +369,128 @@ static void added_again(void) {
     CHECK(open_count() <= before - 3);
 }
 
+/* The numbers from 896 on that are open. */
+static int high_numbers(int *numbers, int most) {
+    int count = 0;
+    for (int fd = 896; fd < 1024 && count < most; fd++) {
+        if (syscall(SYS_fcntl, fd, F_GETFD) >= 0) {
+            numbers[count++] = fd;
+        }
+    }
+    return count;
+}
+
+/* A connection speaks in both directions, and whoever waits is told. */
+static void still_speaks(struct pair pair) {
+    CHECK(write(pair.client, "there", 5) == 5);
+    readable(pair.server);
+    CHECK(read(pair.server, bytes, 8) == 5);
+    CHECK(write(pair.server, "back", 4) == 4);
+    readable(pair.client);
+    CHECK(read(pair.client, bytes, 8) == 4);
+}
+
+/* To the program the library's descriptors are not open: it can neither close them nor take their
+   numbers, and has every number that the library does not use. */
+static void hidden_ones_stay(void) {
+    int numbers[128], count, own;
+    struct pair pair;
+    limit_to(1024);
+    pair = make_pair();
+    still_speaks(pair);
+    count = high_numbers(numbers, 128);
+    CHECK(count > 5);
+    for (int at = 0; at < count; at++) {
+        CHECK(close(numbers[at]) == -1 && errno == EBADF);
+        CHECK(dup2(1, numbers[at]) == -1 && errno == EBUSY);
+        CHECK(dup3(pair.client, numbers[at], O_CLOEXEC) == -1 && errno == EBUSY);
+        CHECK(dup2(800, numbers[at]) == -1 && errno == EBADF);
+        CHECK(dup2(numbers[at], numbers[at]) == -1 && errno == EBADF);
+    }
+    own = fcntl(1, F_DUPFD, 896);
+    CHECK(own >= 896 && close_range(896, 1023, 0) == 0);
+    CHECK(fcntl(own, F_GETFD) == -1);
+    CHECK(dup2(1, own) == own && dup2(pair.client, own) == own && close(own) == 0);
+    closefrom(896);
+    still_speaks(pair);
+    for (int fd = 896; fd < 1024; fd++) {
+        close(fd);
+    }
+    still_speaks(pair);
+    close_pair(pair);
+    /* Everything that there may be, as daemons do it. */
+    CHECK(close_range(3, ~0U, 0) == 0);
+    pair = make_pair();
+    still_speaks(pair);
+    closefrom(3);
+    CHECK(write(pair.client, "x", 1) == -1 && errno == EBADF);
+    pair = make_pair();
+    still_speaks(pair);
+    for (int fd = 3; fd < getdtablesize(); fd++) {
+        close(fd);
+    }
+    pair = make_pair();
+    still_speaks(pair);
+    close_pair(pair);
+    /* What the library has no more is the program's. */
+    for (int round = 0; round < 200; round++) {
+        pair = make_pair();
+        still_speaks(pair);
+        close_pair(pair);
+        own = fcntl(1, F_DUPFD, 896);
+        CHECK(own >= 896 && close(own) == 0);
+    }
+}
+
+/* A child has no descriptor of its parent's library to keep, and a daemon that closes all of them speaks. */
+static void hidden_ones_of_a_parent(void) {
+    struct pair pair = make_pair();
+    int status = -1, numbers[128];
+    pid_t child;
+    still_speaks(pair);
+    child = fork();
+    if (child == 0) {
+        limit_to(1024);
+        for (int fd = 3; fd < 1024; fd++) {
+            close(fd);
+        }
+        CHECK(high_numbers(numbers, 128) == 0);
+        pair = make_pair();
+        still_speaks(pair);
+        CHECK(high_numbers(numbers, 128) > 5);
+        closefrom(3);
+        pair = make_pair();
+        still_speaks(pair);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    still_speaks(pair);
+    close_pair(pair);
+}
+
+/* A child of vfork has a table of its own, with which it does what it likes. */
+static int takes_a_number(int number) {
+    int status = -1;
+    pid_t child = vfork();
+    if (child == 0) {
+        _exit(dup2(1, number) == number && close(number) == 0 ? 0 : 1);
+    }
+    CHECK(waitpid(child, &status, 0) == child);
+    return status == 0;
+}
+
+static void hidden_ones_and_vfork(void) {
+    int numbers[128];
+    struct pair pair;
+    limit_to(1024);
+    pair = make_pair();
+    still_speaks(pair);
+    CHECK(high_numbers(numbers, 128) > 5 && takes_a_number(numbers[0]));
+    CHECK(dup2(1, numbers[0]) == -1 && errno == EBUSY);
+    still_speaks(pair);
+    close_pair(pair);
+}
+
 /* Which registrations of fork handlers fail for want of memory, counted from 0 on; what else there is,
    the C library has. */
 static int refused_from = 1000, refused_to = 1000, registered;
@@ -502,6 +624,9 @@ int main(int count, char **words) {
         CASE(numbers_of_64),
         CASE(sets_of_old_programs),
         CASE(added_again),
+        CASE(hidden_ones_stay),
+        CASE(hidden_ones_of_a_parent),
+        CASE(hidden_ones_and_vfork),
         CASE(no_memory_for_forks),
         CASE(no_memory_for_libsdp),
         CASE(signal_in_connect),
