@@ -33,10 +33,10 @@ const LEFT_ALONE: u64 = bit(libc::SIGSEGV)
     | bit(libc::SIGSYS)
     | bit(32)
     | bit(33)
-    | (bit(34) * IS_MUSL);
+    | (if IS_MUSL { bit(34) } else { 0 });
 
 /// This C library keeps one more.
-const IS_MUSL: u64 = if cfg!(target_env = "musl") { 1 } else { 0 };
+const IS_MUSL: bool = cfg!(target_env = "musl");
 
 const fn bit(signal: c_int) -> u64 {
     1 << (signal - 1)
@@ -93,33 +93,120 @@ interpose! {
 
     raw fn signal(number: c_int, handler: sighandler_t) -> sighandler_t {
         // SAFETY: our caller's promise.
-        set_by(number, || unsafe { real::signal(number, handler) })
+        set(number, handler, Way::Bsd, || unsafe { real::signal(number, handler) })
     }
 
     raw fn bsd_signal(number: c_int, handler: sighandler_t) -> sighandler_t {
         // SAFETY: our caller's promise.
-        set_by(number, || unsafe { real::bsd_signal(number, handler) })
+        set(number, handler, Way::Bsd, || unsafe { real::bsd_signal(number, handler) })
     }
 
     raw fn ssignal(number: c_int, handler: sighandler_t) -> sighandler_t {
         // SAFETY: our caller's promise.
-        set_by(number, || unsafe { real::ssignal(number, handler) })
+        set(number, handler, Way::Bsd, || unsafe { real::ssignal(number, handler) })
     }
 
     raw fn sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t {
         // SAFETY: our caller's promise.
-        set_by(number, || unsafe { real::sysv_signal(number, handler) })
+        set(number, handler, Way::SystemV, || unsafe { real::sysv_signal(number, handler) })
     }
 
     raw fn __sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t {
         // SAFETY: our caller's promise.
-        set_by(number, || unsafe { real::__sysv_signal(number, handler) })
+        set(number, handler, Way::SystemV, || unsafe { real::__sysv_signal(number, handler) })
     }
 
     raw fn sigset(number: c_int, handler: sighandler_t) -> sighandler_t {
         // SAFETY: our caller's promise.
-        set_by(number, || unsafe { real::sigset(number, handler) })
+        set(number, handler, Way::Set, || unsafe { real::sigset(number, handler) })
     }
+
+    /// What `signal` does from then on.
+    raw fn siginterrupt(signal: c_int, on: c_int) -> c_int {
+        // SAFETY: our caller's promise.
+        let result = unsafe { real::siginterrupt(signal, on) };
+        if result == 0 && handler_of(signal).is_some() {
+            match on {
+                0 => INTERRUPTING.fetch_and(!bit(signal), Ordering::Relaxed),
+                _ => INTERRUPTING.fetch_or(bit(signal), Ordering::Relaxed),
+            };
+        }
+        result
+    }
+}
+
+/// Signals whose handlers end calls, if `signal` sets them: those of siginterrupt(3).
+static INTERRUPTING: AtomicU64 = AtomicU64::new(0);
+
+/// How a function of the C library sets a handler.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It stays, and calls are restarted.
+    Bsd,
+    /// For once.
+    SystemV,
+    /// It stays, and the signal is let through.
+    Set,
+}
+
+/// SIG_HOLD, which the libc crate has not.
+const SIG_HOLD: sighandler_t = 2;
+
+/// What a function like signal(3) does. A handler is set by one system call: between two of the C library's
+/// function and ours it would be called inside calls. Everything else is for the C library's.
+fn set(
+    signal: c_int,
+    handler: sighandler_t,
+    way: Way,
+    libcs: impl FnOnce() -> sighandler_t,
+) -> sighandler_t {
+    let Some(place) = handler_of(signal) else {
+        return libcs();
+    };
+    let is_handler = ![SIG_DFL, SIG_IGN, SIG_ERR].contains(&handler);
+    if !is_handler || (way == Way::Set && handler == SIG_HOLD) {
+        let (address, _) = place.load();
+        let before = libcs();
+        return match before == stand_in() {
+            true => usize::try_from(address).unwrap_or(SIG_DFL),
+            false => before,
+        };
+    }
+    let mut wanted = nothing();
+    wanted.sa_sigaction = handler;
+    let mut own = nothing().sa_mask;
+    // SAFETY: the set is ours, and empty; the number is a signal's.
+    unsafe { libc::sigaddset(&raw mut own, signal) };
+    match way {
+        Way::Bsd => {
+            if !IS_MUSL {
+                wanted.sa_mask = own;
+            }
+            if INTERRUPTING.load(Ordering::Relaxed) & bit(signal) == 0 {
+                wanted.sa_flags = libc::SA_RESTART;
+            }
+        }
+        Way::SystemV => wanted.sa_flags = libc::SA_RESETHAND | libc::SA_NODEFER,
+        Way::Set => {}
+    }
+    let mut was = nothing();
+    // SAFETY: both are ours; the handler by the caller's promise.
+    if unsafe { sigaction(signal, &raw const wanted, &raw mut was) } != 0 {
+        return SIG_ERR;
+    }
+    if way == Way::Set && let_through(&own, signal) {
+        return SIG_HOLD;
+    }
+    was.sa_sigaction
+}
+
+/// Takes a signal out of the thread's mask: whether it was there.
+fn let_through(own: &libc::sigset_t, signal: c_int) -> bool {
+    let mut before = nothing().sa_mask;
+    // SAFETY: both sets are there.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, own, &raw mut before) };
+    // SAFETY: the set is there, and the number a signal's.
+    unsafe { libc::sigismember(&raw const before, signal) == 1 }
 }
 
 /// The place of a signal whose handlers are put off.
@@ -150,30 +237,6 @@ fn shown(mut action: libc::sigaction, (address, flags): (u64, u32)) -> libc::sig
 fn nothing() -> libc::sigaction {
     // SAFETY: the type is plain numbers, an address among them, for which zero is a value.
     unsafe { MaybeUninit::zeroed().assume_init() }
-}
-
-/// A function of the C library's sets a handler, by which the kernel is then given ours.
-fn set_by(signal: c_int, set: impl FnOnce() -> sighandler_t) -> sighandler_t {
-    let Some(handler) = handler_of(signal) else {
-        return set();
-    };
-    let (address, _) = handler.load();
-    let before = set();
-    if before == SIG_ERR {
-        return before;
-    }
-    let mut now = nothing();
-    // SAFETY: the place is ours, and nothing is set.
-    let asked = unsafe { real::sigaction(signal, ptr::null(), &raw mut now) };
-    if asked == 0 && is_handler(&now) {
-        let given = handler.takes(now);
-        // SAFETY: the action is the program's own, but for the handler, which calls the program's.
-        unsafe { real::sigaction(signal, &raw const given, ptr::null_mut()) };
-    }
-    if before == stand_in() {
-        return usize::try_from(address).unwrap_or(SIG_DFL);
-    }
-    before
 }
 
 impl Handler {

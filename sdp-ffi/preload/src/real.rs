@@ -163,5 +163,6 @@ real! {
     fn sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t;
     fn __sysv_signal(number: c_int, handler: sighandler_t) -> sighandler_t;
     fn sigset(number: c_int, handler: sighandler_t) -> sighandler_t;
+    fn siginterrupt(signal: c_int, on: c_int) -> c_int;
     fn pthread_cancel(thread: pthread_t) -> c_int;
 }

@@ -259,6 +259,7 @@ fn handlers_and_cancelled_threads() {
         "handlers_jump",
         "handlers_meet_forks",
         "actions",
+        "no_moment_between",
         "waits_are_interrupted",
         "cancelled_threads_end",
     ];
@@ -269,7 +270,8 @@ fn handlers_and_cancelled_threads() {
         assert_eq!(said, format!("{case} holds\n"));
         let reports = bench.report(case);
         let connected: u64 = reports.iter().map(|it| count(it, "connected")).sum();
-        assert!(connected > 0 || case == "actions", "{case}: {reports:?}");
+        let speaks = !["actions", "no_moment_between"].contains(&case);
+        assert!(connected > 0 || !speaks, "{case}: {reports:?}");
     }
 }
 

@@ -224,6 +224,66 @@ static void actions(void) {
     CHECK(signal(SIGSEGV, count_signal) == SIG_DFL && signal(SIGSEGV, SIG_DFL) == count_signal);
 }
 
+/* Where the handler returns to: to the library, or to the kernel if that has called it. */
+static void *volatile caller, *volatile other;
+
+static void is_called(int number) {
+    void *at = __builtin_extract_return_addr(__builtin_return_address(0));
+    (void)number;
+    if (caller == NULL) {
+        caller = at;
+    } else if (at != caller) {
+        other = at;
+    }
+    handled++;
+}
+
+static volatile int is_over;
+
+static void *kills(void *argument) {
+    (void)argument;
+    while (!is_over) {
+        kill(getpid(), SIGUSR1);
+    }
+    return NULL;
+}
+
+/* Old programs have functions of which new ones are warned. */
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+
+/* However a handler is set, the kernel calls it by the library from the first moment on. */
+static void no_moment_between(void) {
+    pthread_t thread;
+    sigset_t set;
+    struct sigaction now;
+    handle(SIGUSR1, is_called, SA_RESTART);
+    CHECK(raise(SIGUSR1) == 0 && handled == 1 && caller != NULL);
+    CHECK(signal(SIGUSR1, SIG_IGN) == is_called);
+    CHECK(pthread_create(&thread, NULL, kills, NULL) == 0);
+    for (int turn = 0; turn < 20000; turn++) {
+        CHECK(signal(SIGUSR1, is_called) != SIG_ERR);
+        CHECK(signal(SIGUSR1, SIG_IGN) == is_called);
+        CHECK(sigset(SIGUSR1, is_called) == SIG_IGN);
+        CHECK(sigset(SIGUSR1, SIG_IGN) == is_called);
+    }
+    is_over = 1;
+    CHECK(pthread_join(thread, NULL) == 0);
+    CHECK(handled > 1 && other == NULL);
+    /* What sigset(3) says of a signal that is held, and that it lets it through. */
+    CHECK(sigset(SIGUSR1, is_called) == SIG_IGN && sigset(SIGUSR1, SIG_HOLD) == is_called);
+    CHECK(sigset(SIGUSR1, is_called) == SIG_HOLD && sigset(SIGUSR1, SIG_DFL) == is_called);
+    CHECK(pthread_sigmask(SIG_BLOCK, NULL, &set) == 0 && !sigismember(&set, SIGUSR1));
+    /* What siginterrupt(3) says holds for handlers that are set later. */
+    CHECK(siginterrupt(SIGUSR2, 1) == 0 && signal(SIGUSR2, is_called) == SIG_DFL);
+    CHECK(sigaction(SIGUSR2, NULL, &now) == 0 && !(now.sa_flags & SA_RESTART));
+    CHECK(sigismember(&now.sa_mask, SIGUSR2) == 1);
+    CHECK(siginterrupt(SIGUSR2, 0) == 0 && sigaction(SIGUSR2, NULL, &now) == 0);
+    CHECK(now.sa_handler == is_called && now.sa_flags & SA_RESTART);
+    CHECK(signal(SIGUSR2, is_called) == is_called && sigaction(SIGUSR2, NULL, &now) == 0);
+    CHECK(now.sa_flags & SA_RESTART);
+    CHECK(signal(SIGUSR2, SIG_ERR) == SIG_ERR && errno == EINVAL);
+}
+
 static volatile int waits;
 
 static void *interrupts(void *argument) {
@@ -456,6 +516,7 @@ int main(int count, char **words) {
         CASE(handlers_jump),
         CASE(handlers_meet_forks),
         CASE(actions),
+        CASE(no_moment_between),
         CASE(waits_are_interrupted),
         CASE(cancelled_threads_end),
     };
