@@ -50,15 +50,6 @@ public class Echo {
         check(sent, bySockets(plain, sent), "sockets");
         check(sent, byChannels(plain, sent), "channels");
         URI uri = URI.create("http://127.0.0.1:" + http + "/");
-        if (System.getProperty("com.sun.sdp.conf") != null) {
-            // The machine's own SDP makes a new socket, of which it forgets that it does not wait: its
-            // newer client, which relies on that, would hang.
-            HttpURLConnection call = (HttpURLConnection) uri.toURL().openConnection();
-            call.setDoOutput(true);
-            call.getOutputStream().write(sent);
-            Files.write(to, call.getInputStream().readAllBytes());
-            return;
-        }
         HttpClient client = HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
         HttpRequest large =
             HttpRequest.newBuilder(uri).POST(HttpRequest.BodyPublishers.ofByteArray(sent)).build();

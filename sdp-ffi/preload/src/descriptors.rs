@@ -4,7 +4,7 @@ use libc::{c_int, c_uint, c_ulong, c_void};
 use sdp::posix::guard;
 
 use crate::boundary::{Outcome, checked, errno, interpose, set_errno};
-use crate::entry::Entry;
+use crate::entry::{Entry, Phase};
 use crate::{hidden, real, report, table};
 
 interpose! {
@@ -46,25 +46,13 @@ interpose! {
     }
 
     raw fn dup2(fd: c_int, to: c_int) -> c_int {
-        if hidden::is_ours(to) {
-            return hidden::refuse(fd, to);
-        }
-        if fd != to {
-            forget_if_open(fd, to);
-        }
         // SAFETY: what our caller promised to the C library's function.
-        also(fd, unsafe { real::dup2(fd, to) })
+        replace(fd, to, || unsafe { real::dup2(fd, to) })
     }
 
     raw fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
-        if hidden::is_ours(to) {
-            return hidden::refuse(fd, to);
-        }
-        if fd != to {
-            forget_if_open(fd, to);
-        }
         // SAFETY: what our caller promised to the C library's function.
-        also(fd, unsafe { real::dup3(fd, to, flags) })
+        replace(fd, to, || unsafe { real::dup3(fd, to, flags) })
     }
 
     raw fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
@@ -135,6 +123,45 @@ unsafe fn close_all(from: c_uint, to: c_uint) {
         // SAFETY: the caller's promise.
         unsafe { real::close(fd) };
     }
+}
+
+/// `to` becomes another name of `from`.
+fn replace(from: c_int, to: c_int, kernels: impl FnOnce() -> c_int) -> c_int {
+    if hidden::is_ours(to) {
+        return hidden::refuse(from, to);
+    }
+    if from == to {
+        return kernels();
+    }
+    let turns_nonblocking = turns_nonblocking(from, to);
+    forget_if_open(from, to);
+    let new = also(from, kernels());
+    if new >= 0 && turns_nonblocking {
+        let on = c_ulong::from(libc::O_NONBLOCK.cast_unsigned());
+        // SAFETY: the command takes flags. One that fails leaves what POSIX would have.
+        unsafe { control(new, libc::F_SETFL, on, real::fcntl) };
+    }
+    new
+}
+
+/// Whether `from`, which waits, is not to wait any more because `to` does not. Java (`com.sun.sdp.conf`)
+/// puts new sockets of SDP's own family in the place of TCP's, and forgets that those did not wait: its
+/// HTTP client would hang in the first read that finds nothing.
+fn turns_nonblocking(from: c_int, to: c_int) -> bool {
+    if !table::holds(from) || !table::holds(to) || !table::is_owner() {
+        return false;
+    }
+    let is_so = guard("dup", || {
+        let (Some(from), Some(to)) = (table::get(from), table::get(to)) else {
+            return Ok(0);
+        };
+        let both_new = [&from, &to].iter().all(|it| it.phase() == Phase::New);
+        let differ = to.is_nonblocking() && !from.is_nonblocking();
+        Ok(c_int::from(
+            both_new && differ && from.by_name && !to.by_name,
+        ))
+    });
+    is_so == 1
 }
 
 /// `to` is about to become another name of `from`, which closes it, unless there is no `from`.

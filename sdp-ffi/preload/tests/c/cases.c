@@ -132,6 +132,31 @@ static void families(void) {
     CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == -1 && errno == ECONNREFUSED);
 }
 
+/* A socket of SDP's family in the place of one of TCP's that did not wait does not either, as Java has it;
+   every other one is what it was. */
+static void in_the_place_of_tcp(void) {
+    int listener = listen_anywhere(), client, server, other;
+    struct sockaddr_in address = loopback(port_of(listener));
+    char byte;
+    accept_nobody(listener);
+    client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    other = socket(AF_INET_SDP, SOCK_STREAM, 0);
+    CHECK(dup2(other, client) == client && close(other) == 0);
+    CHECK(fcntl(client, F_GETFL) & O_NONBLOCK);
+    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == -1 && errno == EINPROGRESS);
+    server = accept(listener, NULL, NULL);
+    CHECK(server >= 0);
+    hung_up(client, POLLOUT);
+    CHECK(read(client, &byte, 1) == -1 && errno == EAGAIN);
+    CHECK(fcntl(client, F_SETFL, 0) == 0);
+    talk(client, server);
+    client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    other = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(dup2(other, client) == client && !(fcntl(client, F_GETFL) & O_NONBLOCK));
+    CHECK(close(client) == 0 && close(other) == 0);
+    CHECK(close(listener) == 0);
+}
+
 /* What a child may use: sockets that were new, and a listener that spoke TCP only. */
 static void fork_of_new_ones(void) {
     int fresh = socket(AF_INET, SOCK_STREAM, 0), listener = listen_anywhere();
