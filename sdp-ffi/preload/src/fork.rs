@@ -45,18 +45,20 @@ pub(crate) struct Children {
     pub(crate) shared: Vec<Arc<Shared>>,
     /// What all of them are waited for by.
     pub(crate) watched: Option<OwnedFd>,
+    /// The other ends of connections that a message is about to pass on.
+    passing: Vec<OwnedFd>,
     /// By which the child that is about to be made says that it reads: this process's end, and its own.
     asking: Option<(OwnedFd, OwnedFd)>,
     /// Connections that only children have any more.
     pub(crate) relays: Vec<Arc<Relay>>,
 }
 
-/// A child's connection that this process has, too.
+/// A child's connection that this process has, too, or one that it has passed to another process.
 pub(crate) struct Kept {
     pub(crate) entry: Arc<Entry>,
     pub(crate) end: OwnedFd,
     /// By which the child says that it reads, and what it calls the connection.
-    pub(crate) asked: Arc<OwnedFd>,
+    pub(crate) asked: Option<Arc<OwnedFd>>,
     pub(crate) place: u32,
 }
 
@@ -76,6 +78,7 @@ static CHILDREN: Mutex<Children> = Mutex::new(Children {
     kept: Vec::new(),
     shared: Vec::new(),
     watched: None,
+    passing: Vec::new(),
     asking: None,
     relays: Vec::new(),
 });
@@ -181,11 +184,12 @@ pub(crate) fn in_child() {
     let offered = offered.flat_map(|offer| [&offer.ours, &offer.childs]);
     let shared = parents.shared.iter().map(|it| &it.kept);
     let kept = parents.kept.iter().chain(shared);
-    let kept = kept.flat_map(|kept| [&kept.end, &*kept.asked]);
+    let kept = kept.flat_map(|kept| [Some(&kept.end), kept.asked.as_deref()]);
     let relayed = parents.relays.iter().flat_map(|relay| &relay.ends);
     let asking = parents.asking.iter().map(|(asked, _)| asked);
     let others = asking.chain(&parents.watched);
-    for end in offered.chain(kept).chain(relayed).chain(others) {
+    let others = others.chain(&parents.passing);
+    for end in offered.chain(kept.flatten()).chain(relayed).chain(others) {
         // SAFETY: it is this process's copy, which nobody else knows; one that several connections name
         // is closed again before anything is opened.
         unsafe { rustix::io::close(end.as_raw_fd()) };
@@ -248,7 +252,7 @@ fn offers(found: Vec<(Arc<Entry>, Numbers)>, asking: Result<&OwnedFd, &Failure>)
     });
     for (entry, numbers) in found {
         let pair = match asks {
-            Ok(_) => pair(&entry),
+            Ok(_) => entry.offer().and_then(|()| pair(&entry)),
             Err(failure) => Err(Failure::new(failure.errno, failure.message.clone())),
         };
         match pair {
@@ -292,7 +296,6 @@ fn asking() -> Result<(OwnedFd, OwnedFd), Failure> {
 
 /// A pair for a connection: the parent's end and the child's.
 fn pair(entry: &Entry) -> Result<(OwnedFd, OwnedFd), Failure> {
-    entry.offer()?;
     let failed = |error: rustix::io::Errno| Failure::from(std::io::Error::from(error));
     let flags = SocketFlags::CLOEXEC;
     let (ours, childs) =
@@ -351,7 +354,7 @@ impl Children {
             self.kept.push(Kept {
                 entry: offer.entry,
                 end: offer.ours,
-                asked: Arc::clone(&asked),
+                asked: Some(Arc::clone(&asked)),
                 place,
             });
         }
@@ -359,6 +362,34 @@ impl Children {
             say(Level::Error, || {
                 format!("a child waits until its connections are closed here: {error}")
             });
+        }
+    }
+
+    /// A connection is about to be passed to another process: the numbers of this process's end and of the
+    /// other one, which is to be sent.
+    ///
+    /// # Errors
+    /// Without descriptors, or without a thread.
+    pub(crate) fn begin_to_pass(&mut self, entry: &Arc<Entry>) -> Result<(c_int, c_int), Failure> {
+        let (end, other) = pair(entry)?;
+        shared::watch(self, &end).map_err(std::io::Error::from)?;
+        let numbers = (end.as_raw_fd(), other.as_raw_fd());
+        entry.set_shared(true);
+        self.kept.push(Kept {
+            entry: Arc::clone(entry),
+            end,
+            asked: None,
+            place: 0,
+        });
+        self.passing.push(other);
+        Ok(numbers)
+    }
+
+    /// It has been sent. One that has not is seen to hang up, and let go of.
+    pub(crate) fn end_to_pass(&mut self, (end, other): (c_int, c_int), is_sent: bool) {
+        self.passing.retain(|it| it.as_raw_fd() != other);
+        if is_sent {
+            self.begin_to_read(|kept| kept.end.as_raw_fd() == end);
         }
     }
 

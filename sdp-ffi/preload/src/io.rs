@@ -4,11 +4,10 @@ use libc::{
     c_int, c_uint, c_void, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
 };
-use sdp::posix::{Failure, Several, cancellable, guard};
+use sdp::posix::{Failure, Several, cancellable};
 
 use crate::boundary::{Sends, checked, handle, interpose, reading, sending, set_errno};
-use crate::log::{Level, say};
-use crate::{real, report, table};
+use crate::{passing, real, report, table};
 
 /// Flags that libsdp knows. Of the others Linux's TCP takes no notice, so they are left out here.
 const SEND_FLAGS: c_int =
@@ -142,18 +141,8 @@ interpose! {
             // SAFETY: our caller's promise.
             Sends::Sdp(handle) => counted(unsafe { sdp::sdp_sendmsg(handle, message, flags & SEND_FLAGS) }),
             Sends::Nobody => -1,
-            Sends::Kernel => {
-                // SAFETY: what our caller promised to the C library's function.
-                let sent = unsafe { real::sendmsg(fd, message, flags) };
-                if sent >= 0 {
-                    guard("sendmsg", || {
-                        // SAFETY: the kernel has read the message, so it is there.
-                        unsafe { warn_of_passing(message) };
-                        Ok(0)
-                    });
-                }
-                sent
-            }
+            // SAFETY: our caller's promise.
+            Sends::Kernel => unsafe { passing::send(fd, message, flags) },
         }
     }
 
@@ -161,8 +150,8 @@ interpose! {
         let handle = match sending(fd, flags) {
             Sends::Sdp(handle) => handle,
             Sends::Nobody => return -1,
-            // SAFETY: what our caller promised to the C library's function.
-            Sends::Kernel => return unsafe { real::sendmmsg(fd, messages, count, flags) },
+            // SAFETY: our caller's promise.
+            Sends::Kernel => return unsafe { passing::send_several(fd, messages, count, flags) },
         };
         // SAFETY: our caller's promise.
         let sent = unsafe { sdp::sdp_sendmmsg(handle, messages, count, flags & SEND_FLAGS) };
@@ -249,43 +238,6 @@ fn counted(sent: ssize_t) -> ssize_t {
 fn no_error_queue() -> ssize_t {
     set_errno(libc::EAGAIN);
     -1
-}
-
-/// Says so if a message has passed a connection of ours to another process, which gets the kernel's
-/// socket.
-///
-/// # Safety
-/// As sendmsg(2), of one that has been sent.
-unsafe fn warn_of_passing(message: *const msghdr) {
-    // SAFETY: the caller's promise.
-    let message = unsafe { message.read_unaligned() };
-    if message.msg_control.is_null() {
-        return;
-    }
-    // SAFETY: the caller's promise: the control data are there.
-    let mut at = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    while !at.is_null() {
-        // SAFETY: the macros above and below give headers within the control data.
-        let header = unsafe { at.read_unaligned() };
-        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
-            // SAFETY: it computes an address.
-            let numbers = unsafe { libc::CMSG_DATA(at) }.cast::<c_int>();
-            let room = (message.msg_control.addr() + message.msg_controllen)
-                .saturating_sub(numbers.addr());
-            let len = header.cmsg_len.saturating_sub(numbers.addr() - at.addr());
-            for place in 0..len.min(room) / size_of::<c_int>() {
-                // SAFETY: it is within the control data.
-                let number = unsafe { numbers.wrapping_add(place).read_unaligned() };
-                if handle(number).is_some() {
-                    say(Level::Error, || {
-                        format!("{number}: who receives it is not connected: it is SDP's")
-                    });
-                }
-            }
-        }
-        // SAFETY: as the first.
-        at = unsafe { libc::CMSG_NXTHDR(&raw const message, at) };
-    }
 }
 
 /// Bytes that are thrown away at once.

@@ -22,7 +22,7 @@
 //!   options wait select epoll handlers threads
 //!   boundary real memory                    which calls are ours; the C library's own
 //!   table entry listening width hidden      numbers, and what is beside each
-//!   fork relay shared                       connections that children go on with
+//!   fork relay shared passing               connections that other processes go on with
 //!   config rules log report                 what was asked for, and what is said
 //! ```
 //!
@@ -44,6 +44,7 @@ mod listening;
 mod log;
 mod memory;
 mod options;
+mod passing;
 mod real;
 mod relay;
 mod report;

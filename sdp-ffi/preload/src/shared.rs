@@ -97,7 +97,7 @@ impl Children {
     /// Something has come by the end of that number.
     fn heard(&mut self, number: c_int) {
         let is_end = |kept: &Kept| kept.end.as_raw_fd() == number;
-        let is_asked = |kept: &Kept| kept.asked.as_raw_fd() == number;
+        let asked = |kept: &Kept| kept.asked.clone().filter(|it| it.as_raw_fd() == number);
         if let Some(at) = self.kept.iter().position(is_end) {
             match crate::fork::is_over(&self.kept[at].end) {
                 true => drop(self.kept.remove(at)),
@@ -109,8 +109,8 @@ impl Children {
             .kept
             .iter()
             .chain(self.shared.iter().map(|it| &it.kept));
-        let mut asked = all.filter(|kept| is_asked(kept)).map(|kept| &kept.asked);
-        let Some(asked) = asked.next().cloned() else {
+        let mut all = all.filter_map(asked);
+        let Some(asked) = all.next() else {
             return;
         };
         let mut place = [0; size_of::<u32>()];
@@ -131,8 +131,13 @@ impl Children {
 
     /// A child reads the connection that was at this place when it was made.
     fn reads(&mut self, asked: &Arc<OwnedFd>, place: u32) {
-        let is_it = |kept: &Kept| Arc::ptr_eq(&kept.asked, asked) && kept.place == place;
-        if let Some(at) = self.kept.iter().position(is_it) {
+        let is_its = |kept: &Kept| kept.asked.as_ref().is_some_and(|it| Arc::ptr_eq(it, asked));
+        self.begin_to_read(|kept| is_its(kept) && kept.place == place);
+    }
+
+    /// What comes of that connection is the child's, too.
+    pub(crate) fn begin_to_read(&mut self, is_it: impl Fn(&Kept) -> bool) {
+        if let Some(at) = self.kept.iter().position(&is_it) {
             self.share(at);
         }
         if let Some(shared) = self.shared.iter().find(|it| is_it(&it.kept)) {

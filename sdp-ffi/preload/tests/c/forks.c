@@ -1,5 +1,6 @@
 /* Servers that fork for a connection, and what else comes of it: one case a run. */
 #include "common.h"
+#include "streams.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -8,109 +9,6 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-
-#define MUCH (10 << 20)
-
-static char bytes[1 << 16];
-
-static void fill(size_t from, size_t length) {
-    for (size_t at = 0; at < length; at++) {
-        bytes[at] = (char)((from + at) * 31 >> 3);
-    }
-}
-
-static int is_right(size_t from, size_t length) {
-    for (size_t at = 0; at < length; at++) {
-        if (bytes[at] != (char)((from + at) * 31 >> 3)) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
-static void write_much(int fd, size_t count) {
-    for (size_t at = 0; at < count;) {
-        size_t length = count - at < sizeof bytes ? count - at : sizeof bytes;
-        ssize_t written;
-        fill(at, length);
-        written = write(fd, bytes, length);
-        CHECK(written > 0);
-        at += (size_t)written;
-    }
-}
-
-/* To the end of the stream. */
-static void read_much(int fd, size_t count) {
-    size_t at = 0;
-    ssize_t got;
-    while ((got = read(fd, bytes, sizeof bytes)) > 0) {
-        CHECK(is_right(at, (size_t)got));
-        at += (size_t)got;
-    }
-    CHECK(got == 0 && at == count);
-}
-
-static void echo(int fd) {
-    ssize_t got;
-    while ((got = read(fd, bytes, sizeof bytes)) > 0) {
-        for (ssize_t at = 0; at < got;) {
-            ssize_t written = write(fd, bytes + at, (size_t)(got - at));
-            CHECK(written > 0);
-            at += written;
-        }
-    }
-    CHECK(got == 0);
-}
-
-static void expect(int fd, const char *words) {
-    size_t length = strlen(words);
-    CHECK(recv(fd, bytes, length, MSG_WAITALL) == (ssize_t)length);
-    CHECK(memcmp(bytes, words, length) == 0);
-}
-
-/* The same of a pipe. */
-static void expect_by_read(int fd, const char *words) {
-    size_t length = strlen(words);
-    for (size_t at = 0; at < length;) {
-        ssize_t got = read(fd, bytes + at, length - at);
-        CHECK(got > 0);
-        at += (size_t)got;
-    }
-    CHECK(memcmp(bytes, words, length) == 0);
-}
-
-static void tell(int fd, const char *words) {
-    CHECK(write(fd, words, strlen(words)) == (ssize_t)strlen(words));
-}
-
-static void succeeds(pid_t child) {
-    int status = -1;
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
-/* Both directions at once, each to its end. */
-static void *sends(void *fd) {
-    write_much(*(int *)fd, MUCH);
-    CHECK(shutdown(*(int *)fd, SHUT_WR) == 0);
-    return NULL;
-}
-
-static void send_and_read_back(int fd) {
-    static char own[1 << 16];
-    pthread_t thread;
-    size_t at = 0;
-    ssize_t got;
-    CHECK(pthread_create(&thread, NULL, sends, &fd) == 0);
-    while ((got = read(fd, own, sizeof own)) > 0) {
-        for (ssize_t one = 0; one < got; one++) {
-            CHECK(own[one] == (char)((at + (size_t)one) * 31 >> 3));
-        }
-        at += (size_t)got;
-    }
-    CHECK(got == 0 && at == MUCH);
-    CHECK(pthread_join(thread, NULL) == 0);
-}
 
 /* The process at the other end, which knows nothing of the children; and the server's descriptor. */
 static pid_t client;

@@ -260,7 +260,7 @@ static void no_moment_between(void) {
     CHECK(raise(SIGUSR1) == 0 && handled == 1 && caller != NULL);
     CHECK(signal(SIGUSR1, SIG_IGN) == is_called);
     CHECK(pthread_create(&thread, NULL, kills, NULL) == 0);
-    for (int turn = 0; turn < 20000; turn++) {
+    for (int turn = 0; turn < 20000 || handled < 100; turn++) {
         CHECK(signal(SIGUSR1, is_called) != SIG_ERR);
         CHECK(signal(SIGUSR1, SIG_IGN) == is_called);
         CHECK(sigset(SIGUSR1, is_called) == SIG_IGN);
@@ -268,7 +268,7 @@ static void no_moment_between(void) {
     }
     is_over = 1;
     CHECK(pthread_join(thread, NULL) == 0);
-    CHECK(handled > 1 && other == NULL);
+    CHECK(other == NULL);
     /* What sigset(3) says of a signal that is held, and that it lets it through. */
     CHECK(sigset(SIGUSR1, is_called) == SIG_IGN && sigset(SIGUSR1, SIG_HOLD) == is_called);
     CHECK(sigset(SIGUSR1, is_called) == SIG_HOLD && sigset(SIGUSR1, SIG_DFL) == is_called);

@@ -586,28 +586,6 @@ static void signal_in_connect(void) {
           errno == EISCONN);
 }
 
-/* A connection that is passed on is logged. */
-static void passed_on(void) {
-    struct pair pair = make_pair();
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {.header = {CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
-    struct iovec piece = {bytes, 1};
-    struct msghdr message = {
-        .msg_iov = &piece,
-        .msg_iovlen = 1,
-        .msg_control = &control,
-        .msg_controllen = sizeof control,
-    };
-    int ends[2];
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
-    memcpy(CMSG_DATA(&control.header), &pair.client, sizeof(int));
-    CHECK(sendmsg(ends[0], &message, 0) == 1);
-    CHECK(recvmsg(ends[1], &message, 0) == 1 && message.msg_controllen >= CMSG_LEN(sizeof(int)));
-    close_pair(pair);
-}
-
 int main(int count, char **words) {
     const struct one_case cases[] = {
         CASE(port_after_fork),
@@ -630,7 +608,6 @@ int main(int count, char **words) {
         CASE(no_memory_for_forks),
         CASE(no_memory_for_libsdp),
         CASE(signal_in_connect),
-        CASE(passed_on),
     };
     return run_case(cases, sizeof cases / sizeof cases[0], count, words);
 }
