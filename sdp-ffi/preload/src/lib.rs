@@ -19,11 +19,11 @@
 //!
 //! ```text
 //!   sockets io stdio descriptors            the functions of the C library, by kind
-//!   options wait select epoll handlers threads
+//!   options wait select epoll handlers threads exec
 //!   boundary real memory                    which calls are ours; the C library's own
 //!   table entry listening width hidden      numbers, and what is beside each
 //!   fork relay shared passing               connections that other processes go on with
-//!   config rules log report                 what was asked for, and what is said
+//!   config rules log report io_uring        what was asked for, and what is said
 //! ```
 //!
 //! What a call does on a socket by SDP is what libsdp's function of that name does: it is called.
@@ -36,10 +36,12 @@ mod config;
 mod descriptors;
 mod entry;
 mod epoll;
+mod exec;
 mod fork;
 mod handlers;
 mod hidden;
 mod io;
+mod io_uring;
 mod listening;
 mod log;
 mod memory;

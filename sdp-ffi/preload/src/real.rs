@@ -148,6 +148,13 @@ real! {
     fn _exit(status: c_int);
     fn _Exit(status: c_int);
 
+    fn execve(path: *const c_char, words: *const *const c_char, variables: *const *const c_char) -> c_int;
+    fn execv(path: *const c_char, words: *const *const c_char) -> c_int;
+    fn execvp(file: *const c_char, words: *const *const c_char) -> c_int;
+    fn execvpe(file: *const c_char, words: *const *const c_char, variables: *const *const c_char) -> c_int;
+    fn fexecve(fd: c_int, words: *const *const c_char, variables: *const *const c_char) -> c_int;
+    fn execveat(folder: c_int, path: *const c_char, words: *const *const c_char, variables: *const *const c_char, flags: c_int) -> c_int;
+
     fn poll(fds: *mut pollfd, count: nfds_t, millis: c_int) -> c_int;
     fn ppoll(fds: *mut pollfd, count: nfds_t, time: *const timespec, mask: *const sigset_t) -> c_int;
     fn __poll_chk(fds: *mut pollfd, count: nfds_t, millis: c_int, room: size_t) -> c_int;

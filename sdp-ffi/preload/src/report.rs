@@ -3,16 +3,14 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::sync::Once;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use libc::c_int;
 use sdp::SdpStats;
 use sdp::posix::guard;
 
 use crate::config::{Report, config_if_read};
-use crate::log;
-use crate::table;
+use crate::{io_uring, log, table};
 
 /// Why a socket is TCP's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,12 +81,31 @@ fn add(to: &AtomicU64, count: u64) {
 
 /// A connect that SDP has carried out.
 pub(crate) fn connected() {
+    look_at_first();
     add(&CONNECTED, 1);
 }
 
 /// A connection accepted, by SDP or not.
 pub(crate) fn accepted(by_sdp: bool) {
+    if by_sdp {
+        look_at_first();
+    }
     add(if by_sdp { &ACCEPTED } else { &ACCEPTED_BY_TCP }, 1);
+}
+
+/// A process that reports has its first connection.
+fn look_at_first() {
+    let reports = config_if_read().is_some_and(|config| config.report.is_some());
+    if reports && CONNECTED.load(Ordering::Relaxed) + ACCEPTED.load(Ordering::Relaxed) == 0 {
+        io_uring::look();
+    }
+}
+
+/// Whether this process has had a socket that was decided about.
+pub(crate) fn has_anything() -> bool {
+    let all = [&CONNECTED, &ACCEPTED, &ACCEPTED_BY_TCP];
+    let mut all = all.into_iter().chain(&TCP);
+    all.any(|count| count.load(Ordering::Relaxed) > 0)
 }
 
 /// A socket that TCP has from here on.
@@ -104,6 +121,13 @@ pub(crate) fn passed_on() {
 /// Connections that a child is without, for want of descriptors or threads.
 pub(crate) fn lost(count: usize) {
     add(&LOST, u64::try_from(count).unwrap_or(u64::MAX));
+}
+
+/// An exec has failed, before which the report was written and so many connections counted as lost: there
+/// will be another report.
+pub(crate) fn go_on(lost: usize) {
+    LOST.fetch_sub(u64::try_from(lost).unwrap_or(0), Ordering::Relaxed);
+    WRITTEN.store(false, Ordering::Relaxed);
 }
 
 /// Bytes that a send has taken.
@@ -141,6 +165,7 @@ pub(crate) fn start_anew() {
     for count in all.into_iter().chain(&TCP).chain(&BYTES) {
         count.store(0, Ordering::Relaxed);
     }
+    io_uring::start_anew();
 }
 
 /// Has `sdp stat` show what this library has done.
@@ -168,9 +193,10 @@ pub(crate) fn at_exit() {
     }
 }
 
+static WRITTEN: AtomicBool = AtomicBool::new(false);
+
 /// Writes the report, once, if one is asked for.
 pub(crate) extern "C" fn write() {
-    static WRITTEN: Once = Once::new();
     let Some(config) = config_if_read() else {
         return;
     };
@@ -192,7 +218,10 @@ pub(crate) extern "C" fn write() {
         }
     };
     guard("exit", || {
-        WRITTEN.call_once(put_down);
+        if !WRITTEN.swap(true, Ordering::Relaxed) {
+            io_uring::look();
+            put_down();
+        }
         Ok(0)
     });
 }
@@ -223,6 +252,9 @@ fn line() -> String {
         if get(count) > 0 {
             let _ = write!(text, "; {what}: {}", get(count));
         }
+    }
+    if io_uring::is_seen() {
+        text.push_str("; io_uring goes past SDP");
     }
     let [copied, inline, zcopy, rx_copied, rx_inline, rx_zcopy] = BYTES.each_ref().map(get);
     // What has been taken and had not left when its connection was closed leaves as a copy.

@@ -541,6 +541,52 @@ fn messages_pass_connections_on() {
     }
 }
 
+/// Who executes another program without a fork reports before, and what is lost by that is counted.
+#[test]
+fn exec_is_reported() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("passes") else {
+        return;
+    };
+    let log = bench.path("log");
+    let rules = format!("log min-level 9 destination file {}", log.display());
+    let mut command = bench.preloaded(Command::new(&program), "report");
+    command.env("LIBSDP_CONFIG_FILE", bench.rules(&rules));
+    command.arg("executes");
+    assert_eq!(start(command).finish(), "executed holds\n");
+    let reports = bench.report("report");
+    // Before the exec that failed, and before the other one.
+    assert_eq!(reports.len(), 2, "{reports:?}");
+    for report in &reports {
+        assert!(report.contains("1 connected, 1 accepted"), "{reports:?}");
+        assert!(report.contains("; not to children: 1"), "{reports:?}");
+    }
+    let said = fs::read_to_string(log).unwrap();
+    let words = "1 connections by SDP do not live through exec";
+    assert_eq!(said.matches(words).count(), 2, "{said}");
+}
+
+/// Whoever has io_uring, which goes past the library, finds it in the report, once.
+#[test]
+fn io_uring_is_reported() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("passes") else {
+        return;
+    };
+    for case in ["ring_at_first", "ring_at_the_end"] {
+        let mut command = bench.preloaded(Command::new(&program), case);
+        command.arg(case);
+        let said = start(command).finish();
+        if said.contains("no io_uring") {
+            return skipped("io_uring_is_reported", "the kernel has none for us");
+        }
+        assert_eq!(said, format!("{case} holds\n"));
+        let reports = bench.report(case);
+        let words = "; io_uring goes past SDP";
+        assert_eq!(reports[0].matches(words).count(), 1, "{reports:?}");
+    }
+}
+
 /// The sum of the numbers behind some words of reports.
 fn after(reports: &[String], words: &str) -> u64 {
     let rests = reports

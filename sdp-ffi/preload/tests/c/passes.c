@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 /* A message with descriptors, and one byte. */
 struct letter {
@@ -206,6 +207,45 @@ static void no_descriptors(void) {
     CHECK(close(fd) == 0 && close(ends[0]) == 0);
 }
 
+/* One connection would be the next program's; an exec that fails leaves all as it was. */
+static void executes(void) {
+    struct pair pair = make_pair();
+    char number[16], *words[] = {"passes", "executed", NULL};
+    CHECK(fcntl(pair.client, F_SETFD, FD_CLOEXEC) == 0);
+    CHECK(execv("/nowhere", words) == -1 && errno == ENOENT);
+    tell(pair.client, "still");
+    expect(pair.server, "still");
+    snprintf(number, sizeof number, "%d", pair.server);
+    CHECK(setenv("NUMBER", number, 1) == 0);
+    execv("/proc/self/exe", words);
+    CHECK(!"executed");
+}
+
+static void executed(void) {
+    CHECK(read(atoi(getenv("NUMBER")), bytes, 1) == -1 && errno == ENOTCONN);
+}
+
+/* A ring of io_uring(7); -1 where there is none. */
+static int make_ring(void) {
+    unsigned int parameters[30] = {0};
+    int ring = (int)syscall(SYS_io_uring_setup, 4, parameters);
+    if (ring < 0) {
+        printf("no io_uring: %s\n", strerror(errno));
+    }
+    return ring;
+}
+
+static void ring_at_first(void) {
+    int ring = make_ring();
+    close_pair(make_pair());
+    CHECK(ring < 0 || close(ring) == 0);
+}
+
+static void ring_at_the_end(void) {
+    close_pair(make_pair());
+    make_ring();
+}
+
 int main(int count, char **words) {
     const struct one_case cases[] = {
         CASE(to_a_worker),
@@ -214,6 +254,10 @@ int main(int count, char **words) {
         CASE(nobody_takes_it),
         CASE(worker_is_killed),
         CASE(no_descriptors),
+        CASE(executes),
+        CASE(executed),
+        CASE(ring_at_first),
+        CASE(ring_at_the_end),
     };
     return run_case(cases, sizeof cases / sizeof cases[0], count, words);
 }
