@@ -254,7 +254,7 @@ fn line() -> String {
         }
     }
     if io_uring::is_seen() {
-        text.push_str("; io_uring goes past SDP");
+        text.push_str("; io_uring: goes past SDP");
     }
     let [copied, inline, zcopy, rx_copied, rx_inline, rx_zcopy] = BYTES.each_ref().map(get);
     // What has been taken and had not left when its connection was closed leaves as a copy.

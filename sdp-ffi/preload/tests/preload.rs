@@ -582,7 +582,7 @@ fn io_uring_is_reported() {
         }
         assert_eq!(said, format!("{case} holds\n"));
         let reports = bench.report(case);
-        let words = "; io_uring goes past SDP";
+        let words = "; io_uring: goes past SDP";
         assert_eq!(reports[0].matches(words).count(), 1, "{reports:?}");
     }
 }

@@ -57,7 +57,7 @@ impl Reported {
                     }
                 }
                 "TCP" => self.add_tcp(rest)?,
-                "to children" => {}
+                "to children" | "io_uring" => {}
                 "not to children" => self.lost += rest.parse::<u64>()?,
                 "sent" => self.sent.add(rest)?,
                 "received" => self.received.add(rest)?,
@@ -114,7 +114,7 @@ mod tests {
     fn lines_add_up() {
         let text = "\
 nginx[7]: SDP: 1 connected, 12 accepted; TCP: 3 accepted, late 2, address taken 1; to children: 4; \
-not to children: 5; sent: 10 copied, 2 inline, 30 zero copy; received: 1 copied, 0 inline, 0 zero copy
+not to children: 5; io_uring: goes past SDP; sent: 10 copied, 2 inline, 30 zero copy; received: 1 copied, 0 inline, 0 zero copy
 a b[8]: SDP: 0 connected, 0 accepted; TCP: 0 accepted, late 1; sent: 1 copied, 0 inline, 0 zero copy; \
 received: 0 copied, 0 inline, 7 zero copy
 ";
