@@ -116,6 +116,23 @@ fn calls_are_those_of_tcp() {
     assert_eq!(count(own, "accepted"), count(own, "connected") + 1, "{own}");
 }
 
+/// Odd orders of calls, on several numbers, in several sets and processes, have the results of TCP.
+#[test]
+fn odd_orders_are_those_of_tcp() {
+    let bench = Bench::new();
+    let Some(program) = bench.build("sequences") else {
+        return;
+    };
+    let plain = start(Command::new(&program)).finish();
+    let ours = start(bench.preloaded(Command::new(&program), "report")).finish();
+    assert!(plain.lines().count() > 100, "{plain}");
+    assert_eq!(plain, ours);
+    let reports = bench.report("report");
+    // The child has made none.
+    let own = reports.last().unwrap();
+    assert_eq!(count(own, "accepted"), 12, "{reports:?}");
+}
+
 /// Who asks a running program is told what was left to TCP, and why.
 #[test]
 fn a_program_tells_of_tcp_too() {
