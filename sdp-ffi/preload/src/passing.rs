@@ -80,7 +80,7 @@ pub(crate) unsafe fn send_several(
     // More the kernel does not take at once.
     const COUNT_MAX: c_uint = 1024;
     let len = usize::try_from(count.min(COUNT_MAX)).unwrap_or(0);
-    let any = table::is_used()
+    let any = report::has_spoken()
         && can_be_read(messages, len)
         && (0..len).any(|at| {
             // A header is the first thing in each.
@@ -110,7 +110,7 @@ pub(crate) unsafe fn send_several(
 /// # Safety
 /// As sendmsg(2).
 unsafe fn names_ours(message: *const msghdr) -> bool {
-    if !table::is_used() || !can_be_read(message, 1) {
+    if !report::has_spoken() || !can_be_read(message, 1) {
         return false;
     }
     // SAFETY: it can be read.

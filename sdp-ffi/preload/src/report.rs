@@ -96,9 +96,16 @@ pub(crate) fn accepted(by_sdp: bool) {
 /// A process that reports has its first connection.
 fn look_at_first() {
     let reports = config_if_read().is_some_and(|config| config.report.is_some());
-    if reports && CONNECTED.load(Ordering::Relaxed) + ACCEPTED.load(Ordering::Relaxed) == 0 {
+    if reports && !has_spoken() {
         io_uring::look();
     }
+}
+
+/// Whether this process has had a connection by SDP.
+pub(crate) fn has_spoken() -> bool {
+    [&CONNECTED, &ACCEPTED]
+        .iter()
+        .any(|count| count.load(Ordering::Relaxed) > 0)
 }
 
 /// Whether this process has had a socket that was decided about.
