@@ -191,8 +191,8 @@ pub(crate) fn in_child() {
     let others = others.chain(&parents.passing);
     for end in offered.chain(kept.flatten()).chain(relayed).chain(others) {
         // SAFETY: it is this process's copy, which nobody else knows; one that several connections name
-        // is closed again before anything is opened.
-        unsafe { rustix::io::close(end.as_raw_fd()) };
+        // is closed again, which fails, before anything is opened.
+        unsafe { real::close(end.as_raw_fd()) };
     }
     // The parent's memory is not for this process to free.
     mem::forget(parents);

@@ -9,6 +9,7 @@ use libc::{
     off_t, pollfd, pthread_t, sighandler_t, sigset_t, size_t, sockaddr, socklen_t, ssize_t,
     timespec, timeval,
 };
+use sdp_socket::inside;
 
 /// What a function returns whose C library has none of that name: nobody can have been linked with
 /// it then, so only a program that looked the name up sees this.
@@ -67,9 +68,14 @@ impl Symbol {
         if !known.is_null() {
             return known;
         }
+        // The dynamic linker holds a lock, which a handler that jumped would leave held for ever.
+        inside::enter_call();
         // SAFETY: the name ends with NUL; the next object that has it is asked for.
         let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
         self.at.store(found, Ordering::Relaxed);
+        if inside::leave_call() {
+            inside::catch_up();
+        }
         found
     }
 }
