@@ -301,6 +301,17 @@ impl End {
         Ok(())
     }
 
+    /// Sends the last message of a conversation. Whoever has got it may end the connection before this queue
+    /// pair has noticed that it has arrived.
+    #[track_caller]
+    pub(in crate::conformance) fn send_last(&self, bytes: &[u8]) -> Verdict {
+        let id = self.post_message(bytes, SendFlags::SIGNALED)?;
+        let wc = self.next_sent()?;
+        let sent = matches!(wc.status, WcStatus::Success | WcStatus::Flushed);
+        ensure!(wc.wr_id == id && sent, "the last message: {wc:?}");
+        Ok(())
+    }
+
     fn take(&self, recv: bool) -> Option<WorkCompletion> {
         let mut inbox = lock(&self.core.inbox);
         let place = inbox
