@@ -289,7 +289,7 @@ impl Conn {
         post_send(inner, &send, data)
     }
 
-    /// Posts what the engine has a call send at once, with `bytes` as its payload. Only what goes wrong
+    /// Posts what the engine has a call send at once: all of its `memory`. Only what goes wrong
     /// leaves anything to do.
     pub(super) fn post_at_once(&self, inner: &mut Inner, send: &PostSend, memory: &CallMemory) {
         let posted = match send.payload.byte_len() as usize {
