@@ -1,4 +1,5 @@
-//! Crashes of a guest's kernel that no program can help: defects of the drivers of software devices.
+//! Crashes of a guest's kernel that no program can help: defects of the drivers of software devices, and
+//! of what they stand on.
 
 use std::fs;
 use std::path::Path;
@@ -7,6 +8,13 @@ use std::path::Path;
 const KNOWN: [(&str, &str); 1] = [(
     "siw_destroy_listen",
     "siw (seen in Linux 6.1) may have freed a listener that lost a caller in its handshake",
+)];
+
+/// What the kernel says, again and again, when it will never get on, and what is wrong with it. No program
+/// has a reference that it could wait for there.
+const STUCK: [(&str, &str); 1] = [(
+    "cm_destroy_id_wait_timeout:",
+    "ib_cm (seen once in Linux 6.1) may wait for ever for a message of a connection that it ends",
 )];
 
 /// What the kernel says when it crashes, or finds that it is about to.
@@ -31,6 +39,11 @@ pub(super) fn known(folder: &Path) -> Option<&'static str> {
 }
 
 fn in_log(log: &str) -> Option<&'static str> {
+    // Of the kernel's own lines: what programs print has no time before it.
+    let said = |word: &str| log.lines().any(|line| line.contains(&format!("] {word}")));
+    if let Some((_, what)) = STUCK.iter().find(|(word, _)| said(word)) {
+        return Some(what);
+    }
     let (_, crash) = CRASHES.iter().find_map(|crash| log.split_once(crash))?;
     let (_, trace) = crash.split_once(TRACE)?;
     // A question mark before it says that it may be left from before.
@@ -69,6 +82,10 @@ mod tests {
             in_log(&warned.replace("siw_destroy_listen", "siw_close")),
             None
         );
+        let stuck =
+            "[   28.554763] cm_destroy_id_wait_timeout: cm_id=00000000f2b1ebbd timed out. state 11";
+        assert!(in_log(stuck).is_some_and(|what| what.contains("ib_cm")));
+        assert_eq!(in_log("cm_destroy_id_wait_timeout: says a program"), None);
         let stale = CRASH.replace(" siw_destroy_listen", " ? siw_destroy_listen");
         assert_eq!(in_log(&stale), None);
     }
