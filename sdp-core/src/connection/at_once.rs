@@ -23,9 +23,8 @@ impl Connection {
         };
         let life = &self.sh.life;
         let plain = life.is_open() && !life.tx_shut() && self.sh.out.is_empty();
-        // Answers go before payload.
-        let free = plain && !self.owes_answers() && self.tx.goes_at_once(&self.sh, len);
-        let len = u32::try_from(len).ok().filter(|len| free && *len > 0)?;
+        let goes = plain && self.tx.goes_at_once(&self.sh, len);
+        let len = u32::try_from(len).ok().filter(|len| goes && *len > 0)?;
         self.tx.send_at_once(&mut self.sh, len, reason);
         match self.sh.out.poll(&mut self.sh.credits) {
             Some(Action::PostSend(message)) => Some(message),

@@ -12,7 +12,7 @@ impl Rx {
     pub(crate) fn found_at_once(&self, sh: &Shared, len: usize) -> Option<FoundAtOnce> {
         let plain =
             self.calls.is_empty() && self.adverts.is_empty() && self.urgent.mark().is_none();
-        if !plain || self.offers.is_out() {
+        if !plain {
             return None;
         }
         let (source, run) = self.queue.run_at(0)?.ok()?;

@@ -1,10 +1,14 @@
 //! Small calls without a turn: the same messages and counts as with one, and none where something else
 //! is to be done first.
 
-use sdp_wire::{Body, Flags, Head, Hello, Mid};
+use sdp_wire::{Body, Flags, Head, Hello, Mid, ServiceId};
 
 use super::util::lone::{Lone, hello};
-use crate::{Config, CopyReason, PostSend, RecvStep, SendStep, ZcopyThreshold};
+use super::write::{COUNTED, finish_writes, offer, pipelined};
+use crate::{
+    CallError, Config, CopyReason, EndCall, Event, PostSend, RecvStep, SendRequest, SendStep,
+    ZcopyThreshold,
+};
 
 /// A connection whose peer has many buffers free.
 fn rich() -> Lone {
@@ -96,14 +100,78 @@ fn none_goes_before_what_waits() {
     assert_eq!(lone.poll_send(id), SendStep::Done(Ok(10)));
     assert!(goes(lone));
 
-    // Bytes in private memory: few credits, so small sends are gathered.
-    lone.bufs = 6;
+    // Few credits: small sends are gathered, and so lie in private memory.
+    lone.bufs = 10;
     lone.peer(Body::Data, 0);
     lone.drain();
     assert!(!goes(lone));
     lone.send_all(10);
     assert_ne!(lone.conn.unsent_len(), 0);
+    lone.conn.set_nodelay(true);
     assert!(!goes(lone));
+
+    // Not without gathering, either, while the driver has something to do first.
+    let lone = &mut rich();
+    lone.peer_queued(Body::Data, 10);
+    assert!(!goes(lone));
+    lone.drain();
+    assert!(goes(lone));
+}
+
+/// As long as somebody who was turned away has not been told that there is room.
+#[test]
+fn none_goes_while_somebody_was_turned_away() {
+    let lone = &mut rich();
+    let (id, step) = lone.send(10);
+    let SendStep::Copy { len, to, .. } = step else {
+        panic!("{step:?}");
+    };
+    let hasty = SendRequest {
+        len: 10,
+        segment_ends: [10].into_iter().collect(),
+        nonblocking: true,
+        urgent: false,
+        registered: false,
+        copy_reason: None,
+    };
+    lone.send_copied(id, len, to);
+    let other = lone.conn.send_start(lone.instant(), hasty);
+    assert_eq!(
+        lone.poll_send(other),
+        SendStep::Done(Err(CallError::WouldBlock))
+    );
+    assert_eq!(lone.poll_send(id), SendStep::Done(Ok(10)));
+    while lone.conn.poll_event().is_some() {}
+    assert!(!goes(lone));
+    lone.peer(Body::Data, 0);
+    lone.drain();
+    assert_eq!(lone.conn.poll_event(), Some(Event::SendReady));
+    assert!(goes(lone));
+}
+
+/// Nothing leaves the queue pair that is about to be left.
+#[test]
+fn none_goes_during_a_move() {
+    let lone = &mut rich();
+    let service = ServiceId::resuming_at(5, 0xBEEF << 40);
+    lone.conn.suspend(lone.instant(), service).unwrap();
+    lone.drain();
+    assert!(!goes(lone));
+}
+
+/// An offer that crossed such a message is stale, as behind any other.
+#[test]
+fn what_goes_is_counted_against_offers() {
+    let mut lone = pipelined();
+    assert!(goes(&mut lone));
+    lone.seen += 1;
+    offer(&mut lone, 50_000, COUNTED);
+    let (id, _) = lone.send(10_000);
+    assert!(
+        finish_writes(&mut lone).is_empty(),
+        "written into a stale offer"
+    );
+    lone.conn.send_end(lone.instant(), id, EndCall::Interrupted);
 }
 
 #[test]

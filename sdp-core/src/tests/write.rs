@@ -292,7 +292,7 @@ fn a_receive_that_waited_asks_for_pipelined_mode() {
 }
 
 /// An engine whose sending half is Pipelined at the peer's wish.
-fn pipelined() -> Lone {
+pub(super) fn pipelined() -> Lone {
     let mut lone = Lone::new(config());
     lone.bufs = 30;
     let (id, _) = lone.send(5_000);
@@ -308,9 +308,9 @@ fn pipelined() -> Lone {
 }
 
 /// The inline bytes of the SrcAvail above were payload that used up no offer.
-const COUNTED: u32 = 1;
+pub(super) const COUNTED: u32 = 1;
 
-fn offer(lone: &mut Lone, len: u32, non_discards: u32) {
+pub(super) fn offer(lone: &mut Lone, len: u32, non_discards: u32) {
     let offer = SinkAvail {
         len,
         rkey: Rkey(55),
@@ -320,7 +320,7 @@ fn offer(lone: &mut Lone, len: u32, non_discards: u32) {
     lone.peer(Body::SinkAvail(offer), 0);
 }
 
-fn finish_writes(lone: &mut Lone) -> Vec<(u64, u32)> {
+pub(super) fn finish_writes(lone: &mut Lone) -> Vec<(u64, u32)> {
     let writes = lone.take_writes();
     for (work, ..) in &writes {
         lone.complete(*work, Completion::Success);

@@ -15,8 +15,9 @@ use crate::stats::CopyReason;
 
 impl Tx {
     /// Whether a send of `len` bytes would be one message that goes now, with nothing to be done before
-    /// it or because of it.
+    /// it or because of it. There are no urgent bytes to be announced where nothing waits.
     pub(crate) fn goes_at_once(&self, sh: &Shared, len: usize) -> bool {
+        // Whoever was turned away is to be told first.
         let waited_for = self.blocked_from.is_some() || self.turned_away || self.pacing;
         self.is_unused()
             && !waited_for
@@ -31,7 +32,10 @@ impl Tx {
 
     /// Queues that message. Bytes that are copied are counted under `reason`.
     pub(crate) fn send_at_once(&mut self, sh: &mut Shared, len: u32, reason: CopyReason) {
-        self.announce(sh);
+        debug_assert!(
+            !sh.pend.due,
+            "an urgent byte is announced that is not there"
+        );
         self.count_payload(sh);
         sh.stats.count_copy(reason, 1, widen(len));
         sh.stats.tx_bytes_bcopy += u64::from(len);

@@ -31,7 +31,7 @@ pub(super) const PEND_REACH: usize = 65_535;
 #[derive(Debug, Default)]
 pub(crate) struct Pend {
     /// The next message carries OOB_PEND.
-    due: bool,
+    pub(super) due: bool,
     /// Messages that did, since this half last looked.
     sent: usize,
 }
