@@ -23,6 +23,7 @@ mod options;
 mod provider;
 mod qp;
 mod region;
+mod returned;
 mod slab;
 mod sys;
 mod window;

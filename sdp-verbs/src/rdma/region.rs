@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use memmap2::MmapMut;
 
-use super::device::{Device, check_released, made};
+use super::device::Device;
+use super::returned::{check_released, made};
 use super::sys;
 use super::window::WindowCore;
 use crate::caps::Caps;

@@ -3,7 +3,8 @@
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::device::{Device, WindowOps, check_released, made};
+use super::device::{Device, WindowOps};
+use super::returned::{check_released, made};
 use super::sys;
 use crate::error::VerbsError;
 use crate::mr::MemoryWindow;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use super::address::RawAddr;
 use crate::error::VerbsError;
-use crate::rdma::device::{Transport, check, last_error, made};
+use crate::rdma::device::Transport;
 use crate::rdma::fd;
 use crate::rdma::qp::RETRY_COUNT;
+use crate::rdma::returned::{check, last_error, made};
 use crate::rdma::sys::{self, Library};
 
 /// "As many as the request says": values of rdma_cma.h that are macros with casts.

@@ -17,9 +17,10 @@ use rustix::io::Errno;
 
 pub(super) use channel::RdmaChannel;
 
-use super::device::{Device, check, made};
+use super::device::Device;
 use super::fd::{self, Bell};
 use super::qp::RdmaQp;
+use super::returned::{check, made};
 use super::sys;
 use crate::caps::Caps;
 use crate::cq::{ArmFor, ArmToken, CompletionQueue, CqToken, Wake};

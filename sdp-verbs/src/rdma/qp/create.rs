@@ -13,7 +13,8 @@ use crate::error::VerbsError;
 use crate::qp::QpAttr;
 use crate::rdma::cm::IdCore;
 use crate::rdma::cq::RdmaCq;
-use crate::rdma::device::{Device, check, made};
+use crate::rdma::device::Device;
+use crate::rdma::returned::{check, made};
 use crate::rdma::slab::SlabPool;
 use crate::rdma::sys;
 

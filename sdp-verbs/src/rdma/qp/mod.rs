@@ -19,8 +19,9 @@ pub(super) use send::OWN_WR_MAX;
 
 use super::cm::IdCore;
 use super::cq::RdmaCq;
-use super::device::{Device, Transport, check, is_removed};
+use super::device::{Device, Transport};
 use super::region::RdmaRegion;
+use super::returned::{check, check_released, is_removed};
 use super::slab::SlabPool;
 use super::sys;
 use super::window::{RdmaWindow, WindowCore};
@@ -426,7 +427,7 @@ impl Drop for RdmaQp {
         self.id.queue_pair_gone();
         // SAFETY: nobody else has it any more.
         let returned = unsafe { self.device.lib.ibv_destroy_qp(self.qp.as_ptr()) };
-        super::device::check_released("ibv_destroy_qp", returned);
+        check_released("ibv_destroy_qp", returned);
         let outstanding = self.send_queue().len() + self.recv_queue().len();
         self.cq.remove_qp(self.number, outstanding);
     }
