@@ -12,6 +12,7 @@
 //! while there is a leader; one that leaves wakes them, and another one leads.
 
 mod actions;
+mod attend;
 mod buffers;
 mod copies;
 mod diagnosis;
