@@ -232,7 +232,7 @@ fn echo_passive(end: &End) -> Verdict {
         let bytes = end.receive_and_repost()?;
         end.send(&bytes)?;
     }
-    let bytes = end.receive()?;
+    let bytes = end.receive_and_repost()?;
     end.send_last(&bytes)
 }
 
