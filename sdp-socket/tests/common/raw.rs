@@ -285,7 +285,7 @@ impl RawEnd {
             len,
             lkey: target.lkey(),
         }];
-        let op = SendOp::Read {
+        let op = || SendOp::Read {
             local: &local,
             remote: addr,
             rkey,
@@ -310,7 +310,7 @@ impl RawEnd {
             len: memory.len(),
             lkey: memory.region.lkey(),
         }];
-        let op = SendOp::Write {
+        let op = || SendOp::Write {
             local: &local,
             remote: addr,
             rkey,
@@ -319,16 +319,26 @@ impl RawEnd {
     }
 
     /// Posts a request and waits for its end.
-    fn carry_out(&self, side: &RawSide, op: SendOp<'_>) -> WcStatus {
-        let (wr_id, flags) = (WrId(2 << 32), SendFlags::SIGNALED);
-        match self.qp.post_send(SendWr { wr_id, op, flags }) {
-            Ok(()) => {}
-            // The peer has ended the connection.
-            Err(PostError::WrongState) => return WcStatus::Flushed,
-            Err(error) => panic!("post_send: {error}"),
-        }
+    fn carry_out<'a>(&self, side: &RawSide, op: impl Fn() -> SendOp<'a>) -> WcStatus {
+        let wr_id = WrId(2 << 32);
+        let request = || SendWr {
+            wr_id,
+            op: op(),
+            flags: SendFlags::SIGNALED,
+        };
         doing("a request of the raw peer's");
+        let mut is_posted = false;
         loop {
+            if !is_posted {
+                match self.qp.post_send(request()) {
+                    Ok(()) => is_posted = true,
+                    // The requests that followed its first message are not all done.
+                    Err(PostError::QueueFull) => {}
+                    // The peer has ended the connection.
+                    Err(PostError::WrongState) => return WcStatus::Flushed,
+                    Err(error) => panic!("post_send: {error}"),
+                }
+            }
             match self.completion() {
                 Some(wc) if wc.wr_id == wr_id => return wc.status,
                 // A message that came meanwhile is not waited for here.
